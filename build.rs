@@ -1,0 +1,186 @@
+//! Finds httpd and APR, generates the bindings and compiles the shim. With `--no-default-features`: nothing at all.
+
+#![allow(missing_docs)]
+
+#[cfg(not(feature = "httpd"))]
+fn main() {}
+
+#[cfg(feature = "httpd")]
+fn main() {
+    httpd::build().unwrap_or_else(|why| {
+        eprintln!("\nmod_websocket cannot be built: {why}\n");
+        std::process::exit(1);
+    });
+}
+
+#[cfg(feature = "httpd")]
+mod httpd {
+    use std::env;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// What of httpd's and APR's headers the wrappers in src/apache use.
+    const FUNCTIONS: &[&str] = &[
+        "ap_check_cmd_context",
+        "ap_get_brigade",
+        "ap_get_conn_socket",
+        "ap_get_module_config",
+        "ap_get_server_module_loglevel",
+        "ap_get_server_name",
+        "ap_hook_child_init",
+        "ap_hook_handler",
+        "ap_hook_monitor",
+        "ap_hook_post_config",
+        "ap_log_error_",
+        "ap_log_rerror_",
+        "ap_mpm_query",
+        "ap_retained_data_create",
+        "ap_retained_data_get",
+        "ap_run_drop_privileges",
+        "ap_run_http_scheme",
+        "ap_runtime_dir_relative",
+        "ap_send_interim_response",
+        "ap_set_module_loglevel",
+        "ap_ssl_conn_is_ssl",
+        "ap_state_query",
+        "apr_brigade_cleanup",
+        "apr_brigade_create",
+        "apr_brigade_destroy",
+        "apr_brigade_flatten",
+        "apr_brigade_length",
+        "apr_os_file_get",
+        "apr_os_sock_get",
+        "apr_pool_cleanup_null",
+        "apr_pool_cleanup_register",
+        "apr_proc_other_child_register",
+        "apr_proc_other_child_unregister",
+        "apr_pstrmemdup",
+        "apr_table_add",
+        "apr_table_setn",
+        "apr_table_elts",
+        "shim_.*",
+    ];
+    const TYPES: &[&str] = &[
+        "apr_bucket_brigade",
+        "apr_proc_t",
+        "apr_table_entry_t",
+        "cmd_parms",
+        "command_rec",
+        "conn_rec",
+        "module",
+        "request_rec",
+        "server_rec",
+    ];
+    const CONSTANTS: &[&str] = &[
+        "ACCESS_CONF",
+        "APLOG_.*",
+        "APR_HOOK_.*",
+        "APR_OC_REASON_.*",
+        "APR_SUCCESS",
+        "AP_MPMQ_.*",
+        "AP_SQ_.*",
+        "DECLINED",
+        "GLOBAL_ONLY",
+        "HTTP_INTERNAL_SERVER_ERROR",
+        "MODULE_MAGIC_.*",
+        "OK",
+        "OR_AUTHCFG",
+        "RSRC_CONF",
+        "ap_server_conf",
+        "ap_unixd_config",
+    ];
+
+    pub fn build() -> Result<(), String> {
+        for name in ["APXS", "APR_CONFIG", "APU_CONFIG", "LIBCLANG_PATH"] {
+            println!("cargo::rerun-if-env-changed={name}");
+        }
+        println!("cargo::rerun-if-changed=src/apache/shim.c");
+        println!("cargo::rerun-if-changed=src/apache/shim.h");
+
+        let apxs =
+            tool("APXS", &["apxs", "apxs2"], "apache2-dev (Debian, Ubuntu), httpd-devel (Fedora), apache2 (Arch)")?;
+        let apr = tool("APR_CONFIG", &["apr-1-config", "apr-config"], "libapr1-dev (Debian, Ubuntu) or apr-devel")?;
+        let apu =
+            tool("APU_CONFIG", &["apu-1-config", "apu-config"], "libaprutil1-dev (Debian, Ubuntu) or apr-util-devel")?;
+
+        let mut flags = vec![format!("-I{}", query(&apxs, &["-q", "INCLUDEDIR"])?)];
+        for command in [(&apr, "--includes"), (&apr, "--cppflags"), (&apu, "--includes")] {
+            flags.extend(query(command.0, &[command.1])?.split_whitespace().map(str::to_owned));
+        }
+        let include = Path::new(flags[0].trim_start_matches("-I")).join("httpd.h");
+        if !include.exists() {
+            return Err(format!(
+                "{} is missing although {apxs} names its folder. Install apache2-dev (Debian, Ubuntu) or httpd-devel.",
+                include.display()
+            ));
+        }
+
+        let mut shim = cc::Build::new();
+        shim.file("src/apache/shim.c");
+        for flag in &flags {
+            shim.flag(flag);
+        }
+        shim.warnings(true).extra_warnings(false).compile("websocket_shim");
+
+        let mut bindings = bindgen::Builder::default()
+            .header("src/apache/shim.h")
+            .clang_args(&flags)
+            .parse_callbacks(Box::new(bindgen::CargoCallbacks::new().rerun_on_header_files(false)))
+            .layout_tests(false)
+            .generate_comments(false)
+            .merge_extern_blocks(true)
+            .wrap_unsafe_ops(true)
+            .rust_target(bindgen::RustTarget::stable(88, 0).map_err(|e| e.to_string())?);
+        for name in FUNCTIONS {
+            bindings = bindings.allowlist_function(name);
+        }
+        for name in TYPES {
+            bindings = bindings.allowlist_type(name);
+        }
+        for name in CONSTANTS {
+            bindings = bindings.allowlist_var(name);
+        }
+        let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?).join("httpd.rs");
+        // bindgen panics where libclang is missing: say what to install instead.
+        std::panic::set_hook(Box::new(|_| {}));
+        let generated = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bindings.generate()));
+        let _ = std::panic::take_hook();
+        generated
+            .map_err(|_| "libclang is missing. Install libclang-dev (Debian, Ubuntu) or clang-devel (Fedora), or set LIBCLANG_PATH.")?
+            .map_err(|e| format!("bindgen cannot read httpd's headers: {e}"))?
+            .write_to_file(&out)
+            .map_err(|e| format!("{}: {e}", out.display()))?;
+
+        // Threads of ours may live as long as the process: the code must stay although httpd unloads modules on restart.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+        // The unit tests are an executable without httpd around it. What they call needs none of it; what they do not
+        // call may stay unresolved.
+        println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");
+        println!("cargo::rustc-link-arg=-Wl,-z,lazy");
+        Ok(())
+    }
+
+    /// The first of these commands that can be run, or the one that the environment names.
+    fn tool(variable: &str, names: &[&str], packages: &str) -> Result<String, String> {
+        if let Ok(named) = env::var(variable) {
+            return Ok(named);
+        }
+        names
+            .iter()
+            .find(|name| Command::new(name).arg("--help").output().is_ok())
+            .map(|name| (*name).to_owned())
+            .ok_or_else(|| format!("{} is not in PATH. Install {packages}, or set {variable}=/path/to/it.", names[0]))
+    }
+
+    fn query(program: &str, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
+        if !output.status.success() {
+            return Err(format!(
+                "`{program} {}` failed: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}

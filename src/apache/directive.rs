@@ -1,0 +1,130 @@
+//! Directives: a table of values on our side, httpd's command table made from it at compile time.
+
+use super::ffi;
+use super::guard::guard;
+use super::pool::Pool;
+use std::borrow::Cow;
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+/// Where a directive may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    /// Once for the whole server, outside of all sections.
+    Global,
+    /// Server, virtual host, `<Location>`, `<Directory>`, `<Files>`, `<If>`; and `.htaccess` under
+    /// `AllowOverride AuthConfig`.
+    Everywhere,
+}
+
+impl Context {
+    const fn req_override(self) -> c_int {
+        match self {
+            Context::Global => ffi::RSRC_CONF as c_int,
+            Context::Everywhere => (ffi::RSRC_CONF | ffi::ACCESS_CONF | ffi::OR_AUTHCFG) as c_int,
+        }
+    }
+
+    /// As the documentation says it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Context::Global => "server (global)",
+            Context::Everywhere => "server, virtual host, directory, .htaccess (AuthConfig)",
+        }
+    }
+}
+
+/// A directive of a module whose configuration is `C`.
+pub struct Directive<C: 'static> {
+    /// As it is written.
+    pub name: &'static CStr,
+    /// What follows the name, as the documentation shows it.
+    pub arguments: &'static str,
+    /// Where it may stand.
+    pub context: Context,
+    /// What holds where it does not stand, as the documentation says it.
+    pub default: &'static str,
+    /// What it is for, in a line.
+    pub help: &'static CStr,
+    /// Takes the words that follow it.
+    ///
+    /// The error says what is wrong and what to write instead; name, file and line are put before it.
+    pub set: fn(&mut C, &[Cow<'_, str>]) -> Result<(), String>,
+}
+
+/// httpd's form of a table: its entries, and one that ends it.
+#[repr(transparent)]
+pub struct Commands<const N: usize>([ffi::command_rec; N]);
+
+// SAFETY: the entries point to statics and functions, and nobody writes to them.
+unsafe impl<const N: usize> Sync for Commands<N> {}
+
+impl<const N: usize> Commands<N> {
+    /// From a table with one entry less.
+    pub const fn new<C: 'static>(table: &'static [Directive<C>]) -> Commands<N> {
+        assert!(table.len() + 1 == N);
+        let mut commands = [END; N];
+        let mut i = 0;
+        while i < table.len() {
+            let directive = &table[i];
+            commands[i] = ffi::command_rec {
+                name: directive.name.as_ptr(),
+                func: ffi::cmd_func { take_argv: Some(set::<C>) },
+                cmd_data: std::ptr::from_ref(directive).cast_mut().cast(),
+                req_override: directive.context.req_override(),
+                args_how: ffi::cmd_how_TAKE_ARGV,
+                errmsg: directive.help.as_ptr(),
+            };
+            i += 1;
+        }
+        Commands(commands)
+    }
+
+    pub(super) const fn as_ptr(&'static self) -> *const ffi::command_rec {
+        self.0.as_ptr()
+    }
+}
+
+const END: ffi::command_rec = ffi::command_rec {
+    name: std::ptr::null(),
+    func: ffi::cmd_func { no_args: None },
+    cmd_data: std::ptr::null_mut(),
+    req_override: 0,
+    args_how: ffi::cmd_how_RAW_ARGS,
+    errmsg: std::ptr::null(),
+};
+
+/// What httpd calls for each directive of ours: the words go to the entry's `set`, an error comes back as the text after
+/// "Syntax error on line N of FILE:".
+extern "C" fn set<C: 'static>(
+    parms: *mut ffi::cmd_parms,
+    config: *mut c_void,
+    argc: c_int,
+    argv: *const *mut c_char,
+) -> *const c_char {
+    guard("a directive", c"WS0001: mod_websocket panicked".as_ptr(), || {
+        // SAFETY: `info` is the `cmd_data` of the entry, `config` what create_dir_config made, `argv` holds `argc`
+        // strings, all valid during the call.
+        let (parms, config, directive, words) = unsafe {
+            let parms = &*parms;
+            let words: Vec<Cow<'_, str>> =
+                (0..argc as usize).map(|i| CStr::from_ptr(*argv.add(i)).to_string_lossy()).collect();
+            (parms, &mut *config.cast::<C>(), &*parms.info.cast::<Directive<C>>(), words)
+        };
+        if directive.context == Context::Global {
+            // SAFETY: the parameters are valid.
+            let misplaced =
+                unsafe { ffi::ap_check_cmd_context(std::ptr::from_ref(parms).cast_mut(), ffi::GLOBAL_ONLY) };
+            if !misplaced.is_null() {
+                return misplaced;
+            }
+        }
+        match (directive.set)(config, &words) {
+            Ok(()) => std::ptr::null(),
+            Err(why) => {
+                let name = directive.name.to_string_lossy();
+                // SAFETY: the pool outlives the message.
+                unsafe { Pool::from_ptr(parms.pool) }.string(&format!("{name}: {why}"))
+            }
+        }
+    })
+}

@@ -1,0 +1,35 @@
+//! httpd's API behind safe functions. Knows nothing of WebSocket.
+//!
+//! The words are httpd's: [`request::Request`], [`pool::Pool`], [`table::Table`], [`server::Server`]. Wrappers are
+//! `#[repr(transparent)]` over httpd's structures and are only ever seen behind references that httpd's callbacks
+//! hand out, so their lifetimes are those of the callback.
+//!
+//! What all of it relies on, said once:
+//! * httpd calls hooks, directives and cleanups with valid pointers, and structures it passes to one do not move.
+//! * A pool and what is allocated from it is used by one thread at a time; a request's by the thread that runs it.
+//! * The shared object is never unmapped (`-z nodelete`): function pointers that httpd keeps stay good through restarts.
+
+pub mod connection;
+pub mod directive;
+mod ffi;
+mod guard;
+pub mod log;
+pub mod module;
+pub mod mpm;
+pub mod pool;
+pub mod process;
+pub mod request;
+pub mod server;
+pub mod table;
+
+/// What a hook answers where it is neither "mine" nor "not mine": an HTTP status, or a failure of the start.
+pub type HookResult = Result<Verdict, u16>;
+
+/// What a content handler says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The request was answered (OK).
+    Answered,
+    /// Somebody else's (DECLINED).
+    Declined,
+}

@@ -1,0 +1,144 @@
+//! The module record, and the hooks: one generic function each turns httpd's call into a method of [`HttpdModule`].
+
+use super::directive::Commands;
+use super::ffi;
+use super::guard::guard;
+use super::log;
+use super::pool::Pool;
+use super::request::Request;
+use super::server::Server;
+use super::{HookResult, Verdict};
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+pub use ffi::module as Record;
+
+/// A module, as httpd sees it.
+pub trait HttpdModule: 'static {
+    /// What its directives set, for a server, a location, a directory.
+    type Config: Default + 'static;
+
+    /// The record that is exported, which httpd has filled in.
+    fn record() -> *mut Record;
+
+    /// An inner section's configuration over an outer one's.
+    fn merge(outer: &Self::Config, inner: &Self::Config) -> Self::Config;
+
+    /// In httpd's parent, after each reading of the configuration but the trial one, when other modules are content.
+    ///
+    /// # Errors
+    /// httpd does not start.
+    fn post_config(pool: &Pool, server: &Server) -> Result<(), String>;
+
+    /// In httpd's parent, about every ten seconds while it runs.
+    fn monitor(server: &Server);
+
+    /// In a new child of httpd, before its threads start, as the configured user.
+    fn child_init(server: &Server);
+
+    /// The content handler. It sees every request before other modules' handlers do.
+    ///
+    /// # Errors
+    /// An HTTP status, for which httpd makes the answer.
+    fn handler(request: &mut Request) -> HookResult;
+}
+
+/// The record of module `M`: `name` is what `<IfModule>` looks for.
+pub const fn record<M: HttpdModule, const N: usize>(name: &'static CStr, commands: &'static Commands<N>) -> Record {
+    Record {
+        version: ffi::MODULE_MAGIC_NUMBER_MAJOR as c_int,
+        minor_version: ffi::MODULE_MAGIC_NUMBER_MINOR as c_int,
+        module_index: -1,
+        name: name.as_ptr(),
+        dynamic_load_handle: std::ptr::null_mut(),
+        next: std::ptr::null_mut(),
+        magic: ffi::MODULE_MAGIC_COOKIE as _,
+        rewrite_args: None,
+        create_dir_config: Some(create_dir_config::<M>),
+        merge_dir_config: Some(merge_dir_config::<M>),
+        create_server_config: None,
+        merge_server_config: None,
+        cmds: commands.as_ptr(),
+        register_hooks: Some(register_hooks::<M>),
+        flags: 0,
+    }
+}
+
+// All below: httpd calls with valid pointers, see the folder's documentation.
+
+extern "C" fn create_dir_config<M: HttpdModule>(pool: *mut ffi::apr_pool_t, _dir: *mut c_char) -> *mut c_void {
+    guard("create_dir_config", std::ptr::null_mut(), || {
+        // SAFETY: the pool outlives the configuration.
+        unsafe { Pool::from_ptr(pool) }.own(M::Config::default()).cast()
+    })
+}
+
+extern "C" fn merge_dir_config<M: HttpdModule>(
+    pool: *mut ffi::apr_pool_t,
+    outer: *mut c_void,
+    inner: *mut c_void,
+) -> *mut c_void {
+    guard("merge_dir_config", inner, || {
+        // SAFETY: both were made by the functions here.
+        let (outer, inner) = unsafe { (&*outer.cast::<M::Config>(), &*inner.cast::<M::Config>()) };
+        // SAFETY: the pool outlives the configuration.
+        unsafe { Pool::from_ptr(pool) }.own(M::merge(outer, inner)).cast()
+    })
+}
+
+extern "C" fn register_hooks<M: HttpdModule>(_pool: *mut ffi::apr_pool_t) {
+    // SAFETY: the record is ours, and httpd has numbered it before it registers hooks.
+    log::set_module_index(unsafe { (*M::record()).module_index });
+    // SAFETY: functions with the hooks' signatures; no order relative to named modules.
+    unsafe {
+        let (nobody, after, before) = (std::ptr::null(), std::ptr::null(), ffi::APR_HOOK_REALLY_FIRST);
+        ffi::ap_hook_post_config(Some(post_config::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_monitor(Some(monitor::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
+        ffi::ap_hook_child_init(Some(child_init::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
+        ffi::ap_hook_handler(Some(handler::<M>), nobody, after, before as c_int);
+    }
+}
+
+extern "C" fn post_config<M: HttpdModule>(
+    pool: *mut ffi::apr_pool_t,
+    _log: *mut ffi::apr_pool_t,
+    _temporary: *mut ffi::apr_pool_t,
+    server: *mut ffi::server_rec,
+) -> c_int {
+    let failed = ffi::HTTP_INTERNAL_SERVER_ERROR as c_int;
+    guard("post_config", failed, || {
+        if super::server::is_preflight() {
+            return ffi::OK as c_int;
+        }
+        // SAFETY: pconf and the main server live as long as the configuration.
+        let (pool, server) = unsafe { (Pool::from_ptr(pool), Server::from_ptr(server)) };
+        match M::post_config(pool, server) {
+            Ok(()) => ffi::OK as c_int,
+            Err(why) => {
+                log::main(log::Level::Critical, &why);
+                failed
+            }
+        }
+    })
+}
+
+extern "C" fn monitor<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, server: *mut ffi::server_rec) -> c_int {
+    // SAFETY: the main server lives as long as the configuration.
+    guard("the monitor hook", (), || M::monitor(unsafe { Server::from_ptr(server) }));
+    ffi::DECLINED
+}
+
+extern "C" fn child_init<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, server: *mut ffi::server_rec) {
+    // SAFETY: the main server lives as long as the child.
+    guard("child_init", (), || M::child_init(unsafe { Server::from_ptr(server) }));
+}
+
+extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    guard("the content handler", ffi::HTTP_INTERNAL_SERVER_ERROR as c_int, || {
+        // SAFETY: the request lives until the hook returns, and longer.
+        match M::handler(unsafe { Request::from_ptr(request) }) {
+            Ok(Verdict::Answered) => ffi::OK as c_int,
+            Ok(Verdict::Declined) => ffi::DECLINED,
+            Err(status) => c_int::from(status),
+        }
+    })
+}

@@ -1,0 +1,69 @@
+//! APR's pools: memory that lives as long as the thing it belongs to.
+
+use super::ffi;
+use super::guard::guard;
+use std::ffi::{c_char, c_void};
+
+/// A pool.
+#[repr(transparent)]
+pub struct Pool(ffi::apr_pool_t);
+
+impl Pool {
+    /// # Safety
+    /// `ptr` is a pool that outlives `'a`.
+    pub(super) unsafe fn from_ptr<'a>(ptr: *mut ffi::apr_pool_t) -> &'a Pool {
+        // SAFETY: the caller's word; the wrapper is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ffi::apr_pool_t {
+        std::ptr::from_ref(&self.0).cast_mut()
+    }
+
+    /// A copy of `text` that lives as long as the pool, with a NUL at its end.
+    pub(super) fn string(&self, text: &str) -> *const c_char {
+        // SAFETY: the pool is valid; `text` is that long.
+        unsafe { ffi::apr_pstrmemdup(self.as_ptr(), text.as_ptr().cast(), text.len()) }
+    }
+
+    /// Puts a value into the pool: it lives, and is dropped, with it.
+    pub(super) fn own<T: 'static>(&self, value: T) -> *mut T {
+        extern "C" fn drop_value<T>(value: *mut c_void) -> ffi::apr_status_t {
+            guard("dropping what a pool owned", (), || {
+                // SAFETY: `own` made it with Box::into_raw and APR runs a cleanup once.
+                drop(unsafe { Box::from_raw(value.cast::<T>()) });
+            });
+            0
+        }
+        let value = Box::into_raw(Box::new(value));
+        // SAFETY: the pool is valid; the cleanup fits the data. In a child that execs, nothing needs to be done.
+        unsafe {
+            ffi::apr_pool_cleanup_register(
+                self.as_ptr(),
+                value.cast(),
+                Some(drop_value::<T>),
+                Some(ffi::apr_pool_cleanup_null),
+            );
+        }
+        value
+    }
+
+    /// Calls `what` when the pool is cleared or destroyed.
+    pub fn on_end(&self, what: fn()) {
+        extern "C" fn call(what: *mut c_void) -> ffi::apr_status_t {
+            // SAFETY: registered below with a `fn()`, and functions are not unmapped.
+            let what: fn() = unsafe { std::mem::transmute(what) };
+            guard("a pool's cleanup", (), what);
+            0
+        }
+        // SAFETY: as in `own`.
+        unsafe {
+            ffi::apr_pool_cleanup_register(
+                self.as_ptr(),
+                what as *mut c_void,
+                Some(call),
+                Some(ffi::apr_pool_cleanup_null),
+            );
+        }
+    }
+}

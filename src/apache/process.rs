@@ -1,0 +1,240 @@
+//! Processes: what httpd's parent needs to have one more beside its children, and what that one needs to be on its own.
+
+use super::ffi;
+use super::guard::guard;
+use super::pool::Pool;
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Forks. The child runs `body` and ends with its answer as exit status, without any of httpd's cleanups.
+///
+/// To be called where httpd's parent has one thread: in post_config, or as it tends to its children.
+///
+/// # Errors
+/// fork(2) fails.
+pub fn fork(body: impl FnOnce() -> i32) -> io::Result<i32> {
+    // SAFETY: the parent has one thread, so the child's memory is whole. The child never returns from here.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let status = guard("a forked process", 101, body);
+            // Not exit(3): httpd's atexit functions end children that are not ours.
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(status) }
+        }
+        pid => Ok(pid),
+    }
+}
+
+/// Puts a forked process's signals in order: those with which httpd's parent is told to restart, and a terminal's Ctrl-C,
+/// are not for it; TERM ends it until it says otherwise; a closed socket is an error and no signal.
+pub fn reset_signals() {
+    let to = |signal: c_int, disposition: libc::sighandler_t| {
+        // SAFETY: plain dispositions, no handler.
+        unsafe { libc::signal(signal, disposition) };
+    };
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH, libc::SIGINT, libc::SIGPIPE] {
+        to(signal, libc::SIG_IGN);
+    }
+    for signal in [libc::SIGTERM, libc::SIGCHLD, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGILL, libc::SIGFPE]
+    {
+        to(signal, libc::SIG_DFL);
+    }
+    // SAFETY: an empty set is valid; nothing is kept.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// Closes every descriptor that a forked process inherited but the standard ones and `keep`: httpd's listening sockets,
+/// its other logs, and the pipes of log programs, which would otherwise outlive a restart in this process.
+///
+/// # Errors
+/// /proc is not there.
+pub fn close_descriptors_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    // A socket of syslog(3) would be reused by number: closed here, the C library opens it anew.
+    // SAFETY: no arguments.
+    unsafe { libc::closelog() };
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && keep.iter().all(|kept| kept.as_raw_fd() != *fd)) {
+        // SAFETY: this process uses none of what httpd opened; a descriptor that is gone (the folder's own) is EBADF.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
+/// Lets `target` be what `source` is, as `2>&1` does.
+///
+/// # Errors
+/// dup3(2) fails.
+pub fn redirect(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open; whoever uses `target` expects it to be redirected.
+    match unsafe { libc::dup2(source.as_raw_fd(), target.as_raw_fd()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The standard error output.
+pub fn stderr() -> BorrowedFd<'static> {
+    // SAFETY: httpd keeps 2 open (it is the error log, or /dev/null).
+    unsafe { BorrowedFd::borrow_raw(2) }
+}
+
+/// Another descriptor for what a [`Helper`] listens on.
+///
+/// # Errors
+/// There is none, or dup(2) fails.
+pub fn duplicate(listener: RawFd) -> io::Result<OwnedFd> {
+    if listener <= 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // SAFETY: who has put the number into the Helper has left it open.
+    unsafe { BorrowedFd::borrow_raw(listener) }.try_clone_to_owned()
+}
+
+/// Takes the descriptor out of a [`Helper`] and closes it, in this process.
+pub fn close(listener: &mut RawFd) {
+    let fd = std::mem::replace(listener, 0);
+    if fd > 0 {
+        // SAFETY: the number was put there by `IntoRawFd`, and is forgotten here.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+}
+
+/// Asks a child of this process whether it has ended, and collects it if so.
+pub fn has_ended(pid: i32) -> bool {
+    let mut status = 0;
+    // SAFETY: a pid of a child of ours, or one that is gone (ECHILD).
+    unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) != 0 }
+}
+
+/// Why httpd's parent tells of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It ended, with this exit status, or by the signal of this number: APR does not tell which.
+    Ended(i32),
+    /// Anything else that the parent tells: it goes through its processes at a restart.
+    Other,
+}
+
+/// A process that httpd's parent looks after: APR's apr_proc_t, in the memory of [`helpers`].
+#[repr(C)]
+pub struct Watched(ffi::apr_proc_t);
+
+impl Watched {
+    /// Its pid; 0 for none.
+    pub fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// Lets it stand for this process.
+    pub fn set_pid(&mut self, pid: i32) {
+        self.0.pid = pid;
+    }
+
+    /// Lets httpd's parent call `W` when this process ends, as long as the configuration's pool lives.
+    pub fn watch<W: Watcher>(&'static mut self, pool: &Pool) {
+        let proc = &raw mut self.0;
+        // SAFETY: the structure lives as long as the process, the registration as long as the pool.
+        unsafe {
+            ffi::apr_proc_other_child_register(
+                proc,
+                Some(changed::<W>),
+                proc.cast(),
+                std::ptr::null_mut(),
+                pool.as_ptr(),
+            );
+        }
+    }
+}
+
+/// Who is told of a [`Watched`] process.
+pub trait Watcher {
+    /// The process of that pid has changed; after [`Change::Ended`] it is watched no more.
+    fn changed(pid: i32, change: Change);
+}
+
+extern "C" fn changed<W: Watcher>(reason: c_int, data: *mut c_void, status: c_int) {
+    guard("a process's end", (), || {
+        // SAFETY: `watch` registered the address of an apr_proc_t in memory that stays.
+        let pid = unsafe { (*data.cast::<ffi::apr_proc_t>()).pid };
+        let change = if reason == ffi::APR_OC_REASON_DEATH as c_int || reason == ffi::APR_OC_REASON_LOST as c_int {
+            // SAFETY: the key of the registration.
+            unsafe { ffi::apr_proc_other_child_unregister(data) };
+            Change::Ended(status)
+        } else {
+            Change::Other
+        };
+        W::changed(pid, change);
+    });
+}
+
+/// A process beside httpd's children, as httpd's parent remembers it through restarts. All zeros is none.
+#[repr(C)]
+pub struct Helper {
+    /// Its pid, in the form in which APR watches it.
+    pub watched: Watched,
+    /// The parent's descriptor of the socket that the process listens on.
+    pub listener: RawFd,
+    /// What tells it from others of the same parent.
+    pub serial: u32,
+    path: [u8; 108],
+    /// The parent's pid.
+    pub parent: i32,
+    /// When it was started: seconds since 1970.
+    pub started: u64,
+    /// How often in a row one ended just after its start.
+    pub failures: u32,
+    /// It was told to end when it has nothing more to do.
+    pub retiring: u32,
+}
+
+impl Helper {
+    /// The path of the socket it listens on.
+    pub fn path(&self) -> &Path {
+        let length = self.path.iter().position(|byte| *byte == 0).unwrap_or(self.path.len());
+        Path::new(OsStr::from_bytes(&self.path[..length]))
+    }
+
+    /// Remembers that path.
+    ///
+    /// # Errors
+    /// It is longer than the path of a Unix socket can be.
+    pub fn set_path(&mut self, path: &Path) -> io::Result<()> {
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.is_empty() || bytes.len() >= self.path.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path must have 1 to 107 bytes"));
+        }
+        self.path = [0; 108];
+        self.path[..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// The helpers that httpd's parent remembers under this key (ap_retained_data_create): the memory keeps its content
+/// through restarts of the configuration, and through another copy of this module in the place of this one. The key
+/// stands for the layout.
+///
+/// To be called where there is one thread: in httpd's parent, or in a child that has not started its own; and not while
+/// another reference from here is in use.
+// The reference is not borrowed from the key: it is made anew by each call, whose caller keeps to the rule above.
+#[allow(clippy::mut_from_ref)]
+pub fn helpers<const N: usize>(key: &'static CStr) -> &'static mut [Helper; N] {
+    // SAFETY: the memory has the size, lives as long as the process and is zero at first, which is a value: the structure
+    // is C's, of numbers and pointers. APR aligns for any type.
+    unsafe {
+        let mut data = ffi::ap_retained_data_get(key.as_ptr());
+        if data.is_null() {
+            data = ffi::ap_retained_data_create(key.as_ptr(), size_of::<[Helper; N]>());
+        }
+        &mut *data.cast()
+    }
+}

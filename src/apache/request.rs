@@ -1,0 +1,134 @@
+//! httpd's request_rec.
+
+use super::connection::Connection;
+use super::ffi;
+use super::module::HttpdModule;
+use super::pool::Pool;
+use super::server::Server;
+use super::table::Table;
+use std::borrow::Cow;
+use std::ffi::{CStr, c_char};
+
+/// A request, while httpd runs it.
+#[repr(transparent)]
+pub struct Request(ffi::request_rec);
+
+/// # Safety
+/// `ptr` is NULL or a NUL-terminated string that outlives `'a`.
+unsafe fn text<'a>(ptr: *const c_char) -> Option<Cow<'a, str>> {
+    // SAFETY: the caller's word.
+    (!ptr.is_null()).then(|| unsafe { CStr::from_ptr(ptr) }.to_string_lossy())
+}
+
+// In all of these: the fields of a request_rec that httpd hands to a handler are NULL or valid for the request's life.
+impl Request {
+    /// # Safety
+    /// `ptr` is a request that httpd is running, and outlives `'a`.
+    pub(super) unsafe fn from_ptr<'a>(ptr: *mut ffi::request_rec) -> &'a mut Request {
+        // SAFETY: the caller's word; the wrapper is transparent.
+        unsafe { &mut *ptr.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ffi::request_rec {
+        std::ptr::from_ref(&self.0).cast_mut()
+    }
+
+    /// The request's pool.
+    pub fn pool(&self) -> &Pool {
+        // SAFETY: see above.
+        unsafe { Pool::from_ptr(self.0.pool) }
+    }
+
+    /// The connection it came over.
+    pub fn connection(&self) -> &Connection {
+        // SAFETY: see above.
+        unsafe { Connection::from_ptr(self.0.connection) }
+    }
+
+    /// The virtual host that serves it.
+    pub fn server(&self) -> &Server {
+        // SAFETY: see above.
+        unsafe { Server::from_ptr(self.0.server) }
+    }
+
+    /// A request that another one makes inside httpd (an SSI include, a lookup), and that nobody outside waits for.
+    pub fn is_subrequest(&self) -> bool {
+        !self.0.main.is_null()
+    }
+
+    /// "GET".
+    pub fn method(&self) -> Cow<'_, str> {
+        // SAFETY: see above.
+        unsafe { text(self.0.method) }.unwrap_or_default()
+    }
+
+    /// (1, 1) for HTTP/1.1.
+    pub fn http_version(&self) -> (u8, u8) {
+        // HTTP_VERSION(major, minor) is 1000 * major + minor.
+        ((self.0.proto_num / 1000) as u8, (self.0.proto_num % 1000) as u8)
+    }
+
+    /// "http", or "https" where TLS (or a `ServerName https://…`) says so.
+    pub fn scheme(&self) -> Cow<'_, str> {
+        // SAFETY: the request is valid; the hook answers with a static or configured string.
+        unsafe { text(ffi::ap_run_http_scheme(self.as_ptr())) }.unwrap_or_default()
+    }
+
+    /// Path and query as they stood in the request line.
+    pub fn unparsed_uri(&self) -> Cow<'_, str> {
+        // SAFETY: see above.
+        unsafe { text(self.0.unparsed_uri) }.unwrap_or_default()
+    }
+
+    /// REMOTE_USER.
+    pub fn user(&self) -> Option<Cow<'_, str>> {
+        // SAFETY: see above.
+        unsafe { text(self.0.user) }
+    }
+
+    /// The client's address, as mod_remoteip and the like see it.
+    pub fn client_address(&self) -> Cow<'_, str> {
+        // SAFETY: see above.
+        unsafe { text(self.0.useragent_ip) }.unwrap_or_default()
+    }
+
+    /// The name of the virtual host, by httpd's `UseCanonicalName`.
+    pub fn server_name(&self) -> Cow<'_, str> {
+        // SAFETY: the request is valid.
+        unsafe { text(ffi::ap_get_server_name(self.as_ptr())) }.unwrap_or_default()
+    }
+
+    /// The header lines of the request.
+    pub fn headers_in(&self) -> &Table {
+        // SAFETY: see above.
+        unsafe { Table::from_ptr(self.0.headers_in) }
+    }
+
+    /// The header lines of an answer of status 2xx, or of an interim one.
+    pub fn headers_out(&self) -> &Table {
+        // SAFETY: see above.
+        unsafe { Table::from_ptr(self.0.headers_out) }
+    }
+
+    /// The header lines that also go with an error.
+    pub fn err_headers_out(&self) -> &Table {
+        // SAFETY: see above.
+        unsafe { Table::from_ptr(self.0.err_headers_out) }
+    }
+
+    /// What the directives of module `M` say where this request is served.
+    pub fn config<M: HttpdModule>(&self) -> &M::Config {
+        // SAFETY: `per_dir_config` is valid, and holds what `create_dir_config` of `M` made.
+        unsafe { &*ffi::ap_get_module_config(self.0.per_dir_config, M::record()).cast() }
+    }
+
+    /// Sends an interim response: the status line, the lines of `headers_out`, and no more; through the output filters
+    /// of the connection, and flushed (ap_send_interim_response). Status 101 makes it the last of HTTP on this
+    /// connection.
+    pub fn send_interim(&mut self, status: u16) {
+        self.0.status = i32::from(status);
+        self.0.status_line = std::ptr::null();
+        // SAFETY: the request is valid.
+        unsafe { ffi::ap_send_interim_response(self.as_ptr(), 1) }
+    }
+}

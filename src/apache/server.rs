@@ -1,0 +1,107 @@
+//! httpd's server_rec, and what is known of the server as a whole.
+
+use super::ffi;
+use super::log;
+use super::module::HttpdModule;
+use super::pool::Pool;
+use std::ffi::{CStr, CString, OsStr, c_int};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// A virtual host, or the main server.
+#[repr(transparent)]
+pub struct Server(ffi::server_rec);
+
+impl Server {
+    /// # Safety
+    /// `ptr` is a server of the running configuration that outlives `'a`.
+    pub(super) unsafe fn from_ptr<'a>(ptr: *mut ffi::server_rec) -> &'a Server {
+        // SAFETY: the caller's word; the wrapper is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ffi::server_rec {
+        std::ptr::from_ref(&self.0).cast_mut()
+    }
+
+    /// The pool that lives as long as the process: through all restarts.
+    pub fn process_pool(&self) -> &Pool {
+        // SAFETY: every server points to the one process_rec, whose pool ends with the process.
+        unsafe { Pool::from_ptr((*self.0.process).pool) }
+    }
+
+    /// The pool that lives as long as this configuration.
+    pub fn configuration_pool(&self) -> &Pool {
+        // SAFETY: as above; `pconf` is cleared, not destroyed, when the configuration is read anew.
+        unsafe { Pool::from_ptr((*self.0.process).pconf) }
+    }
+
+    /// What the directives of module `M` outside of all sections of this server say.
+    pub fn config<M: HttpdModule>(&self) -> &M::Config {
+        // SAFETY: `lookup_defaults` is valid, and holds what `create_dir_config` of `M` made.
+        unsafe { &*ffi::ap_get_module_config(self.0.lookup_defaults, M::record()).cast() }
+    }
+
+    /// The level that `LogLevel` sets for the module that the log speaks for (APLOG_*).
+    pub fn log_level(&self) -> i32 {
+        // SAFETY: the server is valid.
+        unsafe { ffi::ap_get_server_module_loglevel(self.as_ptr(), log::module_index()) }
+    }
+
+    /// Sets what [`Server::log_level`] answers, in this process.
+    pub fn set_log_level(&self, level: i32) {
+        // SAFETY: the server is valid. The first call allocates from the pool of the process, later ones write one int.
+        unsafe {
+            let config = &raw mut (*self.as_ptr()).log;
+            ffi::ap_set_module_loglevel((*self.0.process).pool, config, log::module_index(), level);
+        }
+    }
+
+    /// The descriptor of the error log; none when it goes to syslog.
+    pub fn error_log(&self) -> Option<BorrowedFd<'_>> {
+        let mut fd: c_int = -1;
+        // SAFETY: the file, if any, is open as long as the configuration lives.
+        unsafe {
+            if self.0.error_log.is_null() || ffi::apr_os_file_get(&mut fd, self.0.error_log) != 0 || fd < 0 {
+                return None;
+            }
+            Some(BorrowedFd::borrow_raw(fd))
+        }
+    }
+}
+
+/// The main server of the current configuration. The reference is good until this process reads its configuration anew,
+/// which children and the processes that [`super::process::fork`] makes never do.
+pub fn main() -> Option<&'static Server> {
+    // SAFETY: NULL before the first configuration, and then the main server.
+    unsafe { (!ffi::ap_server_conf.is_null()).then(|| Server::from_ptr(ffi::ap_server_conf)) }
+}
+
+/// A path in httpd's runtime directory (`DefaultRuntimeDir`).
+pub fn runtime_path(pool: &Pool, name: &str) -> Option<PathBuf> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: pool and name are valid; the answer is NULL or a string in the pool.
+    unsafe {
+        let path = ffi::ap_runtime_dir_relative(pool.as_ptr(), name.as_ptr());
+        (!path.is_null()).then(|| OsStr::from_bytes(CStr::from_ptr(path).to_bytes()).into())
+    }
+}
+
+/// The uid that httpd's children run as.
+pub fn user_id() -> u32 {
+    // SAFETY: set while the configuration is read, constant afterwards.
+    unsafe { ffi::ap_unixd_config.user_id }
+}
+
+/// This reading of the configuration is the trial before the real one at startup.
+pub fn is_preflight() -> bool {
+    // SAFETY: no arguments that matter.
+    unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE as c_int) == ffi::AP_SQ_MS_CREATE_PRE_CONFIG as c_int }
+}
+
+/// Becomes the configured User and Group (and what other modules hook to that, as chroot).
+pub fn drop_privileges(server: &Server) -> bool {
+    // SAFETY: the pool and the server live as long as the process.
+    unsafe { ffi::ap_run_drop_privileges(server.process_pool().as_ptr(), server.as_ptr()) == ffi::OK as c_int }
+}

@@ -1,0 +1,52 @@
+//! APR's tables: header lines, by name without regard to case.
+
+use super::ffi;
+use super::pool::Pool;
+use std::borrow::Cow;
+use std::ffi::CStr;
+
+/// A table.
+#[repr(transparent)]
+pub struct Table(ffi::apr_table_t);
+
+impl Table {
+    /// # Safety
+    /// `ptr` is a table that outlives `'a`.
+    pub(super) unsafe fn from_ptr<'a>(ptr: *mut ffi::apr_table_t) -> &'a Table {
+        // SAFETY: the caller's word; the wrapper is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    fn as_ptr(&self) -> *mut ffi::apr_table_t {
+        std::ptr::from_ref(&self.0).cast_mut()
+    }
+
+    /// All pairs, in order. What is not UTF-8 comes with U+FFFD in its place.
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        // SAFETY: the table is valid; its array holds `nelts` entries whose keys and values are NUL-terminated strings
+        // (a key is never NULL in httpd's tables; a value may be).
+        let entries = unsafe {
+            let array = &*ffi::apr_table_elts(self.as_ptr());
+            match array.nelts {
+                0 => &[],
+                count => std::slice::from_raw_parts(array.elts.cast::<ffi::apr_table_entry_t>(), count as usize),
+            }
+        };
+        entries.iter().filter(|entry| !entry.key.is_null() && !entry.val.is_null()).map(|entry| {
+            // SAFETY: as above.
+            unsafe { (CStr::from_ptr(entry.key).to_string_lossy(), CStr::from_ptr(entry.val).to_string_lossy()) }
+        })
+    }
+
+    /// Sets a value in place of all of that name.
+    pub fn set(&self, pool: &Pool, name: &str, value: &str) {
+        // SAFETY: table and pool are valid, and the strings live as long as the table's pool.
+        unsafe { ffi::apr_table_setn(self.as_ptr(), pool.string(name), pool.string(value)) }
+    }
+
+    /// Adds a value beside others of that name.
+    pub fn add(&self, pool: &Pool, name: &str, value: &str) {
+        // SAFETY: as in `set`; apr_table_add copies.
+        unsafe { ffi::apr_table_add(self.as_ptr(), pool.string(name), pool.string(value)) }
+    }
+}

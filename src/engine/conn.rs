@@ -1,0 +1,341 @@
+//! One connection, as a handler sees it: [`Conn::recv`] and [`Conn::send`].
+//!
+//! `recv` flushes before it waits, so that all replies to what one read brought leave in one write. While more than the
+//! send buffer waits for the client, nothing is read from it.
+
+use super::outbox::Outbox;
+use super::socket::Socket;
+use super::thread::Entry;
+use super::{Adoption, SessionSpec};
+use crate::wire::session::{Event, Session};
+use crate::wire::{CloseCode, CloseFrame, Message, close};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long a client has to end the TCP connection after the closing handshake. Closing at once could turn bytes that
+/// it sent meanwhile into a reset, and a reset takes the Close frame with it.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are read and thrown away during that time, at most.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A session is closing: nothing more can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session is closing")]
+pub struct Closing;
+
+/// Why a session ends.
+#[derive(Debug)]
+pub enum End {
+    /// The client sent a Close frame.
+    Client(Option<CloseFrame>),
+    /// The client broke the protocol.
+    Violation(CloseFrame),
+    /// The engine wants the session to end.
+    Engine(CloseFrame),
+    /// The handler is done.
+    Handler(CloseFrame),
+    /// The connection broke, or ended without a Close frame (1006 to either side).
+    Lost(io::Error),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Client(Some(frame)) => write!(f, "closed by the client, {}", u16::from(frame.code)),
+            End::Client(None) => write!(f, "closed by the client, 1005"),
+            End::Violation(frame) => write!(f, "protocol violation, {}, {}", u16::from(frame.code), frame.reason),
+            End::Engine(frame) => write!(f, "closed by the server, {}, {}", u16::from(frame.code), frame.reason),
+            End::Handler(frame) => write!(f, "closed by the handler, {}", u16::from(frame.code)),
+            End::Lost(e) => write!(f, "lost, 1006, {e}"),
+        }
+    }
+}
+
+/// What there is to say about a session that ended.
+#[derive(Debug)]
+pub struct Summary {
+    /// Data messages from the client.
+    pub received: u64,
+    /// Data messages to the client.
+    pub sent: u64,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// One open session.
+pub struct Conn {
+    socket: Socket,
+    session: Session,
+    /// What was decoded and not yet handed out.
+    events: VecDeque<Event>,
+    outbox: Outbox,
+    entry: Entry,
+    spec: Box<SessionSpec>,
+    end: Option<End>,
+    received: u64,
+    sent: u64,
+}
+
+impl Conn {
+    /// Takes over a socket. To be called on an engine thread.
+    ///
+    /// # Errors
+    /// The socket cannot be watched by epoll, or not be made non-blocking.
+    pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
+        let Adoption { socket, spec, early, .. } = adoption;
+        let mut conn = Conn {
+            socket: Socket::new(socket)?,
+            session: Session::new(spec.limits.max_message_size),
+            events: VecDeque::new(),
+            outbox: Outbox::default(),
+            entry,
+            spec: Box::new(spec),
+            end: None,
+            received: 0,
+            sent: 0,
+        };
+        if !early.is_empty() {
+            conn.decode(&early);
+        }
+        Ok(conn)
+    }
+
+    /// What is known of the session.
+    pub fn spec(&self) -> &SessionSpec {
+        &self.spec
+    }
+
+    /// Bytes that wait for the client.
+    pub fn backlog(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// The next data message; `None` when the session is closing, for whatever reason, and from then on.
+    ///
+    /// Writes what was sent before it waits. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Message> {
+        loop {
+            if self.end.is_some() {
+                return None;
+            }
+            if let Some(frame) = self.entry.peer.take_close() {
+                self.end = Some(End::Engine(frame));
+                return None;
+            }
+            match self.events.pop_front() {
+                Some(Event::Message(message)) => {
+                    self.received += 1;
+                    return Some(message);
+                }
+                Some(Event::Closed(frame)) => self.end = Some(End::Client(frame)),
+                Some(Event::Failed(frame)) => self.end = Some(End::Violation(frame)),
+                None => {
+                    self.rest();
+                    if let Err(e) = poll_fn(|cx| self.poll_fill(cx)).await {
+                        self.end = Some(End::Lost(e));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues a message for the client. Waits while the send buffer is full.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub async fn send(&mut self, message: Message) -> Result<(), Closing> {
+        let (text, payload) = match message {
+            Message::Text(text) => (true, text.into()),
+            Message::Binary(payload) => (false, payload),
+            // Control frames are the session's own business.
+            _ => return Ok(()),
+        };
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        let shared = &self.entry.shared;
+        self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        self.outbox.push(text, payload);
+        self.sent += 1;
+        if self.outbox.len() <= self.spec.limits.send_buffer {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Completes when there is room in the send buffer.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        self.entry.peer.register(cx);
+        if self.entry.peer.close_asked() {
+            return Poll::Ready(Err(Closing));
+        }
+        match self.poll_flush(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => {
+                self.end = Some(End::Lost(e));
+                Poll::Ready(Err(Closing))
+            }
+            Poll::Pending if self.outbox.len() <= self.spec.limits.send_buffer => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn rest(&mut self) {
+        if self.events.capacity() > 0 {
+            self.entry.shared.queues.borrow_mut().put_back(std::mem::take(&mut self.events));
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) {
+        let shared = &self.entry.shared;
+        if self.events.capacity() == 0 {
+            self.events = shared.queues.borrow_mut().take();
+        }
+        self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        let mut contexts = shared.contexts.borrow_mut();
+        self.session.receive(&mut contexts, bytes, &mut self.events, self.outbox.tail());
+    }
+
+    /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
+    /// asks the connection to close.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.entry.peer.register(cx);
+        loop {
+            if self.entry.peer.close_asked() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Poll::Ready(Err(e)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(e));
+            }
+            if self.outbox.len() > self.spec.limits.send_buffer {
+                return Poll::Pending;
+            }
+            let shared = self.entry.shared.clone();
+            let mut buffer = shared.buffer.borrow_mut();
+            match self.socket.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(count)) => self.decode(&buffer[..count]),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if !self.events.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Conn { outbox, socket, .. } = self;
+        let empty = outbox.flush(|slices| match socket.poll_write(cx, slices) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        })?;
+        if !empty {
+            return Poll::Pending;
+        }
+        if let Some(buffer) = outbox.reclaim() {
+            self.entry.shared.buffers.borrow_mut().put_back(buffer);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the session in the way it asks for: the closing handshake (RFC 6455 section 7.1), then the TCP connection.
+    pub async fn finish(mut self, verdict: CloseFrame) -> Summary {
+        let close_timeout = self.spec.limits.close_timeout;
+        let end = match (self.end.take(), self.entry.peer.take_close()) {
+            (Some(end), _) => end,
+            (None, Some(frame)) => End::Engine(frame),
+            (None, None) => End::Handler(verdict),
+        };
+        match &end {
+            End::Lost(_) => {}
+            End::Client(_) => {
+                self.session.reply(self.outbox.tail());
+                self.hang_up().await;
+            }
+            End::Violation(frame) => {
+                self.say_close(frame.clone());
+                self.hang_up().await;
+            }
+            End::Engine(frame) | End::Handler(frame) => {
+                self.say_close(frame.clone());
+                self.within(close_timeout, Self::poll_answer).await;
+                // Nothing is written here but where the client's Close and ours crossed and its own still waits.
+                self.session.reply(self.outbox.tail());
+                self.hang_up().await;
+            }
+        }
+        Summary { received: self.received, sent: self.sent, end }
+    }
+
+    fn say_close(&mut self, frame: CloseFrame) {
+        let mut contexts = self.entry.shared.contexts.borrow_mut();
+        self.session.close(&mut contexts, frame, self.outbox.tail());
+    }
+
+    /// Writes what waits, says that nothing follows, and waits until the client has closed its side.
+    async fn hang_up(&mut self) {
+        self.within(LINGER, Self::poll_flush_only).await;
+        self.socket.end_writing();
+        let mut left = LINGER_BYTES;
+        self.within(LINGER, |conn, cx| conn.poll_discard(cx, &mut left)).await;
+    }
+
+    /// Polls `step` until it is ready or `time` has passed.
+    async fn within(&mut self, time: Duration, mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<()>) {
+        self.entry.shared.set_deadline(&self.entry.peer, time);
+        poll_fn(|cx| {
+            self.entry.peer.register(cx);
+            if self.entry.peer.expired() { Poll::Ready(()) } else { step(self, cx) }
+        })
+        .await;
+        self.entry.peer.set_deadline(0);
+    }
+
+    fn poll_flush_only(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flush(cx).map(|_| ())
+    }
+
+    /// Waits for the client's Close; its messages are of no use any more.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                if !matches!(event, Event::Message(_)) {
+                    return Poll::Ready(());
+                }
+            }
+            // Reading goes on while this is pending: the client's Close may be what it wants to send first.
+            if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
+                return Poll::Ready(());
+            }
+            let shared = self.entry.shared.clone();
+            let mut buffer = shared.buffer.borrow_mut();
+            match self.socket.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(count)) => self.decode(&buffer[..count]),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let mut buffer = self.entry.shared.buffer.borrow_mut();
+        loop {
+            match self.socket.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(count)) if count > 0 && count <= *left => *left -= count,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// The frame for a server that goes away (RFC 6455 section 7.4.1).
+pub fn going_away() -> CloseFrame {
+    close(CloseCode::Away, "server is stopping")
+}

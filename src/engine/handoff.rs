@@ -1,0 +1,445 @@
+//! How an httpd child gives a socket to the engine, over a Unix stream socket.
+//!
+//! ```text
+//! child                                     engine
+//!   Hello { version } Offer(SessionSpec) ──▶
+//!                            ◀── Granted { ticket }   or   Refused { … }: the client gets that status, and no 101
+//!   (the 101 goes to the client)
+//!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//! ```
+//!
+//! A message is its length (4 bytes, big-endian) and its [`postcard`] form. A descriptor travels with the first byte of
+//! the message it belongs to (SCM_RIGHTS, unix(7)). A link serves one handshake after the other; a ticket lives as long
+//! as the link it came over.
+
+use super::SessionSpec;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What both ends must agree on: the messages below, and [`SessionSpec`].
+pub const VERSION: &str = "mod_websocket handoff 1";
+
+/// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
+const MAX_MESSAGE: usize = 8 << 20;
+/// Links that a child keeps open between two handshakes.
+const KEPT_LINKS: usize = 16;
+/// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// From httpd to the engine.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToEngine {
+    /// First on every link. This variant, the next one and [`FromEngine::Hello`] stay as they are in every version.
+    Hello {
+        /// The sender's [`VERSION`].
+        version: String,
+    },
+    /// From httpd's parent: there is a new engine; end with the last session.
+    Retire,
+    /// Will you run this session?
+    Offer(SessionSpec),
+    /// The session's socket comes with this message.
+    Take {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// Bytes that the client sent after its handshake and that httpd has read.
+        early: Vec<u8>,
+    },
+    /// The session will not come.
+    Abandon {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+    },
+    /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
+    Configure(Configuration),
+}
+
+/// What a configuration generation changes in a running engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// httpd's number for the log level (APLOG_*).
+    pub log_level: i32,
+    /// A descriptor comes with the message: httpd's new error log.
+    pub with_log: bool,
+}
+
+/// From the engine to httpd.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromEngine {
+    /// The answer to [`ToEngine::Configure`], and to a Hello of another version.
+    Hello {
+        /// The engine's [`VERSION`].
+        version: String,
+    },
+    /// The engine keeps a place for the session.
+    Granted {
+        /// The session's number, as log lines name it.
+        ticket: u64,
+    },
+    /// The engine cannot run the session.
+    Refused {
+        /// The HTTP status for the client.
+        status: u16,
+        /// For the log.
+        reason: String,
+    },
+}
+
+/// Why a session could not be handed over; whatever it is, no 101 was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoffError {
+    /// The engine said no: answer with this status.
+    #[error("the engine refused: {reason}")]
+    Refused {
+        /// An HTTP status.
+        status: u16,
+        /// For the log.
+        reason: String,
+    },
+    /// The engine could not be asked: answer 503.
+    #[error("the engine cannot be reached: {0}")]
+    Unreachable(#[from] io::Error),
+    /// The engine is of another version than this module: answer 503. httpd's parent replaces it.
+    #[error("the engine speaks \"{0}\", this module \"{VERSION}\"")]
+    Version(String),
+}
+
+fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut out = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
+    let length = out.len() - 4;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a handoff message of {length} bytes")));
+    }
+    out[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(out)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// The first whole message in `buffer`, taken out of it.
+fn split(buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*head) as usize;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a handoff message of {length} bytes")));
+    }
+    if buffer.len() < 4 + length {
+        return Ok(None);
+    }
+    let rest = buffer.split_off(4 + length);
+    let mut message = std::mem::replace(buffer, rest);
+    message.drain(..4);
+    Ok(Some(message))
+}
+
+/// httpd's end of a link. All calls block, for some seconds at most.
+#[derive(Debug)]
+pub struct Link {
+    stream: UnixStream,
+}
+
+impl Link {
+    /// Connects to the engine that listens at `path`.
+    ///
+    /// # Errors
+    /// Nobody listens there, or may not be asked.
+    pub fn connect(path: &Path) -> io::Result<Link> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut link = Link { stream };
+        link.say(&ToEngine::Hello { version: VERSION.into() })?;
+        Ok(link)
+    }
+
+    fn say(&mut self, message: &ToEngine) -> io::Result<()> {
+        self.stream.write_all(&encode(message)?)
+    }
+
+    fn say_with(&mut self, message: &ToEngine, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let bytes = encode(message)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let sent = rustix::io::retry_on_intr(|| {
+            sendmsg(&self.stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+        })?;
+        self.stream.write_all(&bytes[sent..])
+    }
+
+    fn hear(&mut self) -> io::Result<FromEngine> {
+        let mut head = [0; 4];
+        self.stream.read_exact(&mut head)?;
+        let length = u32::from_be_bytes(head) as usize;
+        if length > MAX_MESSAGE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut message = vec![0; length];
+        self.stream.read_exact(&mut message)?;
+        decode(&message)
+    }
+
+    /// Offers a session; returns the ticket for it.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer(&mut self, spec: &SessionSpec) -> Result<u64, HandoffError> {
+        // The spec is borrowed; the enum wants to own it.
+        self.say(&ToEngine::Offer(spec.clone()))?;
+        match self.hear()? {
+            FromEngine::Granted { ticket } => Ok(ticket),
+            FromEngine::Refused { status, reason } => Err(HandoffError::Refused { status, reason }),
+            FromEngine::Hello { version } => Err(HandoffError::Version(version)),
+        }
+    }
+
+    /// Hands the socket of a granted session over. The caller's descriptor stays the caller's to close.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn give(&mut self, ticket: u64, early: Vec<u8>, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.say_with(&ToEngine::Take { ticket, early }, socket)
+    }
+
+    /// Gives a ticket back.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn abandon(&mut self, ticket: u64) -> io::Result<()> {
+        self.say(&ToEngine::Abandon { ticket })
+    }
+
+    /// Tells the engine of a new configuration generation; returns the engine's version.
+    ///
+    /// # Errors
+    /// The engine is gone, or does not answer.
+    pub fn configure(&mut self, log_level: i32, log: Option<BorrowedFd<'_>>) -> io::Result<String> {
+        let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some() });
+        match log {
+            Some(log) => self.say_with(&message, log)?,
+            None => self.say(&message)?,
+        }
+        match self.hear()? {
+            FromEngine::Hello { version } => Ok(version),
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Tells an engine of another version to end with its last session.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn retire(&mut self) -> io::Result<()> {
+        self.say(&ToEngine::Retire)
+    }
+}
+
+/// A child's way to the engine: links that are kept between two handshakes.
+#[derive(Debug)]
+pub struct Door {
+    path: PathBuf,
+    idle: Mutex<Vec<Link>>,
+}
+
+impl Door {
+    /// To the engine that listens at `path`.
+    pub fn new(path: PathBuf) -> Door {
+        Door { path, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Offers a session; returns the link to go on with, and the ticket.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, u64), HandoffError> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut link) = kept {
+            match link.offer(spec) {
+                Ok(ticket) => return Ok((link, ticket)),
+                // That engine is gone; there may be another.
+                Err(HandoffError::Unreachable(_)) => {}
+                Err(refusal) => {
+                    self.keep(link);
+                    return Err(refusal);
+                }
+            }
+        }
+        let mut link = Link::connect(&self.path)?;
+        let ticket = link.offer(spec)?;
+        Ok((link, ticket))
+    }
+
+    /// Takes a link back after use.
+    pub fn keep(&self, link: Link) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT_LINKS {
+            idle.push(link);
+        }
+    }
+}
+
+/// The engine's end of a link.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: tokio::net::UnixStream,
+    buffer: Vec<u8>,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Receiver {
+    /// Of an accepted stream.
+    pub fn new(stream: tokio::net::UnixStream) -> Receiver {
+        Receiver { stream, buffer: Vec::new(), descriptors: VecDeque::new() }
+    }
+
+    /// The next message; `None` when the other end has closed.
+    ///
+    /// # Errors
+    /// The stream broke, or carried what is no message.
+    pub async fn next(&mut self) -> io::Result<Option<ToEngine>> {
+        loop {
+            if let Some(message) = split(&mut self.buffer)? {
+                return decode(&message).map(Some);
+            }
+            self.stream.readable().await?;
+            let (buffer, descriptors, stream) = (&mut self.buffer, &mut self.descriptors, &self.stream);
+            let read = stream.try_io(tokio::io::Interest::READABLE, || receive(stream.as_fd(), buffer, descriptors));
+            match read {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// The descriptor that came with the message just read, where one should have.
+    ///
+    /// # Errors
+    /// None came.
+    pub fn descriptor(&mut self) -> io::Result<OwnedFd> {
+        self.descriptors.pop_front().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
+    }
+
+    /// Answers.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub async fn say(&mut self, message: &FromEngine) -> io::Result<()> {
+        let bytes = encode(message)?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One recvmsg(2): bytes to `buffer`, descriptors to `descriptors`.
+fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+    let mut piece = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream, &mut [IoSliceMut::new(&mut piece)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    buffer.extend_from_slice(&piece[..received]);
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{HandlerSpec, Limits};
+    use proptest::prelude::*;
+
+    fn spec() -> SessionSpec {
+        SessionSpec {
+            handler: HandlerSpec { name: "echo".into(), args: vec![] },
+            protocol: Some("chat".into()),
+            limits: Limits::default(),
+            client: "127.0.0.1".into(),
+            user: None,
+            server: "localhost".into(),
+            uri: "/echo?a=b".into(),
+        }
+    }
+
+    #[test]
+    fn messages_survive_any_chunking() {
+        let messages = [
+            ToEngine::Hello { version: VERSION.into() },
+            ToEngine::Offer(spec()),
+            ToEngine::Take { ticket: 7, early: vec![1; 300] },
+            ToEngine::Retire,
+        ];
+        let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
+        for chunk in [1, 3, 100, 10_000] {
+            let (mut buffer, mut seen) = (Vec::new(), Vec::new());
+            for piece in bytes.chunks(chunk) {
+                buffer.extend_from_slice(piece);
+                while let Some(message) = split(&mut buffer).unwrap() {
+                    seen.push(decode::<ToEngine>(&message).unwrap());
+                }
+            }
+            assert_eq!(seen, messages);
+            assert!(buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_message_has_is_refused() {
+        assert!(split(&mut vec![0xff; 8]).is_err());
+        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE] }).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<ToEngine>(&bytes);
+            let _ = split(&mut bytes.clone());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_arrives_with_its_message() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (socket, mut far) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut receiver = Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap());
+        let mut link = Link { stream: ours };
+        link.say(&ToEngine::Abandon { ticket: 1 }).unwrap();
+        // More than one read's worth: the descriptor belongs to the first byte.
+        link.give(2, vec![9; 10_000], socket.as_fd()).unwrap();
+        drop((link, socket));
+        assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { ticket: 1 }));
+        assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Take { ticket: 2, early: vec![9; 10_000] }));
+        let mut received = UnixStream::from(receiver.descriptor().unwrap());
+        received.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        assert!(receiver.descriptor().is_err());
+        assert_eq!(receiver.next().await.unwrap(), None);
+    }
+}

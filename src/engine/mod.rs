@@ -1,0 +1,100 @@
+//! The engine: it owns every open session, on a few threads. It knows neither Apache nor its configuration: what a
+//! session needs travels with it as a [`SessionSpec`].
+//!
+//! * [`process`]: the process that httpd's parent forks; its signals, its handoff socket, its end
+//! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
+//! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
+//! * [`conn`]: one connection, as a handler sees it
+//! * [`socket`]: its byte stream
+//! * [`outbox`]: what is on its way to one client
+//! * [`peer`]: how others reach a connection: deadlines and requests to close
+//! * [`handler`]: what the handlers implement
+//!
+//! [`Engine::adopt`] is the only door in.
+
+pub mod conn;
+pub mod handler;
+pub mod handoff;
+pub mod outbox;
+pub mod peer;
+pub mod process;
+pub mod socket;
+pub mod spec;
+pub mod thread;
+
+pub use conn::Conn;
+pub use handler::{Handler, Registry, Running};
+pub use spec::{HandlerSpec, Limits, SessionSpec};
+
+use crate::wire::CloseFrame;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use thread::{Command, Thread};
+
+/// What is handed to the engine: an open stream whose opening handshake is done.
+#[derive(Debug)]
+pub struct Adoption {
+    /// A connected stream socket of any family.
+    pub socket: OwnedFd,
+    /// All that is known of the session.
+    pub spec: SessionSpec,
+    /// Bytes that the client sent after its handshake and that were read already.
+    pub early: Vec<u8>,
+    /// The session's number, as log lines name it.
+    pub id: u64,
+}
+
+/// The engine's threads.
+pub struct Engine {
+    threads: Vec<Thread>,
+    ended: Arc<tokio::sync::Notify>,
+}
+
+impl Engine {
+    /// Starts `threads` engine threads (at least one) that run sessions with these handlers.
+    ///
+    /// # Errors
+    /// The system refuses a thread or an epoll instance.
+    pub fn start(threads: usize, handlers: &Arc<Registry>) -> io::Result<Engine> {
+        let ended = Arc::new(tokio::sync::Notify::new());
+        let threads = (0..threads.max(1))
+            .map(|number| Thread::start(number, handlers.clone(), ended.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Engine { threads, ended })
+    }
+
+    /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
+    pub fn adopt(&self, adoption: Adoption) {
+        if let Some(thread) = self.threads.iter().min_by_key(|thread| thread.connections()) {
+            thread.tell(Command::Adopt(Box::new(adoption)));
+        }
+    }
+
+    /// Sessions that are open now.
+    pub fn connections(&self) -> usize {
+        self.threads.iter().map(Thread::connections).sum()
+    }
+
+    /// Completes when no session is open.
+    pub async fn empty(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Closes every session with this frame, and returns when all have ended or `limit` has passed. What is left then
+    /// ends with the process.
+    pub async fn drain(&self, frame: CloseFrame, limit: Duration) {
+        for thread in &self.threads {
+            thread.tell(Command::CloseAll(frame.clone()));
+        }
+        // Whoever is late is told of in the log by the caller, who can count.
+        let _ = tokio::time::timeout(limit, self.empty()).await;
+    }
+}

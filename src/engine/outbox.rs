@@ -1,0 +1,203 @@
+//! What is on its way to one client: frames as shared bytes, written many at a time.
+//!
+//! A small message is copied behind its header into one buffer, so that all replies of one readiness leave in one write. A
+//! large payload is queued as it is, shared with whoever else holds it.
+
+use crate::wire::frame::{MAX_SERVER_HEADER, put_data_header};
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+/// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second entry
+/// in the write's vector costs.
+const SHARED: usize = 2048;
+/// Chunks that one write takes.
+const CHUNKS: usize = 32;
+/// A buffer that grew over this many bytes is not kept for others.
+const KEPT: usize = 64 * 1024;
+
+/// The queue. Its length is counted in bytes; who fills it watches [`Outbox::len`].
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Complete chunks, the first perhaps partly written.
+    sealed: VecDeque<Bytes>,
+    /// Where small frames are added; it goes out after `sealed`.
+    open: Vec<u8>,
+    sealed_len: usize,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.sealed_len + self.open.len()
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.sealed_len == 0 && self.open.is_empty()
+    }
+
+    /// The end of the queue, for frames that somebody else encodes.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.open
+    }
+
+    /// Adds a whole message as one frame.
+    pub fn push(&mut self, text: bool, payload: Bytes) {
+        if payload.len() < SHARED {
+            self.open.reserve(MAX_SERVER_HEADER + payload.len());
+            put_data_header(&mut self.open, text, payload.len());
+            self.open.extend_from_slice(&payload);
+        } else {
+            put_data_header(&mut self.open, text, payload.len());
+            self.seal();
+            self.sealed_len += payload.len();
+            self.sealed.push_back(payload);
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.sealed_len += self.open.len();
+            self.sealed.push_back(Bytes::from(std::mem::take(&mut self.open)));
+        }
+    }
+
+    /// Writes until nothing is left or `write` says `WouldBlock`, which is `Ok(false)`.
+    ///
+    /// # Errors
+    /// What `write` says, but for `WouldBlock` and `Interrupted`.
+    pub fn flush(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<bool> {
+        while !self.is_empty() {
+            let written = if self.sealed.is_empty() {
+                write(&[IoSlice::new(&self.open)])
+            } else {
+                let mut slices = [IoSlice::new(&[]); CHUNKS];
+                let chunks = self.sealed.iter().map(|chunk| &chunk[..]).chain([&self.open[..]]);
+                let used = slices.iter_mut().zip(chunks).map(|(slice, chunk)| *slice = IoSlice::new(chunk)).count();
+                write(&slices[..used])
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.advance(count),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.sealed.front_mut() {
+            if count == 0 {
+                return;
+            }
+            let here = count.min(front.len());
+            front.advance(here);
+            count -= here;
+            self.sealed_len -= here;
+            if front.is_empty() {
+                self.sealed.pop_front();
+            }
+        }
+        if count == self.open.len() {
+            self.open.clear();
+        } else if count > 0 {
+            // The rest becomes a chunk of its own: no byte is moved.
+            self.seal();
+            self.advance(count);
+        }
+    }
+
+    /// Gives an empty outbox a buffer to fill, so that idle ones need none of their own.
+    pub fn lend(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+        if self.open.capacity() == 0 {
+            self.open = buffer();
+        }
+    }
+
+    /// Takes the buffer back from an outbox that is empty.
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        if !self.is_empty() || self.open.capacity() == 0 {
+            return None;
+        }
+        if self.sealed.capacity() > 0 {
+            self.sealed = VecDeque::new();
+        }
+        Some(std::mem::take(&mut self.open)).filter(|buffer| buffer.capacity() <= KEPT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn drain(outbox: &mut Outbox, per_write: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut blocked = false;
+        while !outbox
+            .flush(|slices| {
+                blocked = !blocked;
+                if blocked {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                let all: Vec<u8> = slices.iter().flat_map(|s| s.to_vec()).collect();
+                let count = per_write.min(all.len());
+                out.extend_from_slice(&all[..count]);
+                Ok(count)
+            })
+            .unwrap()
+        {}
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_in_order_however_they_are_written(
+            sizes in prop::collection::vec(0usize..5000, 0..100),
+            per_write in 100usize..20_000,
+        ) {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for (n, size) in sizes.iter().enumerate() {
+                let payload = vec![n as u8; *size];
+                put_data_header(&mut expected, n % 2 == 0, *size);
+                expected.extend_from_slice(&payload);
+                outbox.push(n % 2 == 0, payload.into());
+                prop_assert_eq!(outbox.len(), expected.len());
+            }
+            prop_assert_eq!(drain(&mut outbox, per_write), expected);
+            prop_assert!(outbox.is_empty());
+            prop_assert_eq!(outbox.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_large_payload_is_not_copied() {
+        let payload = Bytes::from(vec![1; SHARED]);
+        let mut outbox = Outbox::default();
+        outbox.push(false, payload.clone());
+        assert_eq!(outbox.sealed[1].as_ptr(), payload.as_ptr());
+        assert!(outbox.reclaim().is_none());
+    }
+
+    #[test]
+    fn an_idle_outbox_owns_nothing() {
+        let mut outbox = Outbox::default();
+        outbox.lend(|| Vec::with_capacity(100));
+        outbox.push(true, Bytes::from_static(b"x"));
+        drain(&mut outbox, 10);
+        assert_eq!(outbox.reclaim().map(|b| b.capacity()), Some(100));
+        assert_eq!((outbox.open.capacity(), outbox.sealed.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn a_dead_socket_is_an_error() {
+        let mut outbox = Outbox::default();
+        outbox.push(true, Bytes::from_static(b"x"));
+        assert!(outbox.flush(|_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
+        assert!(outbox.flush(|_| Ok(0)).is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! The engine process: from the moment httpd's parent has forked it to its end.
+//!
+//! Its main thread serves the handoff socket and waits for signals; the sessions run on the engine threads.
+
+use super::conn::going_away;
+use super::handoff::{Configuration, FromEngine, Receiver, ToEngine, VERSION};
+use super::{Adoption, Engine, Registry, SessionSpec};
+use crate::wire::{CloseCode, close};
+use log::{debug, error, info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+/// Descriptors that are not given to sessions: logs, epoll instances, links of children, what a library opens.
+const RESERVED_FDS: u64 = 64;
+/// How long a full stop waits for the clients' answers to its Close.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// How long the sessions of an engine that was replaced by one of another version go on.
+const RETIREMENT: Duration = Duration::from_secs(60);
+
+/// Called with each new configuration generation, and the error log's descriptor when it changed.
+pub type Configure = Box<dyn Fn(&Configuration, Option<OwnedFd>)>;
+
+/// What the process is started with.
+pub struct Setup {
+    /// The handoff socket, listening.
+    pub listener: UnixListener,
+    /// Engine threads.
+    pub threads: usize,
+    /// What the threads run.
+    pub handlers: Registry,
+    /// See [`Configure`].
+    pub configure: Configure,
+}
+
+/// Runs the engine until SIGTERM, or until it was retired and its last session is over.
+///
+/// # Errors
+/// It could not start: no threads, no epoll instance, no signals.
+pub fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(setup))
+}
+
+/// What the links of the children share.
+struct Desk {
+    engine: Engine,
+    handlers: Arc<Registry>,
+    configure: Configure,
+    /// Sessions that the descriptors suffice for.
+    capacity: u64,
+    links: Cell<u64>,
+    /// Sessions that were granted and have not come.
+    granted: Cell<u64>,
+    next_ticket: Cell<u64>,
+    /// Retired, and no session is left.
+    over: Notify,
+    /// The last refusal for want of descriptors was logged, and nothing was granted since.
+    full: Cell<bool>,
+}
+
+async fn serve(setup: Setup) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS);
+    let handlers = Arc::new(setup.handlers);
+    let engine = Engine::start(setup.threads, &handlers)?;
+    setup.listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(setup.listener)?;
+    info!("WS0101: the engine has started: {} threads, up to {capacity} sessions", setup.threads);
+    let desk = Rc::new(Desk {
+        engine,
+        handlers,
+        configure: setup.configure,
+        capacity,
+        links: Cell::new(0),
+        granted: Cell::new(0),
+        next_ticket: Cell::new(1),
+        over: Notify::new(),
+        full: Cell::new(false),
+    });
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                let open = desk.engine.connections();
+                debug!("WS0104: stopping, {open} sessions are open");
+                desk.engine.drain(going_away(), DRAIN_LIMIT).await;
+                break;
+            }
+            () = desk.over.notified() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    tokio::task::spawn_local(attend(desk.clone(), stream));
+                }
+                Err(e) => {
+                    // Most likely descriptors; the connection waits in the queue, and so do we.
+                    warn!("WS0113: the handoff socket cannot accept: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    let left = desk.engine.connections();
+    if left > 0 {
+        info!("WS0105: {left} clients did not answer the Close in time");
+    }
+    Ok(())
+}
+
+/// Raises the soft limit of descriptors to the hard one; returns what holds then.
+fn raise_fd_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        warn!("WS0114: the limit of open files stays as it is: {e}");
+        return limit.current.unwrap_or(u64::MAX);
+    }
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Serves one link until its other end closes it.
+async fn attend(desk: Rc<Desk>, stream: tokio::net::UnixStream) {
+    // The socket's mode keeps others out already; this holds where a file system has no modes for sockets.
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => {}
+        Ok(peer) => return error!("WS0115: uid {} may not use the handoff socket", peer.uid()),
+        Err(e) => return error!("WS0115: who uses the handoff socket? {e}"),
+    }
+    desk.links.set(desk.links.get() + 1);
+    let granted = RefCell::new(HashMap::new());
+    if let Err(e) = listen(&desk, Receiver::new(stream), &granted).await {
+        warn!("WS0116: a handoff link broke: {e}");
+    }
+    desk.granted.set(desk.granted.get() - granted.borrow().len() as u64);
+    desk.links.set(desk.links.get() - 1);
+}
+
+/// The tickets of one link.
+type Granted = RefCell<HashMap<u64, SessionSpec>>;
+
+async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::Result<()> {
+    while let Some(message) = link.next().await? {
+        match message {
+            ToEngine::Hello { version } if version == VERSION => {}
+            ToEngine::Hello { .. } => {
+                link.say(&FromEngine::Hello { version: VERSION.into() }).await?;
+                return listen_to_stranger(desk, link).await;
+            }
+            ToEngine::Offer(spec) => {
+                let answer = desk.consider(spec, granted);
+                link.say(&answer).await?;
+            }
+            ToEngine::Take { ticket, early } => {
+                let socket = link.descriptor()?;
+                let Some(spec) = granted.borrow_mut().remove(&ticket) else {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")));
+                };
+                desk.granted.set(desk.granted.get() - 1);
+                debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
+                desk.engine.adopt(Adoption { socket, spec, early, id: ticket });
+            }
+            ToEngine::Abandon { ticket } => {
+                if granted.borrow_mut().remove(&ticket).is_some() {
+                    desk.granted.set(desk.granted.get() - 1);
+                }
+            }
+            ToEngine::Configure(configuration) => {
+                let log = if configuration.with_log { Some(link.descriptor()?) } else { None };
+                (desk.configure)(&configuration, log);
+                link.say(&FromEngine::Hello { version: VERSION.into() }).await?;
+            }
+            ToEngine::Retire => desk.retire(),
+        }
+    }
+    Ok(())
+}
+
+/// The other end is of another version: all it can be understood to say is that this engine has been replaced.
+async fn listen_to_stranger(desk: &Rc<Desk>, mut link: Receiver) -> io::Result<()> {
+    while let Ok(Some(message)) = link.next().await {
+        if message == ToEngine::Retire {
+            desk.retire();
+        }
+    }
+    Ok(())
+}
+
+impl Desk {
+    /// Decides on an offer; a grant counts as a session from now on.
+    fn consider(&self, spec: SessionSpec, granted: &Granted) -> FromEngine {
+        if self.handlers.find(&spec.handler.name).is_none() {
+            return FromEngine::Refused { status: 500, reason: format!("it has no handler {}", spec.handler.name) };
+        }
+        let taken = self.engine.connections() as u64 + self.granted.get() + self.links.get();
+        if taken >= self.capacity {
+            if !self.full.replace(true) {
+                warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");
+            }
+            return FromEngine::Refused { status: 503, reason: "its limit of open files is reached".into() };
+        }
+        self.full.set(false);
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        self.granted.set(self.granted.get() + 1);
+        granted.borrow_mut().insert(ticket, spec);
+        FromEngine::Granted { ticket }
+    }
+
+    /// Another engine takes the new sessions. Children of the old configuration may still bring some.
+    fn retire(self: &Rc<Self>) {
+        info!("WS0106: replaced by an engine of another version; {} sessions are open", self.engine.connections());
+        let desk = self.clone();
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(RETIREMENT, desk.engine.empty()).await;
+            desk.engine.drain(close(CloseCode::Restart, "server was replaced"), DRAIN_LIMIT).await;
+            desk.over.notify_one();
+        });
+    }
+}

@@ -1,0 +1,69 @@
+//! The byte stream of a session: a client's TCP connection, or one end of a socketpair where httpd must stay in between.
+
+use rustix::net::{AddressFamily, Shutdown, getsockname, shutdown};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A non-blocking stream socket, watched by the runtime of its thread.
+#[derive(Debug)]
+pub enum Socket {
+    /// The client itself.
+    Tcp(TcpStream),
+    /// A relay in an httpd child.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Takes over a connected stream socket.
+    ///
+    /// # Errors
+    /// It is no socket of these families, or cannot be watched by epoll.
+    pub fn new(fd: OwnedFd) -> io::Result<Socket> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        if getsockname(&fd)?.address_family() == AddressFamily::UNIX {
+            return Ok(Socket::Unix(UnixStream::from_std(fd.into())?));
+        }
+        let stream = TcpStream::from_std(fd.into())?;
+        // Replies are written whole; waiting for more (RFC 896) would only delay them.
+        stream.set_nodelay(true)?;
+        Ok(Socket::Tcp(stream))
+    }
+
+    /// Reads once; 0 is the end of the stream.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(match self {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+        })?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Writes once; returns how many bytes went.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match (self, slices) {
+            (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Socket::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
+            (Socket::Unix(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn end_writing(&self) {
+        // Fails where the connection is gone, and then there is nobody to tell.
+        let _ = shutdown(self, Shutdown::Write);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

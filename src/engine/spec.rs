@@ -1,0 +1,52 @@
+//! What travels with a session from httpd to the engine: plain data, so that a restarted httpd with a new configuration
+//! and an engine that was started before it agree on every session.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// All that the engine and a handler know of a session.
+///
+/// Its layout is part of the handoff protocol: who changes it raises [`super::handoff::VERSION`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// What runs the session.
+    pub handler: HandlerSpec,
+    /// The subprotocol that the 101 named.
+    pub protocol: Option<String>,
+    /// What the session may use.
+    pub limits: Limits,
+    /// The client's address as httpd sees it (mod_remoteip's word counts).
+    pub client: String,
+    /// REMOTE_USER, when httpd's login named one.
+    pub user: Option<String>,
+    /// The name of the virtual host.
+    pub server: String,
+    /// The request's path and query, as the client sent it.
+    pub uri: String,
+}
+
+/// A handler by its name, and the arguments that its directive gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandlerSpec {
+    /// As in `WebSocketHandler NAME`.
+    pub name: String,
+    /// The words after the name.
+    pub args: Vec<String>,
+}
+
+/// What one session may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of the largest message that is taken, its fragments added up; a larger one is answered with 1009.
+    pub max_message_size: usize,
+    /// Bytes that may wait for a client. While more wait, nothing is read from it.
+    pub send_buffer: usize,
+    /// How long the client has to answer our Close.
+    pub close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_message_size: 1 << 20, send_buffer: 1 << 20, close_timeout: Duration::from_secs(5) }
+    }
+}

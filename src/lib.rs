@@ -1,0 +1,42 @@
+//! mod_websocket: a WebSocket server inside Apache httpd.
+//!
+//! # The map of the house
+//!
+//! A request with `Upgrade: websocket` passes through httpd like any other: TLS, virtual host, rewriting, login. Our
+//! content handler checks the opening handshake, sends the 101 and gives the socket away to the *engine process*, which
+//! owns every open session. The httpd worker is free at once.
+//!
+//! ```text
+//! httpd child                                     engine process (one per httpd)
+//!   module::upgrade   negotiate, 101, handoff       engine::process   signals, the handoff socket
+//!        │            SCM_RIGHTS fd + SessionSpec        │
+//!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
+//!                                                         │
+//!                                                   engine::conn      socket + wire::session + engine::outbox
+//!                                                         │
+//!                                                   handlers          echo, …
+//! ```
+//!
+//! | folder | what it is | may import |
+//! |---|---|---|
+//! | [`wire`] | the protocol: no I/O, no threads, no clock | nothing of ours |
+//! | [`engine`] | the process that owns the sockets | `wire` |
+//! | [`handlers`] | what a location does with its sessions | `engine`, `wire` |
+//! | `apache` | safe wrappers of httpd's API; knows nothing of WebSocket | nothing of ours |
+//! | `module` | the composition root: directives, hooks, upgrade, lifecycle | everything |
+//!
+//! `apache` and `module` are compiled with the feature `httpd` (the default) only: without it the crate builds and tests
+//! with neither httpd's headers nor libclang, which proves the border.
+//!
+//! A reader who wants to follow one connection reads `module/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
+//! [`engine::conn`], [`wire::session`] and [`handlers::echo`], in this order.
+
+// The one folder that speaks C: every block in it says who guarantees what it relies on.
+#[cfg(feature = "httpd")]
+#[allow(unsafe_code)]
+pub mod apache;
+pub mod engine;
+pub mod handlers;
+#[cfg(feature = "httpd")]
+pub mod module;
+pub mod wire;

@@ -1,0 +1,305 @@
+//! The engine process beside httpd's own: its start, its replacement, its end; and the way to it from a child.
+//!
+//! httpd's parent keeps the listening end of the handoff socket, so that a handshake that comes while a crashed engine is
+//! being replaced waits in the socket's queue instead of failing.
+
+use super::{WebSocket, logger};
+use crate::apache::log::{self, Level};
+use crate::apache::process::{self, Change, Helper, Watcher};
+use crate::apache::server::{self, Server};
+use crate::apache::{mpm, pool::Pool};
+use crate::engine::handoff::{Door, Link, VERSION};
+use crate::engine::process::{self as engine, DRAIN_LIMIT, Setup};
+use crate::handlers;
+use once_cell::sync::OnceCell;
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, IntoRawFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The layout of what is remembered, under a name of its own.
+const KEY: &CStr = c"mod_websocket engines 1";
+/// Engines that can be at once: the one that is used, and some of other versions that end with their last session.
+const ENGINES: usize = 8;
+/// Handshakes that wait while an engine is replaced.
+const BACKLOG: i32 = 1024;
+/// An engine that ends within this time of its start has failed to start.
+const STILLBORN: Duration = Duration::from_secs(1);
+/// After so many failures in a row the next try waits for the monitor hook.
+const HASTY_TRIES: u32 = 3;
+
+/// A child's way to the engine.
+static DOOR: OnceCell<Door> = OnceCell::new();
+
+/// The way to the engine, in a child of httpd.
+pub fn door() -> Option<&'static Door> {
+    DOOR.get()
+}
+
+fn engines() -> &'static mut [Helper; ENGINES] {
+    process::helpers(KEY)
+}
+
+fn is_current(engine: &Helper) -> bool {
+    engine.serial != 0 && engine.retiring == 0
+}
+
+fn current() -> Option<&'static mut Helper> {
+    engines().iter_mut().find(|engine| is_current(engine))
+}
+
+/// In httpd's parent, with a new configuration: an engine of this module's version is running when this returns.
+///
+/// # Errors
+/// What keeps httpd from starting.
+pub fn start(server: &Server) -> Result<(), String> {
+    logger::install(server.log_level());
+    let pool = server.configuration_pool();
+    if engines().iter().all(|engine| engine.serial == 0) {
+        server.process_pool().on_end(stop);
+    }
+    if let Some(engine) = current() {
+        match greet(server, engine.path()) {
+            Ok(version) if version == VERSION => {}
+            Ok(version) => {
+                log::main(
+                    Level::Notice,
+                    &format!("WS0205: the engine speaks \"{version}\": a new one takes its place"),
+                );
+                engine.retiring = 1;
+                if let Err(why) = Link::connect(engine.path()).and_then(|mut link| link.retire()) {
+                    log::main(Level::Error, &format!("WS0206: the old engine cannot be told: {why}"));
+                }
+            }
+            Err(why) => {
+                let pid = engine.watched.pid();
+                log::main(Level::Error, &format!("WS0207: the engine {pid} does not answer ({why}): it is replaced"));
+                signal(pid, Signal::KILL);
+                engine.retiring = 1;
+            }
+        }
+    }
+    if current().is_none() {
+        launch_first(server, pool)?;
+    }
+    for engine in engines().iter_mut().filter(|engine| engine.watched.pid() > 0) {
+        engine.watched.watch::<Engines>(pool);
+    }
+    Ok(())
+}
+
+/// Tells the running engine of this configuration; returns its version.
+fn greet(server: &Server, path: &Path) -> io::Result<String> {
+    Link::connect(path)?.configure(server.log_level(), server.error_log())
+}
+
+/// Makes the socket of a new engine, and starts it.
+fn launch_first(server: &Server, pool: &Pool) -> Result<(), String> {
+    let serial = engines().iter().map(|engine| engine.serial).max().unwrap_or(0) + 1;
+    let engine = engines()
+        .iter_mut()
+        .find(|engine| engine.serial == 0)
+        .ok_or("WS0208: too many engines of other versions are still running; stop httpd and start it again")?;
+    let parent = std::process::id();
+    // The parent's pid keeps several httpds with one runtime directory apart.
+    let path = server::runtime_path(pool, &format!("websocket.{parent}.{serial}.sock")).unwrap_or_default();
+    let listener = engine.set_path(&path).and_then(|()| listen(&path)).map_err(|why| {
+        format!("WS0209: the handoff socket {} cannot be made: {why} (see DefaultRuntimeDir)", path.display())
+    })?;
+    engine.parent = parent as i32;
+    engine.serial = serial;
+    engine.listener = listener.into_raw_fd();
+    launch(server, engine).map_err(|why| format!("WS0210: the engine process cannot be started: {why}"))
+}
+
+/// The handoff socket: for httpd's children, which run as the configured user, and for nobody else.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    // What a parent with the same pid left behind when it was killed.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let listener = listener?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(server::user_id()), None)?;
+    }
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// Starts the process of an engine whose socket is there.
+fn launch(server: &Server, engine: &mut Helper) -> io::Result<()> {
+    let listener = UnixListener::from(process::duplicate(engine.listener)?);
+    let parent = std::process::id();
+    let pid = process::fork(|| run(server, listener, parent))?;
+    engine.watched.set_pid(pid);
+    engine.started = now();
+    Ok(())
+}
+
+/// The engine process, from fork to exit.
+fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
+    let failed = |what: &str, why: &dyn std::fmt::Display| {
+        log::main(Level::Critical, &format!("WS0211: the engine process cannot {what}: {why}"));
+        1
+    };
+    // httpd's parent signals its process group on stop and restart: this process is told otherwise.
+    if let Err(why) = rustix::process::setsid() {
+        return failed("leave the process group", &why);
+    }
+    process::reset_signals();
+    let mut keep = vec![listener.as_fd()];
+    keep.extend(server.error_log());
+    if let Err(why) = process::close_descriptors_but(&keep) {
+        return failed("close what it inherited", &why);
+    }
+    // For ps(1) and top(1).
+    let _ = rustix::thread::set_name(c"ws-engine");
+    if !server::drop_privileges(server) {
+        return failed("become the configured User and Group", &"see the line above");
+    }
+    // After the change of user, which clears it: no engine outlives a parent that was killed.
+    if let Err(why) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
+        return failed("ask for its parent's death", &why);
+    }
+    if rustix::process::getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent as i32) {
+        return 0;
+    }
+    let setup = Setup {
+        listener,
+        threads: server.config::<WebSocket>().engine_threads(),
+        handlers: handlers::registry(),
+        configure: Box::new(|configuration, error_log| {
+            let Some(server) = server::main() else { return };
+            if let (Some(new), Some(old)) = (error_log, server.error_log()) {
+                for target in [old, process::stderr()] {
+                    if let Err(why) = process::redirect(target, new.as_fd()) {
+                        log::main(Level::Error, &format!("WS0212: the error log cannot be changed: {why}"));
+                    }
+                }
+            }
+            server.set_log_level(configuration.log_level);
+            logger::install(configuration.log_level);
+        }),
+    };
+    match engine::run(setup) {
+        Ok(()) => 0,
+        Err(why) => failed("run", &why),
+    }
+}
+
+struct Engines;
+
+impl Watcher for Engines {
+    fn changed(pid: i32, change: Change) {
+        let Change::Ended(status) = change else { return };
+        let Some(engine) = engines().iter_mut().find(|engine| engine.serial != 0 && engine.watched.pid() == pid) else {
+            return;
+        };
+        engine.watched.set_pid(0);
+        if engine.retiring != 0 {
+            forget(engine);
+            return;
+        }
+        let Some(server) = server::main().filter(|_| !mpm::is_stopping()) else { return };
+        let stillborn = now().saturating_sub(engine.started) <= STILLBORN.as_secs();
+        engine.failures = if stillborn { engine.failures + 1 } else { 0 };
+        if engine.failures > HASTY_TRIES {
+            log::main(
+                Level::Critical,
+                &format!(
+                    "WS0202: the engine process {pid} ended again, status {status}: the next try is in some seconds"
+                ),
+            );
+            return;
+        }
+        log::main(
+            Level::Error,
+            &format!("WS0201: the engine process {pid} ended, exit status or signal {status}: starting another"),
+        );
+        replace(server, engine);
+    }
+}
+
+fn replace(server: &Server, engine: &'static mut Helper) {
+    match launch(server, engine) {
+        Ok(()) => engine.watched.watch::<Engines>(server.configuration_pool()),
+        Err(why) => log::main(Level::Critical, &format!("WS0203: the engine process cannot be started: {why}")),
+    }
+}
+
+/// In httpd's parent, now and then: starts the engine where that failed before.
+pub fn tend(server: &Server) {
+    if let Some(engine) = current().filter(|engine| engine.watched.pid() == 0)
+        && !mpm::is_stopping()
+    {
+        replace(server, engine);
+    }
+}
+
+/// In a new child of httpd.
+pub fn enter_child(server: &Server) {
+    logger::install(server.log_level());
+    let Some(engine) = current() else { return };
+    let door = Door::new(engine.path().to_owned());
+    // In one-process mode (httpd -X) this is the parent, and comes once.
+    let _ = DOOR.set(door);
+    if engine.parent != std::process::id() as i32 {
+        for engine in engines() {
+            process::close(&mut engine.listener);
+        }
+    }
+}
+
+/// At the end of httpd's parent: every engine closes its sessions with 1001, and ends.
+///
+/// The configuration is gone by now, and with it the server and its log: nothing of them may be used here.
+fn stop() {
+    // Children run the cleanups of this pool too, when they exit.
+    let ours = |engine: &&mut Helper| engine.serial != 0 && engine.parent == std::process::id() as i32;
+    for engine in engines().iter_mut().filter(ours) {
+        signal(engine.watched.pid(), Signal::TERM);
+    }
+    let last = Instant::now() + DRAIN_LIMIT + Duration::from_secs(2);
+    for engine in engines().iter_mut().filter(ours) {
+        let pid = engine.watched.pid();
+        while pid > 0 && !process::has_ended(pid) {
+            if Instant::now() > last {
+                signal(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        engine.watched.set_pid(0);
+        forget(engine);
+    }
+}
+
+/// An engine is no more, and its socket neither.
+fn forget(engine: &mut Helper) {
+    // Where it is gone already, nothing needs to be done.
+    let _ = std::fs::remove_file(engine.path());
+    process::close(&mut engine.listener);
+    engine.serial = 0;
+    engine.retiring = 0;
+    engine.failures = 0;
+}
+
+fn signal(pid: i32, signal: Signal) {
+    // 0 and negative numbers would mean process groups.
+    if let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,59 @@
+//! The composition root: what httpd loads.
+//!
+//! * [`directives`]: the configuration, a table
+//! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`lifecycle`]: the engine process beside httpd's own
+//! * [`logger`]: the `log` facade, to httpd's error log
+
+pub mod directives;
+pub mod lifecycle;
+pub mod logger;
+pub mod upgrade;
+
+use crate::apache::HookResult;
+use crate::apache::directive::Commands;
+use crate::apache::module::{HttpdModule, Record, record};
+use crate::apache::pool::Pool;
+use crate::apache::request::Request;
+use crate::apache::server::Server;
+use directives::{Config, DIRECTIVES};
+
+/// This module.
+pub struct WebSocket;
+
+static COMMANDS: Commands<{ DIRECTIVES.len() + 1 }> = Commands::new(DIRECTIVES);
+
+/// What `LoadModule websocket_module` looks for. Its name is that of the C module before it, so that existing
+/// `<IfModule mod_websocket.c>` blocks hold.
+// The export line: httpd finds it by its symbol, and writes the numbers into it that belong to a module.
+#[allow(unsafe_code, non_upper_case_globals)]
+#[unsafe(no_mangle)]
+pub static mut websocket_module: Record = record::<WebSocket, _>(c"mod_websocket.c", &COMMANDS);
+
+impl HttpdModule for WebSocket {
+    type Config = Config;
+
+    fn record() -> *mut Record {
+        &raw mut websocket_module
+    }
+
+    fn merge(outer: &Config, inner: &Config) -> Config {
+        inner.over(outer)
+    }
+
+    fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
+        lifecycle::start(server)
+    }
+
+    fn monitor(server: &Server) {
+        lifecycle::tend(server);
+    }
+
+    fn child_init(server: &Server) {
+        lifecycle::enter_child(server);
+    }
+
+    fn handler(request: &mut Request) -> HookResult {
+        upgrade::handle(request)
+    }
+}

@@ -1,0 +1,34 @@
+//! The WebSocket protocol, pure: bytes and values in, bytes and values out. No I/O, no threads, no clock.
+//!
+//! [`handshake`] decides on an opening handshake, [`session`] turns a byte stream into messages (tungstenite's
+//! `WebSocketContext` drives it) and [`frame`] knows the layout of a frame where tungstenite does not tell.
+
+pub mod frame;
+pub mod handshake;
+pub mod session;
+
+/// A message, a Close frame's content and its codes, as tungstenite defines them.
+pub use tungstenite::protocol::{CloseFrame, Message, frame::Utf8Bytes, frame::coding::CloseCode};
+
+/// A [`CloseFrame`] with this code and reason.
+///
+/// The reason is cut to the 123 bytes that fit a control frame (RFC 6455 section 5.5), at a character's border.
+pub fn close(code: CloseCode, reason: &str) -> CloseFrame {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    CloseFrame { code, reason: Utf8Bytes::from(&reason[..end]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let frame = close(CloseCode::Error, &"é".repeat(70));
+        assert_eq!(frame.reason.len(), 122);
+        assert_eq!(close(CloseCode::Normal, "bye").reason.as_str(), "bye");
+    }
+}
