@@ -98,3 +98,6 @@ impl Engine {
         let _ = tokio::time::timeout(limit, self.empty()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
