@@ -57,48 +57,42 @@ impl Connection {
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
-    /// What the client sent and httpd has not looked at: out of the buffers of the input filters, and what the socket
-    /// has ready. Stops after `enough` bytes, when all buffers of httpd are surely empty and more is in the socket.
+    /// What the client sent and httpd has read from the socket without looking at it. The rest is in the socket.
+    ///
+    /// AP_MODE_EXHAUSTIVE hands out all that the input filters hold, and the socket itself as a bucket, from which nothing
+    /// is read: httpd's httpd.h says of the mode that it is there for who passes a connection on. After this httpd can
+    /// read nothing on this connection.
     ///
     /// # Errors
-    /// The client is gone.
-    pub fn take_input(&self, enough: usize) -> io::Result<Vec<u8>> {
+    /// A filter fails: the connection is of no use any more.
+    pub fn take_input(&self) -> io::Result<Vec<u8>> {
+        let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
         let mut taken = Vec::new();
         // SAFETY: connection, its pool, allocator and filters are valid while it is processed; the brigade is ours and
-        // is destroyed below.
+        // is destroyed below, with the buckets in it; a bucket's data is valid until then. Destroying a socket bucket
+        // leaves the socket as it is.
         unsafe {
             let brigade = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc);
-            let outcome = loop {
-                let status = ffi::ap_get_brigade(
-                    self.0.input_filters,
-                    brigade,
-                    ffi::ap_input_mode_t_AP_MODE_READBYTES,
-                    ffi::apr_read_type_e_APR_NONBLOCK_READ,
-                    64 * 1024,
-                );
-                if ffi::shim_status_is_eagain(status) != 0 {
-                    break Ok(());
+            let status = ffi::ap_get_brigade(
+                self.0.input_filters,
+                brigade,
+                ffi::ap_input_mode_t_AP_MODE_EXHAUSTIVE,
+                ffi::apr_read_type_e_APR_NONBLOCK_READ,
+                0,
+            );
+            let mut outcome = if status == 0 { Ok(()) } else { Err(broken()) };
+            let mut bucket = ffi::shim_brigade_first(brigade);
+            while !bucket.is_null() && ffi::shim_bucket_is_socket(bucket) == 0 && outcome.is_ok() {
+                if ffi::shim_bucket_is_metadata(bucket) == 0 {
+                    let (mut data, mut length) = (std::ptr::null(), 0);
+                    if ffi::shim_bucket_read(bucket, &mut data, &mut length) != 0 {
+                        outcome = Err(broken());
+                    } else if length > 0 {
+                        taken.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
+                    }
                 }
-                if status != 0 {
-                    break Err(io::Error::from(io::ErrorKind::ConnectionAborted));
-                }
-                let mut length = 0;
-                if ffi::apr_brigade_length(brigade, 1, &mut length) != 0 || length <= 0 {
-                    // Nothing there yet is success without bytes for some filters.
-                    break Ok(());
-                }
-                let (start, mut count) = (taken.len(), length as usize);
-                taken.resize(start + count, 0u8);
-                let status = ffi::apr_brigade_flatten(brigade, taken[start..].as_mut_ptr().cast(), &mut count);
-                taken.truncate(start + count);
-                ffi::apr_brigade_cleanup(brigade.cast());
-                if status != 0 {
-                    break Err(io::Error::from(io::ErrorKind::ConnectionAborted));
-                }
-                if taken.len() >= enough {
-                    break Ok(());
-                }
-            };
+                bucket = ffi::shim_brigade_next(brigade, bucket);
+            }
             ffi::apr_brigade_destroy(brigade);
             outcome.map(|()| taken)
         }

@@ -1,13 +1,29 @@
 #include "shim.h"
 
-int shim_status_is_eagain(apr_status_t status)
+apr_bucket *shim_brigade_first(apr_bucket_brigade *brigade)
 {
-    return APR_STATUS_IS_EAGAIN(status);
+    return APR_BRIGADE_EMPTY(brigade) ? NULL : APR_BRIGADE_FIRST(brigade);
 }
 
-int shim_brigade_is_empty(const apr_bucket_brigade *brigade)
+apr_bucket *shim_brigade_next(apr_bucket_brigade *brigade, apr_bucket *bucket)
 {
-    return APR_BRIGADE_EMPTY(brigade);
+    apr_bucket *next = APR_BUCKET_NEXT(bucket);
+    return next == APR_BRIGADE_SENTINEL(brigade) ? NULL : next;
+}
+
+int shim_bucket_is_metadata(const apr_bucket *bucket)
+{
+    return APR_BUCKET_IS_METADATA(bucket);
+}
+
+int shim_bucket_is_socket(const apr_bucket *bucket)
+{
+    return APR_BUCKET_IS_SOCKET(bucket);
+}
+
+apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length)
+{
+    return apr_bucket_read(bucket, data, length, APR_NONBLOCK_READ);
 }
 
 void shim_connection_abandon(conn_rec *c)

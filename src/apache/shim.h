@@ -25,10 +25,13 @@
 #error "mod_websocket needs httpd 2.4.52 or later"
 #endif
 
-/* APR_STATUS_IS_EAGAIN */
-int shim_status_is_eagain(apr_status_t status);
-/* APR_BRIGADE_EMPTY */
-int shim_brigade_is_empty(const apr_bucket_brigade *brigade);
+/* APR_BRIGADE_FIRST and APR_BUCKET_NEXT; NULL in the place of APR_BRIGADE_SENTINEL */
+apr_bucket *shim_brigade_first(apr_bucket_brigade *brigade);
+apr_bucket *shim_brigade_next(apr_bucket_brigade *brigade, apr_bucket *bucket);
+/* APR_BUCKET_IS_METADATA, APR_BUCKET_IS_SOCKET, apr_bucket_read */
+int shim_bucket_is_metadata(const apr_bucket *bucket);
+int shim_bucket_is_socket(const apr_bucket *bucket);
+apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length);
 /* What ends a connection without a word: aborted (a bit field in some versions), and not kept alive. */
 void shim_connection_abandon(conn_rec *c);
 int shim_connection_is_aborted(const conn_rec *c);

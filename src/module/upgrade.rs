@@ -14,10 +14,6 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 const NOT_IMPLEMENTED: u16 = 501;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
-/// Bytes to take out of httpd's input filters: more than they can hold back (one bucket of 8000), so that the rest is
-/// in the socket, where the engine finds it.
-const HELD_BACK: usize = 16 * 1024;
-
 /// Answers a request if it is a WebSocket's and a handler is configured for it.
 ///
 /// # Errors
@@ -101,7 +97,7 @@ fn hand_over(request: &mut Request, accept: &Accept, spec: &SessionSpec) -> Hook
     let given = if connection.is_aborted() {
         Err(std::io::ErrorKind::ConnectionAborted.into())
     } else {
-        connection.take_input(HELD_BACK).and_then(|early| Ok((early, connection.socket()?)))
+        connection.take_input().and_then(|early| Ok((early, connection.socket()?)))
     };
     match given {
         Ok((early, socket)) => match link.give(ticket, early, socket) {

@@ -1,0 +1,39 @@
+# `make` or `make help` lists what can be made.
+
+CARGO   ?= cargo
+APXS    ?= $(shell command -v apxs || command -v apxs2)
+INSTALL ?= install
+DESTDIR ?=
+
+target = $(or $(CARGO_TARGET_DIR),target)
+module = $(target)/release/libmod_websocket.so
+
+.PHONY: help build run test bench lint install uninstall clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## The module, optimised: target/release/libmod_websocket.so
+	$(CARGO) build --release --locked
+
+run: ## The demo site on http://localhost:9998/ (PORT=…), until Ctrl-C; installs what is missing
+	@apache-conf/demo/run
+
+test: ## All checks and tests, as CI runs them; installs what is missing
+	@tests/run
+
+bench: build ## CPU time per echo and memory per idle socket, beside a tokio-tungstenite server
+	$(CARGO) bench --locked --bench echo
+
+lint: ## Formatting and clippy
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
+	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'
+
+uninstall: ## Takes them away again
+	@scripts/install-module uninstall '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'
+
+clean: ## Removes everything that was built
+	$(CARGO) clean

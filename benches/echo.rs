@@ -1,0 +1,441 @@
+//! CPU time per echoed message, and memory per idle connection: our engine inside httpd beside a tokio-tungstenite
+//! server as usually written.
+//!
+//! ```text
+//! cargo build --release        # the module that httpd loads; `cargo bench` does not make it
+//! cargo bench --bench echo
+//! cargo bench --bench echo -- --seconds 5 --rounds 9 --connections 64 --idle 10000 --json echo.json
+//! ```
+//!
+//! **Echo.** Both servers run at once, on the same core, and the load generator on another one (if there is one). In
+//! each round first one is loaded and then the other, while the first sleeps. What counts is the CPU time, user and
+//! system, of the server's *whole process tree* (httpd's parent and child are in ours) divided by the messages echoed.
+//! The rows: 64 bytes one at a time, 64 bytes with 16 under way, 64 KiB one at a time, each on every connection.
+//! Before and after, every connection's echo is compared byte for byte, and so is one batch in 64 under load.
+//!
+//! **Idle.** A fresh server takes that many connections, each echoes one message and is then silent. What counts is
+//! the growth of the process tree's memory (Pss) divided by the connections. Socket buffers in the kernel are not in
+//! it. The thread count before and after shows that no thread waits on a connection.
+//!
+//! **How to read it.** Ratios only: *ours ÷ peer*, below 1 is better than the peer. The ratio in the table is the
+//! median of the rounds' ratios, and beside it stand the lowest and the highest: when they lie far apart, something
+//! else was running. Microseconds belong to one machine on one day. `busy` is the share of its core that the server
+//! used: far below 100 %, the generator was the slower one, and the server slept and woke more often than it would
+//! under more load.
+//!
+//! Without `--bench` (`cargo test --benches`) or with `--test` it is only a check that all of this works: a fraction of
+//! a second a row, and only the peer when the module is not built.
+
+mod support;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use support::frame::Batch;
+use support::load::Load;
+use support::proc::{self, CpuTime};
+use support::server::{SERVE_PEER, Server, serve_peer};
+use support::{Result, client};
+
+const USAGE: &str = "\
+usage: cargo bench --bench echo -- [options]
+  --seconds S        load per server, row and round (default 2)
+  --rounds N         rounds per row (default 5)
+  --connections N    connections under load (default 64)
+  --idle N           idle connections for the memory row, 0 for none (default 10000)
+  --json FILE        where the JSON goes (default: bench/echo.json in the target directory)
+  --module FILE      the module (default: release/libmod_websocket.so in the target directory)";
+
+/// Payload bytes and messages under way on each connection.
+const ROWS: [(usize, usize); 3] = [(64, 1), (64, 16), (64 * 1024, 1)];
+
+/// The server's core and the generator's.
+const SERVER_CPU: usize = 0;
+const GENERATOR_CPU: usize = 1;
+
+/// Descriptors for everything but the connections.
+const OTHER_DESCRIPTORS: u64 = 200;
+
+/// What an idle connection may cost: with more of them than fit into memory at this price, the row is cut short.
+const DEAREST_CONNECTION: u64 = 192 * 1024;
+
+struct Options {
+    seconds: f64,
+    rounds: usize,
+    connections: usize,
+    idle: usize,
+    json: Option<PathBuf>,
+    module: PathBuf,
+    /// Only check that it works.
+    smoke: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = if arguments.iter().any(|argument| argument == SERVE_PEER) {
+        raise_descriptor_limit().and_then(|_| serve_peer())
+    } else {
+        Options::parse(&arguments).and_then(|options| run(&options))
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
+        let module = target_directory()?.join("release/libmod_websocket.so");
+        let mut options = if smoke {
+            Self { seconds: 0.2, rounds: 1, connections: 8, idle: 100, json: None, module, smoke }
+        } else {
+            let json = Some(target_directory()?.join("bench/echo.json"));
+            Self { seconds: 2.0, rounds: 5, connections: 64, idle: 10_000, json, module, smoke }
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            if matches!(argument.as_str(), "--bench" | "--test") {
+                continue;
+            }
+            let usage = || format!("{argument}: not understood\n{USAGE}");
+            let value = arguments.next().ok_or_else(usage)?;
+            let number = || value.parse::<usize>().map_err(|_| usage());
+            match argument.as_str() {
+                "--seconds" => options.seconds = value.parse().map_err(|_| usage())?,
+                "--rounds" => options.rounds = number()?,
+                "--connections" => options.connections = number()?,
+                "--idle" => options.idle = number()?,
+                "--json" => options.json = Some(value.into()),
+                "--module" => options.module = value.into(),
+                _ => return Err(usage().into()),
+            }
+        }
+        if options.rounds == 0 || options.connections == 0 || !(0.01..=3600.0).contains(&options.seconds) {
+            return Err(format!("--seconds, --rounds and --connections must be more than nothing\n{USAGE}").into());
+        }
+        Ok(options)
+    }
+}
+
+/// The directory of which this program lies in `PROFILE/deps`.
+fn target_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    Ok(program.ancestors().nth(3).ok_or("this program is not in a target directory")?.to_path_buf())
+}
+
+fn run(options: &Options) -> Result<()> {
+    let module = options.module.is_file().then(|| options.module.canonicalize()).transpose()?;
+    if module.is_none() {
+        let message = format!("{} does not exist: run `cargo build --release` first", options.module.display());
+        if !options.smoke {
+            return Err(message.into());
+        }
+        eprintln!("echo: {message}; only the peer is tried");
+    }
+    let mut notes = Vec::new();
+    if let Some(newer) = module.as_deref().and_then(newer_source) {
+        notes.push(format!("the module is older than {}: `cargo build --release` makes a new one", newer.display()));
+    }
+    let descriptors = raise_descriptor_limit()?;
+    let pinned = std::thread::available_parallelism()?.get() >= 2 && pin_generator();
+    if !pinned {
+        notes.push("server and generator are not on cores of their own".into());
+    }
+    let cpu = pinned.then_some(SERVER_CPU);
+
+    let (mut text, mut rows) = (String::new(), Vec::new());
+    {
+        let ours = module.as_deref().map(|module| Server::httpd(module, cpu)).transpose()?;
+        let peer = Server::peer(cpu)?;
+        for (payload, depth) in ROWS {
+            rows.push(echo(options, ours.as_ref(), &peer, payload, depth, pinned)?);
+        }
+        notes.extend(ours.iter().flat_map(Server::complaints));
+    }
+    text += &echo_table(&rows);
+
+    let mut idle_row = Value::Null;
+    if options.idle > 0 {
+        let ours = module.as_deref().map(|module| Server::httpd(module, cpu)).transpose()?;
+        let ours = ours.map(|server| idle(options, &server, descriptors, &mut notes)).transpose()?;
+        let peer = idle(options, &Server::peer(cpu)?, descriptors, &mut notes)?;
+        text += &idle_table(ours.as_ref(), &peer);
+        idle_row = json!({ "ours": ours.map(|row| row.json()), "tokio_tungstenite": peer.json() });
+    }
+    for note in &notes {
+        text += &format!("note: {note}\n");
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+
+    if let Some(file) = &options.json {
+        let report = json!({
+            "benchmark": "echo",
+            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+            "machine": machine(),
+            "settings": {
+                "seconds": options.seconds, "rounds": options.rounds, "connections": options.connections,
+                "idle": options.idle, "pinned": pinned, "module": module,
+            },
+            "echo": rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "idle": idle_row,
+            "notes": notes,
+        });
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
+        eprintln!("written: {}", file.display());
+    }
+    Ok(())
+}
+
+/// One server under load for one round.
+struct Sample {
+    /// CPU microseconds of the process tree per message.
+    cpu: f64,
+    /// Messages a second.
+    rate: f64,
+    /// The share of one core that the server used.
+    busy: f64,
+}
+
+/// One line of the echo table.
+struct Row {
+    payload: usize,
+    depth: usize,
+    ours: Vec<Sample>,
+    peer: Vec<Sample>,
+}
+
+fn echo(
+    options: &Options,
+    ours: Option<&Server>,
+    peer: &Server,
+    payload: usize,
+    depth: usize,
+    spin: bool,
+) -> Result<Row> {
+    eprintln!("{payload} bytes, {depth} under way");
+    let time = Duration::from_secs_f64(options.seconds);
+    let mut servers = Vec::new();
+    for server in ours.into_iter().chain([peer]) {
+        let sockets = client::open(server.address, server.path, options.connections)?;
+        let mut load = Load::new(sockets, Batch::new(payload, depth), spin)?;
+        load.verify()?;
+        load.run(time / 4)?;
+        servers.push((server, load, Vec::new()));
+    }
+    for _ in 0..options.rounds {
+        for (server, load, samples) in &mut servers {
+            let before = CpuTime::of_tree(server.pid());
+            let done = load.run(time)?;
+            let cpu = CpuTime::of_tree(server.pid()).seconds_since(&before);
+            samples.push(Sample {
+                cpu: cpu * 1e6 / done.messages as f64,
+                rate: done.messages as f64 / done.seconds,
+                busy: cpu / done.seconds,
+            });
+        }
+    }
+    for (_, load, _) in &mut servers {
+        load.verify()?;
+    }
+    let mut samples = servers.into_iter().map(|(_, _, samples)| samples);
+    let ours = if ours.is_some() { samples.next().unwrap_or_default() } else { Vec::new() };
+    Ok(Row { payload, depth, ours, peer: samples.next().unwrap_or_default() })
+}
+
+impl Row {
+    /// Ours ÷ peer in each round, lowest first.
+    fn ratios(&self) -> Vec<f64> {
+        let mut ratios: Vec<f64> = self.ours.iter().zip(&self.peer).map(|(ours, peer)| ours.cpu / peer.cpu).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios
+    }
+
+    fn json(&self) -> Value {
+        let side = |samples: &[Sample]| {
+            json!({
+                "cpu_us_per_message": median(samples.iter().map(|s| s.cpu)),
+                "messages_per_second": median(samples.iter().map(|s| s.rate)),
+                "busy": median(samples.iter().map(|s| s.busy)),
+                "cpu_us_per_message_of_rounds": samples.iter().map(|s| s.cpu).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "payload_bytes": self.payload, "under_way": self.depth,
+            "ours": side(&self.ours), "tokio_tungstenite": side(&self.peer),
+            "ratio": median(self.ratios()), "ratios": self.ratios(),
+        })
+    }
+}
+
+/// The lower middle of an even number of values; nothing of none.
+fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+fn echo_table(rows: &[Row]) -> String {
+    let mut table = String::from(
+        "\nEcho: CPU of the server's whole process tree, µs per message\n\
+         payload  under way |     ours  msg/s    busy | tokio-tungstenite  msg/s    busy |  ours ÷ peer (lowest-highest)\n",
+    );
+    for row in rows {
+        let side = |samples: &[Sample], width| {
+            let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
+            match (of(|s| s.cpu), of(|s| s.rate), of(|s| s.busy)) {
+                (Some(cpu), Some(rate), Some(busy)) => {
+                    format!("{cpu:>width$.3} {rate:>9.0} {:>4.0} %", busy * 100.0)
+                }
+                _ => format!("{:>width$} {:>9} {:>6}", "-", "-", "-"),
+            }
+        };
+        let ratios = row.ratios();
+        let ratio = match (median(ratios.iter().copied()), ratios.first(), ratios.last()) {
+            (Some(ratio), Some(lowest), Some(highest)) => format!("{ratio:>8.2}  ({lowest:.2}-{highest:.2})"),
+            _ => format!("{:>8}", "-"),
+        };
+        let (ours, peer) = (side(&row.ours, 8), side(&row.peer, 17));
+        table += &format!("{:>7}  {:>9} | {ours} | {peer} | {ratio}\n", row.payload, row.depth);
+    }
+    table
+}
+
+/// One server with idle connections.
+struct Idle {
+    connections: usize,
+    bytes_before: u64,
+    bytes_after: u64,
+    threads_before: usize,
+    threads_after: usize,
+}
+
+fn idle(options: &Options, server: &Server, descriptors: u64, notes: &mut Vec<String>) -> Result<Idle> {
+    let by_descriptors = descriptors.saturating_sub(OTHER_DESCRIPTORS) as usize;
+    let by_memory = (proc::available() / DEAREST_CONNECTION) as usize;
+    let connections = options.idle.min(by_descriptors).min(by_memory);
+    if connections < options.idle {
+        let note = format!("{connections} idle connections: descriptors allow {by_descriptors}, memory {by_memory}");
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    eprintln!("{connections} idle connections");
+    let open = |count| -> Result<Load> {
+        let mut load = Load::new(client::open(server.address, server.path, count)?, Batch::new(64, 1), false)?;
+        load.verify()?;
+        Ok(load)
+    };
+    // What is allocated once, on first use, is not the price of a connection.
+    drop(open((connections / 100).clamp(1, 64))?);
+    let (bytes_before, threads_before) = (settled_memory(server)?, proc::thread_count(server.pid()));
+    let mut load = open(connections)?;
+    let (bytes_after, threads_after) = (settled_memory(server)?, proc::thread_count(server.pid()));
+    // They have to be there still, all of them.
+    load.verify()?;
+    Ok(Idle { connections, bytes_before, bytes_after, threads_before, threads_after })
+}
+
+/// The memory of a server once three readings in a row agree (to half a percent), or the last one after 10 seconds.
+fn settled_memory(server: &Server) -> Result<u64> {
+    let (mut last, mut agreed) = (proc::memory(server.pid())?, 0);
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = proc::memory(server.pid())?;
+        agreed = if now.abs_diff(last) <= last / 200 { agreed + 1 } else { 0 };
+        last = now;
+        if agreed == 2 {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+impl Idle {
+    fn bytes_per_connection(&self) -> f64 {
+        (self.bytes_after as f64 - self.bytes_before as f64) / self.connections as f64
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "connections": self.connections, "bytes_per_connection": self.bytes_per_connection(),
+            "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
+            "threads_before": self.threads_before, "threads_after": self.threads_after,
+        })
+    }
+}
+
+fn idle_table(ours: Option<&Idle>, peer: &Idle) -> String {
+    let mut table = String::from(
+        "\nIdle: memory (Pss) of the server's whole process tree\n\
+         \u{20}                  connections  bytes each  MiB before  MiB after  threads before, after\n",
+    );
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    for (name, row) in ours.map(|row| ("ours", row)).into_iter().chain([("tokio-tungstenite", peer)]) {
+        table += &format!(
+            "{name:<17}  {:>11}  {:>10.0}  {:>10.1}  {:>9.1}  {:>3}, {}\n",
+            row.connections,
+            row.bytes_per_connection(),
+            mib(row.bytes_before),
+            mib(row.bytes_after),
+            row.threads_before,
+            row.threads_after,
+        );
+    }
+    table
+}
+
+/// Raises the soft limit of open files to the hard one, which it returns. Children inherit it.
+fn raise_descriptor_limit() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Puts this thread on its core. The servers are put on theirs when they start.
+fn pin_generator() -> bool {
+    let pid = std::process::id().to_string();
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-p", "-c", &GENERATOR_CPU.to_string(), &pid]).stdout(Stdio::null());
+    taskset.status().is_ok_and(|status| status.success())
+}
+
+/// A source of the module that changed after the module was built.
+fn newer_source(module: &Path) -> Option<PathBuf> {
+    let built = module.metadata().ok()?.modified().ok()?;
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).ok()?.flatten() {
+            let metadata = entry.metadata().ok()?;
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if metadata.modified().ok()? > built {
+                return Some(entry.path());
+            }
+        }
+    }
+    None
+}
+
+fn machine() -> Value {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
+    json!({
+        "cpu": model,
+        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "tcp_congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control").trim(),
+    })
+}

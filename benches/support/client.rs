@@ -1,0 +1,67 @@
+//! Client sockets with the opening handshake done (RFC 6455 section 4.1).
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+
+use super::Result;
+
+/// Handshakes under way at once: enough to keep the server busy, far below any listen queue.
+const WAVE: usize = 32;
+
+/// Connections from one source address, well below the range of ephemeral ports (28,232 by default).
+const PER_ADDRESS: usize = 4000;
+
+/// The key and its answer are the example of RFC 6455 section 1.3.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Opens `count` WebSockets. They come back blocking, with `TCP_NODELAY`, and with a read timeout.
+pub(crate) fn open(server: SocketAddrV4, path: &str, count: usize) -> Result<Vec<TcpStream>> {
+    let mut open = Vec::with_capacity(count);
+    while open.len() < count {
+        let wave = open.len()..count.min(open.len() + WAVE);
+        let mut sockets = wave.map(|index| request(server, path, index)).collect::<Result<Vec<_>>>()?;
+        sockets.iter_mut().try_for_each(response)?;
+        open.append(&mut sockets);
+    }
+    Ok(open)
+}
+
+fn request(server: SocketAddrV4, path: &str, index: usize) -> Result<TcpStream> {
+    let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (index / PER_ADDRESS) as u32);
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrV4::new(source, 0))?;
+    connect(&socket, &server)?;
+    let mut socket = TcpStream::from(socket);
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )?;
+    Ok(socket)
+}
+
+fn response(socket: &mut TcpStream) -> Result<()> {
+    let mut head = Vec::with_capacity(512);
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut buffer = [0; 512];
+        match socket.read(&mut buffer)? {
+            0 => break,
+            n => head.extend_from_slice(&buffer[..n]),
+        }
+        if head.len() > 8192 {
+            break;
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) && head.ends_with("\r\n\r\n") {
+        Ok(())
+    } else {
+        Err(format!("the opening handshake was answered with {:?}", head.lines().next().unwrap_or("nothing")).into())
+    }
+}

@@ -1,0 +1,60 @@
+//! WebSocket frames as bytes (RFC 6455 section 5.2), prepared before the clock starts.
+
+/// A final binary frame.
+const BINARY: u8 = 0x82;
+const MASKED: u8 = 0x80;
+
+/// Frames to send in one write, and the bytes that must come back for them.
+pub(crate) struct Batch {
+    /// Masked frames, as a client sends them.
+    pub(crate) request: Vec<u8>,
+    /// The same messages in unmasked frames, as an echo server answers.
+    pub(crate) echo: Vec<u8>,
+    /// How many messages these are.
+    pub(crate) messages: u64,
+}
+
+impl Batch {
+    /// `messages` binary messages of `length` bytes, no two alike, so that a lost, doubled or swapped one shows.
+    pub(crate) fn new(length: usize, messages: usize) -> Self {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ length as u64);
+        let (mut request, mut echo) = (Vec::new(), Vec::new());
+        for _ in 0..messages {
+            let payload: Vec<u8> = (0..length).map(|_| random.byte()).collect();
+            let mask: [u8; 4] = std::array::from_fn(|_| random.byte());
+            header(&mut request, length, MASKED);
+            request.extend_from_slice(&mask);
+            request.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+            header(&mut echo, length, 0);
+            echo.extend_from_slice(&payload);
+        }
+        Self { request, echo, messages: messages as u64 }
+    }
+}
+
+fn header(out: &mut Vec<u8>, length: usize, masked: u8) {
+    out.push(BINARY);
+    match length {
+        0..=125 => out.push(masked | length as u8),
+        126..=0xffff => {
+            out.push(masked | 126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(masked | 127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+/// xorshift64: the same bytes in every run.
+struct Random(u64);
+
+impl Random {
+    fn byte(&mut self) -> u8 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u8
+    }
+}

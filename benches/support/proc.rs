@@ -1,0 +1,102 @@
+//! What /proc says about a server: its process tree, the CPU time it used, the memory it holds.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use super::Result;
+
+/// The process and all its descendants.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for pid in numbers(Path::new("/proc")) {
+        if let Some(parent) = field(&format!("/proc/{pid}/stat"), 4) {
+            children.entry(parent as u32).or_default().push(pid);
+        }
+    }
+    let mut tree = vec![root];
+    let mut next = 0;
+    while next < tree.len() {
+        tree.extend(children.remove(&tree[next]).unwrap_or_default());
+        next += 1;
+    }
+    tree
+}
+
+/// Whether the process has not ended. One that nobody has waited for yet, a zombie, has.
+pub(crate) fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// CPU time, user and system together, of every thread of a process tree at one moment.
+pub(crate) struct CpuTime(HashMap<u32, u64>);
+
+impl CpuTime {
+    /// Reads it now.
+    pub(crate) fn of_tree(root: u32) -> Self {
+        let threads = tree(root).into_iter().flat_map(threads);
+        Self(threads.filter_map(|(pid, thread)| Some((thread, nanoseconds(pid, thread)?))).collect())
+    }
+
+    /// Seconds used since `earlier`. The last moments of a thread that ended meanwhile are lost.
+    pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
+        let used = |(thread, now): (&u32, &u64)| now.saturating_sub(*earlier.0.get(thread).unwrap_or(&0));
+        self.0.iter().map(used).sum::<u64>() as f64 / 1e9
+    }
+}
+
+/// Threads of a process tree.
+pub(crate) fn thread_count(root: u32) -> usize {
+    tree(root).into_iter().flat_map(threads).count()
+}
+
+/// Bytes of memory held by a process tree: the proportional set size, so that a page shared by two of its processes
+/// counts once. Kernel memory (socket buffers, file tables) is not in it.
+pub(crate) fn memory(root: u32) -> Result<u64> {
+    let mut bytes = 0;
+    for pid in tree(root) {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let rollup = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.strip_suffix("kB")?.trim().parse().ok());
+        bytes += pss.unwrap_or(0_u64) * 1024;
+    }
+    Ok(bytes)
+}
+
+/// Bytes the machine can still give away.
+pub(crate) fn available() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB")?.trim().parse().ok());
+    line.map_or(u64::MAX, |kib: u64| kib * 1024)
+}
+
+fn threads(pid: u32) -> impl Iterator<Item = (u32, u32)> {
+    numbers(Path::new(&format!("/proc/{pid}/task"))).into_iter().map(move |thread| (pid, thread))
+}
+
+/// From schedstat, which is exact; in clock ticks from stat on a kernel built without it.
+fn nanoseconds(pid: u32, thread: u32) -> Option<u64> {
+    let task = format!("/proc/{pid}/task/{thread}");
+    if let Ok(schedstat) = fs::read_to_string(format!("{task}/schedstat")) {
+        return schedstat.split(' ').next()?.parse().ok();
+    }
+    let stat = format!("{task}/stat");
+    let ticks = field(&stat, 14)? + field(&stat, 15)?;
+    Some(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
+}
+
+/// A field of a stat file, numbered as in proc_pid_stat(5).
+fn field(path: &str, number: usize) -> Option<u64> {
+    let stat = fs::read_to_string(path).ok()?;
+    // The second field, the name, is in parentheses and may hold anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(number - 3)?.parse().ok()
+}
+
+/// The entries of a directory whose names are numbers.
+fn numbers(directory: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}

@@ -1,0 +1,31 @@
+"""A foreign client: the Python package websockets, against the echo handler at the URL in the first argument."""
+
+import asyncio
+import sys
+
+import websockets
+
+
+async def main(url):
+    async with websockets.connect(url, max_size=None, subprotocols=["chat", "echo"]) as socket:
+        assert socket.subprotocol == "echo", socket.subprotocol
+        messages = ["", "hello", "你好，世界 🚀", b"", bytes(range(256)), "x" * 70_000, b"\xff" * (1 << 20)]
+        for message in messages:
+            await socket.send(message)
+            assert await socket.recv() == message, message[:20]
+        # In fragments.
+        await socket.send(["one, ", "two, ", "three"])
+        assert await socket.recv() == "one, two, three"
+        await socket.send([b"one", b"two"])
+        assert await socket.recv() == b"onetwo"
+        # Many on their way at once.
+        await asyncio.gather(*(socket.send(str(number)) for number in range(100)))
+        assert {await socket.recv() for _ in range(100)} == {str(number) for number in range(100)}
+        # The future of a ping is done when its Pong has come.
+        await (await socket.ping(b"are you there?"))
+        await socket.close(4000, "再见")
+    assert (socket.close_code, socket.close_reason) == (4000, "再见"), (socket.close_code, socket.close_reason)
+    print("websockets", websockets.__version__, "is content")
+
+
+asyncio.run(asyncio.wait_for(main(sys.argv[1]), 60))

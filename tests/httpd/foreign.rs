@@ -1,0 +1,47 @@
+//! Clients that are not ours and not Rust: Python's websockets, and curl for the handshake.
+
+use crate::harness::handshake::{SAMPLE_ACCEPT, SAMPLE_KEY};
+use crate::harness::{Httpd, Mpm, Response, every_mpm};
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+every_mpm!(python_websockets, curl);
+
+fn python_websockets(mpm: Mpm) {
+    let server = Httpd::new(mpm).echo().config("<Location \"/echo\">\n  WebSocketProtocols echo\n</Location>").start();
+    let python = env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+    let found = Command::new(&python).args(["-c", "import websockets"]).output();
+    assert!(
+        found.as_ref().is_ok_and(|output| output.status.success()),
+        "{python:?} cannot import websockets: `pip install websockets`, or set PYTHON to one that can ({found:?})"
+    );
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/httpd/clients/echo.py");
+    let output = Command::new(&python).arg(script).arg(server.url("/echo")).output().expect("Python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("is content"));
+}
+
+fn curl(mpm: Mpm) {
+    let server = Httpd::new(mpm).echo().start();
+    let key = format!("Sec-WebSocket-Key: {SAMPLE_KEY}");
+    let headers = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", &key];
+    let mut curl = Command::new("curl");
+    // What it was sent goes to stderr with -v: without delay, which stdout is not when it is no terminal.
+    curl.args(["--silent", "--verbose", "--include", "--no-buffer", "--http1.1", "--max-time", "60"]);
+    for header in headers {
+        curl.args(["--header", header]);
+    }
+    curl.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut curl = curl.arg(server.http_url("/echo")).spawn().expect("curl");
+    // It has no idea what to do with an open WebSocket; the head is all there is to see.
+    let said = BufReader::new(curl.stderr.take().expect("its stderr")).lines().map(|line| line.expect("text"));
+    let head = said.filter_map(|line| line.strip_prefix("< ").map(|line| line.trim_end().to_owned()));
+    let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
+    curl.kill().expect("curl is ours to end");
+    curl.wait().expect("its end");
+    let response = Response::from_head(&head.join("\r\n"));
+    response.assert_accepted();
+    assert_eq!(response.header("Sec-WebSocket-Accept"), Some(SAMPLE_ACCEPT));
+}

@@ -1,0 +1,83 @@
+//! The httpd of this machine, its modules, and the module under test.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Where httpd is and what is compiled into it.
+pub(crate) struct Installation {
+    pub(crate) httpd: PathBuf,
+    modules: PathBuf,
+    compiled_in: Vec<String>,
+}
+
+/// The installation the tests run against, looked up once.
+///
+/// `HTTPD` names another server binary, `APXS` another apxs.
+pub(crate) fn installation() -> &'static Installation {
+    static FOUND: OnceLock<Installation> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let httpd = find("HTTPD", &["apache2", "httpd"])
+            .expect("no apache2 or httpd in PATH or /usr/sbin: install apache2, or set HTTPD=/path/to/httpd");
+        let apxs = find("APXS", &["apxs", "apxs2"])
+            .expect("no apxs or apxs2 in PATH: install apache2-dev (httpd-devel), or set APXS=/path/to/apxs");
+        let modules = PathBuf::from(output(Command::new(apxs).args(["-q", "LIBEXECDIR"])).trim());
+        let compiled_in = output(Command::new(&httpd).arg("-l"))
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.ends_with(".c"))
+            .map(str::to_owned)
+            .collect();
+        Installation { httpd, modules, compiled_in }
+    })
+}
+
+impl Installation {
+    /// The LoadModule line of `mod_<name>`; empty when it is compiled in.
+    pub(crate) fn load(&self, name: &str) -> String {
+        if self.compiled_in.contains(&format!("mod_{name}.c")) || self.compiled_in.contains(&format!("{name}.c")) {
+            return String::new();
+        }
+        let file = self.modules.join(format!("mod_{name}.so"));
+        assert!(file.exists(), "httpd's {} is missing: the tests need mod_{name}", file.display());
+        format!("LoadModule {name}_module \"{}\"\n", file.display())
+    }
+
+    /// The MPM compiled into this httpd, when it is one that cannot load others.
+    pub(crate) fn static_mpm(&self) -> Option<&str> {
+        self.compiled_in.iter().find_map(|name| match name.strip_suffix(".c")? {
+            mpm @ ("event" | "worker" | "prefork") => Some(mpm),
+            _ => None,
+        })
+    }
+}
+
+/// The module under test: `MOD_WEBSOCKET_SO`, or what `cargo build --release` leaves in this target directory.
+pub(crate) fn module_under_test() -> PathBuf {
+    if let Some(path) = env::var_os("MOD_WEBSOCKET_SO") {
+        let path = PathBuf::from(path);
+        assert!(path.exists(), "MOD_WEBSOCKET_SO={} does not exist", path.display());
+        return path;
+    }
+    // Cargo's directory for the temporary files of integration tests lies in the target directory, wherever that is.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent");
+    let path = target.join("release/libmod_websocket.so");
+    assert!(path.exists(), "{} does not exist: run `cargo build --release` first", path.display());
+    path
+}
+
+fn find(variable: &str, names: &[&str]) -> Option<PathBuf> {
+    if let Some(named) = env::var_os(variable) {
+        return Some(PathBuf::from(named));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).collect();
+    names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|file| file.is_file())
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}

@@ -1,0 +1,56 @@
+//! A private httpd for each test, the clients that talk to it, and the checks no test can forget.
+//!
+//! ```ignore
+//! let server = Httpd::new(Mpm::Event).echo().start();
+//! let mut client = Raw::open(&server, "/echo");
+//! client.send(&Frame::text("hello"));
+//! client.expect(&Frame::text("hello"));
+//! // Dropping the server stops it, and fails the test on an unexpected line in the error log, a crashed child, a socket
+//! // the engine still holds, or a process left behind.
+//! ```
+
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod installation;
+pub(crate) mod log;
+pub(crate) mod port;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod server;
+pub(crate) mod wait;
+
+pub(crate) use client::Client;
+pub(crate) use config::{Httpd, Mpm};
+pub(crate) use frame::Frame;
+pub(crate) use handshake::{Handshake, Response};
+pub(crate) use process::Process;
+pub(crate) use raw::Raw;
+pub(crate) use server::Server;
+pub(crate) use wait::{heavy, wait_until};
+
+/// `every_mpm!(sizes)` makes the tests `sizes::event`, `sizes::worker` and `sizes::prefork` of `fn sizes(mpm: Mpm)`.
+macro_rules! every_mpm {
+    ($($test:ident),+ $(,)?) => {
+        $(mod $test {
+            use $crate::harness::Mpm;
+
+            #[test]
+            fn event() {
+                super::$test(Mpm::Event);
+            }
+
+            #[test]
+            fn worker() {
+                super::$test(Mpm::Worker);
+            }
+
+            #[test]
+            fn prefork() {
+                super::$test(Mpm::Prefork);
+            }
+        })+
+    };
+}
+pub(crate) use every_mpm;

@@ -1,0 +1,159 @@
+//! Processes as /proc shows them.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashSet;
+use std::fs;
+
+/// A process, told apart from a later one with the same pid by its start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    started: u64,
+}
+
+/// The fields of /proc/PID/stat that matter here.
+struct Stat {
+    state: u8,
+    parent: i32,
+    session: i32,
+    started: u64,
+}
+
+impl Process {
+    pub(crate) fn with_pid(pid: i32) -> Option<Self> {
+        Some(Self { pid, started: stat(pid)?.started })
+    }
+
+    /// Whether it is still there. A zombie is not: nothing of it runs, and init may be slow to collect it.
+    pub(crate) fn is_running(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && !matches!(stat.state, b'Z' | b'X'))
+    }
+
+    /// Whether it leads a session of its own, as only the engine does among the children of httpd's parent.
+    pub(crate) fn leads_a_session(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.session == self.pid)
+    }
+
+    /// Sends `signal` to this very process; nothing when it has ended.
+    pub(crate) fn signal(self, signal: Signal) {
+        if self.is_running()
+            && let Some(pid) = Pid::from_raw(self.pid)
+        {
+            // It may end between the look and the signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// What its descriptors refer to, one entry each ("socket:[4711]", "/var/log/…").
+    pub(crate) fn descriptors(self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .map(|target| target.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Its sockets that are not Unix sockets: connections of clients and listeners, closed ones included.
+    pub(crate) fn network_sockets(self) -> Vec<String> {
+        let descriptors = self.descriptors();
+        let unix = unix_sockets();
+        descriptors
+            .into_iter()
+            .filter(|target| {
+                let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+                inode.is_some_and(|inode| !unix.contains(inode))
+            })
+            .collect()
+    }
+
+    /// Resident memory in KiB (VmRSS).
+    pub(crate) fn resident_kib(self) -> u64 {
+        self.status("VmRSS:").and_then(|value| value.split(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// The real user it runs as.
+    pub(crate) fn uid(self) -> Option<u32> {
+        self.status("Uid:")?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count)
+    }
+
+    /// Its children, zombies left out.
+    pub(crate) fn children(self) -> Vec<Self> {
+        all().filter(|(_, stat)| stat.parent == self.pid).map(|(process, _)| process).collect()
+    }
+
+    fn status(self, field: &str) -> Option<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
+    }
+}
+
+/// Every process whose environment at its start had `entry` ("NAME=value"), or that descends from `root`.
+pub(crate) fn family(root: Option<Process>, entry: &str) -> Vec<Process> {
+    let mut family: Vec<Process> = Vec::new();
+    let everyone: Vec<(Process, Stat)> = all().collect();
+    let mut parents: HashSet<i32> = root.into_iter().map(|root| root.pid).collect();
+    loop {
+        let more: Vec<Process> = everyone
+            .iter()
+            .filter(|(process, stat)| !family.contains(process) && parents.contains(&stat.parent))
+            .map(|(process, _)| *process)
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        parents.extend(more.iter().map(|process| process.pid));
+        family.extend(more);
+    }
+    for (process, _) in everyone {
+        if !family.contains(&process) && has_environment(process.pid, entry) {
+            family.push(process);
+        }
+    }
+    family.extend(root.filter(|root| root.is_running() && !family.contains(root)));
+    family
+}
+
+/// Every process whose command line contains `text`.
+pub(crate) fn with_command(text: &str) -> Vec<Process> {
+    let command = |pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let matches = |pid| String::from_utf8_lossy(&command(pid)).contains(text);
+    all().map(|(process, _)| process).filter(|process| matches(process.pid)).collect()
+}
+
+fn has_environment(pid: i32, entry: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes()))
+}
+
+fn all() -> impl Iterator<Item = (Process, Stat)> {
+    fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = stat(pid)?;
+        let alive = !matches!(stat.state, b'Z' | b'X');
+        alive.then_some((Process { pid, started: stat.started }, stat))
+    })
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program stands in parentheses and may contain anything, so fields are counted from the last one.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// The inodes of the Unix sockets of this machine.
+fn unix_sockets() -> HashSet<String> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(6)).map(str::to_owned).collect()
+}

@@ -1,0 +1,23 @@
+//! Integration tests: a real httpd with the module loaded, on a free loopback port, for each test.
+//!
+//! `cargo build --release` first; then `cargo test --test httpd`. The environment may name another `HTTPD`, `APXS`,
+//! `PYTHON` (with the package websockets) and `MOD_WEBSOCKET_SO`. What the tests have in common is in `harness`, and
+//! explained there.
+
+mod harness;
+
+mod bad_clients;
+mod bad_config;
+mod bad_frames;
+mod contexts;
+mod echo;
+mod engine;
+mod foreign;
+mod front;
+mod handshake;
+mod harness_itself;
+mod log_rotation;
+mod restart;
+mod same_packet;
+mod site;
+mod tls;
