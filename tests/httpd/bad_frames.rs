@@ -44,6 +44,7 @@ fn protocol_errors() {
         ("a ping of 126 bytes", masked(Frame::ping(vec![0; 126])), 1002),
         ("a pong of 70000 bytes", masked(Frame::pong(vec![0; 70_000])), 1002),
         ("a close of 126 bytes", masked(Frame::close(1000, vec![b'x'; 124])), 1002),
+        ("the header of a ping of an exabyte", Frame::ping("").header_claiming(1 << 60), 1002),
         ("the header of a ping of 126 bytes", Frame::ping("").header_claiming(126), 1002),
         ("a lone continuation", masked(Frame::continuation("hello")), 1002),
         ("a lone unfinished continuation", masked(Frame::continuation("hello").unfinished()), 1002),

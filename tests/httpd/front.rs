@@ -126,10 +126,7 @@ fn cookies_of_other_modules(mpm: Mpm) {
     let mut client = Raw::connect(&server);
     let response = client.ask(&Handshake::new("/echo"));
     response.assert_accepted();
-    assert!(
-        response.header("Set-Cookie").is_some_and(|cookie| cookie.starts_with("Apache=127.0.0.1.")),
-        "{response:?}"
-    );
+    assert!(response.header("Set-Cookie").is_some_and(|cookie| cookie.starts_with("Apache=")), "{response:?}");
     assert_eq!(response.header("X-Site"), Some("ours"));
     assert_eq!(response.all("X-More"), ["1", "2"]);
     client.echo(&Frame::text("with a cookie"));
