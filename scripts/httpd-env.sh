@@ -25,8 +25,8 @@ httpd=$("$apxs" -q SBINDIR)/$("$apxs" -q PROGNAME)
     exit 1
 }
 
-# load_modules NAME…: LoadModule lines for those of the modules that are not compiled into httpd. (A compiled-in MPM is
-# listed by its bare name, and there is only one.)
+# load_modules NAME…: LoadModule lines for those of the modules that are not compiled into httpd. (A compiled-in MPM
+# is listed by its bare name, and there is only one.)
 load_modules() {
     local built_in name
     built_in=$("$httpd" -l)

@@ -50,9 +50,8 @@ pub(crate) struct Done {
 }
 
 impl Load {
-    /// Takes sockets whose handshake is done. With `spin` it never sleeps: on a loopback interface it is the sender's
-    /// CPU time that wakes a sleeping receiver, which no server pays for a client on another machine. To be used where
-    /// the generator has a core of its own.
+    /// Takes sockets whose handshake is done. With `spin` the generator never sleeps: on a loopback interface it is the
+    /// sender's CPU time that wakes a sleeping receiver, which no server pays for a client on another machine.
     pub(crate) fn new(sockets: Vec<TcpStream>, batch: Batch, spin: bool) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(sockets.len());

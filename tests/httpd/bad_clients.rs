@@ -131,7 +131,9 @@ fn one_that_reads_late_loses_nothing() {
 
 #[test]
 fn some_that_vanish() {
-    let server = Httpd::new(Mpm::Event).echo().start();
+    const WORKERS: usize = 40;
+    // Enough for those who do not wait for an answer.
+    let server = Httpd::new(Mpm::Event).workers(WORKERS).echo().start();
     let engine = server.engine();
     let mut neighbour = Raw::open(&server, "/echo");
     // Enough handshakes for every link between httpd and the engine that will be.
@@ -177,9 +179,10 @@ fn some_that_vanish() {
         }
         neighbour.echo(&Frame::text(format!("unaffected in round {round}")));
     }
-    wait_until("the engine has as many descriptors as before", PATIENCE, || {
-        engine.network_sockets().len() == 1 && engine.descriptors().len() <= before + 2
-    });
+    wait_until("each socket of those that vanished is closed", PATIENCE, || engine.network_sockets().len() == 1);
+    // Several handshakes at once may have opened more links between httpd and the engine: at most one a worker.
+    let after = engine.descriptors().len();
+    assert!(after <= before + WORKERS, "from {before} to {after} descriptors: {:?}", engine.descriptors());
     assert_eq!(server.engines(), [engine]);
     neighbour.close();
 }

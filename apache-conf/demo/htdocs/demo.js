@@ -182,7 +182,8 @@ function received(data) {
 
 // ---- The page
 
-const server = location.host ? `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}` : "ws://localhost:9998";
+const scheme = location.protocol === "https:" ? "wss" : "ws";
+const server = location.host ? `${scheme}://${location.host}` : "ws://localhost:9998";
 
 function onSubmit(id, action) {
   at(id).addEventListener("submit", (submitted) => {
