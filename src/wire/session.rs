@@ -121,9 +121,9 @@ impl Session {
         if matches!(self.phase, Phase::Closed | Phase::Failed) {
             return;
         }
-        self.cursor.advance(bytes);
+        let sound = self.cursor.advance(bytes);
         let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.max_message_size));
-        let mut stream = Stream { input: bytes, output: control };
+        let mut stream = Stream { input: &bytes[..sound], output: control };
         loop {
             match context.read(&mut stream) {
                 Ok(message @ (Message::Text(_) | Message::Binary(_))) => events.push_back(Event::Message(message)),
@@ -134,7 +134,13 @@ impl Session {
                     events.push_back(Event::Closed(frame));
                     break;
                 }
-                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(violation) = self.cursor.violation() {
+                        events.push_back(Event::Failed(close(CloseCode::Protocol, &violation.to_string())));
+                        self.phase = Phase::Failed;
+                    }
+                    break;
+                }
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                     self.phase = Phase::Closed;
                     events.push_back(Event::Closed(None));
@@ -160,10 +166,7 @@ impl Session {
     fn failure(&self, error: &Error) -> CloseFrame {
         match error {
             Error::Utf8(_) => close(CloseCode::Invalid, "invalid UTF-8 in a text"),
-            Error::Capacity(_) if !self.cursor.oversized_control() => {
-                close(CloseCode::Size, &format!("message over {} bytes", self.max_message_size))
-            }
-            Error::Capacity(_) => close(CloseCode::Protocol, "control frame over 125 bytes"),
+            Error::Capacity(_) => close(CloseCode::Size, &format!("message over {} bytes", self.max_message_size)),
             Error::Protocol(violation) => close(CloseCode::Protocol, &violation.to_string()),
             other => close(CloseCode::Protocol, &other.to_string()),
         }
@@ -382,6 +385,8 @@ mod tests {
         assert_eq!(Rig::failure(&masked(true, OpCode::Data(Data::Text), b"\xff")), CloseCode::Invalid);
         assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03")), CloseCode::Protocol);
         assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03\xe8\xff")), CloseCode::Invalid);
+        let ping = masked(true, OpCode::Control(Control::Ping), &[0; 126]);
+        assert_eq!(Rig::failure(&ping[..8]), CloseCode::Protocol, "as soon as the header is there");
         let huge = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
         assert_eq!(Rig::failure(&huge), CloseCode::Size, "as soon as the header is there");
         let mut fragments = masked(false, OpCode::Data(Data::Binary), &[0; LIMIT]);

@@ -9,6 +9,7 @@ mod harness;
 mod bad_clients;
 mod bad_config;
 mod bad_frames;
+mod browser;
 mod contexts;
 mod echo;
 mod engine;

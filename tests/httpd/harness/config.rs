@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Write as _};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 /// httpd's three ways to spread connections over processes and threads.
@@ -154,7 +154,8 @@ impl Httpd {
     /// Writes the configuration and has `httpd -t` look at it.
     pub(crate) fn check(&self) -> Output {
         self.write_config();
-        self.command().arg("-t").output().expect("httpd -t")
+        let arguments = super::server::arguments(self.root.path());
+        installation().httpd().args(arguments).arg("-t").output().expect("httpd -t")
     }
 
     /// The number of the first configuration line that contains `text`, as httpd counts.
@@ -165,11 +166,6 @@ impl Httpd {
 
     pub(crate) fn root(&self) -> &Path {
         self.root.path()
-    }
-
-    /// httpd with this configuration.
-    fn command(&self) -> Command {
-        super::server::httpd_command(self.root.path())
     }
 
     fn write_config(&self) {
