@@ -150,6 +150,8 @@ mod httpd {
 
         // Threads of ours may live as long as the process: the code must stay although httpd unloads modules on restart.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+        // httpd loads modules with RTLD_GLOBAL: without this, a newer copy of the module would find the older one's record.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
         // The unit tests are an executable without httpd around it. What they call needs none of it; what they do not
         // call may stay unresolved.
         println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");

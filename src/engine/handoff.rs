@@ -28,7 +28,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-pub const VERSION: &str = "mod_websocket handoff 1";
+const VERSION: &str = "mod_websocket handoff 1";
+
+/// What this code speaks: see [`Link::configure`].
+///
+/// Read from the library's data and not compiled into comparisons: so that a copy of the library with another text in that
+/// place stands for another version, in tests.
+pub fn version() -> &'static str {
+    std::hint::black_box(VERSION)
+}
 
 /// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
 const MAX_MESSAGE: usize = 8 << 20;
@@ -42,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum ToEngine {
     /// First on every link. This variant, the next one and [`FromEngine::Hello`] stay as they are in every version.
     Hello {
-        /// The sender's [`VERSION`].
+        /// The sender's [`version`].
         version: String,
     },
     /// From httpd's parent: there is a new engine; end with the last session.
@@ -79,7 +87,7 @@ pub struct Configuration {
 pub enum FromEngine {
     /// The answer to [`ToEngine::Configure`], and to a Hello of another version.
     Hello {
-        /// The engine's [`VERSION`].
+        /// The engine's [`version`].
         version: String,
     },
     /// The engine keeps a place for the session.
@@ -111,7 +119,7 @@ pub enum HandoffError {
     #[error("the engine cannot be reached: {0}")]
     Unreachable(#[from] io::Error),
     /// The engine is of another version than this module: answer 503. httpd's parent replaces it.
-    #[error("the engine speaks \"{0}\", this module \"{VERSION}\"")]
+    #[error("the engine speaks \"{0}\", this module \"{own}\"", own = version())]
     Version(String),
 }
 
@@ -161,7 +169,7 @@ impl Link {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut link = Link { stream };
-        link.say(&ToEngine::Hello { version: VERSION.into() })?;
+        link.say(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }
 

@@ -3,7 +3,7 @@
 //! Its main thread serves the handoff socket and waits for signals; the sessions run on the engine threads.
 
 use super::conn::going_away;
-use super::handoff::{Configuration, FromEngine, Receiver, ToEngine, VERSION};
+use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
 use super::{Adoption, Engine, Registry, SessionSpec};
 use crate::wire::{CloseCode, close};
 use log::{debug, error, info, warn};
@@ -148,9 +148,10 @@ type Granted = RefCell<HashMap<u64, SessionSpec>>;
 async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::Result<()> {
     while let Some(message) = link.next().await? {
         match message {
-            ToEngine::Hello { version } if version == VERSION => {}
+            ToEngine::Hello { version } if version == handoff::version() => {}
             ToEngine::Hello { .. } => {
-                link.say(&FromEngine::Hello { version: VERSION.into() }).await?;
+                // It may not wait for the answer, and have said already what it wants.
+                let _ = link.say(&FromEngine::Hello { version: handoff::version().into() }).await;
                 return listen_to_stranger(desk, link).await;
             }
             ToEngine::Offer(spec) => {
@@ -174,7 +175,7 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
             ToEngine::Configure(configuration) => {
                 let log = if configuration.with_log { Some(link.descriptor()?) } else { None };
                 (desk.configure)(&configuration, log);
-                link.say(&FromEngine::Hello { version: VERSION.into() }).await?;
+                link.say(&FromEngine::Hello { version: handoff::version().into() }).await?;
             }
             ToEngine::Retire => desk.retire(),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// All that the engine and a handler know of a session.
 ///
-/// Its layout is part of the handoff protocol: who changes it raises [`super::handoff::VERSION`].
+/// Its layout is part of the handoff protocol: who changes it raises the VERSION of [`super::handoff`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionSpec {
     /// What runs the session.

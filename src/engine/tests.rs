@@ -1,6 +1,6 @@
 //! The engine over socketpairs and its handoff socket: no httpd, real threads, a real client.
 
-use super::handoff::{Door, HandoffError, Link, VERSION};
+use super::handoff::{Door, HandoffError, Link, version};
 use super::process::{Setup, run};
 use super::*;
 use crate::handlers::echo::Echo;
@@ -307,8 +307,8 @@ fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
     let mut link = Link::connect(&engine.path).unwrap();
-    assert_eq!(link.configure(7, Some(log.as_fd())).unwrap(), VERSION);
-    assert_eq!(link.configure(7, None).unwrap(), VERSION);
+    assert_eq!(link.configure(7, Some(log.as_fd())).unwrap(), version());
+    assert_eq!(link.configure(7, None).unwrap(), version());
     engine.retire();
 }
 
@@ -319,10 +319,10 @@ fn another_version_is_told_so_and_may_retire_the_engine() {
     stranger.set_read_timeout(Some(PATIENCE)).unwrap();
     // Hello { version: "x" } and then Retire, byte for byte: these two stay as they are in every version.
     stranger.write_all(&[0, 0, 0, 3, 0, 1, b'x']).unwrap();
-    let mut answer = vec![0; 4 + 2 + VERSION.len()];
+    let mut answer = vec![0; 4 + 2 + version().len()];
     stranger.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer[..6], [0, 0, 0, 2 + VERSION.len() as u8, 0, VERSION.len() as u8]);
-    assert_eq!(&answer[6..], VERSION.as_bytes());
+    assert_eq!(&answer[..6], [0, 0, 0, 2 + version().len() as u8, 0, version().len() as u8]);
+    assert_eq!(&answer[6..], version().as_bytes());
     stranger.write_all(&[0, 0, 0, 1, 1]).unwrap();
     engine.thread.take().unwrap().join().unwrap();
 }

@@ -8,7 +8,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
 use crate::apache::{mpm, pool::Pool};
-use crate::engine::handoff::{Door, Link, VERSION};
+use crate::engine::handoff::{self, Door, Link};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, Setup};
 use crate::handlers;
 use once_cell::sync::OnceCell;
@@ -64,7 +64,7 @@ pub fn start(server: &Server) -> Result<(), String> {
     }
     if let Some(engine) = current() {
         match greet(server, engine.path()) {
-            Ok(version) if version == VERSION => {}
+            Ok(version) if version == handoff::version() => {}
             Ok(version) => {
                 log::main(
                     Level::Notice,

@@ -22,3 +22,4 @@ mod restart;
 mod same_packet;
 mod site;
 mod tls;
+mod upgrade_of_the_module;
