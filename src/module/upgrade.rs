@@ -186,11 +186,13 @@ fn hand_over(
             return Ok(Verdict::Answered);
         }
     }
-    let Some((relayed, _)) = pair else {
+    let Some((relayed, theirs)) = pair else {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
         connection.abandon();
         return Ok(Verdict::Answered);
     };
+    // The engine has its own descriptor of that end, and must be the only one.
+    drop(theirs);
     connection.make_raw();
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
