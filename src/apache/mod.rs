@@ -20,6 +20,7 @@ pub mod pool;
 pub mod process;
 pub mod request;
 pub mod server;
+pub mod suspended;
 pub mod table;
 
 /// What a hook answers where it is neither "mine" nor "not mine": an HTTP status, or a failure of the start.
@@ -32,4 +33,6 @@ pub enum Verdict {
     Answered,
     /// Somebody else's (DECLINED).
     Declined,
+    /// The request goes on without this thread (SUSPENDED), see [`suspended`].
+    Suspended,
 }

@@ -11,3 +11,11 @@ pub fn is_stopping() -> bool {
     // As mod_cgid: an MPM that cannot say is taken to be stopping.
     status != 0 || state == ffi::AP_MPMQ_STOPPING as c_int
 }
+
+/// A handler may answer [`super::Verdict::Suspended`]: the MPM is asynchronous, which in httpd 2.4 is event alone.
+pub fn can_suspend() -> bool {
+    let mut is_async: c_int = 0;
+    // SAFETY: as above.
+    let status = unsafe { ffi::ap_mpm_query(ffi::AP_MPMQ_IS_ASYNC as c_int, &mut is_async) };
+    status == 0 && is_async != 0
+}

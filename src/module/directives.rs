@@ -5,6 +5,7 @@ use crate::engine::{HandlerSpec, Limits};
 use crate::handlers;
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// What the directives of a section say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +17,7 @@ pub struct Config {
     origin_check: Option<OriginRule>,
     trusted_origins: Option<Vec<String>>,
     engine_threads: Option<usize>,
+    drain_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +37,7 @@ impl Config {
             origin_check: self.origin_check.or(outer.origin_check),
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
+            drain_timeout: self.drain_timeout.or(outer.drain_timeout),
         }
     }
 
@@ -59,6 +62,11 @@ impl Config {
     pub fn limits(&self) -> Limits {
         let default = Limits::default();
         Limits { max_message_size: self.max_message_size.unwrap_or(default.max_message_size), ..default }
+    }
+
+    /// How long relayed sessions go on when their child of httpd is to end.
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(Duration::from_secs(60))
     }
 
     /// Threads of the engine.
@@ -116,6 +124,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "the number of CPUs",
         help: c"Threads that run all sessions; takes effect when the server is started",
         set: engine_threads,
+    },
+    Directive {
+        name: c"WebSocketDrainTimeout",
+        arguments: "seconds",
+        context: Context::Everywhere,
+        default: "60",
+        help: c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1001",
+        set: drain_timeout,
     },
 ];
 
@@ -214,6 +230,14 @@ fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
         }
         config.trusted_origins.get_or_insert_default().push(word.clone().into_owned());
     }
+    Ok(())
+}
+
+fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number of seconds")?;
+    let seconds = word.parse().ok().filter(|seconds| *seconds <= 86_400);
+    let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to 86400"))?;
+    config.drain_timeout = Some(Duration::from_secs(seconds));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! httpd's parent keeps the listening end of the handoff socket, so that a handshake that comes while a crashed engine is
 //! being replaced waits in the socket's queue instead of failing.
 
+use super::relay::thread::Relay;
 use super::{WebSocket, logger};
 use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
@@ -34,6 +35,14 @@ const HASTY_TRIES: u32 = 3;
 
 /// A child's way to the engine.
 static DOOR: OnceCell<Door> = OnceCell::new();
+
+/// A child's relay thread.
+static RELAY: OnceCell<&'static Relay> = OnceCell::new();
+
+/// The relay thread, in a child of httpd whose MPM can suspend connections.
+pub fn relay() -> Option<&'static Relay> {
+    RELAY.get().copied()
+}
 
 /// The way to the engine, in a child of httpd.
 pub fn door() -> Option<&'static Door> {
@@ -246,7 +255,7 @@ pub fn tend(server: &Server) {
 }
 
 /// In a new child of httpd.
-pub fn enter_child(server: &Server) {
+pub fn enter_child(pool: &Pool, server: &Server) {
     logger::install(server.log_level());
     let Some(engine) = current() else { return };
     let door = Door::new(engine.path().to_owned());
@@ -255,6 +264,14 @@ pub fn enter_child(server: &Server) {
     if engine.parent != std::process::id() as i32 {
         for engine in engines() {
             process::close(&mut engine.listener);
+        }
+    }
+    if mpm::can_suspend() {
+        match RELAY.get_or_try_init(Relay::start) {
+            Ok(_) => pool.on_end(|| relay().map_or((), Relay::halt)),
+            Err(why) => {
+                log::main(Level::Error, &format!("WS0213: no TLS WebSockets in this child: no relay thread: {why}"))
+            }
         }
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`logger`]: the `log` facade, to httpd's error log
 
 pub mod directives;
 pub mod lifecycle;
 pub mod logger;
+pub mod relay;
 pub mod upgrade;
 
 use crate::apache::HookResult;
+use crate::apache::connection::Connection;
 use crate::apache::directive::Commands;
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
@@ -49,8 +52,18 @@ impl HttpdModule for WebSocket {
         lifecycle::tend(server);
     }
 
-    fn child_init(server: &Server) {
-        lifecycle::enter_child(server);
+    fn child_init(pool: &Pool, server: &Server) {
+        lifecycle::enter_child(pool, server);
+    }
+
+    fn child_stopping(graceful: bool) {
+        if let Some(relay) = lifecycle::relay() {
+            if graceful { relay.stop_gracefully() } else { relay.stop_now() }
+        }
+    }
+
+    fn let_go(connection: &Connection, suspended: bool) {
+        upgrade::let_go(connection, suspended);
     }
 
     fn handler(request: &mut Request) -> HookResult {
