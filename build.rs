@@ -99,6 +99,7 @@ mod httpd {
         "OK",
         "OR_AUTHCFG",
         "RSRC_CONF",
+        "ap_conftree",
         "ap_server_conf",
         "ap_unixd_config",
     ];

@@ -1,11 +1,13 @@
 //! The composition root: what httpd loads.
 //!
+//! * [`advice`]: at startup, on settings that do not go together
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`logger`]: the `log` facade, to httpd's error log
 
+pub mod advice;
 pub mod directives;
 pub mod lifecycle;
 pub mod logger;
@@ -45,7 +47,9 @@ impl HttpdModule for WebSocket {
     }
 
     fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
-        lifecycle::start(server)
+        lifecycle::start(server)?;
+        advice::give();
+        Ok(())
     }
 
     fn monitor(server: &Server) {
