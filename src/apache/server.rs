@@ -4,6 +4,7 @@ use super::ffi;
 use super::log;
 use super::module::HttpdModule;
 use super::pool::Pool;
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, c_int};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -23,6 +24,15 @@ impl Server {
 
     pub(super) fn as_ptr(&self) -> *mut ffi::server_rec {
         std::ptr::from_ref(&self.0).cast_mut()
+    }
+
+    /// The name by `ServerName`, whatever clients call it.
+    pub fn name(&self) -> Cow<'_, str> {
+        // SAFETY: httpd gives every server a name before it serves requests; it lives as long as the configuration.
+        unsafe {
+            let name = self.0.server_hostname;
+            if name.is_null() { Cow::Borrowed("") } else { CStr::from_ptr(name).to_string_lossy() }
+        }
     }
 
     /// The pool that lives as long as the process: through all restarts.

@@ -6,6 +6,7 @@
 //!                            ◀── Granted { ticket }   or   Refused { … }: the client gets that status, and no 101
 //!   (the 101 goes to the client)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//!   Close { ticket, … }                   ──▶           later, over any link
 //! ```
 //!
 //! A message is its length (4 bytes, big-endian) and its [`postcard`] form. A descriptor travels with the first byte of
@@ -28,7 +29,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 1";
+const VERSION: &str = "mod_websocket handoff 2";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -56,7 +57,7 @@ pub enum ToEngine {
     /// From httpd's parent: there is a new engine; end with the last session.
     Retire,
     /// Will you run this session?
-    Offer(SessionSpec),
+    Offer(Box<SessionSpec>),
     /// The session's socket comes with this message.
     Take {
         /// From [`FromEngine::Granted`].
@@ -68,6 +69,15 @@ pub enum ToEngine {
     Abandon {
         /// From [`FromEngine::Granted`].
         ticket: u64,
+    },
+    /// Close an open session. Nothing happens where it has ended.
+    Close {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// The close code; in the place of one that may not be sent goes 1001.
+        code: u16,
+        /// The reason that the Close frame gives; its first 123 bytes.
+        reason: String,
     },
     /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
     Configure(Configuration),
@@ -101,6 +111,8 @@ pub enum FromEngine {
         status: u16,
         /// For the log.
         reason: String,
+        /// It was configured so: one of the session's quotas is used up.
+        by_quota: bool,
     },
 }
 
@@ -114,6 +126,8 @@ pub enum HandoffError {
         status: u16,
         /// For the log.
         reason: String,
+        /// It was configured so, and is no error.
+        by_quota: bool,
     },
     /// The engine could not be asked: answer 503.
     #[error("the engine cannot be reached: {0}")]
@@ -207,10 +221,10 @@ impl Link {
     /// See [`HandoffError`].
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<u64, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
-        self.say(&ToEngine::Offer(spec.clone()))?;
+        self.say(&ToEngine::Offer(Box::new(spec.clone())))?;
         match self.hear()? {
             FromEngine::Granted { ticket } => Ok(ticket),
-            FromEngine::Refused { status, reason } => Err(HandoffError::Refused { status, reason }),
+            FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
         }
     }
@@ -223,17 +237,20 @@ impl Link {
         self.say_with(&ToEngine::Take { ticket, early }, socket)
     }
 
-    /// MERGE
-    pub fn close_session(&mut self, _ticket: u64, _code: u16, _reason: &str) -> io::Result<()> {
-        Ok(())
-    }
-
     /// Gives a ticket back.
     ///
     /// # Errors
     /// The engine is gone.
     pub fn abandon(&mut self, ticket: u64) -> io::Result<()> {
         self.say(&ToEngine::Abandon { ticket })
+    }
+
+    /// Closes a session that was handed over, over this link or another, with this code and reason.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn close_session(&mut self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
     }
 
     /// Tells the engine of a new configuration generation; returns the engine's version.
@@ -400,7 +417,7 @@ fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{HandlerSpec, Limits};
+    use crate::engine::{HandlerSpec, Limits, Quota};
     use proptest::prelude::*;
 
     fn spec() -> SessionSpec {
@@ -412,6 +429,7 @@ mod tests {
             user: None,
             server: "localhost".into(),
             uri: "/echo?a=b".into(),
+            quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
         }
     }
 
@@ -419,8 +437,9 @@ mod tests {
     fn messages_survive_any_chunking() {
         let messages = [
             ToEngine::Hello { version: VERSION.into() },
-            ToEngine::Offer(spec()),
+            ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { ticket: 7, early: vec![1; 300] },
+            ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
             ToEngine::Retire,
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();

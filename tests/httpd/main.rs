@@ -17,6 +17,7 @@ mod foreign;
 mod front;
 mod handshake;
 mod harness_itself;
+mod limits;
 mod log_rotation;
 mod restart;
 mod same_packet;
