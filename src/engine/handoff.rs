@@ -13,6 +13,7 @@
 //! as the link it came over.
 
 use super::SessionSpec;
+use super::log_writer::NamedLog;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -28,7 +29,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-pub const VERSION: &str = "mod_websocket handoff 1";
+pub const VERSION: &str = "mod_websocket handoff 2";
 
 /// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
 const MAX_MESSAGE: usize = 8 << 20;
@@ -48,7 +49,7 @@ pub enum ToEngine {
     /// From httpd's parent: there is a new engine; end with the last session.
     Retire,
     /// Will you run this session?
-    Offer(SessionSpec),
+    Offer(Box<SessionSpec>),
     /// The session's socket comes with this message.
     Take {
         /// From [`FromEngine::Granted`].
@@ -63,6 +64,11 @@ pub enum ToEngine {
     },
     /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
     Configure(Configuration),
+    /// Before [`ToEngine::Configure`], for each session log of that configuration, whose descriptor comes with it.
+    SessionLog {
+        /// As [`super::LogSpec::name`] says it.
+        name: String,
+    },
 }
 
 /// What a configuration generation changes in a running engine.
@@ -199,7 +205,7 @@ impl Link {
     /// See [`HandoffError`].
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<u64, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
-        self.say(&ToEngine::Offer(spec.clone()))?;
+        self.say(&ToEngine::Offer(Box::new(spec.clone())))?;
         match self.hear()? {
             FromEngine::Granted { ticket } => Ok(ticket),
             FromEngine::Refused { status, reason } => Err(HandoffError::Refused { status, reason }),
@@ -223,19 +229,39 @@ impl Link {
         self.say(&ToEngine::Abandon { ticket })
     }
 
-    /// Tells the engine of a new configuration generation; returns the engine's version.
+    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs; returns the
+    /// engine's version.
     ///
     /// # Errors
     /// The engine is gone, or does not answer.
-    pub fn configure(&mut self, log_level: i32, log: Option<BorrowedFd<'_>>) -> io::Result<String> {
+    pub fn configure(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+    ) -> io::Result<String> {
+        let said = self.say_configuration(log_level, log, session_logs);
+        match self.hear() {
+            Ok(FromEngine::Hello { version }) => Ok(version),
+            Ok(other) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            // An engine of another version answers the Hello, and may hang up on what it does not know.
+            Err(e) => said.and(Err(e)),
+        }
+    }
+
+    fn say_configuration(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+    ) -> io::Result<()> {
+        for (name, descriptor) in session_logs {
+            self.say_with(&ToEngine::SessionLog { name: name.clone() }, descriptor.as_fd())?;
+        }
         let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some() });
         match log {
-            Some(log) => self.say_with(&message, log)?,
-            None => self.say(&message)?,
-        }
-        match self.hear()? {
-            FromEngine::Hello { version } => Ok(version),
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            Some(log) => self.say_with(&message, log),
+            None => self.say(&message),
         }
     }
 
@@ -372,7 +398,7 @@ fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{HandlerSpec, Limits};
+    use crate::engine::{HandlerSpec, Limits, LogSpec};
     use proptest::prelude::*;
 
     fn spec() -> SessionSpec {
@@ -384,6 +410,7 @@ mod tests {
             user: None,
             server: "localhost".into(),
             uri: "/echo?a=b".into(),
+            log: Some(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() }),
         }
     }
 
@@ -391,7 +418,7 @@ mod tests {
     fn messages_survive_any_chunking() {
         let messages = [
             ToEngine::Hello { version: VERSION.into() },
-            ToEngine::Offer(spec()),
+            ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { ticket: 7, early: vec![1; 300] },
             ToEngine::Retire,
         ];

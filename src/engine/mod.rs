@@ -9,12 +9,16 @@
 //! * [`outbox`]: what is on its way to one client
 //! * [`peer`]: how others reach a connection: deadlines and requests to close
 //! * [`handler`]: what the handlers implement
+//! * [`log_line`]: what the session log says of a session
+//! * [`log_writer`]: the session logs that are open
 //!
 //! [`Engine::adopt`] is the only door in.
 
 pub mod conn;
 pub mod handler;
 pub mod handoff;
+pub mod log_line;
+pub mod log_writer;
 pub mod outbox;
 pub mod peer;
 pub mod process;
@@ -24,9 +28,10 @@ pub mod thread;
 
 pub use conn::Conn;
 pub use handler::{Handler, Registry, Running};
-pub use spec::{HandlerSpec, Limits, SessionSpec};
+pub use spec::{HandlerSpec, Limits, LogSpec, SessionSpec};
 
 use crate::wire::CloseFrame;
+use log_writer::Logs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -50,6 +55,7 @@ pub struct Adoption {
 pub struct Engine {
     threads: Vec<Thread>,
     ended: Arc<tokio::sync::Notify>,
+    logs: Arc<Logs>,
 }
 
 impl Engine {
@@ -59,10 +65,11 @@ impl Engine {
     /// The system refuses a thread or an epoll instance.
     pub fn start(threads: usize, handlers: &Arc<Registry>) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
+        let logs = Arc::new(Logs::default());
         let threads = (0..threads.max(1))
-            .map(|number| Thread::start(number, handlers.clone(), ended.clone()))
+            .map(|number| Thread::start(number, handlers.clone(), logs.clone(), ended.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Engine { threads, ended })
+        Ok(Engine { threads, ended, logs })
     }
 
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
@@ -70,6 +77,11 @@ impl Engine {
         if let Some(thread) = self.threads.iter().min_by_key(|thread| thread.connections()) {
             thread.tell(Command::Adopt(Box::new(adoption)));
         }
+    }
+
+    /// The session logs: none at first.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// Sessions that are open now.

@@ -23,6 +23,17 @@ pub struct SessionSpec {
     pub server: String,
     /// The request's path and query, as the client sent it.
     pub uri: String,
+    /// The session log, if there is one.
+    pub log: Option<LogSpec>,
+}
+
+/// Where the line goes that a session leaves when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// The log's name: a path or `|program`, as configured.
+    pub name: String,
+    /// The virtual host's own name, whatever the client called it.
+    pub host: String,
 }
 
 /// A handler by its name, and the arguments that its directive gave.

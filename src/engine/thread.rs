@@ -2,6 +2,7 @@
 
 use super::conn::{self, Conn};
 use super::handler::Registry;
+use super::log_writer::Logs;
 use super::peer::{Peer, TICK};
 use super::{Adoption, HandlerSpec};
 use crate::wire::session::{Contexts, Event};
@@ -37,13 +38,13 @@ impl Thread {
     ///
     /// # Errors
     /// The system refuses the thread or its epoll instance.
-    pub fn start(number: usize, handlers: Arc<Registry>, ended: Arc<Notify>) -> io::Result<Thread> {
+    pub fn start(number: usize, handlers: Arc<Registry>, logs: Arc<Logs>, ended: Arc<Notify>) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let count = Count { connections: connections.clone(), ended };
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, count));
+            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, count));
         })?;
         Ok(Thread { commands, connections })
     }
@@ -188,20 +189,20 @@ impl Drop for Entry {
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, count: Count) {
+async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, logs: Arc<Logs>, count: Count) {
     let shared = Rc::new(Shared::new());
     let clock = shared.clone();
     tokio::task::spawn_local(async move { clock.tick().await });
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, Counted(count.clone())),
+            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, &logs, Counted(count.clone())),
             Command::CloseAll(frame) => shared.close_all(&frame),
         }
     }
 }
 
 /// Starts a session's task.
-fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, counted: Counted) {
+fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs: &Arc<Logs>, counted: Counted) {
     let id = adoption.id;
     let HandlerSpec { name, .. } = &adoption.spec.handler;
     // The front asks before the upgrade whether the engine has the handler, so this is an engine of another version.
@@ -216,6 +217,7 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, coun
             return;
         }
     };
+    let logs = logs.clone();
     tokio::task::spawn_local(async move {
         let mut running = handler.run(&mut conn);
         // A panic ends this session and no other.
@@ -227,8 +229,10 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, coun
         })
         .await;
         drop(running);
-        let conn::Summary { received, sent, end } = conn.finish(verdict).await;
-        debug!("WS0103: session {id} ended: {end}; {received} messages received, {sent} sent");
+        let summary = conn.finish(verdict).await;
+        let conn::Summary { received, sent, end, .. } = &summary;
+        debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
+        logs.note(id, &summary);
         drop(counted);
     });
 }

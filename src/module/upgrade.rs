@@ -1,7 +1,6 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
-use super::WebSocket;
-use super::lifecycle;
+use super::{WebSocket, lifecycle, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::{HookResult, Verdict};
@@ -43,6 +42,7 @@ pub fn handle(request: &mut Request) -> HookResult {
         user: request.user().map(Cow::into_owned),
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
+        log: session_logs::spec(request.server()),
     };
     hand_over(request, &accept, &spec)
 }
