@@ -19,5 +19,6 @@ mod harness_itself;
 mod log_rotation;
 mod restart;
 mod same_packet;
+mod session_log;
 mod site;
 mod tls;
