@@ -22,18 +22,25 @@ mod httpd {
     /// What of httpd's and APR's headers the wrappers in src/apache use.
     const FUNCTIONS: &[&str] = &[
         "ap_check_cmd_context",
+        "ap_finalize_request_protocol",
         "ap_get_brigade",
         "ap_get_conn_socket",
         "ap_get_module_config",
         "ap_get_server_module_loglevel",
         "ap_get_server_name",
         "ap_hook_child_init",
+        "ap_hook_child_stopping",
         "ap_hook_handler",
         "ap_hook_monitor",
         "ap_hook_open_logs",
         "ap_hook_post_config",
+        "ap_hook_suspend_connection",
         "ap_log_error_",
         "ap_log_rerror_",
+        "ap_pass_brigade",
+        "ap_process_request_after_handler",
+        "ap_remove_input_filter_byhandle",
+        "ap_remove_output_filter_byhandle",
         "ap_mpm_query",
         "ap_open_piped_log",
         "ap_piped_log_write_fd",
@@ -46,20 +53,28 @@ mod httpd {
         "ap_server_root_relative",
         "ap_set_module_loglevel",
         "ap_ssl_conn_is_ssl",
+        "ap_start_lingering_close",
         "ap_state_query",
+        "apr_brigade_cleanup",
         "apr_brigade_create",
         "apr_brigade_destroy",
+        "apr_brigade_write",
         "apr_file_close",
         "apr_file_open",
         "apr_os_file_get",
         "apr_os_sock_get",
         "apr_pool_cleanup_null",
         "apr_pool_cleanup_register",
+        "apr_pool_destroy",
+        "apr_pool_pre_cleanup_register",
         "apr_pool_userdata_get",
         "apr_pool_userdata_setn",
         "apr_proc_other_child_register",
         "apr_proc_other_child_unregister",
         "apr_pstrmemdup",
+        "apr_socket_close",
+        "apr_socket_pool_get",
+        "apr_socket_timeout_set",
         "apr_table_add",
         "apr_table_setn",
         "apr_table_elts",
@@ -87,12 +102,14 @@ mod httpd {
         "AP_MPMQ_.*",
         "AP_SQ_.*",
         "DECLINED",
+        "SUSPENDED",
         "GLOBAL_ONLY",
         "HTTP_INTERNAL_SERVER_ERROR",
         "MODULE_MAGIC_.*",
         "OK",
         "OR_AUTHCFG",
         "RSRC_CONF",
+        "ap_conftree",
         "ap_server_conf",
         "ap_unixd_config",
     ];
@@ -160,6 +177,8 @@ mod httpd {
 
         // Threads of ours may live as long as the process: the code must stay although httpd unloads modules on restart.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+        // httpd loads modules with RTLD_GLOBAL: without this, a newer copy of the module would find the older one's record.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
         // The unit tests are an executable without httpd around it. What they call needs none of it; what they do not
         // call may stay unresolved.
         println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");

@@ -10,9 +10,9 @@
 //! **Echo.** Both servers run at once, on the same core, and the load generator on another one (if there is one). In
 //! each round first one is loaded and then the other, while the first sleeps. What counts is the CPU time, user and
 //! system, of the server's *whole process tree* (httpd's parent and child are in ours) divided by the messages echoed.
-//! The rows: 64 bytes one at a time, 64 bytes with 16 under way, 64 KiB one at a time, each on every connection.
-//! A batch of messages is written at once, and the next one when its echoes are all back.
-//! Before and after, every connection's echo is compared byte for byte, and so is one batch in 64 under load.
+//! The rows: 64 bytes one at a time, 64 bytes with 16 under way, 64 KiB one at a time, on every connection. A batch is
+//! written at once, and the next one when all its echoes are back. Before and after, every connection's echo is
+//! compared byte for byte, and so is one batch in 64 under load.
 //!
 //! **Idle.** A fresh server takes that many connections, each echoes one message and is then silent. What counts is
 //! the growth of the process tree's memory (Pss) divided by the connections. Socket buffers in the kernel are not in
@@ -21,12 +21,11 @@
 //! **How to read it.** Ratios only: *ours ÷ peer*, below 1 is better than the peer. The ratio in the table is the
 //! median of the rounds' ratios, and beside it stand the lowest and the highest: when they lie far apart, something
 //! else was running. Microseconds belong to one machine on one day. `busy` is the share of its core that the server
-//! used: far below 100 %, the generator was the slower one, and the server slept and woke more often than it would
-//! under more load.
+//! used: far below 100 %, the generator was slower than the server, or something else had the core.
 //!
-//! On a loopback interface it is the server's CPU time that wakes a sleeping client. With `--spin` the generator does not
-//! sleep, which is nearer to clients on other machines; both servers get cheaper by the same amount, so ratios move
-//! towards 1. What both pay alike (the system calls, the kernel's TCP) also bounds the ratio from below.
+//! On a loopback interface it is the server's CPU time that wakes a sleeping client. With `--spin` the generator does
+//! not sleep, which is nearer to clients on other machines, and takes the same cost off both sides. What both pay alike
+//! (one receive, one send, the kernel's TCP) bounds the ratio from below.
 //!
 //! Without `--bench` (`cargo test --benches`) or with `--test` it is only a check that all of this works: a fraction of
 //! a second a row, and only the peer when the module is not built.

@@ -38,11 +38,11 @@ fn request(server: SocketAddrV4, path: &str, index: usize) -> Result<TcpStream> 
     let mut socket = TcpStream::from(socket);
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        socket,
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    )?;
+    );
+    socket.write_all(request.as_bytes())?;
     Ok(socket)
 }
 

@@ -1,6 +1,7 @@
 //! httpd's conn_rec.
 
 use super::ffi;
+use std::ffi::c_int;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -16,7 +17,7 @@ impl Connection {
         unsafe { &*ptr.cast() }
     }
 
-    fn as_ptr(&self) -> *mut ffi::conn_rec {
+    pub(super) fn as_ptr(&self) -> *mut ffi::conn_rec {
         std::ptr::from_ref(&self.0).cast_mut()
     }
 
@@ -96,6 +97,130 @@ impl Connection {
             ffi::apr_brigade_destroy(brigade);
             outcome.map(|()| taken)
         }
+    }
+
+    /// Reads what the input filters have ready, decrypted and all, up to some kilobytes: `Ok(0)` is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is ready, else the connection is broken.
+    pub fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
+        let before = out.len();
+        // The stream of an upgraded HTTP/2 request begins with an EOS, which ends the request and not the stream: so an
+        // empty answer is asked again once.
+        for _ in 0..2 {
+            let status = self.read_brigade(out);
+            if out.len() > before {
+                return Ok(out.len() - before);
+            }
+            // SAFETY: no pointers.
+            let (eof, again) =
+                unsafe { (ffi::shim_status_is_eof(status) != 0, ffi::shim_status_is_eagain(status) != 0) };
+            match status {
+                0 => {}
+                _ if eof => return Ok(0),
+                _ if again => break,
+                _ => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// One non-blocking ap_get_brigade; returns its status.
+    fn read_brigade(&self, out: &mut Vec<u8>) -> c_int {
+        // SAFETY: as in `take_input`.
+        unsafe {
+            let brigade = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc);
+            let mut status = ffi::ap_get_brigade(
+                self.0.input_filters,
+                brigade,
+                ffi::ap_input_mode_t_AP_MODE_READBYTES,
+                ffi::apr_read_type_e_APR_NONBLOCK_READ,
+                Self::PIECE as ffi::apr_off_t,
+            );
+            let mut bucket = ffi::shim_brigade_first(brigade);
+            while status == 0 && !bucket.is_null() {
+                if ffi::shim_bucket_is_metadata(bucket) == 0 {
+                    let (mut data, mut length) = (std::ptr::null(), 0);
+                    status = ffi::shim_bucket_read(bucket, &mut data, &mut length);
+                    if status == 0 && length > 0 {
+                        out.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
+                    }
+                }
+                bucket = ffi::shim_brigade_next(brigade, bucket);
+            }
+            ffi::apr_brigade_destroy(brigade);
+            status
+        }
+    }
+
+    /// Bytes that are moved at a time, in both directions: well below FlushMaxThreshold (64 KiB), over which httpd's network
+    /// filter would block until the client has taken them.
+    pub const PIECE: usize = 16 * 1024;
+
+    /// Passes bytes to the output filters, at most [`Connection::PIECE`] of them, and when [`Connection::flush`] has said
+    /// that the ones before are gone: so that the network filter never waits. (A stream of HTTP/2 does wait for its flow
+    /// control.)
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        // SAFETY: as in `take_input`; the filters have copied what they keep when the call returns.
+        let status = unsafe {
+            let brigade = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc);
+            let mut status =
+                ffi::apr_brigade_write(brigade, None, std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len());
+            if status == 0 {
+                status = ffi::ap_pass_brigade(self.0.output_filters, brigade);
+            }
+            ffi::apr_brigade_destroy(brigade);
+            status
+        };
+        if status == 0 && !self.is_aborted() { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+    }
+
+    /// Writes to the socket what the filters hold, without waiting: true when nothing is left.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn flush(&self) -> io::Result<bool> {
+        // SAFETY: the connection and its filters are valid.
+        let status = unsafe { ffi::shim_connection_flush(self.as_ptr()) };
+        if status != 0 || self.is_aborted() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        // SAFETY: the connection is valid.
+        Ok(unsafe { ffi::shim_connection_has_output(self.as_ptr()) } == 0)
+    }
+
+    /// Prepares the filters for a stream of bytes of which each piece matters at once, with pauses of any length.
+    ///
+    /// mod_reqtimeout's filter would cut the connection; mod_ssl's coalescing filter holds small writes back until a FLUSH
+    /// bucket comes, and a FLUSH bucket lets the network filter wait for the client.
+    pub fn make_raw(&self) {
+        // SAFETY: the connection is valid; a filter that is not there is not removed.
+        unsafe {
+            ffi::ap_remove_input_filter_byhandle(self.0.input_filters, c"reqtimeout".as_ptr());
+            ffi::ap_remove_output_filter_byhandle(self.0.output_filters, c"SSL/TLS Coalescing Filter".as_ptr());
+        }
+    }
+
+    /// Where to poll(2) for input: the socket, or for a stream of HTTP/2 a pipe of mod_http2 (since httpd 2.4.58).
+    pub fn input_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        if !self.is_secondary() {
+            return self.socket().ok();
+        }
+        // SAFETY: the connection is valid; the pipe lives as long as it does.
+        match unsafe { ffi::shim_connection_pollfd(self.as_ptr()) } {
+            fd if fd < 0 => None,
+            // SAFETY: as said.
+            fd => Some(unsafe { BorrowedFd::borrow_raw(fd) }),
+        }
+    }
+
+    /// There is no further request on this connection: httpd closes it after this one.
+    pub fn close_after(&self) {
+        // SAFETY: the connection is valid, and this thread processes it.
+        unsafe { ffi::shim_connection_close_after(self.as_ptr()) }
     }
 
     /// Somebody else has the socket now: httpd is to close its own descriptor, and to say nothing more on it.

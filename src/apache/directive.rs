@@ -36,6 +36,21 @@ impl Context {
     }
 }
 
+/// Where directives stand, as far as a module may want to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// In a `<VirtualHost>`.
+    pub in_virtual_host: bool,
+    /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
+    pub path: Option<String>,
+}
+
+/// The configuration of a section, which directives change.
+pub trait Section {
+    /// Called before each directive: the place where it stands.
+    fn enter(&mut self, place: Place);
+}
+
 /// A directive of a module whose configuration is `C`.
 pub struct Directive<C: 'static> {
     /// As it is written.
@@ -63,7 +78,7 @@ unsafe impl<const N: usize> Sync for Commands<N> {}
 
 impl<const N: usize> Commands<N> {
     /// From a table with one entry less.
-    pub const fn new<C: 'static>(table: &'static [Directive<C>]) -> Commands<N> {
+    pub const fn new<C: Section + 'static>(table: &'static [Directive<C>]) -> Commands<N> {
         assert!(table.len() + 1 == N);
         let mut commands = [END; N];
         let mut i = 0;
@@ -98,7 +113,7 @@ const END: ffi::command_rec = ffi::command_rec {
 
 /// What httpd calls for each directive of ours: the words go to the entry's `set`, an error comes back as the text after
 /// "Syntax error on line N of FILE:".
-extern "C" fn set<C: 'static>(
+extern "C" fn set<C: Section + 'static>(
     parms: *mut ffi::cmd_parms,
     config: *mut c_void,
     argc: c_int,
@@ -121,6 +136,12 @@ extern "C" fn set<C: 'static>(
                 return misplaced;
             }
         }
+        // SAFETY: server and path are valid during the call, the latter or NULL.
+        let place = unsafe {
+            let path = (!parms.path.is_null()).then(|| CStr::from_ptr(parms.path).to_string_lossy().into_owned());
+            Place { in_virtual_host: (*parms.server).is_virtual != 0, path }
+        };
+        config.enter(place);
         match (directive.set)(config, &words) {
             Ok(()) => std::ptr::null(),
             Err(why) => {

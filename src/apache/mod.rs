@@ -9,6 +9,7 @@
 //! * A pool and what is allocated from it is used by one thread at a time; a request's by the thread that runs it.
 //! * The shared object is never unmapped (`-z nodelete`): function pointers that httpd keeps stay good through restarts.
 
+pub mod conftree;
 pub mod connection;
 pub mod directive;
 mod ffi;
@@ -21,6 +22,7 @@ pub mod pool;
 pub mod process;
 pub mod request;
 pub mod server;
+pub mod suspended;
 pub mod table;
 
 /// What a hook answers where it is neither "mine" nor "not mine": an HTTP status, or a failure of the start.
@@ -33,4 +35,6 @@ pub enum Verdict {
     Answered,
     /// Somebody else's (DECLINED).
     Declined,
+    /// The request goes on without this thread (SUSPENDED), see [`suspended`].
+    Suspended,
 }

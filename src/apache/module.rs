@@ -1,5 +1,6 @@
 //! The module record, and the hooks: one generic function each turns httpd's call into a method of [`HttpdModule`].
 
+use super::connection::Connection;
 use super::directive::Commands;
 use super::ffi;
 use super::guard::guard;
@@ -40,7 +41,16 @@ pub trait HttpdModule: 'static {
     fn monitor(server: &Server);
 
     /// In a new child of httpd, before its threads start, as the configured user.
-    fn child_init(server: &Server);
+    /// The pool ends with the child.
+    fn child_init(pool: &Pool, server: &Server);
+
+    /// The MPM lets go of a connection, on the worker thread: for a while, or, when `suspended`, because its request said
+    /// [`Verdict::Suspended`]; then it is its suspender's from now on.
+    fn let_go(connection: &Connection, suspended: bool);
+
+    /// This child of httpd is told to end: when its connections have (graceful), or now. Comes early with graceful, and
+    /// perhaps twice.
+    fn child_stopping(graceful: bool);
 
     /// The content handler. It sees every request before other modules' handlers do.
     ///
@@ -102,6 +112,8 @@ extern "C" fn register_hooks<M: HttpdModule>(_pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_post_config(Some(post_config::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_monitor(Some(monitor::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_init(Some(child_init::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
+        ffi::ap_hook_child_stopping(Some(child_stopping::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
+        ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_handler(Some(handler::<M>), nobody, after, before as c_int);
     }
 }
@@ -154,9 +166,20 @@ extern "C" fn monitor<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, server: *mut 
     ffi::DECLINED
 }
 
-extern "C" fn child_init<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, server: *mut ffi::server_rec) {
-    // SAFETY: the main server lives as long as the child.
-    guard("child_init", (), || M::child_init(unsafe { Server::from_ptr(server) }));
+extern "C" fn child_init<M: HttpdModule>(pool: *mut ffi::apr_pool_t, server: *mut ffi::server_rec) {
+    // SAFETY: pool and main server live as long as the child.
+    guard("child_init", (), || unsafe { M::child_init(Pool::from_ptr(pool), Server::from_ptr(server)) });
+}
+
+extern "C" fn child_stopping<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, graceful: c_int) {
+    guard("child_stopping", (), || M::child_stopping(graceful != 0));
+}
+
+extern "C" fn let_go<M: HttpdModule>(connection: *mut ffi::conn_rec, _request: *mut ffi::request_rec) {
+    guard("suspend_connection", (), || {
+        // SAFETY: the connection is valid.
+        unsafe { M::let_go(Connection::from_ptr(connection), ffi::shim_connection_is_suspended(connection) != 0) }
+    });
 }
 
 extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
@@ -165,6 +188,7 @@ extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
         match M::handler(unsafe { Request::from_ptr(request) }) {
             Ok(Verdict::Answered) => ffi::OK as c_int,
             Ok(Verdict::Declined) => ffi::DECLINED,
+            Ok(Verdict::Suspended) => ffi::SUSPENDED,
             Err(status) => c_int::from(status),
         }
     })

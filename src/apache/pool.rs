@@ -67,7 +67,7 @@ impl Pool {
         }
     }
 
-    /// Calls `what` when the pool is cleared or destroyed.
+    /// Calls `what` when the pool is cleared or destroyed, before its subpools are.
     pub fn on_end(&self, what: fn()) {
         extern "C" fn call(what: *mut c_void) -> ffi::apr_status_t {
             // SAFETY: registered below with a `fn()`, and functions are not unmapped.
@@ -76,13 +76,6 @@ impl Pool {
             0
         }
         // SAFETY: as in `own`.
-        unsafe {
-            ffi::apr_pool_cleanup_register(
-                self.as_ptr(),
-                what as *mut c_void,
-                Some(call),
-                Some(ffi::apr_pool_cleanup_null),
-            );
-        }
+        unsafe { ffi::apr_pool_pre_cleanup_register(self.as_ptr(), what as *mut c_void, Some(call)) }
     }
 }

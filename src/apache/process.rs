@@ -51,6 +51,16 @@ pub fn reset_signals() {
     }
 }
 
+/// Blocks all signals in the calling thread: they are for the threads of httpd that wait for them.
+pub fn block_signals() {
+    // SAFETY: a full set is valid; nothing is kept.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+    }
+}
+
 /// Closes every descriptor that a forked process inherited but the standard ones and `keep`: httpd's listening sockets,
 /// its other logs, and the pipes of log programs, which would otherwise outlive a restart in this process.
 ///

@@ -122,6 +122,26 @@ impl Request {
         unsafe { &*ffi::ap_get_module_config(self.0.per_dir_config, M::record()).cast() }
     }
 
+    /// Sets variables for the access log (`%{NAME}e`), and the bytes it counts.
+    pub fn describe(&self, variables: &[(&str, String)], bytes_sent: u64) {
+        // SAFETY: see above.
+        let environment = unsafe { Table::from_ptr(self.0.subprocess_env) };
+        for (name, value) in variables {
+            environment.set(self.pool(), name, value);
+        }
+        // SAFETY: the request is valid, and this thread runs it.
+        unsafe { (*self.as_ptr()).bytes_sent = bytes_sent as ffi::apr_off_t };
+    }
+
+    /// Takes the HTTP filters out of the way of what the end of the request writes (an EOS): they would make a response
+    /// of it.
+    pub fn bypass_http(&mut self) {
+        // SAFETY: the connection is valid.
+        let connection = unsafe { &*self.0.connection };
+        self.0.output_filters = connection.output_filters;
+        self.0.proto_output_filters = connection.output_filters;
+    }
+
     /// Sends an interim response: the status line, the lines of `headers_out`, and no more; through the output filters
     /// of the connection, and flushed (ap_send_interim_response). Status 101 makes it the last of HTTP on this
     /// connection.

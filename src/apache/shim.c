@@ -1,5 +1,15 @@
 #include "shim.h"
 
+int shim_status_is_eagain(apr_status_t status)
+{
+    return APR_STATUS_IS_EAGAIN(status);
+}
+
+int shim_status_is_eof(apr_status_t status)
+{
+    return APR_STATUS_IS_EOF(status);
+}
+
 apr_bucket *shim_brigade_first(apr_bucket_brigade *brigade)
 {
     return APR_BRIGADE_EMPTY(brigade) ? NULL : APR_BRIGADE_FIRST(brigade);
@@ -35,4 +45,56 @@ void shim_connection_abandon(conn_rec *c)
 int shim_connection_is_aborted(const conn_rec *c)
 {
     return c->aborted;
+}
+
+int shim_connection_is_suspended(const conn_rec *c)
+{
+    return c->cs && c->cs->state == CONN_STATE_SUSPENDED;
+}
+
+void shim_connection_set_suspended(conn_rec *c)
+{
+    c->cs->state = CONN_STATE_SUSPENDED;
+}
+
+int shim_connection_has_output(const conn_rec *c)
+{
+    return c->data_in_output_filters;
+}
+
+apr_status_t shim_connection_flush(conn_rec *c)
+{
+    ap_filter_t *network = c->output_filters;
+    while (network->next) {
+        network = network->next;
+    }
+    return network->frec->filter_func.out_func(network, NULL);
+}
+
+int shim_connection_pollfd(conn_rec *c)
+{
+    apr_os_sock_t fd = -1;
+#if AP_MODULE_MAGIC_AT_LEAST(20120211, 129)
+    apr_pollfd_t pollfd;
+    memset(&pollfd, 0, sizeof(pollfd));
+    if (ap_get_pollfd_from_conn(c, &pollfd, NULL) != APR_SUCCESS) {
+        return -1;
+    }
+    switch (pollfd.desc_type) {
+    case APR_POLL_SOCKET:
+        apr_os_sock_get(&fd, pollfd.desc.s);
+        break;
+    case APR_POLL_FILE:
+        apr_os_file_get(&fd, pollfd.desc.f);
+        break;
+    default:
+        break;
+    }
+#endif
+    return fd;
+}
+
+void shim_connection_close_after(conn_rec *c)
+{
+    c->keepalive = AP_CONN_CLOSE;
 }

@@ -19,12 +19,16 @@
 #include "apr_portable.h"
 #include "apr_strings.h"
 #include "apr_thread_proc.h"
+#include "util_filter.h"
 
 /* 2.4.52 is the oldest httpd that is built against: its ap_ssl_conn_is_ssl and its process life cycle are relied on. */
 #if !AP_MODULE_MAGIC_AT_LEAST(20120211, 121)
 #error "mod_websocket needs httpd 2.4.52 or later"
 #endif
 
+/* APR_STATUS_IS_EAGAIN, APR_STATUS_IS_EOF */
+int shim_status_is_eagain(apr_status_t status);
+int shim_status_is_eof(apr_status_t status);
 /* APR_BRIGADE_FIRST and APR_BUCKET_NEXT; NULL in the place of APR_BRIGADE_SENTINEL */
 apr_bucket *shim_brigade_first(apr_bucket_brigade *brigade);
 apr_bucket *shim_brigade_next(apr_bucket_brigade *brigade, apr_bucket *bucket);
@@ -32,8 +36,19 @@ apr_bucket *shim_brigade_next(apr_bucket_brigade *brigade, apr_bucket *bucket);
 int shim_bucket_is_metadata(const apr_bucket *bucket);
 int shim_bucket_is_socket(const apr_bucket *bucket);
 apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length);
+/* c->cs and its CONN_STATE_SUSPENDED: the connection is nobody's but its suspender's */
+int shim_connection_is_suspended(const conn_rec *c);
+void shim_connection_set_suspended(conn_rec *c);
+/* c->data_in_output_filters (a bit field in some versions) */
+int shim_connection_has_output(const conn_rec *c);
+/* The network filter, called without data as the MPM does in CONN_STATE_WRITE_COMPLETION: it writes what it can */
+apr_status_t shim_connection_flush(conn_rec *c);
+/* ap_get_pollfd_from_conn (2.4.58, MMN 20120211.129): the descriptor to poll for input, -1 where there is none */
+int shim_connection_pollfd(conn_rec *c);
 /* What ends a connection without a word: aborted (a bit field in some versions), and not kept alive. */
 void shim_connection_abandon(conn_rec *c);
 int shim_connection_is_aborted(const conn_rec *c);
+/* c->keepalive: the connection is closed after this request */
+void shim_connection_close_after(conn_rec *c);
 
 #endif

@@ -6,6 +6,7 @@
 //!                            ◀── Granted { ticket }   or   Refused { … }: the client gets that status, and no 101
 //!   (the 101 goes to the client)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//!   Close { ticket, … }                   ──▶           later, over any link
 //! ```
 //!
 //! A message is its length (4 bytes, big-endian) and its [`postcard`] form. A descriptor travels with the first byte of
@@ -29,7 +30,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-pub const VERSION: &str = "mod_websocket handoff 2";
+const VERSION: &str = "mod_websocket handoff 2";
+
+/// What this code speaks: see [`Link::configure`].
+///
+/// Read from the library's data and not compiled into comparisons: so that a copy of the library with another text in that
+/// place stands for another version, in tests.
+pub fn version() -> &'static str {
+    std::hint::black_box(VERSION)
+}
 
 /// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
 const MAX_MESSAGE: usize = 8 << 20;
@@ -43,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum ToEngine {
     /// First on every link. This variant, the next one and [`FromEngine::Hello`] stay as they are in every version.
     Hello {
-        /// The sender's [`VERSION`].
+        /// The sender's [`version`].
         version: String,
     },
     /// From httpd's parent: there is a new engine; end with the last session.
@@ -61,6 +70,15 @@ pub enum ToEngine {
     Abandon {
         /// From [`FromEngine::Granted`].
         ticket: u64,
+    },
+    /// Close an open session. Nothing happens where it has ended.
+    Close {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// The close code; in the place of one that may not be sent goes 1001.
+        code: u16,
+        /// The reason that the Close frame gives; its first 123 bytes.
+        reason: String,
     },
     /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
     Configure(Configuration),
@@ -85,7 +103,7 @@ pub struct Configuration {
 pub enum FromEngine {
     /// The answer to [`ToEngine::Configure`], and to a Hello of another version.
     Hello {
-        /// The engine's [`VERSION`].
+        /// The engine's [`version`].
         version: String,
     },
     /// The engine keeps a place for the session.
@@ -99,6 +117,8 @@ pub enum FromEngine {
         status: u16,
         /// For the log.
         reason: String,
+        /// It was configured so: one of the session's quotas is used up.
+        by_quota: bool,
     },
 }
 
@@ -112,12 +132,14 @@ pub enum HandoffError {
         status: u16,
         /// For the log.
         reason: String,
+        /// It was configured so, and is no error.
+        by_quota: bool,
     },
     /// The engine could not be asked: answer 503.
     #[error("the engine cannot be reached: {0}")]
     Unreachable(#[from] io::Error),
     /// The engine is of another version than this module: answer 503. httpd's parent replaces it.
-    #[error("the engine speaks \"{0}\", this module \"{VERSION}\"")]
+    #[error("the engine speaks \"{0}\", this module \"{own}\"", own = version())]
     Version(String),
 }
 
@@ -167,7 +189,7 @@ impl Link {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut link = Link { stream };
-        link.say(&ToEngine::Hello { version: VERSION.into() })?;
+        link.say(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }
 
@@ -208,7 +230,7 @@ impl Link {
         self.say(&ToEngine::Offer(Box::new(spec.clone())))?;
         match self.hear()? {
             FromEngine::Granted { ticket } => Ok(ticket),
-            FromEngine::Refused { status, reason } => Err(HandoffError::Refused { status, reason }),
+            FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
         }
     }
@@ -227,6 +249,14 @@ impl Link {
     /// The engine is gone.
     pub fn abandon(&mut self, ticket: u64) -> io::Result<()> {
         self.say(&ToEngine::Abandon { ticket })
+    }
+
+    /// Closes a session that was handed over, over this link or another, with this code and reason.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn close_session(&mut self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
     }
 
     /// Tells the engine of a new configuration generation: the log level, the error log, all session logs; returns the
@@ -307,6 +337,21 @@ impl Door {
         let mut link = Link::connect(&self.path)?;
         let ticket = link.offer(spec)?;
         Ok((link, ticket))
+    }
+
+    /// Asks the engine to close a session with this Close frame.
+    ///
+    /// # Errors
+    /// The engine is gone, and the session with it.
+    pub fn close_session(&self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut link = match kept {
+            Some(link) => link,
+            None => Link::connect(&self.path)?,
+        };
+        link.close_session(ticket, code, reason)?;
+        self.keep(link);
+        Ok(())
     }
 
     /// Takes a link back after use.
@@ -398,7 +443,7 @@ fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{HandlerSpec, Limits, LogSpec};
+    use crate::engine::{HandlerSpec, Limits, LogSpec, Quota};
     use proptest::prelude::*;
 
     fn spec() -> SessionSpec {
@@ -410,7 +455,8 @@ mod tests {
             user: None,
             server: "localhost".into(),
             uri: "/echo?a=b".into(),
-            log: Some(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() }),
+            quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
+            log: Some(Box::new(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() })),
         }
     }
 
@@ -420,6 +466,7 @@ mod tests {
             ToEngine::Hello { version: VERSION.into() },
             ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { ticket: 7, early: vec![1; 300] },
+            ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
             ToEngine::Retire,
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();

@@ -91,6 +91,7 @@ mod tests {
                 user: None,
                 server: "whatever.the.client.says".into(),
                 uri: "/echo?a=b".into(),
+                quotas: vec![],
                 log: None,
             }),
             received: Traffic { messages: 3, bytes: 120 },

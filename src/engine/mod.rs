@@ -7,7 +7,8 @@
 //! * [`conn`]: one connection, as a handler sees it
 //! * [`socket`]: its byte stream
 //! * [`outbox`]: what is on its way to one client
-//! * [`peer`]: how others reach a connection: deadlines and requests to close
+//! * [`peer`]: how others reach a connection: requests to close, and the clock
+//! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
 //! * [`log_line`]: what the session log says of a session
 //! * [`log_writer`]: the session logs that are open
@@ -22,13 +23,14 @@ pub mod log_writer;
 pub mod outbox;
 pub mod peer;
 pub mod process;
+pub mod quota;
 pub mod socket;
 pub mod spec;
 pub mod thread;
 
 pub use conn::Conn;
 pub use handler::{Handler, Registry, Running};
-pub use spec::{HandlerSpec, Limits, LogSpec, SessionSpec};
+pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};
 
 use crate::wire::CloseFrame;
 use log_writer::Logs;
@@ -47,8 +49,10 @@ pub struct Adoption {
     pub spec: SessionSpec,
     /// Bytes that the client sent after its handshake and that were read already.
     pub early: Vec<u8>,
-    /// The session's number, as log lines name it.
+    /// The session's number, as log lines name it. No other session of the engine has it.
     pub id: u64,
+    /// What the session takes of its quotas, until it has ended.
+    pub places: Vec<quota::Place>,
 }
 
 /// The engine's threads.
@@ -97,6 +101,14 @@ impl Engine {
                 return;
             }
             ended.await;
+        }
+    }
+
+    /// Closes the session of this number with this frame, if it is open.
+    pub fn close(&self, id: u64, frame: &CloseFrame) {
+        // Which thread has it, only the threads know.
+        for thread in &self.threads {
+            thread.tell(Command::Close(id, frame.clone()));
         }
     }
 

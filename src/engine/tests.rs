@@ -1,6 +1,7 @@
 //! The engine over socketpairs and its handoff socket: no httpd, real threads, a real client.
 
-use super::handoff::{Door, HandoffError, Link, VERSION};
+use super::conn::Closing;
+use super::handoff::{Door, HandoffError, Link, version};
 use super::log_writer::NamedLog;
 use super::process::{Setup, run};
 use super::*;
@@ -10,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
@@ -42,15 +44,50 @@ impl Handler for Once {
     }
 }
 
+/// Sends without end, and waits for the client to take it.
+struct Flood;
+
+impl Handler for Flood {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(async {
+            while conn.send(Message::binary(vec![7; 60_000])).await.is_ok() {}
+            assert!(conn.recv().await.is_none());
+            close(CloseCode::Normal, "")
+        })
+    }
+}
+
+/// Answers a message with as many as it says, without waiting for the client.
+struct Push;
+
+const PUSHED: usize = 60_000;
+
+impl Handler for Push {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(async {
+            while let Some(message) = conn.recv().await {
+                for _ in 0..message.to_text().unwrap().parse().unwrap() {
+                    if conn.push(Message::binary(vec![7; PUSHED])) == Err(Closing) {
+                        break;
+                    }
+                    assert!(conn.backlog() <= Limits::default().send_buffer + PUSHED + 10);
+                }
+            }
+            close(CloseCode::Normal, "")
+        })
+    }
+}
+
 fn registry() -> Registry {
-    Registry::default().with("echo", Echo).with("panics", Panics).with("once", Once)
+    let registry = Registry::default().with("echo", Echo).with("panics", Panics).with("once", Once);
+    registry.with("flood", Flood).with("push", Push)
 }
 
 fn engine() -> Engine {
     Engine::start(2, &Arc::new(registry())).unwrap()
 }
 
-fn spec(handler: &str) -> SessionSpec {
+pub(super) fn spec(handler: &str) -> SessionSpec {
     SessionSpec {
         handler: HandlerSpec { name: handler.into(), args: vec![] },
         protocol: None,
@@ -59,8 +96,16 @@ fn spec(handler: &str) -> SessionSpec {
         user: None,
         server: "localhost".into(),
         uri: "/".into(),
+        quotas: vec![],
         log: None,
     }
+}
+
+/// As short as ticks allow.
+fn impatient(handler: &str) -> SessionSpec {
+    let soon = Duration::from_millis(200);
+    let limits = Limits { ping: Some(Ping { interval: soon, timeout: soon }), ..spec(handler).limits };
+    SessionSpec { limits, ..spec(handler) }
 }
 
 fn pair() -> (UnixStream, UnixStream) {
@@ -76,9 +121,16 @@ fn websocket(stream: UnixStream) -> Client {
 impl Engine {
     /// A session, and its client.
     fn session(&self, handler: &str) -> Client {
+        self.session_of(spec(handler)).1
+    }
+
+    /// A session of this kind: its number and its client.
+    fn session_of(&self, spec: SessionSpec) -> (u64, Client) {
+        static IDS: AtomicU64 = AtomicU64::new(1);
         let (ours, theirs) = pair();
-        self.adopt(Adoption { socket: theirs.into(), spec: spec(handler), early: vec![], id: 1 });
-        websocket(ours)
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        self.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![] });
+        (id, websocket(ours))
     }
 
     fn wait_for(&self, connections: usize) {
@@ -137,7 +189,7 @@ fn what_came_with_the_handshake_is_not_lost() {
     early.send(Message::text("early")).unwrap();
     drop(early);
     let engine = engine();
-    engine.adopt(Adoption { socket: theirs.into(), spec: spec("echo"), early: frame, id: 1 });
+    engine.adopt(Adoption { socket: theirs.into(), spec: spec("echo"), early: frame, id: 1, places: vec![] });
     let mut client = websocket(ours);
     assert_eq!(client.read().unwrap(), Message::text("early"));
     echoes(&mut client, "late");
@@ -242,6 +294,122 @@ fn draining_closes_everyone_with_1001() {
     assert_eq!(readers.join().unwrap(), vec![Some(CloseCode::Away); 9]);
 }
 
+#[test]
+fn an_answered_ping_keeps_a_session_open() {
+    let engine = engine();
+    let (_, mut client) = engine.session_of(impatient("echo"));
+    for _ in 0..4 {
+        // The answer is queued by this call and sent by the next.
+        assert_eq!(client.read().unwrap(), Message::Ping(vec![].into()));
+        // Nobody has asked for these; they do no harm.
+        client.send(Message::Pong(vec![1, 2, 3].into())).unwrap();
+    }
+    client.send(Message::text("still here")).unwrap();
+    while client.read().unwrap() != Message::text("still here") {}
+    client.close(None).unwrap();
+    assert_eq!(closed(&mut client), None);
+    engine.wait_for(0);
+}
+
+#[test]
+fn an_unanswered_ping_ends_a_session_without_a_word() {
+    let engine = engine();
+    let (_, mut waits_in_recv) = engine.session_of(impatient("echo"));
+    let (_, waits_in_send) = engine.session_of(impatient("flood"));
+    let (_, mut does_not_read) = engine.session_of(impatient("echo"));
+    let stream = does_not_read.get_mut();
+    stream.set_nonblocking(true).unwrap();
+    let frame = [&[0x82, 0xfe, 0x7f, 0xff, 0, 0, 0, 0][..], &[7; 0x7fff]].concat();
+    let mut position = 0;
+    // It says a lot, but takes nothing back: a proof of life that would be no reason to wait.
+    while engine.connections() == 3 {
+        match stream.write(&frame[position..]) {
+            Ok(count) => position = (position + count) % frame.len(),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    engine.wait_for(0);
+    let mut said = Vec::new();
+    waits_in_recv.get_mut().read_to_end(&mut said).unwrap();
+    assert_eq!(said, [0x89, 0], "a Ping, and no Close");
+    drop(waits_in_send);
+}
+
+#[test]
+fn a_client_that_takes_its_time_is_alive() {
+    let engine = engine();
+    let (_, mut client) = engine.session_of(impatient("flood"));
+    let start = Instant::now();
+    // Several times what a silent one is given. It never gets to see the Pings behind all that, and answers none.
+    while start.elapsed() < Duration::from_secs(3) {
+        client.get_mut().read_exact(&mut vec![0; 300_000]).unwrap();
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(engine.connections(), 1);
+    drop(client);
+    engine.wait_for(0);
+}
+
+#[test]
+fn a_session_without_data_is_closed() {
+    let engine = engine();
+    let mut spec = impatient("echo");
+    spec.limits.idle_timeout = Some(Duration::from_secs(1));
+    let (_, mut client) = engine.session_of(spec);
+    echoes(&mut client, "hello");
+    let start = Instant::now();
+    // It answers Pings all the while.
+    assert_eq!(closed(&mut client), Some(close(CloseCode::Away, "idle timeout")));
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    drop(client);
+    engine.wait_for(0);
+}
+
+#[test]
+fn what_others_push_waits_for_nobody() {
+    let engine = engine();
+    let mut spec = spec("push");
+    spec.limits.close_timeout = PATIENCE;
+    let (_, mut client) = engine.session_of(spec.clone());
+    // All that fits is sent, also to a client that is late.
+    for _ in 0..3 {
+        client.send(Message::text("17")).unwrap();
+        for _ in 0..17 {
+            assert_eq!(client.read().unwrap().len(), PUSHED);
+        }
+    }
+    client.send(Message::text("1000")).unwrap();
+    let mut messages = 0;
+    let end = loop {
+        match client.read().unwrap() {
+            Message::Close(frame) => break frame,
+            message => messages += message.len() / PUSHED,
+        }
+    };
+    assert_eq!(end, Some(close(CloseCode::Again, "slow consumer")));
+    assert!((17..1000).contains(&messages), "{messages} messages came before");
+    assert!(client.read().is_err());
+    // Of another that reads nothing nothing is left.
+    spec.limits.close_timeout = Duration::from_millis(200);
+    let (_, mut client) = engine.session_of(spec);
+    client.send(Message::text("1000")).unwrap();
+    engine.wait_for(0);
+}
+
+#[test]
+fn a_session_is_closed_by_its_number() {
+    let engine = engine();
+    let (id, mut one) = engine.session_of(spec("echo"));
+    let (_, mut other) = engine.session_of(spec("echo"));
+    let frame = close(CloseCode::Policy, "you only");
+    engine.close(id, &frame);
+    assert_eq!(closed(&mut one), Some(frame.clone()));
+    drop(one);
+    engine.wait_for(1);
+    engine.close(id, &frame);
+    echoes(&mut other, "still here");
+}
+
 /// An engine process, but for the process.
 struct Process {
     path: PathBuf,
@@ -297,7 +465,7 @@ fn offers_are_refused_before_the_upgrade() {
     let mut engine = Process::start();
     let door = Door::new(engine.path.clone());
     match door.offer(&spec("nobody")) {
-        Err(HandoffError::Refused { status: 500, reason }) => assert!(reason.contains("nobody")),
+        Err(HandoffError::Refused { status: 500, reason, by_quota: false }) => assert!(reason.contains("nobody")),
         other => panic!("{other:?}"),
     }
     let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
@@ -308,13 +476,104 @@ fn offers_are_refused_before_the_upgrade() {
     assert!(matches!(door.offer(&spec("echo")), Err(HandoffError::Unreachable(_))));
 }
 
+impl Process {
+    fn session(&self, door: &Door, spec: &SessionSpec) -> (u64, Client) {
+        let (mut link, ticket) = door.offer(spec).unwrap();
+        let (ours, theirs) = pair();
+        link.give(ticket, vec![], theirs.as_fd()).unwrap();
+        door.keep(link);
+        (ticket, websocket(ours))
+    }
+}
+
+#[test]
+fn a_session_is_closed_from_outside() {
+    let mut engine = Process::start();
+    let door = Door::new(engine.path.clone());
+    for (code, sent) in [(1001, CloseCode::Away), (4000, CloseCode::Library(4000)), (1006, CloseCode::Away)] {
+        let (ticket, mut client) = engine.session(&door, &spec("echo"));
+        echoes(&mut client, "hello");
+        let mut link = Link::connect(&engine.path).unwrap();
+        link.close_session(ticket + 1, 1001, "nobody").unwrap();
+        link.close_session(ticket, code, "the relay is ending").unwrap();
+        assert_eq!(closed(&mut client), Some(close(sent, "the relay is ending")));
+    }
+    drop(door);
+    engine.retire();
+}
+
+#[test]
+fn quotas_are_kept_and_given_back() {
+    let mut engine = Process::start();
+    let door = Door::new(engine.path.clone());
+    let limited = |handler: &str| {
+        let quota = |scope: &str, max| Quota { scope: scope.into(), max };
+        SessionSpec { quotas: vec![quota("one client's", 1), quota("all", 10)], ..impatient(handler) }
+    };
+    let refused = || match door.offer(&limited("echo")) {
+        Err(HandoffError::Refused { status: 503, reason, by_quota: true }) => {
+            assert!(reason.contains("one client's: 1"))
+        }
+        other => panic!("{other:?}"),
+    };
+    let admitted = |handler: &str| {
+        let start = Instant::now();
+        loop {
+            match door.offer(&limited(handler)) {
+                Ok(granted) => return granted,
+                Err(why) => assert!(start.elapsed() < PATIENCE, "{why}"),
+            }
+            std::thread::yield_now();
+        }
+    };
+    let session = |handler: &str| {
+        let (mut link, ticket) = admitted(handler);
+        let (ours, theirs) = pair();
+        link.give(ticket, vec![], theirs.as_fd()).unwrap();
+        door.keep(link);
+        websocket(ours)
+    };
+    // A place is taken from the grant on, and free again when the ticket is given back or its link ends.
+    let (mut link, ticket) = admitted("echo");
+    refused();
+    link.abandon(ticket).unwrap();
+    let lost = admitted("echo");
+    refused();
+    drop((link, lost));
+    // Whichever way a session ends.
+    let mut closes = session("echo");
+    echoes(&mut closes, "hello");
+    refused();
+    closes.close(None).unwrap();
+    closed(&mut closes);
+    let mut vanishes = session("echo");
+    echoes(&mut vanishes, "hello");
+    refused();
+    drop(vanishes);
+    let mut panics = session("panics");
+    refused();
+    panics.send(Message::text("go")).unwrap();
+    assert_eq!(closed(&mut panics).map(|f| f.code), Some(CloseCode::Error));
+    let mut violates = session("echo");
+    violates.get_mut().write_all(&[0xff; 2]).unwrap();
+    let unanswered = session("flood");
+    refused();
+    let mut last = session("once");
+    refused();
+    last.send(Message::text("one")).unwrap();
+    drop((violates, unanswered, closes, panics));
+    drop(session("echo"));
+    drop((last, door));
+    engine.retire();
+}
+
 #[test]
 fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
     let mut link = Link::connect(&engine.path).unwrap();
-    assert_eq!(link.configure(7, Some(log.as_fd()), &[]).unwrap(), VERSION);
-    assert_eq!(link.configure(7, None, &[]).unwrap(), VERSION);
+    assert_eq!(link.configure(7, Some(log.as_fd()), &[]).unwrap(), version());
+    assert_eq!(link.configure(7, None, &[]).unwrap(), version());
     engine.retire();
 }
 
@@ -334,7 +593,7 @@ fn logged_session(door: &Door, name: &str) -> String {
 }
 
 fn logged(name: &str) -> SessionSpec {
-    SessionSpec { log: Some(LogSpec { name: name.into(), host: "www.example.com".into() }), ..spec("echo") }
+    SessionSpec { log: Some(Box::new(LogSpec { name: name.into(), host: "www.example.com".into() })), ..spec("echo") }
 }
 
 /// Reads a line of a session log, and puts zeros where the seconds are.
@@ -370,7 +629,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
     let (new, write) = log();
     logs.push(("a".into(), write.into()));
-    assert_eq!(link.configure(7, None, &logs).unwrap(), VERSION);
+    assert_eq!(link.configure(7, None, &logs).unwrap(), version());
     drop(logs);
     let mut new = BufReader::new(new);
     drop(client);
@@ -394,10 +653,10 @@ fn another_version_is_told_so_and_may_retire_the_engine() {
     stranger.set_read_timeout(Some(PATIENCE)).unwrap();
     // Hello { version: "x" } and then Retire, byte for byte: these two stay as they are in every version.
     stranger.write_all(&[0, 0, 0, 3, 0, 1, b'x']).unwrap();
-    let mut answer = vec![0; 4 + 2 + VERSION.len()];
+    let mut answer = vec![0; 4 + 2 + version().len()];
     stranger.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer[..6], [0, 0, 0, 2 + VERSION.len() as u8, 0, VERSION.len() as u8]);
-    assert_eq!(&answer[6..], VERSION.as_bytes());
+    assert_eq!(&answer[..6], [0, 0, 0, 2 + version().len() as u8, 0, version().len() as u8]);
+    assert_eq!(&answer[6..], version().as_bytes());
     stranger.write_all(&[0, 0, 0, 1, 1]).unwrap();
     engine.thread.take().unwrap().join().unwrap();
 }

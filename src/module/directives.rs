@@ -1,10 +1,12 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
-use crate::apache::directive::{Context, Directive};
-use crate::engine::{HandlerSpec, Limits};
+use crate::apache::directive::{Context, Directive, Place, Section};
+use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::Duration;
 
 /// What the directives of a section say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +19,46 @@ pub struct Config {
     trusted_origins: Option<Vec<String>>,
     engine_threads: Option<usize>,
     session_log: Option<String>,
+    drain_timeout: Option<Duration>,
+    /// In this and those below, `Off` is `Some(None)`.
+    ping: Option<Option<Ping>>,
+    idle_timeout: Option<Option<Duration>>,
+    close_timeout: Option<Duration>,
+    send_buffer: Option<usize>,
+    max_connections: Option<Option<Bound>>,
+    max_connections_per_client: Option<Option<Bound>>,
+    /// Where the directive stands that is being read.
+    place: Place,
+}
+
+/// A number of sessions, and where it was set: those of the same place count together.
+#[derive(Debug, Clone, PartialEq)]
+struct Bound {
+    max: u32,
+    place: Place,
+}
+
+impl Bound {
+    /// `host` is the virtual host that serves the request.
+    fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
+        // What is set outside of all virtual hosts is shared by those that inherit it.
+        let host = if self.place.in_virtual_host { host } else { "the server" };
+        let mut scope = format!("{directive} of {host}");
+        // A String takes every write.
+        if let Some(path) = &self.place.path {
+            let _ = write!(scope, " in {path}");
+        }
+        if let Some(client) = client {
+            let _ = write!(scope, " for {client}");
+        }
+        Quota { scope, max: self.max }
+    }
+}
+
+impl Section for Config {
+    fn enter(&mut self, place: Place) {
+        self.place = place;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +79,17 @@ impl Config {
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
+            drain_timeout: self.drain_timeout.or(outer.drain_timeout),
+            ping: self.ping.or(outer.ping),
+            idle_timeout: self.idle_timeout.or(outer.idle_timeout),
+            close_timeout: self.close_timeout.or(outer.close_timeout),
+            send_buffer: self.send_buffer.or(outer.send_buffer),
+            max_connections: self.max_connections.clone().or_else(|| outer.max_connections.clone()),
+            max_connections_per_client: self
+                .max_connections_per_client
+                .clone()
+                .or_else(|| outer.max_connections_per_client.clone()),
+            place: Place::default(),
         }
     }
 
@@ -60,7 +113,27 @@ impl Config {
     /// What a session may use.
     pub fn limits(&self) -> Limits {
         let default = Limits::default();
-        Limits { max_message_size: self.max_message_size.unwrap_or(default.max_message_size), ..default }
+        Limits {
+            max_message_size: self.max_message_size.unwrap_or(default.max_message_size),
+            send_buffer: self.send_buffer.unwrap_or(default.send_buffer),
+            close_timeout: self.close_timeout.unwrap_or(default.close_timeout),
+            ping: self.ping.unwrap_or(default.ping),
+            idle_timeout: self.idle_timeout.unwrap_or(default.idle_timeout),
+        }
+    }
+
+    /// What a session of this client counts for, at a virtual host of this name.
+    pub fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
+        let all = self.max_connections.iter().flatten();
+        let all = all.map(|bound| bound.quota("WebSocketMaxConnections", host, None));
+        let per_client = self.max_connections_per_client.iter().flatten();
+        let per_client = per_client.map(|bound| bound.quota("WebSocketMaxConnectionsPerClient", host, Some(client)));
+        per_client.chain(all).collect()
+    }
+
+    /// How long relayed sessions go on when their child of httpd is to end.
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(Duration::from_secs(60))
     }
 
     /// Where a line goes for each session that ends: a path, or `|program`.
@@ -117,6 +190,54 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: trusted_origin,
     },
     Directive {
+        name: c"WebSocketPing",
+        arguments: "interval [timeout]|Off",
+        context: Context::Everywhere,
+        default: "30 10",
+        help: c"Seconds of silence before a client is sent a Ping, and seconds after which an unanswered one ends the connection; or 'Off'",
+        set: ping,
+    },
+    Directive {
+        name: c"WebSocketIdleTimeout",
+        arguments: "seconds|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Seconds without a message either way before a connection is closed, or 'Off'",
+        set: idle_timeout,
+    },
+    Directive {
+        name: c"WebSocketCloseTimeout",
+        arguments: "seconds",
+        context: Context::Everywhere,
+        default: "5",
+        help: c"Seconds that a client has to answer a Close of the server",
+        set: close_timeout,
+    },
+    Directive {
+        name: c"WebSocketSendBuffer",
+        arguments: "bytes",
+        context: Context::Everywhere,
+        default: "1048576",
+        help: c"Bytes that may wait for a client before nothing more is read from it or it is given up",
+        set: send_buffer,
+    },
+    Directive {
+        name: c"WebSocketMaxConnections",
+        arguments: "number|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Connections that may be open here at a time, or 'Off'",
+        set: max_connections,
+    },
+    Directive {
+        name: c"WebSocketMaxConnectionsPerClient",
+        arguments: "number|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Connections that one client address may have open here at a time, or 'Off'",
+        set: max_connections_per_client,
+    },
+    Directive {
         name: c"WebSocketEngineThreads",
         arguments: "number",
         context: Context::Global,
@@ -132,7 +253,18 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         help: c"A file, or a '|program', that gets a line for each session that ends",
         set: session_log,
     },
+    Directive {
+        name: c"WebSocketDrainTimeout",
+        arguments: "seconds",
+        context: Context::Everywhere,
+        default: "60",
+        help: c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1001",
+        set: drain_timeout,
+    },
 ];
+
+/// The longest time that a directive takes: a day.
+const MAX_SECONDS: u64 = 86_400;
 
 type Words<'a, 'b> = &'a [Cow<'b, str>];
 
@@ -194,12 +326,79 @@ fn protocols(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     Ok(())
 }
 
-fn max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn bytes(words: Words<'_, '_>) -> Result<usize, String> {
     let word = one(words, "a number of bytes")?;
     // More than this no WebSocket message can be counted in on all platforms.
     let size = word.parse::<usize>().ok().filter(|size| (1..=i32::MAX as usize).contains(size));
-    config.max_message_size =
-        Some(size.ok_or_else(|| format!("\"{word}\" is no number of bytes from 1 to {}", i32::MAX))?);
+    size.ok_or_else(|| format!("\"{word}\" is no number of bytes from 1 to {}", i32::MAX))
+}
+
+fn max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.max_message_size = Some(bytes(words)?);
+    Ok(())
+}
+
+fn send_buffer(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.send_buffer = Some(bytes(words)?);
+    Ok(())
+}
+
+fn seconds(word: &str) -> Result<Duration, String> {
+    let seconds = word.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("\"{word}\" is no number of seconds from 1 to {MAX_SECONDS}"))
+}
+
+fn is_off(word: &str) -> bool {
+    word.eq_ignore_ascii_case("off")
+}
+
+fn or_off(why: String) -> String {
+    format!("{why}, and not Off")
+}
+
+fn ping(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let default = Ping::default();
+    config.ping = Some(match words {
+        [off] if is_off(off) => None,
+        [interval] => Some(Ping { interval: seconds(interval).map_err(or_off)?, ..default }),
+        [interval, timeout] => Some(Ping { interval: seconds(interval)?, timeout: seconds(timeout)? }),
+        _ => {
+            return Err("takes seconds of silence before a Ping, and seconds for the answer if you like; or Off".into());
+        }
+    });
+    Ok(())
+}
+
+fn idle_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number of seconds or Off")?;
+    config.idle_timeout = Some(if is_off(word) { None } else { Some(seconds(word).map_err(or_off)?) });
+    Ok(())
+}
+
+fn close_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.close_timeout = Some(seconds(one(words, "a number of seconds")?)?);
+    Ok(())
+}
+
+fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<Bound>, String> {
+    let word = one(words, "a number of connections or Off")?;
+    if is_off(word) {
+        return Ok(None);
+    }
+    let max = word.parse().ok().filter(|max| (1..=i32::MAX as u32).contains(max));
+    let max = max.ok_or_else(|| or_off(format!("\"{word}\" is no number of connections from 1 to {}", i32::MAX)))?;
+    Ok(Some(Bound { max, place: config.place.clone() }))
+}
+
+fn max_connections(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.max_connections = Some(bound(config, words)?);
+    Ok(())
+}
+
+fn max_connections_per_client(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.max_connections_per_client = Some(bound(config, words)?);
     Ok(())
 }
 
@@ -232,6 +431,14 @@ fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
     Ok(())
 }
 
+fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number of seconds")?;
+    let seconds = word.parse().ok().filter(|seconds| *seconds <= 86_400);
+    let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to 86400"))?;
+    config.drain_timeout = Some(Duration::from_secs(seconds));
+    Ok(())
+}
+
 fn engine_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number")?;
     let number = word.parse().ok().filter(|number| (1..=1024).contains(number));
@@ -255,8 +462,11 @@ mod tests {
     /// Lets the directives of the table work on an empty configuration, as httpd would.
     fn configured(lines: &[&str]) -> Result<Config, String> {
         let mut config = Config::default();
-        for line in lines {
-            let mut words = line.split_whitespace().map(Cow::Borrowed);
+        for whole in lines {
+            // "in /path: Directive …" stands for a location of a virtual host.
+            let (path, line) = whole.strip_prefix("in ").and_then(|line| line.split_once(": ")).unzip();
+            config.enter(Place { in_virtual_host: path.is_some(), path: path.map(str::to_owned) });
+            let mut words = line.unwrap_or(whole).split_whitespace().map(Cow::Borrowed);
             let name = words.next().unwrap();
             let directive =
                 DIRECTIVES.iter().find(|d| d.name.to_string_lossy() == name).unwrap_or_else(|| panic!("no {name}"));
@@ -311,6 +521,57 @@ mod tests {
             assert!(error(&format!("WebSocketMaxMessageSize {bad}")).contains(bad));
         }
         assert!(error("WebSocketMaxMessageSize 1 2").contains("one argument"));
+        assert_eq!(Config::default().limits().send_buffer, 1 << 20);
+        assert_eq!(configured(&["WebSocketSendBuffer 5"]).unwrap().limits().send_buffer, 5);
+        assert!(error("WebSocketSendBuffer 0").contains("from 1 to"));
+    }
+
+    #[test]
+    fn times_are_seconds_or_off() {
+        let limits = |lines: &[&str]| configured(lines).unwrap().limits();
+        let seconds = Duration::from_secs;
+        let ping = |interval, timeout| Some(Ping { interval: seconds(interval), timeout: seconds(timeout) });
+        assert_eq!(limits(&[]).ping, ping(30, 10));
+        assert_eq!(limits(&["WebSocketPing 5"]).ping, ping(5, 10));
+        assert_eq!(limits(&["WebSocketPing 5 2"]).ping, ping(5, 2));
+        assert_eq!(limits(&["WebSocketPing off"]).ping, None);
+        assert_eq!((limits(&[]).idle_timeout, limits(&[]).close_timeout), (None, seconds(5)));
+        assert_eq!(limits(&["WebSocketIdleTimeout 60"]).idle_timeout, Some(seconds(60)));
+        assert_eq!(limits(&["WebSocketCloseTimeout 1"]).close_timeout, seconds(1));
+        let outer = configured(&["WebSocketPing 5", "WebSocketIdleTimeout 60", "WebSocketCloseTimeout 1"]).unwrap();
+        let inner = configured(&["WebSocketPing Off", "WebSocketIdleTimeout Off"]).unwrap().over(&outer).limits();
+        assert_eq!((inner.ping, inner.idle_timeout, inner.close_timeout), (None, None, seconds(1)));
+        for bad in ["0", "-1", "1s", "0.5", "86401", "on"] {
+            for directive in ["WebSocketPing", "WebSocketPing 1", "WebSocketIdleTimeout", "WebSocketCloseTimeout"] {
+                assert!(error(&format!("{directive} {bad}")).contains("from 1 to 86400"), "{directive} {bad}");
+            }
+        }
+        assert!(error("WebSocketPing 0").contains("and not Off"));
+        for bad in ["WebSocketPing", "WebSocketPing 1 2 3", "WebSocketPing Off 3", "WebSocketCloseTimeout Off"] {
+            assert!(error(bad).contains("seconds"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quotas_count_where_they_are_set() {
+        let quotas = |config: &Config| -> Vec<(String, u32)> {
+            let quotas = config.quotas("a.example", "192.0.2.1").into_iter();
+            quotas.map(|quota| (quota.scope, quota.max)).collect()
+        };
+        assert_eq!(quotas(&Config::default()), []);
+        let server = configured(&["WebSocketMaxConnections 100", "WebSocketMaxConnectionsPerClient 5"]).unwrap();
+        let of_all = ("WebSocketMaxConnections of the server".to_owned(), 100);
+        let of_one = ("WebSocketMaxConnectionsPerClient of the server for 192.0.2.1".to_owned(), 5);
+        assert_eq!(quotas(&server), [of_one.clone(), of_all]);
+        let chat = configured(&["in /chat: WebSocketMaxConnections 7"]).unwrap().over(&server);
+        let of_chat = ("WebSocketMaxConnections of a.example in /chat".to_owned(), 7);
+        assert_eq!(quotas(&chat), [of_one.clone(), of_chat]);
+        assert_eq!(quotas(&configured(&["WebSocketMaxConnections off"]).unwrap().over(&server)), [of_one]);
+        for bad in ["0", "-1", "many", "2147483648"] {
+            assert!(error(&format!("WebSocketMaxConnections {bad}")).contains("and not Off"));
+            assert!(error(&format!("WebSocketMaxConnectionsPerClient {bad}")).contains(bad));
+        }
+        assert!(error("WebSocketMaxConnections").contains("one argument"));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! httpd's parent keeps the listening end of the handoff socket, so that a handshake that comes while a crashed engine is
 //! being replaced waits in the socket's queue instead of failing.
 
+use super::relay::thread::Relay;
 use super::{WebSocket, logger, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
 use crate::apache::{mpm, pool::Pool};
-use crate::engine::handoff::{Door, Link, VERSION};
+use crate::engine::handoff::{self, Door, Link};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, Setup};
 use crate::handlers;
 use once_cell::sync::OnceCell;
@@ -34,6 +35,14 @@ const HASTY_TRIES: u32 = 3;
 
 /// A child's way to the engine.
 static DOOR: OnceCell<Door> = OnceCell::new();
+
+/// A child's relay thread.
+static RELAY: OnceCell<&'static Relay> = OnceCell::new();
+
+/// The relay thread, in a child of httpd whose MPM can suspend connections.
+pub fn relay() -> Option<&'static Relay> {
+    RELAY.get().copied()
+}
 
 /// The way to the engine, in a child of httpd.
 pub fn door() -> Option<&'static Door> {
@@ -64,7 +73,7 @@ pub fn start(server: &Server) -> Result<(), String> {
     }
     if let Some(engine) = current() {
         match greet(server, engine.path()) {
-            Ok(version) if version == VERSION => {}
+            Ok(version) if version == handoff::version() => {}
             Ok(version) => {
                 log::main(
                     Level::Notice,
@@ -253,7 +262,7 @@ pub fn tend(server: &Server) {
 }
 
 /// In a new child of httpd.
-pub fn enter_child(server: &Server) {
+pub fn enter_child(pool: &Pool, server: &Server) {
     logger::install(server.log_level());
     let Some(engine) = current() else { return };
     let door = Door::new(engine.path().to_owned());
@@ -262,6 +271,14 @@ pub fn enter_child(server: &Server) {
     if engine.parent != std::process::id() as i32 {
         for engine in engines() {
             process::close(&mut engine.listener);
+        }
+    }
+    if mpm::can_suspend() {
+        match RELAY.get_or_try_init(Relay::start) {
+            Ok(_) => pool.on_end(|| relay().map_or((), Relay::halt)),
+            Err(why) => {
+                log::main(Level::Error, &format!("WS0213: no TLS WebSockets in this child: no relay thread: {why}"))
+            }
         }
     }
 }

@@ -1,18 +1,23 @@
 //! The composition root: what httpd loads.
 //!
+//! * [`advice`]: at startup, on settings that do not go together
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
 
+pub mod advice;
 pub mod directives;
 pub mod lifecycle;
 pub mod logger;
+pub mod relay;
 pub mod session_logs;
 pub mod upgrade;
 
 use crate::apache::HookResult;
+use crate::apache::connection::Connection;
 use crate::apache::directive::Commands;
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
@@ -48,15 +53,27 @@ impl HttpdModule for WebSocket {
     }
 
     fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
-        lifecycle::start(server)
+        lifecycle::start(server)?;
+        advice::give();
+        Ok(())
     }
 
     fn monitor(server: &Server) {
         lifecycle::tend(server);
     }
 
-    fn child_init(server: &Server) {
-        lifecycle::enter_child(server);
+    fn child_init(pool: &Pool, server: &Server) {
+        lifecycle::enter_child(pool, server);
+    }
+
+    fn child_stopping(graceful: bool) {
+        if let Some(relay) = lifecycle::relay() {
+            if graceful { relay.stop_gracefully() } else { relay.stop_now() }
+        }
+    }
+
+    fn let_go(connection: &Connection, suspended: bool) {
+        upgrade::let_go(connection, suspended);
     }
 
     fn handler(request: &mut Request) -> HookResult {

@@ -22,7 +22,7 @@ pub fn open(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), St
     for host in server.hosts() {
         let Some(name) = host.config::<WebSocket>().session_log() else { continue };
         if !open.iter().any(|(other, _)| other == name) {
-            let log = log_file::open(logs, name).map_err(|why| format!("WS0213: WebSocketLog \"{name}\": {why}"))?;
+            let log = log_file::open(logs, name).map_err(|why| format!("WS0214: WebSocketLog \"{name}\": {why}"))?;
             open.push((name.to_owned(), log));
         }
     }
@@ -44,7 +44,7 @@ pub fn duplicates(server: &Server) -> io::Result<Vec<NamedLog>> {
 }
 
 /// The log of a session that `host` serves.
-pub fn spec(host: &Server) -> Option<LogSpec> {
+pub fn spec(host: &Server) -> Option<Box<LogSpec>> {
     let name = host.config::<WebSocket>().session_log()?;
-    Some(LogSpec { name: name.to_owned(), host: host.name().into() })
+    Some(Box::new(LogSpec { name: name.to_owned(), host: host.name().into() }))
 }

@@ -1,13 +1,20 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
+use super::relay::{self, Relayed};
 use super::{WebSocket, lifecycle, session_logs};
+use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
-use crate::engine::handoff::HandoffError;
+use crate::engine::handoff::{HandoffError, Link};
 use crate::engine::{HandlerSpec, SessionSpec};
 use crate::wire::handshake::{Accept, Offer, Refusal, negotiate};
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
 const NOT_IMPLEMENTED: u16 = 501;
@@ -27,24 +34,49 @@ pub fn handle(request: &mut Request) -> HookResult {
         Ok(accept) => accept,
         Err(refusal) => return refuse(request, &refusal),
     };
-    let connection = request.connection();
-    if connection.is_secondary() || connection.is_tls() {
-        let how = if connection.is_secondary() { "HTTP/2" } else { "TLS" };
-        log::request(Level::Error, request, &format!("WS0004: a WebSocket over {how}: only plain HTTP/1.1 is served"));
-        return Err(NOT_IMPLEMENTED);
-    }
+    let custody = custody(request)?;
     let config = request.config::<WebSocket>();
+    let client = request.client_address();
     let spec = SessionSpec {
         handler: handler.clone(),
         protocol: accept.protocol.clone(),
         limits: config.limits(),
-        client: request.client_address().into(),
+        quotas: config.quotas(&request.server().name(), &client),
+        client: client.into(),
         user: request.user().map(Cow::into_owned),
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
     };
-    hand_over(request, &accept, &spec)
+    let drain_timeout = config.drain_timeout();
+    hand_over(request, &accept, &spec, custody, drain_timeout)
+}
+
+/// The way in which a connection's bytes get from here to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Custody {
+    /// The engine gets the socket itself.
+    Socket,
+    /// A relay of the child's relay thread.
+    Suspended,
+    /// A relay on this thread.
+    Blocking,
+}
+
+fn custody(request: &Request) -> Result<Custody, u16> {
+    let connection = request.connection();
+    if connection.is_secondary() {
+        if connection.input_descriptor().is_none() {
+            log::request(Level::Error, request, "WS0004: a WebSocket over HTTP/2 needs httpd 2.4.58 or later");
+            return Err(NOT_IMPLEMENTED);
+        }
+        return Ok(Custody::Blocking);
+    }
+    Ok(match (connection.is_tls(), lifecycle::relay()) {
+        (false, _) => Custody::Socket,
+        (true, Some(_)) => Custody::Suspended,
+        (true, None) => Custody::Blocking,
+    })
 }
 
 /// Reads the opening handshake out of a request.
@@ -76,53 +108,126 @@ fn refuse(request: &Request, refusal: &Refusal) -> HookResult {
     Err(status)
 }
 
-/// Asks the engine, sends the 101, and gives the socket away.
-fn hand_over(request: &mut Request, accept: &Accept, spec: &SessionSpec) -> HookResult {
+thread_local! {
+    /// What a handler on this thread has just suspended, until the MPM lets go of it.
+    static SUSPENDED: RefCell<Option<(Suspended, Relayed)>> = const { RefCell::new(None) };
+}
+
+/// The MPM lets go of a connection: if it is the one that was suspended, it is the relay thread's now.
+pub fn let_go(connection: &Connection, suspended: bool) {
+    let pending = SUSPENDED.take().filter(|(request, _)| request.is(connection) && suspended);
+    if let (Some((request, relayed)), Some(relay)) = (pending, lifecycle::relay()) {
+        relay.adopt(request, relayed);
+    }
+}
+
+/// Asks the engine, sends the 101, and gives the byte stream away.
+fn hand_over(
+    request: &mut Request,
+    accept: &Accept,
+    spec: &SessionSpec,
+    custody: Custody,
+    drain_timeout: Duration,
+) -> HookResult {
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
     let (mut link, ticket) = match door.offer(spec) {
         Ok(granted) => granted,
         Err(why) => {
-            log::request(Level::Error, request, &format!("WS0007: no session: {why}"));
-            let status = if let HandoffError::Refused { status, .. } = why { status } else { SERVICE_UNAVAILABLE };
+            let (status, level) = match why {
+                HandoffError::Refused { status, by_quota: true, .. } => (status, Level::Info),
+                HandoffError::Refused { status, .. } => (status, Level::Error),
+                _ => (SERVICE_UNAVAILABLE, Level::Error),
+            };
+            log::request(level, request, &format!("WS0007: no session: {why}"));
             if status == SERVICE_UNAVAILABLE {
                 request.err_headers_out().set(request.pool(), "Retry-After", "5");
             }
             return Err(status);
         }
     };
+    let pair = match custody {
+        Custody::Socket => None,
+        Custody::Suspended | Custody::Blocking => match Relayed::new(ticket, drain_timeout) {
+            Ok(pair) => Some(pair),
+            Err(why) => {
+                log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
+                return Err(SERVICE_UNAVAILABLE);
+            }
+        },
+    };
 
     switch_protocols(request, accept);
 
     let connection = request.connection();
     let given = if connection.is_aborted() {
-        Err(std::io::ErrorKind::ConnectionAborted.into())
+        Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()))
     } else {
-        connection.take_input().and_then(|early| Ok((early, connection.socket()?)))
+        give(&mut link, ticket, connection, pair.as_ref().map(|(_, theirs)| theirs.as_fd()))
     };
     match given {
-        Ok((early, socket)) => match link.give(ticket, early, socket) {
-            Ok(()) => {
-                log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's"));
-                door.keep(link);
+        Ok(()) => {
+            log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
+            door.keep(link);
+        }
+        Err(lost) => {
+            match lost {
+                Lost::Engine(why) => {
+                    log::request(
+                        Level::Error,
+                        request,
+                        &format!("WS0009: session {ticket}: the engine is gone: {why}"),
+                    );
+                }
+                Lost::Client(why) => {
+                    log::request(
+                        Level::Debug,
+                        request,
+                        &format!("WS0010: session {ticket}: the client is gone: {why}"),
+                    );
+                    if link.abandon(ticket).is_ok() {
+                        door.keep(link);
+                    }
+                }
             }
-            Err(why) => {
-                log::request(
-                    Level::Error,
-                    request,
-                    &format!("WS0009: session {ticket} is lost, the engine is gone: {why}"),
-                );
-            }
-        },
-        Err(why) => {
-            log::request(Level::Debug, request, &format!("WS0010: session {ticket}: the client is gone: {why}"));
-            if link.abandon(ticket).is_ok() {
-                door.keep(link);
-            }
+            connection.abandon();
+            return Ok(Verdict::Answered);
         }
     }
-    // Whether or not it worked: there is no HTTP on this connection any more.
-    connection.abandon();
+    let Some((relayed, theirs)) = pair else {
+        // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
+        connection.abandon();
+        return Ok(Verdict::Answered);
+    };
+    // The engine has its own descriptor of that end, and must be the only one.
+    drop(theirs);
+    connection.make_raw();
+    // Else the end of the request would look for a body, and wait for it.
+    connection.close_after();
+    request.bypass_http();
+    if custody == Custody::Suspended {
+        SUSPENDED.set(Some((Suspended::new(request), relayed)));
+        return Ok(Verdict::Suspended);
+    }
+    relay::blocking::run(request, relayed);
     Ok(Verdict::Answered)
+}
+
+/// Who was gone when a session was to be handed over.
+enum Lost {
+    Engine(io::Error),
+    Client(io::Error),
+}
+
+/// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it.
+fn give(link: &mut Link, ticket: u64, connection: &Connection, theirs: Option<BorrowedFd<'_>>) -> Result<(), Lost> {
+    match theirs {
+        Some(theirs) => link.give(ticket, Vec::new(), theirs).map_err(Lost::Engine),
+        None => {
+            let early = connection.take_input().map_err(Lost::Client)?;
+            let socket = connection.socket().map_err(Lost::Client)?;
+            link.give(ticket, early, socket).map_err(Lost::Engine)
+        }
+    }
 }
 
 /// Sends the 101 (RFC 6455 section 4.2.2), with what other modules want to say with every answer (cookies, say).

@@ -2,7 +2,7 @@
 //! where in a byte stream frames begin and end.
 
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The longest header of a frame that a server sends: 2 bytes and a 64-bit length.
 pub const MAX_SERVER_HEADER: usize = 10;
@@ -13,6 +13,12 @@ pub fn put_data_header(out: &mut Vec<u8>, text: bool, length: usize) {
     let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
     // A Vec takes every write.
     let _ = header.format(length as u64, out);
+}
+
+/// Appends an unmasked Ping frame without a payload to `out`.
+pub fn put_ping(out: &mut Vec<u8>) {
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(Control::Ping), ..FrameHeader::default() };
+    let _ = header.format(0, out);
 }
 
 /// Follows a stream of frames from a client without decoding it: is the next byte the first of a message?
@@ -29,17 +35,38 @@ pub struct Cursor {
     fragmented: bool,
     /// The largest payload announced since [`Cursor::reset_largest`].
     largest: u64,
-    oversized_control: bool,
+    violation: Option<Violation>,
+}
+
+/// What the header of a frame alone may get wrong (RFC 6455 sections 5.1, 5.2, 5.5): there is no need to wait for its
+/// payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// An RSV bit without an extension that defines it.
+    #[error("reserved bits are set")]
+    ReservedBits,
+    /// The frame of a client has no mask.
+    #[error("unmasked frame")]
+    Unmasked,
+    /// A control frame in fragments.
+    #[error("fragmented control frame")]
+    FragmentedControl,
+    /// A control frame of more than 125 bytes.
+    #[error("control frame over 125 bytes")]
+    OversizedControl,
 }
 
 impl Cursor {
-    /// Moves on by `bytes`.
-    pub fn advance(&mut self, mut bytes: &[u8]) {
+    /// Moves on by `bytes`; returns how many of them come before a frame whose header is a [`Violation`].
+    pub fn advance(&mut self, bytes: &[u8]) -> usize {
+        let all = bytes.len();
+        let mut bytes = bytes;
         while !bytes.is_empty() {
+            let here = all - bytes.len();
             if self.payload > 0 {
-                let here = self.payload.min(bytes.len() as u64);
-                self.payload -= here;
-                bytes = &bytes[here as usize..];
+                let count = self.payload.min(bytes.len() as u64);
+                self.payload -= count;
+                bytes = &bytes[count as usize..];
                 continue;
             }
             // Most frames lie whole in the buffer: no copying of headers then.
@@ -48,6 +75,9 @@ impl Cursor {
                 && bytes.len() >= length
             {
                 self.begin(&bytes[..length]);
+                if self.violation.is_some() {
+                    return here;
+                }
                 bytes = &bytes[length..];
                 continue;
             }
@@ -59,8 +89,12 @@ impl Cursor {
             if header_length(seen) == Some(seen.len()) {
                 self.begin(seen);
                 self.header_len = 0;
+                if self.violation.is_some() {
+                    return here;
+                }
             }
         }
+        all
     }
 
     fn begin(&mut self, header: &[u8]) {
@@ -71,11 +105,21 @@ impl Cursor {
             short => u64::from(short),
         };
         self.largest = self.largest.max(self.payload);
-        if opcode < 8 {
+        let is_control = opcode >= 8;
+        if !is_control {
             self.fragmented = !fin;
-        } else if self.payload > 125 {
-            self.oversized_control = true;
         }
+        self.violation = if header[0] & 0x70 != 0 {
+            Some(Violation::ReservedBits)
+        } else if header[1] & 0x80 == 0 {
+            Some(Violation::Unmasked)
+        } else if is_control && !fin {
+            Some(Violation::FragmentedControl)
+        } else if is_control && self.payload > 125 {
+            Some(Violation::OversizedControl)
+        } else {
+            None
+        };
     }
 
     /// True between two messages: no frame and no fragmented message is under way.
@@ -88,9 +132,9 @@ impl Cursor {
         std::mem::take(&mut self.largest)
     }
 
-    /// A control frame announced more than the 125 bytes it may carry (section 5.5).
-    pub fn oversized_control(&self) -> bool {
-        self.oversized_control
+    /// What the header at which [`Cursor::advance`] stopped got wrong.
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation
     }
 }
 
@@ -145,6 +189,8 @@ mod tests {
         let mut out = Vec::new();
         put_data_header(&mut out, false, 1);
         assert_eq!(out, [0x82, 1]);
+        put_ping(&mut out);
+        assert_eq!(out[2..], [0x89, 0]);
     }
 
     #[test]
@@ -157,9 +203,27 @@ mod tests {
         cursor.advance(&frame(true, 0, 70_000));
         assert!(cursor.at_boundary());
         assert_eq!(cursor.reset_largest(), 70_000);
-        assert!(!cursor.oversized_control());
-        cursor.advance(&frame(true, 9, 126));
-        assert!(cursor.oversized_control());
+    }
+
+    #[test]
+    fn a_header_is_enough_to_see_what_is_wrong_with_it() {
+        let violation = |header: &[u8]| {
+            let mut bytes = frame(true, 1, 3);
+            let before = bytes.len();
+            bytes.extend_from_slice(header);
+            let mut cursor = Cursor::default();
+            let stop = cursor.advance(&bytes);
+            assert_eq!(stop == before, cursor.violation().is_some());
+            cursor.violation()
+        };
+        assert_eq!(violation(&frame(true, 9, 126)[..8]), Some(Violation::OversizedControl));
+        assert_eq!(violation(&frame(false, 9, 1)[..6]), Some(Violation::FragmentedControl));
+        assert_eq!(violation(&[0x81, 5]), Some(Violation::Unmasked));
+        for bit in [0x40, 0x20, 0x10] {
+            assert_eq!(violation(&[0x81 | bit, 0x85, 0, 0, 0, 0]), Some(Violation::ReservedBits));
+        }
+        assert_eq!(violation(&frame(true, 9, 125)), None);
+        assert_eq!(violation(&[0x81, 0xfe, 1]), None);
     }
 
     proptest! {
@@ -176,7 +240,11 @@ mod tests {
             let mut pieces = Cursor::default();
             for piece in bytes.chunks(chunk) {
                 pieces.advance(piece);
+                if pieces.violation().is_some() {
+                    break;
+                }
             }
+            prop_assert_eq!(whole.violation(), pieces.violation());
             prop_assert_eq!(whole.at_boundary(), pieces.at_boundary());
             prop_assert_eq!(whole.payload, pieces.payload);
             prop_assert_eq!(whole.header_len, pieces.header_len);

@@ -107,6 +107,11 @@ impl Session {
         self.phase == Phase::Open
     }
 
+    /// True where the client has begun a message, or a frame, and not finished it; and when the session is no longer open.
+    pub fn is_in_a_message(&self) -> bool {
+        self.context.is_some()
+    }
+
     /// Takes in what the client sent: any piece of the stream, in order. Appends what it held to `events`, and answers
     /// to Ping frames to `control`.
     ///
@@ -121,9 +126,9 @@ impl Session {
         if matches!(self.phase, Phase::Closed | Phase::Failed) {
             return;
         }
-        self.cursor.advance(bytes);
+        let sound = self.cursor.advance(bytes);
         let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.max_message_size));
-        let mut stream = Stream { input: bytes, output: control };
+        let mut stream = Stream { input: &bytes[..sound], output: control };
         loop {
             match context.read(&mut stream) {
                 Ok(message @ (Message::Text(_) | Message::Binary(_))) => events.push_back(Event::Message(message)),
@@ -134,7 +139,13 @@ impl Session {
                     events.push_back(Event::Closed(frame));
                     break;
                 }
-                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(violation) = self.cursor.violation() {
+                        events.push_back(Event::Failed(close(CloseCode::Protocol, &violation.to_string())));
+                        self.phase = Phase::Failed;
+                    }
+                    break;
+                }
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                     self.phase = Phase::Closed;
                     events.push_back(Event::Closed(None));
@@ -160,10 +171,7 @@ impl Session {
     fn failure(&self, error: &Error) -> CloseFrame {
         match error {
             Error::Utf8(_) => close(CloseCode::Invalid, "invalid UTF-8 in a text"),
-            Error::Capacity(_) if !self.cursor.oversized_control() => {
-                close(CloseCode::Size, &format!("message over {} bytes", self.max_message_size))
-            }
-            Error::Capacity(_) => close(CloseCode::Protocol, "control frame over 125 bytes"),
+            Error::Capacity(_) => close(CloseCode::Size, &format!("message over {} bytes", self.max_message_size)),
             Error::Protocol(violation) => close(CloseCode::Protocol, &violation.to_string()),
             other => close(CloseCode::Protocol, &other.to_string()),
         }
@@ -288,10 +296,10 @@ mod tests {
         let mut rig = Rig::new();
         rig.receive(&text("hello"));
         assert_eq!(rig.events, [Event::Message(Message::text("hello"))]);
-        assert!(rig.session.context.is_none());
+        assert!(!rig.session.is_in_a_message());
         assert_eq!(rig.contexts.spare.len(), 1);
         rig.receive(&text("half")[..4]);
-        assert!(rig.session.context.is_some());
+        assert!(rig.session.is_in_a_message());
         assert_eq!(rig.contexts.spare.len(), 0);
         // On a 64-bit machine; what an idle connection costs hangs on it.
         assert!(std::mem::size_of::<Session>() <= 72, "{}", std::mem::size_of::<Session>());
@@ -382,6 +390,8 @@ mod tests {
         assert_eq!(Rig::failure(&masked(true, OpCode::Data(Data::Text), b"\xff")), CloseCode::Invalid);
         assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03")), CloseCode::Protocol);
         assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03\xe8\xff")), CloseCode::Invalid);
+        let ping = masked(true, OpCode::Control(Control::Ping), &[0; 126]);
+        assert_eq!(Rig::failure(&ping[..8]), CloseCode::Protocol, "as soon as the header is there");
         let huge = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
         assert_eq!(Rig::failure(&huge), CloseCode::Size, "as soon as the header is there");
         let mut fragments = masked(false, OpCode::Data(Data::Binary), &[0; LIMIT]);

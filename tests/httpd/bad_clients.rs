@@ -109,7 +109,7 @@ fn one_that_reads_late_loses_nothing() {
         let bytes = if ahead < 400 { frame(ahead).masked() } else { Vec::new() };
         let mut written = 0;
         while written < bytes.len() {
-            match client.write_some(&bytes[written..], Duration::from_millis(100)) {
+            match client.write_some(&bytes[written..], Duration::from_millis(4)) {
                 Some(0) => {
                     // It waits for us to read.
                     client.expect(&frame(behind));

@@ -44,8 +44,6 @@ fn protocol_errors() {
         ("a ping of 126 bytes", masked(Frame::ping(vec![0; 126])), 1002),
         ("a pong of 70000 bytes", masked(Frame::pong(vec![0; 70_000])), 1002),
         ("a close of 126 bytes", masked(Frame::close(1000, vec![b'x'; 124])), 1002),
-        ("the header of a ping of an exabyte", Frame::ping("").header_claiming(1 << 60), 1002),
-        ("the header of a ping of 126 bytes", Frame::ping("").header_claiming(126), 1002),
         ("a lone continuation", masked(Frame::continuation("hello")), 1002),
         ("a lone unfinished continuation", masked(Frame::continuation("hello").unfinished()), 1002),
         (
@@ -82,6 +80,18 @@ fn protocol_errors() {
         client.expect(&Frame::binary("ab"));
         client.expect_failure(code);
     }
+}
+
+/// The header says it all: nobody waits for a payload that must not be (RFC 6455 section 5.5).
+#[test]
+fn oversized_control_frames_by_their_header() {
+    let server = Httpd::new(Mpm::Event).echo().start();
+    let cases = [
+        ("the header of a ping of an exabyte", Frame::ping("").header_claiming(1 << 60), 1002),
+        ("the header of a close of 2000 bytes", Frame::new(Frame::CLOSE, "").header_claiming(2000), 1002),
+        ("the header of a ping of 126 bytes", Frame::ping("").header_claiming(126), 1002),
+    ];
+    refuses(&server, "/echo", &cases);
 }
 
 #[test]

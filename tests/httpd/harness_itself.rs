@@ -1,6 +1,6 @@
-//! The harness tested on an httpd without the module: what it promises to notice, it notices.
+//! The harness tested, mostly on an httpd without the module: what it promises to notice, it notices.
 
-use crate::harness::{Httpd, Mpm, Raw, Server, every_mpm, server, wait_until};
+use crate::harness::{Frame, Httpd, Mpm, Raw, Server, every_mpm, server, wait_until};
 use rustix::process::Signal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
@@ -21,13 +21,30 @@ fn serves_restarts_and_stops(mpm: Mpm) {
 
 /// The message `body` fails with once its server has been checked.
 fn failure(body: impl FnOnce(&Server)) -> String {
-    let server =
-        Httpd::new(Mpm::Event).without_module().cgi().program("cgi-bin/bad", "#!/bin/sh\necho rubbish\n").start();
+    let httpd = Httpd::new(Mpm::Event).without_module().cgi().program("cgi-bin/bad", "#!/bin/sh\necho rubbish\n");
+    failure_of(httpd, body)
+}
+
+fn failure_of(httpd: Httpd, body: impl FnOnce(&Server)) -> String {
+    let server = httpd.start();
     let result = catch_unwind(AssertUnwindSafe(|| {
         body(&server);
         drop(server);
     }));
     result.expect_err("a failure").downcast_ref::<String>().expect("a message").clone()
+}
+
+#[test]
+fn a_socket_the_engine_keeps_fails_the_test() {
+    let mut client = None;
+    let message = failure_of(Httpd::new(Mpm::Event).echo(), |server| {
+        // For the engine a client that is still there looks like one it failed to notice the end of.
+        let mut open = Raw::open(server, "/echo");
+        open.echo(&Frame::text("hello"));
+        client = Some(open);
+        server.allow_to_linger(Duration::from_millis(500));
+    });
+    assert!(message.contains("the engine keeps"), "{message}");
 }
 
 #[test]
@@ -59,7 +76,7 @@ fn a_process_left_behind_fails_the_test() {
     let message = failure(|server| {
         let process = Command::new("sleep").arg("60").env(server::MARK, server.root()).stdout(Stdio::null()).spawn();
         stubborn = Some(process.expect("a process"));
-        server.allow_to_end(Duration::from_millis(50));
+        server.allow_to_linger(Duration::from_millis(50));
     });
     assert!(message.contains("left behind"), "{message}");
     // The harness has ended it, by its pid.

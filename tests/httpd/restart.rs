@@ -153,7 +153,9 @@ fn a_killed_engine_is_replaced(mpm: Mpm) {
     for round in 0..2 {
         let engine = server.engine();
         let children = server.children();
-        let clients = open_some(&server);
+        let mut clients = open_some(&server);
+        // A client may read its 101 before the engine has its socket.
+        all_echo(&mut clients, "before");
         server.expect_log(&format!("WS0201: the engine process {}", engine.pid));
         engine.signal(Signal::KILL);
         // Never a Close frame: nobody was left to send one.

@@ -4,7 +4,7 @@
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
 use rustix::process::Signal;
-use std::fs;
+use std::{fs, slice};
 
 every_mpm!(
     each_socket_leaves_its_line,
@@ -210,14 +210,14 @@ fn the_log_is_rotated(mpm: Mpm) {
     let mut lasting = Raw::open(&server, "/echo");
     lasting.echo(&Frame::text("hello"));
     let first = session(&server, 2);
-    assert_eq!(lines(&server, "logs/ws.log", 1), [first.clone()]);
+    assert_eq!(lines(&server, "logs/ws.log", 1), slice::from_ref(&first));
     fs::rename(server.path("logs/ws.log"), server.path("logs/ws.log.1")).expect("the rotated log");
     // Until the restart all goes on with the old file.
     let second = session(&server, 3);
     assert_eq!(lines(&server, "logs/ws.log.1", 2), [first.clone(), second.clone()]);
     server.graceful();
     let third = session(&server, 4);
-    assert_eq!(lines(&server, "logs/ws.log", 1), [third.clone()]);
+    assert_eq!(lines(&server, "logs/ws.log", 1), slice::from_ref(&third));
     // Also of the socket that was opened before.
     lasting.close();
     assert_eq!(lines(&server, "logs/ws.log", 2), [third.clone(), line(1)]);
@@ -315,7 +315,7 @@ fn failure(directive: &str) -> String {
 #[test]
 fn what_cannot_be_opened_keeps_httpd_from_starting() {
     let log = failure("WebSocketLog logs/missing/ws.log");
-    assert!(log.contains("WS0213: WebSocketLog \"logs/missing/ws.log\": "), "{log}");
+    assert!(log.contains("WS0214: WebSocketLog \"logs/missing/ws.log\": "), "{log}");
     assert!(log.contains("/logs/missing/ws.log cannot be opened: No such file"), "{log}");
     let log = failure("<VirtualHost *:{port}>\nServerName a\nWebSocketLog {root}/htdocs\n</VirtualHost>");
     assert!(log.contains("/htdocs\": ") && log.contains("/htdocs cannot be opened: Is a directory"), "{log}");

@@ -10,7 +10,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use tempfile::TempDir;
 
 /// httpd's three ways to spread connections over processes and threads.
@@ -157,7 +157,8 @@ impl Httpd {
     /// Writes the configuration and has `httpd -t` look at it.
     pub(crate) fn check(&self) -> Output {
         self.write_config();
-        self.command().arg("-t").output().expect("httpd -t")
+        let arguments = super::server::arguments(self.root.path());
+        installation().httpd().args(arguments).arg("-t").output().expect("httpd -t")
     }
 
     /// Runs httpd, which is expected to end by itself; returns how it did, and what it said in its log and elsewhere.
@@ -165,8 +166,13 @@ impl Httpd {
         self.write_config();
         let said = self.root().join("logs/stderr.log");
         let file = fs::File::create(&said).expect("a file for httpd's stderr");
-        let mut command = self.command();
-        command.arg("-DFOREGROUND").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let mut command = installation().server();
+        command
+            .args(super::server::arguments(self.root()))
+            .arg("-DFOREGROUND")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file);
         let mut child = command.process_group(0).spawn().expect("httpd");
         let mut status = None;
         let ended = holds_within(PATIENCE, || {
@@ -191,11 +197,6 @@ impl Httpd {
 
     pub(crate) fn root(&self) -> &Path {
         self.root.path()
-    }
-
-    /// httpd with this configuration.
-    fn command(&self) -> Command {
-        super::server::httpd_command(self.root.path())
     }
 
     fn write_config(&self) {

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 /// Where httpd is and what is compiled into it.
 pub(crate) struct Installation {
-    pub(crate) httpd: PathBuf,
+    httpd: PathBuf,
+    setpriv: Option<PathBuf>,
     modules: PathBuf,
     compiled_in: Vec<String>,
 }
@@ -29,11 +30,25 @@ pub(crate) fn installation() -> &'static Installation {
             .filter(|line| line.ends_with(".c"))
             .map(str::to_owned)
             .collect();
-        Installation { httpd, modules, compiled_in }
+        Installation { httpd, setpriv: find("SETPRIV", &["setpriv"]), modules, compiled_in }
     })
 }
 
 impl Installation {
+    /// httpd itself, to look at a configuration.
+    pub(crate) fn httpd(&self) -> Command {
+        Command::new(&self.httpd)
+    }
+
+    /// httpd as a server. It is told to stop when the thread that starts it ends: an interrupted test run, which drops
+    /// nothing, leaves no server behind where there is a setpriv(1).
+    pub(crate) fn server(&self) -> Command {
+        let Some(setpriv) = &self.setpriv else { return self.httpd() };
+        let mut command = Command::new(setpriv);
+        command.args(["--pdeathsig", "TERM"]).arg(&self.httpd);
+        command
+    }
+
     /// The LoadModule line of `mod_<name>`; empty when it is compiled in.
     pub(crate) fn load(&self, name: &str) -> String {
         if self.compiled_in.contains(&format!("mod_{name}.c")) || self.compiled_in.contains(&format!("{name}.c")) {

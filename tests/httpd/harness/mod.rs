@@ -25,6 +25,7 @@ pub(crate) use client::Client;
 pub(crate) use config::{Httpd, Mpm};
 pub(crate) use frame::Frame;
 pub(crate) use handshake::{Handshake, Response};
+pub(crate) use installation::module_under_test;
 pub(crate) use process::Process;
 pub(crate) use raw::Raw;
 pub(crate) use server::Server;

@@ -7,11 +7,12 @@ use super::process::{Process, family};
 use super::wait::{PATIENCE, holds_within, wait_until};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -36,7 +37,9 @@ impl Server {
     pub(super) fn start(root: TempDir, port: Port) -> Self {
         raise_descriptor_limit();
         let stderr = File::create(root.path().join("logs/stderr.log")).expect("a file for httpd's stderr");
-        let child = httpd_command(root.path())
+        let child = installation()
+            .server()
+            .args(arguments(root.path()))
             .arg("-DFOREGROUND")
             .env(MARK, root.path())
             // It signals its whole process group when it stops.
@@ -172,8 +175,8 @@ impl Server {
         locked(&self.announced).push(Announced { text: text.to_owned(), required: false });
     }
 
-    /// How long the processes may outlive httpd's parent.
-    pub(crate) fn allow_to_end(&self, within: Duration) {
+    /// How long the engine may keep the socket of a client that is gone, and the processes may outlive httpd's parent.
+    pub(crate) fn allow_to_linger(&self, within: Duration) {
         *locked(&self.patience) = within;
     }
 
@@ -268,7 +271,8 @@ impl Drop for Server {
         // The clients of a test are dropped before its server: the engine must have let go of their sockets.
         if !std::thread::panicking() && self.parent.is_running() {
             for engine in self.engines() {
-                if !holds_within(PATIENCE, || engine.network_sockets().is_empty()) {
+                let patience = *locked(&self.patience);
+                if !holds_within(patience, || engine.network_sockets().is_empty()) {
                     problems.push(format!("the engine keeps {:?} without a client", engine.network_sockets()));
                 }
             }
@@ -285,11 +289,9 @@ impl Drop for Server {
     }
 }
 
-/// httpd with the configuration under `root`.
-pub(super) fn httpd_command(root: &Path) -> Command {
-    let mut command = Command::new(&installation().httpd);
-    command.arg("-f").arg(root.join("conf/httpd.conf")).arg("-d").arg(root);
-    command
+/// The arguments for httpd to take the configuration under `root`.
+pub(super) fn arguments(root: &Path) -> [OsString; 4] {
+    ["-f".into(), root.join("conf/httpd.conf").into(), "-d".into(), root.into()]
 }
 
 /// The environment variable that marks the processes of a test's server.

@@ -1,0 +1,388 @@
+//! Moves bytes between a client's connection and the engine, in both directions, without ever waiting.
+//!
+//! Back-pressure is the absence of reading: nothing is read from one side while the other has not taken what was read
+//! before. At most one piece ([`Connection::PIECE`]) a direction is held here.
+
+use crate::apache::connection::Connection;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+/// Pieces that one turn moves in each direction, at most: then the neighbours have theirs.
+const TURN: usize = 16;
+
+/// The client's side of a pump.
+pub trait Client {
+    /// As [`Connection::read`].
+    ///
+    /// # Errors
+    /// As there.
+    fn read(&self, out: &mut Vec<u8>) -> io::Result<usize>;
+    /// As [`Connection::write`].
+    ///
+    /// # Errors
+    /// As there.
+    fn write(&self, bytes: &[u8]) -> io::Result<()>;
+    /// As [`Connection::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    fn flush(&self) -> io::Result<bool>;
+}
+
+impl Client for Connection {
+    fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
+        Connection::read(self, out)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        Connection::write(self, bytes)
+    }
+
+    fn flush(&self) -> io::Result<bool> {
+        Connection::flush(self)
+    }
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Both sides have to do something before anything can move: the descriptors to wait for.
+    Wait(Waiting),
+    /// There is more to move.
+    Again,
+    /// The engine has ended the session, and the client's connection has taken the last byte.
+    Ended,
+    /// The client is gone.
+    Lost,
+}
+
+/// What a pump waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// The client to send something.
+    pub client_read: bool,
+    /// The client to take something.
+    pub client_write: bool,
+    /// The engine to send something.
+    pub engine_read: bool,
+    /// The engine to take something.
+    pub engine_write: bool,
+}
+
+/// The state between two turns.
+pub struct Pump {
+    engine: UnixStream,
+    /// What the engine has not taken, from `up_sent` on.
+    up: Vec<u8>,
+    up_sent: usize,
+    /// The client may send more.
+    client_open: bool,
+    /// The client has closed its side: the end of the stream is there to be read.
+    ///
+    /// httpd's network filter answers a non-blocking read with "nothing there" when it meets that end, and says so only at
+    /// the next. Who polls by level asks again anyway, who polls by edge says it here.
+    pub client_hung_up: bool,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+}
+
+impl Pump {
+    /// Of a socketpair's non-blocking end.
+    pub fn new(engine: UnixStream) -> Pump {
+        Pump { engine, up: Vec::new(), up_sent: 0, client_open: true, client_hung_up: false, received: 0, sent: 0 }
+    }
+
+    /// The engine's side, to wait on.
+    pub fn engine(&self) -> &UnixStream {
+        &self.engine
+    }
+
+    /// Moves what can be moved. `buffer` is for the time of the call.
+    pub fn turn(&mut self, client: &impl Client, buffer: &mut [u8]) -> Turn {
+        let mut waiting = Waiting::default();
+        let mut more = false;
+        match self.down(client, buffer, &mut waiting) {
+            Ok(Down::More) => more = true,
+            Ok(Down::Blocked) => {}
+            Ok(Down::Ended) => return Turn::Ended,
+            Err(_) => return Turn::Lost,
+        }
+        match self.up(client, &mut waiting) {
+            Ok(again) => more |= again,
+            Err(_) => return Turn::Lost,
+        }
+        if more { Turn::Again } else { Turn::Wait(waiting) }
+    }
+
+    /// From the engine to the client.
+    fn down(&mut self, client: &impl Client, buffer: &mut [u8], waiting: &mut Waiting) -> io::Result<Down> {
+        for _ in 0..TURN {
+            if !client.flush()? {
+                waiting.client_write = true;
+                return Ok(Down::Blocked);
+            }
+            let piece = buffer.len().min(Connection::PIECE);
+            match self.engine.read(&mut buffer[..piece]) {
+                // What the client still sends is of no use to anybody.
+                Ok(0) => return Ok(Down::Ended),
+                Ok(count) => {
+                    client.write(&buffer[..count])?;
+                    self.sent += count as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    waiting.engine_read = true;
+                    return Ok(Down::Blocked);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The engine is gone: as if it had said that nothing follows.
+                Err(_) => return Ok(Down::Ended),
+            }
+        }
+        Ok(Down::More)
+    }
+
+    /// From the client to the engine; true when there is more.
+    fn up(&mut self, client: &impl Client, waiting: &mut Waiting) -> io::Result<bool> {
+        let mut ask_again = self.client_hung_up;
+        for _ in 0..TURN {
+            while self.up_sent < self.up.len() {
+                match self.engine.write(&self.up[self.up_sent..]) {
+                    Ok(count) => self.up_sent += count,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        waiting.engine_write = true;
+                        return Ok(false);
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    // The engine reads no more; what it has yet to say comes down.
+                    Err(_) => {
+                        self.client_open = false;
+                        break;
+                    }
+                }
+            }
+            self.up.clear();
+            self.up_sent = 0;
+            if !self.client_open {
+                self.up = Vec::new();
+                return Ok(false);
+            }
+            match client.read(&mut self.up) {
+                Ok(0) => {
+                    self.client_open = false;
+                    // Fails when the engine is gone, and that is seen from the other direction.
+                    let _ = self.engine.shutdown(Shutdown::Write);
+                }
+                Ok(count) => self.received += count as u64,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::take(&mut ask_again) {
+                        continue;
+                    }
+                    waiting.client_read = true;
+                    // Nothing under way: an idle relay keeps no buffer.
+                    self.up = Vec::new();
+                    return Ok(false);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+}
+
+enum Down {
+    More,
+    Blocked,
+    Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    /// A client of whom `room` bytes are taken and `ready` bytes given at a time.
+    #[derive(Default)]
+    struct Scripted(RefCell<Script>);
+
+    #[derive(Default)]
+    struct Script {
+        to_send: VecDeque<u8>,
+        ended: bool,
+        chunk: usize,
+        taken: Vec<u8>,
+        pending: Vec<u8>,
+        room: usize,
+        broken: bool,
+    }
+
+    impl Client for Scripted {
+        fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
+            let script = &mut *self.0.borrow_mut();
+            let count = script.chunk.min(script.to_send.len());
+            match count {
+                0 if script.ended => Ok(0),
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                count => {
+                    out.extend(script.to_send.drain(..count));
+                    Ok(count)
+                }
+            }
+        }
+
+        fn write(&self, bytes: &[u8]) -> io::Result<()> {
+            let script = &mut *self.0.borrow_mut();
+            assert!(script.pending.is_empty(), "written before the last piece was gone");
+            script.pending.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<bool> {
+            let script = &mut *self.0.borrow_mut();
+            if script.broken {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            let count = script.room.min(script.pending.len());
+            script.room -= count;
+            script.taken.extend(script.pending.drain(..count));
+            Ok(script.pending.is_empty())
+        }
+    }
+
+    fn pump() -> (Pump, UnixStream, Scripted) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let client = Scripted::default();
+        client.0.borrow_mut().chunk = 1000;
+        (Pump::new(ours), theirs, client)
+    }
+
+    fn idle() -> Turn {
+        Turn::Wait(Waiting { client_read: true, engine_read: true, ..Waiting::default() })
+    }
+
+    #[test]
+    fn an_idle_pump_waits_for_both_to_speak() {
+        let (mut pump, _engine, client) = pump();
+        assert_eq!(pump.turn(&client, &mut [0; 100]), idle());
+        assert_eq!(pump.up.capacity(), 0);
+    }
+
+    #[test]
+    fn a_slow_client_stops_the_engine_and_not_itself() {
+        let (mut pump, mut engine, client) = pump();
+        engine.write_all(&[1; 50_000]).unwrap();
+        client.0.borrow_mut().to_send.extend([2; 500]);
+        let mut buffer = [0; 64 * 1024];
+        let Turn::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
+        assert!(waiting.client_write && !waiting.engine_read && waiting.client_read);
+        assert!(client.0.borrow().pending.len() <= Connection::PIECE);
+        let mut up = [0; 1000];
+        assert_eq!(engine.read(&mut up).unwrap(), 500);
+        client.0.borrow_mut().room = usize::MAX;
+        assert_eq!(pump.turn(&client, &mut buffer), idle());
+        assert_eq!(client.0.borrow().taken, [1; 50_000]);
+        assert_eq!((pump.received, pump.sent), (500, 50_000));
+    }
+
+    #[test]
+    fn an_engine_that_does_not_read_stops_the_client() {
+        let (mut pump, _engine, client) = pump();
+        client.0.borrow_mut().to_send.extend(std::iter::repeat_n(3, 4 << 20));
+        let mut turns = 0;
+        let waiting = loop {
+            match pump.turn(&client, &mut [0; 100]) {
+                Turn::Again => turns += 1,
+                Turn::Wait(waiting) => break waiting,
+                other => panic!("{other:?}"),
+            }
+            assert!(turns < 10_000);
+        };
+        assert!(waiting.engine_write && !waiting.client_read && waiting.engine_read);
+        assert!(client.0.borrow().to_send.len() > 2 << 20);
+    }
+
+    #[test]
+    fn the_last_bytes_go_before_the_end() {
+        let (mut pump, mut engine, client) = pump();
+        engine.write_all(b"bye").unwrap();
+        drop(engine);
+        let mut buffer = [0; 100];
+        let Turn::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
+        assert!(waiting.client_write);
+        client.0.borrow_mut().room = 100;
+        assert_eq!(pump.turn(&client, &mut buffer), Turn::Ended);
+        assert_eq!(client.0.borrow().taken, b"bye");
+    }
+
+    #[test]
+    fn the_clients_end_is_told_and_a_broken_client_is_lost() {
+        let (mut pump, mut engine, client) = pump();
+        client.0.borrow_mut().ended = true;
+        let Turn::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
+        assert!(waiting.engine_read && !waiting.client_read);
+        assert_eq!(engine.read(&mut [0; 10]).unwrap(), 0);
+        client.0.borrow_mut().broken = true;
+        assert_eq!(pump.turn(&client, &mut [0; 100]), Turn::Lost);
+    }
+
+    #[test]
+    fn the_end_is_looked_for_twice_when_it_is_known_to_be_there() {
+        /// The end comes as "nothing there" first.
+        struct Ending(std::cell::Cell<u32>);
+
+        impl Client for Ending {
+            fn read(&self, _out: &mut Vec<u8>) -> io::Result<usize> {
+                self.0.set(self.0.get() + 1);
+                if self.0.get() == 1 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) }
+            }
+
+            fn write(&self, _bytes: &[u8]) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn flush(&self) -> io::Result<bool> {
+                Ok(true)
+            }
+        }
+
+        let (mut pump, mut engine, _) = pump();
+        pump.client_hung_up = true;
+        let client = Ending(std::cell::Cell::new(0));
+        let Turn::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
+        assert!(waiting.engine_read && !waiting.client_read);
+        assert_eq!(engine.read(&mut [0; 10]).unwrap(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_arrives_in_order(
+            up in 0usize..200_000, down in 0usize..200_000, chunk in 1usize..9000, room in 100usize..50_000, buffer in 1usize..70_000,
+        ) {
+            let (mut pump, mut engine, client) = pump();
+            let up: Vec<u8> = (0..up).map(|n| (n % 251) as u8).collect();
+            let down: Vec<u8> = (0..down).map(|n| (n % 241) as u8).collect();
+            client.0.borrow_mut().chunk = chunk;
+            client.0.borrow_mut().to_send.extend(&up);
+            let (mut arrived, mut written, mut buffer) = (Vec::new(), 0, vec![0; buffer]);
+            let mut piece = [0; 10_000];
+            while arrived.len() < up.len() || client.0.borrow().taken.len() < down.len() {
+                if let Ok(count) = engine.write(&down[written..]) {
+                    written += count;
+                }
+                if let Ok(count) = engine.read(&mut piece) {
+                    arrived.extend_from_slice(&piece[..count]);
+                }
+                client.0.borrow_mut().room = room;
+                prop_assert!(matches!(pump.turn(&client, &mut buffer), Turn::Wait(_) | Turn::Again));
+            }
+            prop_assert_eq!(arrived, up);
+            prop_assert_eq!(&client.0.borrow().taken, &down);
+        }
+    }
+}

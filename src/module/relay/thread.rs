@@ -1,0 +1,387 @@
+//! The relay thread of a child: it moves the bytes of all its suspended connections.
+//!
+//! Edge-triggered epoll: a connection's two descriptors are registered once, and each turn of its pump goes on until
+//! nothing can move. The thread sleeps as long as it has nothing to do and no deadline.
+
+use super::pump::{Pump, Turn};
+use super::{Relayed, spread, variables};
+use crate::apache::connection::Connection;
+use crate::apache::log::{self, Level};
+use crate::apache::suspended::Suspended;
+use crate::apache::{mpm, process};
+use crate::module::lifecycle;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use slab::Slab;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the thread looks at the clock while something has a deadline.
+const TICK: Duration = Duration::from_millis(100);
+/// How often it asks, while it has connections, whether this child is to end: httpd's hook may come late.
+const STOP_CHECK: Duration = Duration::from_secs(1);
+/// No connection is destroyed earlier than this after its suspension, see [`Suspended::destroy`].
+const SETTLED: Duration = Duration::from_millis(100);
+/// How long the client has to close its side of a connection that we have closed; httpd's own SECONDS_TO_LINGER.
+const LINGER: Duration = Duration::from_secs(2);
+/// Over what time the closings of a drain are spread, at most.
+const SPREAD: Duration = Duration::from_secs(10);
+/// How long a session may take to close when it was told to: the engine's close timeout, and its lingering.
+const CLOSING: Duration = Duration::from_secs(10);
+/// How long a child that is to end at once waits for its sessions. httpd's parent kills it some seconds later.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The token of the eventfd; connections have 2n and 2n + 1.
+const WAKE: u64 = u64::MAX;
+
+/// The way to the relay thread.
+pub struct Relay {
+    wake: OwnedFd,
+    inbox: Mutex<Inbox>,
+    emptied: Condvar,
+    /// Held by the thread while it touches connections.
+    at_work: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    new: Vec<(Suspended, Relayed)>,
+    /// How many connections the thread has, those in `new` included.
+    count: usize,
+    stop_now: bool,
+}
+
+impl Relay {
+    /// Starts the thread of this child.
+    ///
+    /// # Errors
+    /// The system refuses the thread, an epoll instance or an eventfd.
+    pub fn start() -> io::Result<&'static Relay> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        // As long as the process: the thread has no end of its own.
+        let relay: &'static Relay = Box::leak(Box::new(Relay {
+            wake,
+            inbox: Mutex::default(),
+            emptied: Condvar::new(),
+            at_work: Mutex::new(()),
+        }));
+        std::thread::Builder::new().name("ws-relay".into()).spawn(move || {
+            process::block_signals();
+            Loop {
+                relay,
+                epoll,
+                connections: Slab::new(),
+                again: Vec::new(),
+                buffer: vec![0; Connection::PIECE],
+                draining: None,
+            }
+            .run();
+        })?;
+        Ok(relay)
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is full, and then the thread wakes anyway.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Takes over a connection, after the MPM has let go of it.
+    pub fn adopt(&self, request: Suspended, relayed: Relayed) {
+        let mut inbox = self.inbox();
+        inbox.new.push((request, relayed));
+        inbox.count += 1;
+        drop(inbox);
+        self.wake();
+    }
+
+    /// This child ends now: every session is closed with 1001. Returns when they are, or after some seconds.
+    pub fn stop_now(&self) {
+        let mut inbox = self.inbox();
+        inbox.stop_now = true;
+        self.wake();
+        let last = Instant::now() + LAST_WORDS;
+        while inbox.count > 0 {
+            let left = last.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            inbox = self.emptied.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The memory of the connections goes: returns when the thread touches none, and lets it never touch one again.
+    pub fn halt(&self) {
+        std::mem::forget(self.at_work.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// This child ends when its connections have: the thread is to look at its deadlines.
+    pub fn stop_gracefully(&self) {
+        self.wake();
+    }
+}
+
+/// A connection of the thread.
+struct Relaying {
+    request: Suspended,
+    phase: Phase,
+    ticket: u64,
+    drain_timeout: Duration,
+    since: Instant,
+    /// When it is to be told to close, or to be given up.
+    deadline: Option<Instant>,
+    told: bool,
+    queued: bool,
+}
+
+enum Phase {
+    Pumping(Pump),
+    /// The client is to close its side.
+    Lingering,
+    /// Nothing more happens; destroyed when it is old enough.
+    Over,
+}
+
+struct Loop {
+    relay: &'static Relay,
+    epoll: OwnedFd,
+    connections: Slab<Relaying>,
+    /// Connections with more to move.
+    again: Vec<usize>,
+    buffer: Vec<u8>,
+    /// Since when this child is to end.
+    draining: Option<Instant>,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            events.clear();
+            let timeout = self.timeout();
+            let timeout =
+                timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(why) => {
+                    log::main(Level::Critical, &format!("WS0301: the relay thread cannot wait: {why}"));
+                    std::thread::sleep(TICK);
+                }
+            }
+            let at_work = self.relay.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => {
+                        let _ = rustix::io::read(&self.relay.wake, &mut [0; 8]);
+                    }
+                    token => {
+                        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+                        let key = (token / 2) as usize;
+                        if token % 2 == 0
+                            && { event.flags }.intersects(ended)
+                            && let Some(Phase::Pumping(pump)) = self.connections.get_mut(key).map(|it| &mut it.phase)
+                        {
+                            pump.client_hung_up = true;
+                        }
+                        self.queue(key);
+                    }
+                }
+            }
+            self.take_new();
+            for key in std::mem::take(&mut self.again) {
+                // It may have gone in this round.
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.queued = false;
+                    self.advance(key);
+                }
+            }
+            self.look_at_the_clock();
+            drop(at_work);
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.connections.is_empty() {
+            return None;
+        }
+        let hurry =
+            self.draining.is_some() || self.connections.iter().any(|(_, connection)| connection.deadline.is_some());
+        Some(if hurry { TICK } else { STOP_CHECK })
+    }
+
+    fn queue(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.again.push(key);
+        }
+    }
+
+    fn take_new(&mut self) {
+        let new = std::mem::take(&mut self.relay.inbox().new);
+        for (request, relayed) in new {
+            let Relayed { engine, ticket, drain_timeout } = relayed;
+            let key = self.connections.vacant_key();
+            let flags =
+                epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            let token = |n: u64| epoll::EventData::new_u64(2 * key as u64 + n);
+            let watched = epoll::add(&self.epoll, request.as_fd(), token(0), flags)
+                .and_then(|()| epoll::add(&self.epoll, engine.as_fd(), token(1), flags));
+            let phase = match watched {
+                Ok(()) => Phase::Pumping(Pump::new(engine)),
+                Err(why) => {
+                    log::main(Level::Error, &format!("WS0302: session {ticket} is lost, it cannot be watched: {why}"));
+                    Phase::Over
+                }
+            };
+            self.connections.insert(Relaying {
+                request,
+                phase,
+                ticket,
+                drain_timeout,
+                since: Instant::now(),
+                deadline: None,
+                told: false,
+                queued: false,
+            });
+            // What arrived before it was registered is there to be read.
+            self.queue(key);
+        }
+    }
+
+    /// Lets one connection do what it can.
+    fn advance(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match &mut connection.phase {
+            Phase::Pumping(pump) => match pump.turn(connection.request.connection(), &mut self.buffer) {
+                Turn::Wait(_) => {}
+                Turn::Again => self.queue(key),
+                Turn::Ended => connection.hang_up(),
+                Turn::Lost => connection.give_up(),
+            },
+            Phase::Lingering => loop {
+                match rustix::io::read(connection.request.as_fd(), &mut *self.buffer) {
+                    Ok(0) => break connection.phase = Phase::Over,
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(rustix::io::Errno::AGAIN) => break,
+                    Err(_) => break connection.phase = Phase::Over,
+                }
+            },
+            Phase::Over => {}
+        }
+        self.bury(key);
+    }
+
+    /// Destroys a connection that is over and old enough.
+    fn bury(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !matches!(connection.phase, Phase::Over) {
+            return;
+        }
+        let due = connection.since + SETTLED;
+        if Instant::now() < due {
+            connection.deadline = Some(due);
+            return;
+        }
+        let connection = self.connections.remove(key);
+        // The descriptor may live on in a fork; epoll would go on to tell of it.
+        let _ = epoll::delete(&self.epoll, connection.request.as_fd());
+        connection.request.destroy();
+        let mut inbox = self.relay.inbox();
+        inbox.count -= 1;
+        if inbox.count == 0 {
+            self.relay.emptied.notify_all();
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        if self.connections.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let at_once = self.relay.inbox().stop_now;
+        if self.draining.is_none() && (at_once || mpm::is_stopping()) {
+            self.draining = Some(now);
+        }
+        if let Some(since) = self.draining {
+            for (_, connection) in &mut self.connections {
+                connection.drain(since, at_once);
+            }
+        }
+        let due: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.deadline.is_some_and(|deadline| deadline <= now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in due {
+            self.connections[key].deadline_passed();
+            self.bury(key);
+        }
+    }
+}
+
+impl Relaying {
+    /// The engine has ended the session: so does the connection, in the way that httpd closes one.
+    fn hang_up(&mut self) {
+        self.end_request();
+        self.phase = if self.request.start_close() { Phase::Lingering } else { Phase::Over };
+        self.deadline = Some(Instant::now() + LINGER);
+    }
+
+    /// The client is gone, or has to be given up.
+    fn give_up(&mut self) {
+        self.request.connection().abandon();
+        self.end_request();
+        self.phase = Phase::Over;
+    }
+
+    fn end_request(&mut self) {
+        // Dropping the pump closes our end of the socketpair, which ends the session in the engine if it has not ended.
+        if let Phase::Pumping(pump) = std::mem::replace(&mut self.phase, Phase::Over)
+            && let Some(request) = self.request.request()
+        {
+            request.describe(&variables(self.ticket, self.since, pump.received, pump.sent), pump.sent);
+        }
+        self.request.finish_request();
+    }
+
+    /// This child is to end, since that moment: at the time that is this session's, the engine is told to close it.
+    fn drain(&mut self, since: Instant, at_once: bool) {
+        if self.told || !matches!(self.phase, Phase::Pumping(_)) {
+            return;
+        }
+        let window = SPREAD.min(self.drain_timeout);
+        if !at_once && since.elapsed() < self.drain_timeout + spread(self.ticket, window) {
+            return;
+        }
+        self.told = true;
+        self.deadline = Some(Instant::now() + CLOSING);
+        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, 1001, "server is restarting"));
+        if let Some(Err(why)) = asked {
+            log::main(
+                Level::Warning,
+                &format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket),
+            );
+        }
+    }
+
+    fn deadline_passed(&mut self) {
+        self.deadline = None;
+        match self.phase {
+            Phase::Pumping(_) => self.give_up(),
+            Phase::Lingering => self.phase = Phase::Over,
+            Phase::Over => {}
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The WebSocket API of a browser, member by member, and the demo page: headless Chromium against a real httpd.
+//!
+//! The browser and its driver are Debian's packages chromium and chromium-driver. A test is mostly a script that runs
+//! in a page of the server under test and returns what it saw, which the test compares in full. What the scripts have
+//! in common is in `prelude.js`.
+
+mod api;
+mod chromium;
+mod closing;
+mod demo;
+mod messages;
+mod opening;
+mod origin;
+
+use crate::harness::{Httpd, Mpm, Server};
+use chromium::Chromium;
+
+/// An httpd with an empty page at /page.html and the echo handler at /echo.
+fn site() -> Httpd {
+    Httpd::new(Mpm::Event)
+        .file("htdocs/page.html", "<!DOCTYPE html><meta charset=\"utf-8\"><link rel=\"icon\" href=\"data:,\">")
+        .echo()
+}
+
+/// A browser at the empty page of `server`.
+#[track_caller]
+fn visit(server: &Server) -> Chromium {
+    Chromium::at(&server.http_url("/page.html"))
+}
