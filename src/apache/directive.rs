@@ -11,6 +11,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 pub enum Context {
     /// Once for the whole server, outside of all sections.
     Global,
+    /// The server and virtual hosts, outside of their sections.
+    Host,
     /// Server, virtual host, `<Location>`, `<Directory>`, `<Files>`, `<If>`; and `.htaccess` under
     /// `AllowOverride AuthConfig`.
     Everywhere,
@@ -19,7 +21,7 @@ pub enum Context {
 impl Context {
     const fn req_override(self) -> c_int {
         match self {
-            Context::Global => ffi::RSRC_CONF as c_int,
+            Context::Global | Context::Host => ffi::RSRC_CONF as c_int,
             Context::Everywhere => (ffi::RSRC_CONF | ffi::ACCESS_CONF | ffi::OR_AUTHCFG) as c_int,
         }
     }
@@ -28,6 +30,7 @@ impl Context {
     pub fn describe(self) -> &'static str {
         match self {
             Context::Global => "server (global)",
+            Context::Host => "server, virtual host",
             Context::Everywhere => "server, virtual host, directory, .htaccess (AuthConfig)",
         }
     }

@@ -15,6 +15,7 @@ pub mod directive;
 mod ffi;
 mod guard;
 pub mod log;
+pub mod log_file;
 pub mod module;
 pub mod mpm;
 pub mod pool;

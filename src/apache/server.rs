@@ -47,6 +47,14 @@ impl Server {
         unsafe { Pool::from_ptr((*self.0.process).pconf) }
     }
 
+    /// This server and those after it: all of them, from the main server on, then the virtual hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &Server> {
+        // SAFETY: `next` is NULL or another server of the same configuration.
+        std::iter::successors(Some(self), |server| unsafe {
+            (!server.0.next.is_null()).then(|| Server::from_ptr(server.0.next))
+        })
+    }
+
     /// What the directives of module `M` outside of all sections of this server say.
     pub fn config<M: HttpdModule>(&self) -> &M::Config {
         // SAFETY: `lookup_defaults` is valid, and holds what `create_dir_config` of `M` made.

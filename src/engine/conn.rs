@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client has to end the TCP connection after the closing handshake. Closing at once could turn bytes that
 /// it sent meanwhile into a reset, and a reset takes the Close frame with it.
@@ -60,15 +60,65 @@ impl fmt::Display for End {
     }
 }
 
+impl End {
+    /// The code of the Close frame that began the end; 1005 for none in it, 1006 for no frame (RFC 6455 section 7.1.5).
+    pub fn code(&self) -> u16 {
+        match self {
+            End::Client(Some(frame)) | End::Violation(frame) | End::Engine(frame) | End::Handler(frame) => {
+                frame.code.into()
+            }
+            End::Client(None) => CloseCode::Status.into(),
+            End::Lost(_) | End::Unanswered => CloseCode::Abnormal.into(),
+        }
+    }
+
+    /// Who or what ended the session, in a word for the session log.
+    pub fn who(&self) -> &'static str {
+        match self {
+            End::Client(_) => "client",
+            End::Violation(_) => "violation",
+            End::Engine(_) => "server",
+            End::Handler(_) => "handler",
+            End::Lost(_) | End::Unanswered => "lost",
+        }
+    }
+}
+
+/// What went one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Data messages.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    fn count(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages of {} bytes", self.messages, self.bytes)
+    }
+}
+
 /// What there is to say about a session that ended.
 #[derive(Debug)]
 pub struct Summary {
-    /// Data messages from the client.
-    pub received: u64,
-    /// Data messages to the client.
-    pub sent: u64,
+    /// What was known of it.
+    pub spec: Box<SessionSpec>,
+    /// From the client, as the handler took it.
+    pub received: Traffic,
+    /// To the client, as the handler sent it.
+    pub sent: Traffic,
     /// Why it ended.
     pub end: End,
+    /// How long it was open, the closing handshake included.
+    pub open: Duration,
 }
 
 /// One open session.
@@ -81,8 +131,9 @@ pub struct Conn {
     entry: Entry,
     spec: Box<SessionSpec>,
     end: Option<End>,
-    received: u64,
-    sent: u64,
+    received: Traffic,
+    sent: Traffic,
+    since: Instant,
     places: Vec<Place>,
     /// The last write has left something, for want of room.
     blocked: bool,
@@ -103,8 +154,9 @@ impl Conn {
             entry,
             spec: Box::new(spec),
             end: None,
-            received: 0,
-            sent: 0,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            since: Instant::now(),
             places,
             blocked: false,
         };
@@ -143,7 +195,7 @@ impl Conn {
             }
             match self.events.pop_front() {
                 Some(Event::Message(message)) => {
-                    self.received += 1;
+                    self.received.count(message.len());
                     return Some(message);
                 }
                 Some(Event::Closed(frame)) => self.end = Some(End::Client(frame)),
@@ -205,8 +257,8 @@ impl Conn {
         }
         let shared = &self.entry.shared;
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        self.sent.count(payload.len());
         self.outbox.push(text, payload);
-        self.sent += 1;
         self.entry.peer.note_data(shared.now());
         Ok(())
     }
@@ -360,7 +412,7 @@ impl Conn {
                 self.hang_up().await;
             }
         }
-        Summary { received: self.received, sent: self.sent, end }
+        Summary { spec: self.spec, received: self.received, sent: self.sent, end, open: self.since.elapsed() }
     }
 
     fn say_close(&mut self, frame: CloseFrame) {

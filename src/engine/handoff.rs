@@ -14,6 +14,7 @@
 //! as the link it came over.
 
 use super::SessionSpec;
+use super::log_writer::NamedLog;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -81,6 +82,11 @@ pub enum ToEngine {
     },
     /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
     Configure(Configuration),
+    /// Before [`ToEngine::Configure`], for each session log of that configuration, whose descriptor comes with it.
+    SessionLog {
+        /// As [`super::LogSpec::name`] says it.
+        name: String,
+    },
 }
 
 /// What a configuration generation changes in a running engine.
@@ -253,19 +259,39 @@ impl Link {
         self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
     }
 
-    /// Tells the engine of a new configuration generation; returns the engine's version.
+    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs; returns the
+    /// engine's version.
     ///
     /// # Errors
     /// The engine is gone, or does not answer.
-    pub fn configure(&mut self, log_level: i32, log: Option<BorrowedFd<'_>>) -> io::Result<String> {
+    pub fn configure(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+    ) -> io::Result<String> {
+        let said = self.say_configuration(log_level, log, session_logs);
+        match self.hear() {
+            Ok(FromEngine::Hello { version }) => Ok(version),
+            Ok(other) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            // An engine of another version answers the Hello, and may hang up on what it does not know.
+            Err(e) => said.and(Err(e)),
+        }
+    }
+
+    fn say_configuration(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+    ) -> io::Result<()> {
+        for (name, descriptor) in session_logs {
+            self.say_with(&ToEngine::SessionLog { name: name.clone() }, descriptor.as_fd())?;
+        }
         let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some() });
         match log {
-            Some(log) => self.say_with(&message, log)?,
-            None => self.say(&message)?,
-        }
-        match self.hear()? {
-            FromEngine::Hello { version } => Ok(version),
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            Some(log) => self.say_with(&message, log),
+            None => self.say(&message),
         }
     }
 
@@ -417,7 +443,7 @@ fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{HandlerSpec, Limits, Quota};
+    use crate::engine::{HandlerSpec, Limits, LogSpec, Quota};
     use proptest::prelude::*;
 
     fn spec() -> SessionSpec {
@@ -430,6 +456,7 @@ mod tests {
             server: "localhost".into(),
             uri: "/echo?a=b".into(),
             quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
+            log: Some(Box::new(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() })),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::conn::going_away;
 use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
+use super::log_writer::NamedLog;
 use super::quota::{Counts, Place};
 use super::{Adoption, Engine, Quota, Registry, SessionSpec};
 use crate::wire::{CloseCode, close};
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 const RESERVED_FDS: u64 = 64;
 /// How long a full stop waits for the clients' answers to its Close.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// How long the end waits for session logs that do not take their last lines.
+const LOGS_LIMIT: Duration = Duration::from_secs(1);
 /// How long the sessions of an engine that was replaced by one of another version go on.
 const RETIREMENT: Duration = Duration::from_secs(60);
 
@@ -40,6 +43,8 @@ pub struct Setup {
     pub handlers: Registry,
     /// See [`Configure`].
     pub configure: Configure,
+    /// The session logs of the first configuration; later ones bring their own.
+    pub session_logs: Vec<NamedLog>,
 }
 
 /// Runs the engine until SIGTERM, or until it was retired and its last session is over.
@@ -75,6 +80,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS);
     let handlers = Arc::new(setup.handlers);
     let engine = Engine::start(setup.threads, &handlers)?;
+    engine.logs().replace(setup.session_logs)?;
     setup.listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(setup.listener)?;
     info!("WS0101: the engine has started: {} threads, up to {capacity} sessions", setup.threads);
@@ -115,6 +121,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     if left > 0 {
         info!("WS0105: {left} clients did not answer the Close in time");
     }
+    desk.engine.logs().finish(LOGS_LIMIT).await;
     Ok(())
 }
 
@@ -150,6 +157,7 @@ async fn attend(desk: Rc<Desk>, stream: tokio::net::UnixStream) {
 type Granted = RefCell<HashMap<u64, (SessionSpec, Vec<Place>)>>;
 
 async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::Result<()> {
+    let mut session_logs = Vec::new();
     while let Some(message) = link.next().await? {
         match message {
             ToEngine::Hello { version } if version == handoff::version() => {}
@@ -184,8 +192,12 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
             ToEngine::Configure(configuration) => {
                 let log = if configuration.with_log { Some(link.descriptor()?) } else { None };
                 (desk.configure)(&configuration, log);
+                if let Err(e) = desk.engine.logs().replace(std::mem::take(&mut session_logs)) {
+                    error!("WS0118: the session logs cannot be written: {e}");
+                }
                 link.say(&FromEngine::Hello { version: handoff::version().into() }).await?;
             }
+            ToEngine::SessionLog { name } => session_logs.push((name, link.descriptor()?)),
             ToEngine::Retire => desk.retire(),
         }
     }
@@ -209,7 +221,10 @@ impl Desk {
         if self.handlers.find(&spec.handler.name).is_none() {
             return refused(500, format!("it has no handler {}", spec.handler.name));
         }
-        let taken = self.engine.connections() as u64 + self.granted.get() + self.links.get();
+        let taken = self.engine.connections() as u64
+            + self.granted.get()
+            + self.links.get()
+            + self.engine.logs().count() as u64;
         if taken >= self.capacity {
             if !self.full.replace(true) {
                 warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");

@@ -25,6 +25,8 @@ pub struct SessionSpec {
     pub uri: String,
     /// The places that the session takes, each of which there may be only so many of.
     pub quotas: Vec<Quota>,
+    /// The session log, if there is one. Boxed, since most sessions have none.
+    pub log: Option<Box<LogSpec>>,
 }
 
 /// One of at most `max` sessions of a `scope` that are open at a time.
@@ -34,6 +36,15 @@ pub struct Quota {
     pub scope: String,
     /// How many may be open.
     pub max: u32,
+}
+
+/// Where the line goes that a session leaves when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// The log's name: a path or `|program`, as configured.
+    pub name: String,
+    /// The virtual host's own name, whatever the client called it.
+    pub host: String,
 }
 
 /// A handler by its name, and the arguments that its directive gave.

@@ -2,11 +2,12 @@
 
 use super::conn::Closing;
 use super::handoff::{Door, HandoffError, Link, version};
+use super::log_writer::NamedLog;
 use super::process::{Setup, run};
 use super::*;
 use crate::handlers::echo::Echo;
 use crate::wire::{CloseCode, Message, close};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -96,6 +97,7 @@ pub(super) fn spec(handler: &str) -> SessionSpec {
         server: "localhost".into(),
         uri: "/".into(),
         quotas: vec![],
+        log: None,
     }
 }
 
@@ -417,6 +419,10 @@ struct Process {
 
 impl Process {
     fn start() -> Process {
+        Process::start_with(vec![])
+    }
+
+    fn start_with(session_logs: Vec<NamedLog>) -> Process {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("engine.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -424,7 +430,7 @@ impl Process {
             let configure = Box::new(|configuration: &handoff::Configuration, log: Option<OwnedFd>| {
                 assert_eq!((configuration.log_level, log.is_some()), (7, configuration.with_log));
             });
-            run(Setup { listener, threads: 1, handlers: registry(), configure }).unwrap();
+            run(Setup { listener, threads: 1, handlers: registry(), configure, session_logs }).unwrap();
         });
         Process { path, thread: Some(thread), _directory: directory }
     }
@@ -566,9 +572,78 @@ fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
     let mut link = Link::connect(&engine.path).unwrap();
-    assert_eq!(link.configure(7, Some(log.as_fd())).unwrap(), version());
-    assert_eq!(link.configure(7, None).unwrap(), version());
+    assert_eq!(link.configure(7, Some(log.as_fd()), &[]).unwrap(), version());
+    assert_eq!(link.configure(7, None, &[]).unwrap(), version());
     engine.retire();
+}
+
+/// A session that has ended, with this log.
+fn logged_session(door: &Door, name: &str) -> String {
+    let (mut link, ticket) = door.offer(&logged(name)).unwrap();
+    let (ours, theirs) = pair();
+    link.give(ticket, vec![], theirs.as_fd()).unwrap();
+    drop(theirs);
+    door.keep(link);
+    let mut client = websocket(ours);
+    echoes(&mut client, "hello");
+    echoes(&mut client, "");
+    client.close(Some(close(CloseCode::Normal, ""))).unwrap();
+    closed(&mut client);
+    format!(" 192.0.2.1 - www.example.com \"/\" echo - 0.000 2 5 2 5 1000 client {ticket}")
+}
+
+fn logged(name: &str) -> SessionSpec {
+    SessionSpec { log: Some(Box::new(LogSpec { name: name.into(), host: "www.example.com".into() })), ..spec("echo") }
+}
+
+/// Reads a line of a session log, and puts zeros where the seconds are.
+fn read_line(log: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    let (_, fields) = line.split_once(']').expect("the time");
+    let seconds = fields.split(' ').nth(7).unwrap();
+    assert!(seconds.split_once('.').is_some_and(|(_, fraction)| fraction.len() == 3), "{line}");
+    fields.trim_end().replacen(seconds, "0.000", 1)
+}
+
+#[test]
+fn session_logs_come_with_the_start_and_with_each_configuration() {
+    let log = || UnixStream::pair().unwrap();
+    let ((a, a_write), (b, b_write)) = (log(), log());
+    let mut engine = Process::start_with(vec![("a".into(), a_write.into()), ("b".into(), b_write.into())]);
+    let door = Door::new(engine.path.clone());
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    let first = logged_session(&door, "a");
+    assert_eq!(read_line(&mut a), first);
+    let second = logged_session(&door, "b");
+    assert_eq!(read_line(&mut b), second);
+
+    // One is open while the configuration changes.
+    let (mut link, ticket) = door.offer(&logged("a")).unwrap();
+    let (ours, theirs) = pair();
+    link.give(ticket, vec![], theirs.as_fd()).unwrap();
+    drop(theirs);
+    let mut client = websocket(ours);
+    echoes(&mut client, "old");
+    // More than one SCM_RIGHTS message carries on Linux.
+    let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
+    let (new, write) = log();
+    logs.push(("a".into(), write.into()));
+    assert_eq!(link.configure(7, None, &logs).unwrap(), version());
+    drop(logs);
+    let mut new = BufReader::new(new);
+    drop(client);
+    let line = read_line(&mut new);
+    assert!(line.ends_with(&format!(" 1 3 1 3 1006 lost {ticket}")), "{line}");
+    let third = logged_session(&door, "a");
+    assert_eq!(read_line(&mut new), third);
+    // No such log any more: no line, and nothing else either.
+    logged_session(&door, "b");
+    drop((link, door));
+    engine.retire();
+    for mut log in [a, b, new] {
+        assert_eq!(log.read(&mut [0]).unwrap(), 0, "nothing more");
+    }
 }
 
 #[test]

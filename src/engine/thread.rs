@@ -2,6 +2,7 @@
 
 use super::conn::{self, Conn};
 use super::handler::{Handler, Registry};
+use super::log_writer::Logs;
 use super::peer::{Peer, TICK, ticks};
 use super::{Adoption, HandlerSpec, Limits};
 use crate::wire::session::{Contexts, Event};
@@ -39,13 +40,13 @@ impl Thread {
     ///
     /// # Errors
     /// The system refuses the thread or its epoll instance.
-    pub fn start(number: usize, handlers: Arc<Registry>, ended: Arc<Notify>) -> io::Result<Thread> {
+    pub fn start(number: usize, handlers: Arc<Registry>, logs: Arc<Logs>, ended: Arc<Notify>) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let count = Count { connections: connections.clone(), ended };
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, count));
+            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, count));
         })?;
         Ok(Thread { commands, connections })
     }
@@ -231,13 +232,13 @@ impl Drop for Entry {
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, count: Count) {
+async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, logs: Arc<Logs>, count: Count) {
     let shared = Rc::new(Shared::new());
     let clock = shared.clone();
     tokio::task::spawn_local(async move { clock.tick().await });
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, Counted(count.clone())),
+            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, &logs, Counted(count.clone())),
             Command::Close(id, frame) => shared.close(id, frame),
             Command::CloseAll(frame) => shared.close_all(&frame),
         }
@@ -245,7 +246,7 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Reg
 }
 
 /// Starts a session's task.
-fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, counted: Counted) {
+fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs: &Arc<Logs>, counted: Counted) {
     let id = adoption.id;
     let HandlerSpec { name, .. } = &adoption.spec.handler;
     // The front asks before the upgrade whether the engine has the handler, so this is an engine of another version.
@@ -261,11 +262,11 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, coun
             return;
         }
     };
-    tokio::task::spawn_local(live(conn, handler, counted));
+    tokio::task::spawn_local(live(conn, handler, logs.clone(), counted));
 }
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
-async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, counted: Counted) {
+async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
     let id = conn.id();
     let mut running = handler.run(&mut conn);
     // A panic ends this session and no other.
@@ -278,8 +279,10 @@ async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, counted: Counted) 
     .await;
     drop(running);
     // Boxed, so that an open session keeps no room for its end.
-    let conn::Summary { received, sent, end } = Box::pin(conn.finish(verdict)).await;
-    debug!("WS0103: session {id} ended: {end}; {received} messages received, {sent} sent");
+    let summary = Box::pin(conn.finish(verdict)).await;
+    let conn::Summary { received, sent, end, .. } = &summary;
+    debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
+    logs.note(id, &summary);
     drop(counted);
 }
 
@@ -309,7 +312,7 @@ mod tests {
         let mut conn = Box::new(Conn::new(adoption, entry).unwrap());
         let handler = size_of_val(&*Echo.run(&mut conn));
         let count = Count { connections: Arc::default(), ended: Arc::default() };
-        let task = size_of_val(&live(conn, Arc::new(Echo), Counted(count)));
+        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(count)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
         let (conn, peer, spec) = (size_of::<Conn>(), size_of::<Peer>(), size_of::<SessionSpec>());
         let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");

@@ -18,6 +18,7 @@ pub struct Config {
     origin_check: Option<OriginRule>,
     trusted_origins: Option<Vec<String>>,
     engine_threads: Option<usize>,
+    session_log: Option<String>,
     drain_timeout: Option<Duration>,
     /// In this and those below, `Off` is `Some(None)`.
     ping: Option<Option<Ping>>,
@@ -77,6 +78,7 @@ impl Config {
             origin_check: self.origin_check.or(outer.origin_check),
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
+            session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.or(outer.drain_timeout),
             ping: self.ping.or(outer.ping),
             idle_timeout: self.idle_timeout.or(outer.idle_timeout),
@@ -132,6 +134,11 @@ impl Config {
     /// How long relayed sessions go on when their child of httpd is to end.
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.unwrap_or(Duration::from_secs(60))
+    }
+
+    /// Where a line goes for each session that ends: a path, or `|program`.
+    pub fn session_log(&self) -> Option<&str> {
+        self.session_log.as_deref()
     }
 
     /// Threads of the engine.
@@ -237,6 +244,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "the number of CPUs",
         help: c"Threads that run all sessions; takes effect when the server is started",
         set: engine_threads,
+    },
+    Directive {
+        name: c"WebSocketLog",
+        arguments: "file|\"|program\"",
+        context: Context::Host,
+        default: "none",
+        help: c"A file, or a '|program', that gets a line for each session that ends",
+        set: session_log,
     },
     Directive {
         name: c"WebSocketDrainTimeout",
@@ -431,6 +446,15 @@ fn engine_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
     Ok(())
 }
 
+fn session_log(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "the path of a file, or \"|program\" in quotes")?;
+    if word.trim_start_matches(['|', '$', ' ']).is_empty() {
+        return Err(format!("\"{word}\" is neither the path of a file nor a |program"));
+    }
+    config.session_log = Some(word.to_owned());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -573,6 +597,22 @@ mod tests {
         assert_eq!(configured(&["WebSocketEngineThreads 3"]).unwrap().engine_threads(), 3);
         assert!(error("WebSocketEngineThreads 0").contains("1 to 1024"));
         assert!(error("WebSocketEngineThreads many").contains("\"many\""));
+    }
+
+    #[test]
+    fn a_session_log_is_a_file_or_a_program() {
+        assert_eq!(Config::default().session_log(), None);
+        let outer = configured(&["WebSocketLog logs/a", "WebSocketLog logs/b"]).unwrap();
+        assert_eq!(outer.session_log(), Some("logs/b"));
+        assert_eq!(Config::default().over(&outer).session_log(), Some("logs/b"));
+        assert_eq!(configured(&["WebSocketLog |/bin/cat"]).unwrap().over(&outer).session_log(), Some("|/bin/cat"));
+        for bad in ["|", "||", "|$"] {
+            assert!(error(&format!("WebSocketLog {bad}")).contains(&format!("\"{bad}\" is neither")));
+        }
+        assert!(error("WebSocketLog").contains("takes one argument"));
+        assert!(error("WebSocketLog |cat x").contains("in quotes"));
+        let mut config = Config::default();
+        assert!(session_log(&mut config, &["".into()]).is_err());
     }
 
     #[test]

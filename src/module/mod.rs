@@ -5,6 +5,7 @@
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`lifecycle`]: the engine process beside httpd's own
+//! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
 
 pub mod advice;
@@ -12,6 +13,7 @@ pub mod directives;
 pub mod lifecycle;
 pub mod logger;
 pub mod relay;
+pub mod session_logs;
 pub mod upgrade;
 
 use crate::apache::HookResult;
@@ -44,6 +46,10 @@ impl HttpdModule for WebSocket {
 
     fn merge(outer: &Config, inner: &Config) -> Config {
         inner.over(outer)
+    }
+
+    fn open_logs(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), String> {
+        session_logs::open(configuration, logs, server)
     }
 
     fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
 use super::relay::{self, Relayed};
-use super::{WebSocket, lifecycle};
+use super::{WebSocket, lifecycle, session_logs};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -46,6 +46,7 @@ pub fn handle(request: &mut Request) -> HookResult {
         user: request.user().map(Cow::into_owned),
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
+        log: session_logs::spec(request.server()),
     };
     let drain_timeout = config.drain_timeout();
     hand_over(request, &accept, &spec, custody, drain_timeout)

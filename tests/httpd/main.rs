@@ -21,6 +21,7 @@ mod limits;
 mod log_rotation;
 mod restart;
 mod same_packet;
+mod session_log;
 mod site;
 mod tls;
 mod upgrade_of_the_module;
