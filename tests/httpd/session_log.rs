@@ -92,6 +92,8 @@ fn each_socket_leaves_its_line(mpm: Mpm) {
     alice.send_all(&[Frame::text("frag").unfinished(), Frame::continuation("ments")]);
     alice.expect(&Frame::text("fragments"));
     alice.close();
+    // Each line is awaited, since sessions on two threads may end in any order.
+    lines(&server, "logs/one log", 1);
     // A client may call itself what it likes: the first virtual host has its name.
     let mut violating = open("/v", "nobody.example:1");
     violating.write(&Frame::text("no mask").unmasked());
