@@ -1,6 +1,6 @@
 //! The echo handler under each MPM: messages of every size and kind, fragments, pings, and the closing handshake.
 
-use crate::harness::{Client, Frame, Httpd, Mpm, Raw, every_mpm};
+use crate::harness::{Client, Frame, Httpd, Mpm, Raw, Server, every_mpm};
 use tungstenite::Message;
 
 every_mpm!(sizes, texts, fragments, pings, many_messages_at_once, closing_handshake, invalid_close_payloads);
@@ -8,8 +8,12 @@ every_mpm!(sizes, texts, fragments, pings, many_messages_at_once, closing_handsh
 /// The lengths at which the header of a frame changes its form, and the limit of a message.
 const SIZES: [usize; 7] = [0, 1, 125, 126, 65535, 65536, 1 << 20];
 
+/// Of many scripts, and of characters of every length in UTF-8.
+pub(crate) const TEXTS: [&str; 6] =
+    ["你好，世界", "網路通訊端", "🦀🚀 👩‍👩‍👧‍👦 e\u{301}", "\0", "\u{10FFFF}\u{FFFD}", "קוראים לי"];
+
 /// Letters that do not repeat with the period of a mask or a buffer.
-fn letters(size: usize) -> Vec<u8> {
+pub(crate) fn letters(size: usize) -> Vec<u8> {
     (0..size).map(|index| b'a' + u8::try_from(index * 7 / 3 % 26).expect("a letter")).collect()
 }
 
@@ -23,20 +27,23 @@ fn sizes(mpm: Mpm) {
     }
     client.close();
     let mut raw = Raw::open(&server, "/echo");
+    echo_sizes(&mut raw);
+    raw.close();
+}
+
+pub(crate) fn echo_sizes(client: &mut Raw) {
     for size in SIZES {
-        raw.echo(&Frame::text(letters(size)));
-        raw.echo(&Frame::binary(letters(size)));
+        client.echo(&Frame::text(letters(size)));
+        client.echo(&Frame::binary(letters(size)));
     }
     // Every byte value, which only a binary message may carry.
-    raw.echo(&Frame::binary((0..=255).cycle().take(1000).collect::<Vec<u8>>()));
-    raw.close();
+    client.echo(&Frame::binary((0..=255).cycle().take(1000).collect::<Vec<u8>>()));
 }
 
 fn texts(mpm: Mpm) {
     let server = Httpd::new(mpm).echo().start();
     let mut client = Client::open(&server, "/echo");
-    for text in ["你好，世界", "網路通訊端", "🦀🚀 👩‍👩‍👧‍👦 e\u{301}", "\0", "\u{10FFFF}\u{FFFD}", "קוראים לי"]
-    {
+    for text in TEXTS {
         client.echo_text(text);
     }
     client.echo_text(&"汉字与emoji😀".repeat(20_000));
@@ -46,7 +53,11 @@ fn texts(mpm: Mpm) {
 fn fragments(mpm: Mpm) {
     let server = Httpd::new(mpm).echo().start();
     let mut client = Raw::open(&server, "/echo");
+    echo_fragments(&mut client);
+    client.close();
+}
 
+pub(crate) fn echo_fragments(client: &mut Raw) {
     client.send(&Frame::text("Hel").unfinished());
     client.send(&Frame::continuation("lo, ").unfinished());
     client.send(&Frame::continuation("world"));
@@ -85,12 +96,16 @@ fn fragments(mpm: Mpm) {
     pieces.last_mut().expect("a piece").fin = true;
     client.send_all(&pieces);
     client.expect(&Frame::text(message));
-    client.close();
 }
 
 fn pings(mpm: Mpm) {
     let server = Httpd::new(mpm).echo().start();
     let mut client = Raw::open(&server, "/echo");
+    answer_pings(&mut client);
+    client.close();
+}
+
+pub(crate) fn answer_pings(client: &mut Raw) {
     for payload in [Vec::new(), b"are you there?".to_vec(), letters(125), vec![0xFF; 3]] {
         client.send(&Frame::ping(payload.clone()));
         client.expect(&Frame::pong(payload));
@@ -104,7 +119,6 @@ fn pings(mpm: Mpm) {
     // A Pong nobody asked for is no reason to answer (section 5.5.3).
     client.send(&Frame::pong("unsolicited"));
     client.echo(&Frame::text("still here"));
-    client.close();
 }
 
 fn many_messages_at_once(mpm: Mpm) {
@@ -119,20 +133,23 @@ fn many_messages_at_once(mpm: Mpm) {
 }
 
 fn closing_handshake(mpm: Mpm) {
-    let server = Httpd::new(mpm).echo().start();
+    answer_closes(&Httpd::new(mpm).echo().start());
+}
+
+pub(crate) fn answer_closes(server: &Server) {
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 3999, 4000, 4999] {
-        let mut client = Raw::open(&server, "/echo").about(&format!("Close {code}"));
+        let mut client = Raw::open(server, "/echo").about(&format!("Close {code}"));
         client.send(&Frame::close(code, "再见"));
         client.expect_failure(code);
     }
     // Without a code there is none to answer with.
-    let mut client = Raw::open(&server, "/echo");
+    let mut client = Raw::open(server, "/echo");
     client.send(&Frame::new(Frame::CLOSE, ""));
     assert_eq!(client.close_code(), None);
     client.expect_end();
 
     // What came before the Close is answered, what comes behind it is not read (section 5.5.1).
-    let mut client = Raw::open(&server, "/echo");
+    let mut client = Raw::open(server, "/echo");
     client.send_all(&[Frame::text("before"), Frame::close(1000, ""), Frame::text("behind"), Frame::ping("behind")]);
     client.expect(&Frame::text("before"));
     assert_eq!(client.frame().close_code(), Some(1000));

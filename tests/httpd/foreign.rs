@@ -1,16 +1,25 @@
 //! Clients that are not ours and not Rust: Python's websockets, and curl for the handshake.
 
 use crate::harness::handshake::{SAMPLE_ACCEPT, SAMPLE_KEY};
+use crate::harness::tls::CERTIFICATE;
 use crate::harness::{Httpd, Mpm, Response, every_mpm};
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-every_mpm!(python_websockets, curl);
+every_mpm!(python_websockets, python_websockets_over_tls, curl);
 
 fn python_websockets(mpm: Mpm) {
-    let server = Httpd::new(mpm).echo().config("<Location \"/echo\">\n  WebSocketProtocols echo\n</Location>").start();
+    python(Httpd::new(mpm));
+}
+
+fn python_websockets_over_tls(mpm: Mpm) {
+    python(Httpd::new(mpm).tls());
+}
+
+fn python(httpd: Httpd) {
+    let server = httpd.echo().config("<Location \"/echo\">\n  WebSocketProtocols echo\n</Location>").start();
     let python = env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
     let found = Command::new(&python).args(["-c", "import websockets"]).output();
     assert!(
@@ -18,7 +27,8 @@ fn python_websockets(mpm: Mpm) {
         "{python:?} cannot import websockets: `pip install websockets`, or set PYTHON to one that can ({found:?})"
     );
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/httpd/clients/echo.py");
-    let output = Command::new(&python).arg(script).arg(server.url("/echo")).output().expect("Python");
+    let certificate = server.tls().map(|_| server.path(CERTIFICATE));
+    let output = Command::new(&python).arg(script).arg(server.url("/echo")).args(certificate).output().expect("Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("is content"));
 }

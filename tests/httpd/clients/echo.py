@@ -1,13 +1,18 @@
-"""A foreign client: the Python package websockets, against the echo handler at the URL in the first argument."""
+"""A foreign client: the Python package websockets, against the echo handler at the URL in the first argument.
+
+For wss the second argument is a file with the certificate to trust.
+"""
 
 import asyncio
+import ssl
 import sys
 
 import websockets
 
 
-async def main(url):
-    async with websockets.connect(url, max_size=None, subprotocols=["chat", "echo"]) as socket:
+async def main(url, certificate=None):
+    context = certificate and ssl.create_default_context(cafile=certificate)
+    async with websockets.connect(url, ssl=context, max_size=None, subprotocols=["chat", "echo"]) as socket:
         assert socket.subprotocol == "echo", socket.subprotocol
         messages = ["", "hello", "你好，世界 🚀", b"", bytes(range(256)), "x" * 70_000, b"\xff" * (1 << 20)]
         for message in messages:
@@ -28,4 +33,4 @@ async def main(url):
     print("websockets", websockets.__version__, "is content")
 
 
-asyncio.run(asyncio.wait_for(main(sys.argv[1]), 60))
+asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), 60))

@@ -3,6 +3,7 @@
 use super::installation::{installation, module_under_test};
 use super::port::Port;
 use super::server::Server;
+use super::tls;
 use super::wait::{PATIENCE, holds_within};
 use rustix::process::{Pid, Signal};
 use std::fmt::{self, Display, Write as _};
@@ -65,6 +66,7 @@ pub(crate) struct Httpd {
     workers: usize,
     modules: Vec<String>,
     websocket: bool,
+    tls: bool,
     snippets: String,
 }
 
@@ -84,6 +86,7 @@ impl Httpd {
             workers,
             modules: ["unixd", "authz_core", "log_config"].map(str::to_owned).to_vec(),
             websocket: true,
+            tls: false,
             snippets: String::new(),
         };
         httpd.file("htdocs/index.html", "<p>A page of the site.</p>\n")
@@ -120,6 +123,30 @@ impl Httpd {
         self.config("<Location \"/echo\">\n  WebSocketHandler echo\n</Location>")
     }
 
+    /// TLS on the server's port, which then has no other.
+    pub(crate) fn tls(mut self) -> Self {
+        assert!(!self.tls, "TLS once");
+        self.tls = true;
+        tls::make_certificate(self.root.path());
+        self.module("socache_shmcb").module("ssl").config(format!(
+            "SSLSessionCache \"shmcb:{{root}}/run/tls-cache(512000)\"\nSSLEngine On\n\
+             SSLCertificateFile \"{{root}}/{}\"\nSSLCertificateKeyFile \"{{root}}/{}\"",
+            tls::CERTIFICATE,
+            tls::KEY
+        ))
+    }
+
+    /// An authority for clients' certificates, which the configuration may name, and a client's certificate.
+    pub(crate) fn client_certificate(self) -> Self {
+        tls::make_client_certificate(self.root.path());
+        self
+    }
+
+    /// HTTP/2 on the server's TLS port, with WebSockets in it (RFC 8441).
+    pub(crate) fn http2(self) -> Self {
+        self.tls().module("http2").config("Protocols h2 http/1.1\nH2WebSockets on")
+    }
+
     /// A file under the ServerRoot, readable for everybody; its folders are made.
     pub(crate) fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         self.write(path, content.as_ref(), 0o644)
@@ -151,7 +178,7 @@ impl Httpd {
     /// Writes the configuration and starts httpd; returns once it is serving.
     pub(crate) fn start(self) -> Server {
         self.write_config();
-        Server::start(self.root, self.port)
+        Server::start(self.root, self.port, self.tls)
     }
 
     /// Writes the configuration and has `httpd -t` look at it.

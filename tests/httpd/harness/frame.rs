@@ -69,7 +69,11 @@ impl Frame {
     /// As a client sends it: masked, with a key that differs from frame to frame.
     pub(crate) fn masked(&self) -> Vec<u8> {
         static KEYS: AtomicU32 = AtomicU32::new(0x9E37_79B9);
-        let key = KEYS.fetch_add(0x9E37_79B9, Ordering::Relaxed).to_be_bytes();
+        self.masked_with(KEYS.fetch_add(0x9E37_79B9, Ordering::Relaxed).to_be_bytes())
+    }
+
+    /// Masked with this key.
+    pub(crate) fn masked_with(&self, key: [u8; 4]) -> Vec<u8> {
         let mut bytes = self.header(self.payload.len() as u64, true);
         bytes.extend(key);
         bytes.extend(self.payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));

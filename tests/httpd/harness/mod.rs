@@ -19,6 +19,7 @@ pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod tls;
 pub(crate) mod wait;
 
 pub(crate) use client::Client;

@@ -3,17 +3,20 @@
 use super::frame::Frame;
 use super::handshake::{Handshake, Response};
 use super::server::Server;
+use super::tls::Stream;
 use rustix::net::sockopt::set_socket_linger;
+use rustls::{ClientConfig, ProtocolVersion};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The bound of a failure, not of a success: an answer that takes this long does not come.
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
 
-/// A TCP connection to httpd.
+/// A connection to httpd: over TLS if the server speaks it.
 pub(crate) struct Raw {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
     address: SocketAddr,
     /// What the test is about here, for its failure.
@@ -24,11 +27,18 @@ impl Raw {
     /// A connection on which nothing was said yet.
     #[track_caller]
     pub(crate) fn connect(server: &Server) -> Self {
+        Self::connect_by(server, server.tls())
+    }
+
+    /// Likewise, with this configuration of TLS.
+    #[track_caller]
+    pub(crate) fn connect_by(server: &Server, tls: Option<&Arc<ClientConfig>>) -> Self {
         let address = server.address();
         let stream = TcpStream::connect(address).expect("a connection to httpd");
         stream.set_read_timeout(Some(SILENCE)).expect("a read timeout");
         stream.set_write_timeout(Some(SILENCE)).expect("a write timeout");
         stream.set_nodelay(true).expect("TCP_NODELAY");
+        let stream = Stream::new(stream, tls);
         Self { stream, received: Vec::new(), address, topic: String::new() }
     }
 
@@ -78,12 +88,13 @@ impl Raw {
 
     #[track_caller]
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes what a client sends");
+        let written = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
+        written.expect("the server takes what a client sends");
     }
 
     /// Writes what the server may no longer want to have.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
     #[track_caller]
@@ -196,22 +207,55 @@ impl Raw {
     /// Waits until the server has said something, and leaves it unread.
     #[track_caller]
     pub(crate) fn peek_until_readable(&self) {
-        assert!(self.stream.peek(&mut [0]).expect("something from the server") > 0);
+        assert!(self.stream.tcp().peek(&mut [0]).expect("something from the server") > 0);
     }
 
-    /// Sends nothing any more.
-    pub(crate) fn end_sending(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("a half close");
+    /// Sends nothing any more, and says so also in TLS.
+    #[track_caller]
+    pub(crate) fn end_sending(&mut self) {
+        if let Some(tls) = self.stream.tls() {
+            tls.send_close_notify();
+            self.stream.flush().expect("a close_notify");
+        }
+        self.end_tcp();
+    }
+
+    /// Sends nothing any more; TLS does not hear of it.
+    #[track_caller]
+    pub(crate) fn end_tcp(&self) {
+        self.stream.tcp().shutdown(Shutdown::Write).expect("a half close");
+    }
+
+    /// The version of TLS that was agreed on.
+    pub(crate) fn tls_version(&mut self) -> Option<ProtocolVersion> {
+        self.stream.tls().and_then(|tls| tls.protocol_version())
+    }
+
+    /// Waits until the server closes or resets the connection, whatever it says before.
+    #[track_caller]
+    pub(crate) fn await_hangup(&mut self) {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    panic!("{}the server keeps the connection for {SILENCE:?}", self.topic)
+                }
+                Err(_) => return,
+            }
+        }
     }
 
     /// Vanishes: the server gets a reset.
     pub(crate) fn reset(self) {
-        set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("SO_LINGER");
+        set_socket_linger(self.stream.tcp(), Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
     /// Writes as much of `bytes` as the server takes before it makes the client wait; None once the connection is over.
     pub(crate) fn write_some(&mut self, bytes: &[u8], patience: Duration) -> Option<usize> {
-        self.stream.set_write_timeout(Some(patience)).expect("a write timeout");
+        self.stream.tcp().set_write_timeout(Some(patience)).expect("a write timeout");
         match self.stream.write(bytes) {
             Ok(written) => Some(written),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Some(0),

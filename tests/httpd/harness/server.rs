@@ -4,8 +4,10 @@ use super::installation::installation;
 use super::log::{Announced, complaints, pid};
 use super::port::Port;
 use super::process::{Process, family};
+use super::tls;
 use super::wait::{PATIENCE, holds_within, wait_until};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustls::ClientConfig;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -24,6 +26,8 @@ const SERVING: &str = "resuming normal operations";
 pub(crate) struct Server {
     root: TempDir,
     port: Port,
+    /// How a client speaks TLS with it, if that is what it speaks.
+    tls: Option<Arc<ClientConfig>>,
     parent: Process,
     child: Mutex<Option<Child>>,
     /// Every process seen so far: an engine that lost its parent is found again here.
@@ -34,7 +38,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(root: TempDir, port: Port) -> Self {
+    pub(super) fn start(root: TempDir, port: Port, with_tls: bool) -> Self {
         raise_descriptor_limit();
         let stderr = File::create(root.path().join("logs/stderr.log")).expect("a file for httpd's stderr");
         let child = installation()
@@ -50,9 +54,11 @@ impl Server {
             .spawn()
             .expect("httpd");
         let parent = i32::try_from(child.id()).ok().and_then(Process::with_pid).expect("httpd's process");
+        let tls = with_tls.then(|| tls::client(root.path(), rustls::ALL_VERSIONS, false));
         let server = Self {
             root,
             port,
+            tls,
             parent,
             child: Mutex::new(Some(child)),
             seen: Mutex::default(),
@@ -60,6 +66,10 @@ impl Server {
             rotations: Mutex::default(),
             patience: Mutex::new(PATIENCE),
         };
+        if with_tls {
+            // Whatever OpenSSL this machine has.
+            server.tolerate_log("AH01882: Init: this version of mod_ssl was compiled against a newer library");
+        }
         wait_until("httpd serves or ends", PATIENCE, || {
             (server.times_logged(SERVING) > 0 && TcpStream::connect(server.address()).is_ok())
                 || server.ended().is_some()
@@ -75,14 +85,23 @@ impl Server {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number()))
     }
 
-    /// `ws://127.0.0.1:PORT/path`.
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address())
+    /// How a client speaks TLS with it.
+    pub(crate) fn tls(&self) -> Option<&Arc<ClientConfig>> {
+        self.tls.as_ref()
     }
 
-    /// `http://127.0.0.1:PORT/path`.
+    /// `ws://127.0.0.1:PORT/path`, or `wss:`.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("ws{}://{}{path}", self.secure(), self.address())
+    }
+
+    /// `http://127.0.0.1:PORT/path`, or `https:`.
     pub(crate) fn http_url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address())
+        format!("http{}://{}{path}", self.secure(), self.address())
+    }
+
+    fn secure(&self) -> &'static str {
+        if self.tls.is_some() { "s" } else { "" }
     }
 
     pub(crate) fn root(&self) -> &Path {
