@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod advice;
 mod bad_clients;
 mod bad_config;
 mod bad_frames;
