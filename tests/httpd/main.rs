@@ -22,4 +22,5 @@ mod restart;
 mod same_packet;
 mod site;
 mod tls;
+mod tls_load;
 mod upgrade_of_the_module;
