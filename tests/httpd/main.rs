@@ -17,6 +17,7 @@ mod foreign;
 mod front;
 mod handshake;
 mod harness_itself;
+mod http2;
 mod log_rotation;
 mod restart;
 mod same_packet;
