@@ -69,6 +69,8 @@ mod httpd {
         "apr_pool_pre_cleanup_register",
         "apr_pool_userdata_get",
         "apr_pool_userdata_setn",
+        "apr_pool_userdata_get",
+        "apr_pool_userdata_setn",
         "apr_proc_other_child_register",
         "apr_proc_other_child_unregister",
         "apr_pstrmemdup",

@@ -1,7 +1,7 @@
 //! httpd's conn_rec.
 
 use super::ffi;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -125,11 +125,29 @@ impl Connection {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
+    /// A brigade of this connection, empty, that is kept for the next time: what is taken from a pool comes back only with
+    /// the pool, and a connection may carry millions of messages.
+    ///
+    /// # Safety
+    /// The connection is valid, and the brigade of that name not in use.
+    unsafe fn kept_brigade(&self, name: &'static CStr) -> *mut ffi::apr_bucket_brigade {
+        let mut kept = std::ptr::null_mut();
+        // SAFETY: the caller's word; the name is static, as `setn` wants it.
+        unsafe {
+            ffi::apr_pool_userdata_get(&mut kept, name.as_ptr(), self.0.pool);
+            if kept.is_null() {
+                kept = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc).cast();
+                ffi::apr_pool_userdata_setn(kept, name.as_ptr(), None, self.0.pool);
+            }
+        }
+        kept.cast()
+    }
+
     /// One non-blocking ap_get_brigade; returns its status.
     fn read_brigade(&self, out: &mut Vec<u8>) -> c_int {
         // SAFETY: as in `take_input`.
         unsafe {
-            let brigade = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc);
+            let brigade = self.kept_brigade(c"mod_websocket read");
             let mut status = ffi::ap_get_brigade(
                 self.0.input_filters,
                 brigade,
@@ -148,7 +166,7 @@ impl Connection {
                 }
                 bucket = ffi::shim_brigade_next(brigade, bucket);
             }
-            ffi::apr_brigade_destroy(brigade);
+            ffi::apr_brigade_cleanup(brigade.cast());
             status
         }
     }
@@ -166,13 +184,13 @@ impl Connection {
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         // SAFETY: as in `take_input`; the filters have copied what they keep when the call returns.
         let status = unsafe {
-            let brigade = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc);
+            let brigade = self.kept_brigade(c"mod_websocket write");
             let mut status =
                 ffi::apr_brigade_write(brigade, None, std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len());
             if status == 0 {
                 status = ffi::ap_pass_brigade(self.0.output_filters, brigade);
             }
-            ffi::apr_brigade_destroy(brigade);
+            ffi::apr_brigade_cleanup(brigade.cast());
             status
         };
         if status == 0 && !self.is_aborted() { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }

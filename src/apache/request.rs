@@ -56,6 +56,11 @@ impl Request {
         !self.0.main.is_null()
     }
 
+    /// Made by httpd out of another request (ap_internal_redirect: a rewrite in a directory, an error document).
+    pub fn is_redirected(&self) -> bool {
+        !self.0.prev.is_null()
+    }
+
     /// "GET".
     pub fn method(&self) -> Cow<'_, str> {
         // SAFETY: see above.
@@ -134,12 +139,18 @@ impl Request {
     }
 
     /// Takes the HTTP filters out of the way of what the end of the request writes (an EOS): they would make a response
-    /// of it.
+    /// of it. The end of a request that httpd redirected is that of each request before it, too.
     pub fn bypass_http(&mut self) {
-        // SAFETY: the connection is valid.
-        let connection = unsafe { &*self.0.connection };
-        self.0.output_filters = connection.output_filters;
-        self.0.proto_output_filters = connection.output_filters;
+        let mut request = self.as_ptr();
+        while !request.is_null() {
+            // SAFETY: the requests of a redirection, and their connection, are valid as long as the last of them.
+            unsafe {
+                let filters = (*(*request).connection).output_filters;
+                (*request).output_filters = filters;
+                (*request).proto_output_filters = filters;
+                request = (*request).prev;
+            }
+        }
     }
 
     /// Sends an interim response: the status line, the lines of `headers_out`, and no more; through the output filters

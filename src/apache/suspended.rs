@@ -45,6 +45,13 @@ impl Suspended {
         (!self.request.is_null()).then(|| unsafe { &*Request::from_ptr(self.request) })
     }
 
+    /// From here on nothing is written with waiting: where the filters would wait for the client, as they do when more is
+    /// buffered than FlushMaxThreshold allows, the connection is given up instead.
+    pub fn never_wait(&self) {
+        // SAFETY: the connection and its socket are valid.
+        unsafe { ffi::apr_socket_timeout_set(ffi::ap_get_conn_socket(self.connection), 0) };
+    }
+
     /// Ends the request: it is logged, and its memory freed. The connection remains.
     pub fn finish_request(&mut self) {
         let request = std::mem::replace(&mut self.request, std::ptr::null_mut());
@@ -53,8 +60,6 @@ impl Suspended {
         }
         // SAFETY: the request is valid, and not used after this.
         unsafe {
-            // Whatever is written from here on is written without waiting.
-            ffi::apr_socket_timeout_set(ffi::ap_get_conn_socket(self.connection), 0);
             ffi::ap_finalize_request_protocol(request);
             ffi::ap_process_request_after_handler(request);
         }
@@ -63,7 +68,7 @@ impl Suspended {
     /// Says to the client that nothing follows (for TLS: close_notify), and closes the sending side of the connection.
     /// False when there is nothing to wait for: it is broken.
     pub fn start_close(&self) -> bool {
-        // SAFETY: the connection is valid; its socket has no timeout to wait for, see `finish_request`.
+        // SAFETY: the connection is valid; its socket has no timeout to wait for, see `never_wait`.
         unsafe { ffi::ap_start_lingering_close(self.connection) == 0 }
     }
 

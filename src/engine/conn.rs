@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// How long a client has to end the TCP connection after the closing handshake. Closing at once could turn bytes that
 /// it sent meanwhile into a reset, and a reset takes the Close frame with it.
 const LINGER: Duration = Duration::from_secs(2);
+/// The longest event queue that is kept for the next connection, in events.
+const KEPT_EVENTS: usize = 1024;
 /// Bytes that are read and thrown away during that time, at most.
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -308,8 +310,10 @@ impl Conn {
 
     /// Gives back what an idle connection does not need.
     fn rest(&mut self) {
-        if self.events.capacity() > 0 {
-            self.entry.shared.queues.borrow_mut().put_back(std::mem::take(&mut self.events));
+        let events = std::mem::take(&mut self.events);
+        // A queue that a burst of tiny messages made long is not kept for others.
+        if (1..=KEPT_EVENTS).contains(&events.capacity()) {
+            self.entry.shared.queues.borrow_mut().put_back(events);
         }
     }
 

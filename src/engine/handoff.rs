@@ -15,9 +15,10 @@
 
 use super::SessionSpec;
 use super::log_writer::NamedLog;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
@@ -185,10 +186,13 @@ impl Link {
     /// # Errors
     /// Nobody listens there, or may not be asked.
     pub fn connect(path: &Path) -> io::Result<Link> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut link = Link { stream };
+        // connect(2) waits while the queue of the other end is full, as long as the send timeout says: so that comes first.
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        for direction in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+        }
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        let mut link = Link { stream: UnixStream::from(socket) };
         link.say(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }

@@ -78,7 +78,8 @@ impl Engine {
 
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
     pub fn adopt(&self, adoption: Adoption) {
-        if let Some(thread) = self.threads.iter().min_by_key(|thread| thread.connections()) {
+        let running = self.threads.iter().filter(|thread| thread.is_running());
+        if let Some(thread) = running.min_by_key(|thread| thread.connections()) {
             thread.tell(Command::Adopt(Box::new(adoption)));
         }
     }

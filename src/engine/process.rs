@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 
 /// Descriptors that are not given to sessions: logs, epoll instances, links of children, what a library opens.
 const RESERVED_FDS: u64 = 64;
+/// Descriptors of an engine thread: its epoll instance, and what its runtime has for itself.
+const FDS_PER_THREAD: u64 = 8;
 /// How long a full stop waits for the clients' answers to its Close.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long the end waits for session logs that do not take their last lines.
@@ -77,7 +79,7 @@ struct Desk {
 
 async fn serve(setup: Setup) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS);
+    let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
     let engine = Engine::start(setup.threads, &handlers)?;
     engine.logs().replace(setup.session_logs)?;

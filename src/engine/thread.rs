@@ -56,12 +56,20 @@ impl Thread {
         self.connections.load(Ordering::Acquire)
     }
 
-    /// Tells the thread something. A thread that is gone took its sessions with it; nothing is owed then.
+    /// It runs, and takes commands.
+    pub fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// Tells the thread something. One that has ended hears nothing; its sessions ended with it.
     pub fn tell(&self, command: Command) {
-        if matches!(command, Command::Adopt(_)) {
+        let adopts = matches!(command, Command::Adopt(_));
+        if adopts {
             self.connections.fetch_add(1, Ordering::AcqRel);
         }
-        let _ = self.commands.send(command);
+        if self.commands.send(command).is_err() && adopts {
+            self.connections.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -255,10 +263,15 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
         return;
     };
     let entry = shared.enter(id, &adoption.spec.limits);
-    let conn = match Conn::new(adoption, entry) {
-        Ok(conn) => Box::new(conn),
-        Err(e) => {
+    // It decodes what came with the handshake: a panic there is one session's, too.
+    let conn = match catch_unwind(AssertUnwindSafe(|| Conn::new(adoption, entry))) {
+        Ok(Ok(conn)) => Box::new(conn),
+        Ok(Err(e)) => {
             error!("WS0112: session {id}: cannot watch its socket: {e}");
+            return;
+        }
+        Err(panic) => {
+            error!("WS0110: session {id}: a panic at its begin: {}", panic_text(&*panic));
             return;
         }
     };

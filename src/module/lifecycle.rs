@@ -13,11 +13,11 @@ use crate::engine::handoff::{self, Door, Link};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, Setup};
 use crate::handlers;
 use once_cell::sync::OnceCell;
+use rustix::fs::{AtFlags, CWD, chownat};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, IntoRawFd};
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -136,9 +136,10 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
     let listener = listener?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     if rustix::process::geteuid().is_root() {
-        chown(path, Some(server::user_id()), None)?;
+        let user = rustix::process::Uid::from_raw(server::user_id());
+        // Not through a link that somebody put there meanwhile.
+        chownat(CWD, path, Some(user), None, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)

@@ -1,14 +1,14 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
-use super::relay::{self, Relayed};
+use super::relay::{self, Relayed, Session};
 use super::{WebSocket, lifecycle, session_logs};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
+use crate::engine::SessionSpec;
 use crate::engine::handoff::{HandoffError, Link};
-use crate::engine::{HandlerSpec, SessionSpec};
 use crate::wire::handshake::{Accept, Offer, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ pub fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
-    let accept = match consider(request, handler) {
+    let accept = match consider(request) {
         Ok(accept) => accept,
         Err(refusal) => return refuse(request, &refusal),
     };
@@ -74,13 +74,14 @@ fn custody(request: &Request) -> Result<Custody, u16> {
     }
     Ok(match (connection.is_tls(), lifecycle::relay()) {
         (false, _) => Custody::Socket,
-        (true, Some(_)) => Custody::Suspended,
-        (true, None) => Custody::Blocking,
+        // ap_internal_redirect takes SUSPENDED for an error.
+        (true, Some(_)) if !request.is_redirected() => Custody::Suspended,
+        (true, _) => Custody::Blocking,
     })
 }
 
 /// Reads the opening handshake out of a request.
-fn consider(request: &Request, _handler: &HandlerSpec) -> Result<Accept, Refusal> {
+fn consider(request: &Request) -> Result<Accept, Refusal> {
     let headers: Vec<(Cow<'_, str>, Cow<'_, str>)> = request.headers_in().iter().collect();
     let find = |name: &str| headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);
     let has_body =
@@ -129,6 +130,8 @@ fn hand_over(
     custody: Custody,
     drain_timeout: Duration,
 ) -> HookResult {
+    // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
+    SUSPENDED.take();
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
     let (mut link, ticket) = match door.offer(spec) {
         Ok(granted) => granted,
@@ -147,7 +150,7 @@ fn hand_over(
     };
     let pair = match custody {
         Custody::Socket => None,
-        Custody::Suspended | Custody::Blocking => match Relayed::new(ticket, drain_timeout) {
+        Custody::Suspended | Custody::Blocking => match Relayed::new(Session { ticket, drain_timeout }) {
             Ok(pair) => Some(pair),
             Err(why) => {
                 log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));

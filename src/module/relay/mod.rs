@@ -8,17 +8,50 @@ pub mod blocking;
 pub mod pump;
 pub mod thread;
 
+use super::lifecycle;
+use crate::apache::log::{self, Level};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+/// How often a relay asks whether this child is to end: httpd's hook may come late.
+const STOP_CHECK: Duration = Duration::from_secs(1);
+/// Over what time the closings of a drain are spread, at most.
+const SPREAD: Duration = Duration::from_secs(10);
+/// How long a relay goes on when the engine has closed its end, or was told to end the session: then the client has
+/// taken what it was sent, or never will.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// What a relay needs to know.
 pub struct Relayed {
     /// Our end of the socketpair, non-blocking.
     pub engine: UnixStream,
-    /// The session's number in the engine.
+    /// The session that its bytes are of.
+    pub session: Session,
+}
+
+/// The session of a relay.
+#[derive(Debug, Clone, Copy)]
+pub struct Session {
+    /// Its number in the engine.
     pub ticket: u64,
-    /// How long the session may go on when this child is to end.
+    /// How long it may go on when this child is to end.
     pub drain_timeout: Duration,
+}
+
+impl Session {
+    /// In a child that is to end since that moment: it is this session's turn to close.
+    fn is_due(&self, since: Instant) -> bool {
+        since.elapsed() >= self.drain_timeout + spread(self.ticket, SPREAD.min(self.drain_timeout))
+    }
+
+    /// Lets the engine close it, with 1001.
+    fn ask_to_close(&self) {
+        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, 1001, "server is restarting"));
+        if let Some(Err(why)) = asked {
+            let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket);
+            log::main(Level::Warning, &text);
+        }
+    }
 }
 
 impl Relayed {
@@ -26,10 +59,10 @@ impl Relayed {
     ///
     /// # Errors
     /// The limit of open files is reached.
-    pub fn new(ticket: u64, drain_timeout: Duration) -> std::io::Result<(Relayed, UnixStream)> {
+    pub fn new(session: Session) -> std::io::Result<(Relayed, UnixStream)> {
         let (engine, theirs) = UnixStream::pair()?;
         engine.set_nonblocking(true)?;
-        Ok((Relayed { engine, ticket, drain_timeout }, theirs))
+        Ok((Relayed { engine, session }, theirs))
     }
 }
 

@@ -4,31 +4,27 @@
 //! nothing can move. The thread sleeps as long as it has nothing to do and no deadline.
 
 use super::pump::{Pump, Turn};
-use super::{Relayed, spread, variables};
+use super::{CLOSING, Relayed, STOP_CHECK, Session, variables};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::suspended::Suspended;
 use crate::apache::{mpm, process};
-use crate::module::lifecycle;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the thread looks at the clock while something has a deadline.
 const TICK: Duration = Duration::from_millis(100);
-/// How often it asks, while it has connections, whether this child is to end: httpd's hook may come late.
-const STOP_CHECK: Duration = Duration::from_secs(1);
 /// No connection is destroyed earlier than this after its suspension, see [`Suspended::destroy`].
 const SETTLED: Duration = Duration::from_millis(100);
 /// How long the client has to close its side of a connection that we have closed; httpd's own SECONDS_TO_LINGER.
 const LINGER: Duration = Duration::from_secs(2);
-/// Over what time the closings of a drain are spread, at most.
-const SPREAD: Duration = Duration::from_secs(10);
-/// How long a session may take to close when it was told to: the engine's close timeout, and its lingering.
-const CLOSING: Duration = Duration::from_secs(10);
+/// Reads of what such a client still sends, in a turn.
+const LINGER_READS: usize = 64;
 /// How long a child that is to end at once waits for its sessions. httpd's parent kills it some seconds later.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -70,7 +66,7 @@ impl Relay {
         }));
         std::thread::Builder::new().name("ws-relay".into()).spawn(move || {
             process::block_signals();
-            Loop {
+            let work = Loop {
                 relay,
                 epoll,
                 connections: Slab::new(),
@@ -78,8 +74,12 @@ impl Relay {
                 buffer: vec![0; Connection::PIECE],
                 draining: None,
                 next_look: Instant::now(),
+            };
+            // Without its relay thread this child serves no TLS session, and cannot end: httpd is to replace it.
+            if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
+                log::main(Level::Critical, "WS0305: the relay thread panicked: this child of httpd ends");
+                std::process::abort();
             }
-            .run();
         })?;
         Ok(relay)
     }
@@ -132,8 +132,7 @@ impl Relay {
 struct Relaying {
     request: Suspended,
     phase: Phase,
-    ticket: u64,
-    drain_timeout: Duration,
+    session: Session,
     since: Instant,
     /// When it is to be told to close, or to be given up.
     deadline: Option<Instant>,
@@ -194,6 +193,13 @@ impl Loop {
                         {
                             pump.client_hung_up = true;
                         }
+                        if token % 2 == 1
+                            && { event.flags }.contains(epoll::EventFlags::HUP)
+                            && let Some(connection) = self.connections.get_mut(key)
+                        {
+                            // The session is over: what the client does not take soon, it will not have.
+                            connection.deadline.get_or_insert(Instant::now() + CLOSING);
+                        }
                         self.queue(key);
                     }
                 }
@@ -203,7 +209,7 @@ impl Loop {
                 // It may have gone in this round.
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.queued = false;
-                    self.advance(key);
+                    self.guarded(key);
                 }
             }
             let now = Instant::now();
@@ -236,7 +242,8 @@ impl Loop {
     fn take_new(&mut self) {
         let new = std::mem::take(&mut self.relay.inbox().new);
         for (request, relayed) in new {
-            let Relayed { engine, ticket, drain_timeout } = relayed;
+            let Relayed { engine, session } = relayed;
+            request.never_wait();
             let key = self.connections.vacant_key();
             let flags =
                 epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
@@ -246,15 +253,17 @@ impl Loop {
             let phase = match watched {
                 Ok(()) => Phase::Pumping(Pump::new(engine)),
                 Err(why) => {
-                    log::main(Level::Error, &format!("WS0302: session {ticket} is lost, it cannot be watched: {why}"));
+                    log::main(
+                        Level::Error,
+                        &format!("WS0302: session {} is lost, it cannot be watched: {why}", session.ticket),
+                    );
                     Phase::Over
                 }
             };
             self.connections.insert(Relaying {
                 request,
                 phase,
-                ticket,
-                drain_timeout,
+                session,
                 since: Instant::now(),
                 deadline: None,
                 told: false,
@@ -265,6 +274,25 @@ impl Loop {
         }
     }
 
+    /// Lets one connection do what it can; a panic costs the others nothing. What it has left of this one is not touched
+    /// again, and the MPM goes on counting it.
+    fn guarded(&mut self, key: usize) {
+        let ticket = self.connections[key].session.ticket;
+        if catch_unwind(AssertUnwindSafe(|| self.advance(key))).is_err() {
+            log::main(Level::Error, &format!("WS0304: session {ticket}: a panic in the relay thread: it is lost"));
+            std::mem::forget(self.connections.try_remove(key));
+            self.forget_one();
+        }
+    }
+
+    fn forget_one(&mut self) {
+        let mut inbox = self.relay.inbox();
+        inbox.count = inbox.count.saturating_sub(1);
+        if inbox.count == 0 {
+            self.relay.emptied.notify_all();
+        }
+    }
+
     /// Lets one connection do what it can.
     fn advance(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -272,17 +300,25 @@ impl Loop {
             Phase::Pumping(pump) => match pump.turn(connection.request.connection(), &mut self.buffer) {
                 Turn::Wait(_) => {}
                 Turn::Again => self.queue(key),
-                Turn::Ended => connection.hang_up(),
+                Turn::Ended => {
+                    connection.hang_up();
+                    // What the client has sent meanwhile had its edge already.
+                    self.queue(key);
+                }
                 Turn::Lost => connection.give_up(),
             },
-            Phase::Lingering => loop {
-                match rustix::io::read(connection.request.as_fd(), &mut *self.buffer) {
-                    Ok(0) => break connection.phase = Phase::Over,
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(_) => break connection.phase = Phase::Over,
-                }
-            },
+            Phase::Lingering => {
+                // A client that floods is not waited for.
+                let emptied = (0..LINGER_READS).find_map(|_| {
+                    match rustix::io::read(connection.request.as_fd(), &mut *self.buffer) {
+                        Ok(0) => Some(Phase::Over),
+                        Ok(_) | Err(rustix::io::Errno::INTR) => None,
+                        Err(rustix::io::Errno::AGAIN) => Some(Phase::Lingering),
+                        Err(_) => Some(Phase::Over),
+                    }
+                });
+                connection.phase = emptied.unwrap_or(Phase::Over);
+            }
             Phase::Over => {}
         }
         self.bury(key);
@@ -306,11 +342,7 @@ impl Loop {
         // The descriptor may live on in a fork; epoll would go on to tell of it.
         let _ = epoll::delete(&self.epoll, connection.request.as_fd());
         connection.request.destroy();
-        let mut inbox = self.relay.inbox();
-        inbox.count -= 1;
-        if inbox.count == 0 {
-            self.relay.emptied.notify_all();
-        }
+        self.forget_one();
     }
 
     fn look_at_the_clock(&mut self, now: Instant) {
@@ -358,7 +390,7 @@ impl Relaying {
         if let Phase::Pumping(pump) = std::mem::replace(&mut self.phase, Phase::Over)
             && let Some(request) = self.request.request()
         {
-            request.describe(&variables(self.ticket, self.since, pump.received, pump.sent), pump.sent);
+            request.describe(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
         }
         self.request.finish_request();
     }
@@ -368,19 +400,12 @@ impl Relaying {
         if self.told || !matches!(self.phase, Phase::Pumping(_)) {
             return;
         }
-        let window = SPREAD.min(self.drain_timeout);
-        if !at_once && since.elapsed() < self.drain_timeout + spread(self.ticket, window) {
+        if !at_once && !self.session.is_due(since) {
             return;
         }
         self.told = true;
         self.deadline = Some(Instant::now() + CLOSING);
-        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, 1001, "server is restarting"));
-        if let Some(Err(why)) = asked {
-            log::main(
-                Level::Warning,
-                &format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket),
-            );
-        }
+        self.session.ask_to_close();
     }
 
     fn deadline_passed(&mut self) {

@@ -171,6 +171,8 @@ fn capabilities(binary: &Path, home: &Path) -> Capabilities {
         "--disable-component-update",
         "--disable-sync",
         "--disable-dev-shm-usage",
+        // The tests' own.
+        "--ignore-certificate-errors",
         // The end of chromedriver, however it comes, is then the end of Chromium.
         "--remote-debugging-pipe",
         // A page that was left is gone, and its sockets with it: it is not kept for the way back.

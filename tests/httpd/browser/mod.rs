@@ -11,13 +11,18 @@ mod demo;
 mod messages;
 mod opening;
 mod origin;
+mod secure;
 
 use crate::harness::{Httpd, Mpm, Server};
 use chromium::Chromium;
 
 /// An httpd with an empty page at /page.html and the echo handler at /echo.
 fn site() -> Httpd {
-    Httpd::new(Mpm::Event)
+    site_on(Mpm::Event)
+}
+
+fn site_on(mpm: Mpm) -> Httpd {
+    Httpd::new(mpm)
         .file("htdocs/page.html", "<!DOCTYPE html><meta charset=\"utf-8\"><link rel=\"icon\" href=\"data:,\">")
         .echo()
 }

@@ -2,7 +2,7 @@
 "use strict";
 
 /** The URL of a WebSocket on the server that sent the page. */
-const ws = (path) => `ws://${location.host}${path}`;
+const ws = (path) => `${location.protocol.replace("http", "ws")}//${location.host}${path}`;
 
 /** What `action` returns, or the kind and the name of what it throws. */
 function attempt(action) {

@@ -1,0 +1,338 @@
+"""WebSockets in HTTP/2 (RFC 8441), by the Python package h2: `h2_websocket.py PORT CERTIFICATE SCENARIO`.
+
+Where the test that runs this has something to look at, the scenario says a word on stdout and waits for a line on stdin.
+"""
+
+import select
+import socket
+import ssl
+import struct
+import sys
+import time
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.settings import SettingCodes
+
+PATIENCE = 20
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+KEY = b"\x01\x82\x03\xfe"
+
+
+def masked(payload):
+    key = (KEY * (len(payload) // 4 + 1))[: len(payload)]
+    mixed = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
+    return mixed.to_bytes(len(payload), "big")
+
+
+def frame(opcode, payload=b"", fin=True):
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = struct.pack(">BH", 0x80 | 126, size)
+    else:
+        length = struct.pack(">BQ", 0x80 | 127, size)
+    return bytes([fin << 7 | opcode]) + length + KEY + masked(payload)
+
+
+class Stream:
+    """What has come on a stream."""
+
+    def __init__(self, number):
+        self.number = number
+        self.status = None
+        self.data = bytearray()
+        self.ended = False
+        self.reset = False
+        # Whether the server may send more once this client has what it sent.
+        self.reading = True
+
+    def frame(self):
+        """Takes a whole frame from what has come: its opcode and its payload."""
+        data = self.data
+        if len(data) < 2:
+            return None
+        size, start = data[1], 2
+        if size == 126:
+            start = 4
+        elif size == 127:
+            start = 10
+        if len(data) < start:
+            return None
+        if start > 2:
+            size = int.from_bytes(data[2:start], "big")
+        if len(data) < start + size:
+            return None
+        assert data[0] & 0x80, "a fragment"
+        taken = (data[0] & 0x0F, bytes(data[start : start + size]))
+        del data[: start + size]
+        return taken
+
+
+class Client:
+    def __init__(self, port, certificate):
+        self.authority = f"127.0.0.1:{port}"
+        context = ssl.create_default_context(cafile=certificate)
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection(("127.0.0.1", port))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        assert self.socket.selected_alpn_protocol() == "h2", self.socket.selected_alpn_protocol()
+        self.socket.settimeout(PATIENCE)
+        self.http2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.http2.initiate_connection()
+        self.streams = {}
+        self.send()
+        connect = SettingCodes.ENABLE_CONNECT_PROTOCOL
+        self.until("the extended CONNECT is offered", lambda: self.http2.remote_settings.get(connect) == 1)
+
+    def send(self):
+        self.socket.sendall(self.http2.data_to_send())
+
+    def receive(self):
+        data = self.socket.recv(65536)
+        assert data, "the server has closed the connection"
+        for event in self.http2.receive_data(data):
+            stream = self.streams.get(getattr(event, "stream_id", None))
+            if isinstance(event, DataReceived):
+                stream.data += event.data
+                size = event.flow_controlled_length
+                if stream.reading:
+                    self.http2.acknowledge_received_data(size, event.stream_id)
+                elif size:
+                    # Only the window of the connection: the other streams are to go on.
+                    self.http2.increment_flow_control_window(size)
+            elif isinstance(event, ResponseReceived):
+                stream.status = int(dict(event.headers)[":status"])
+            elif isinstance(event, StreamEnded):
+                stream.ended = True
+            elif isinstance(event, StreamReset):
+                # Behind the end of the server's side it asks the client for no more, RFC 9113 section 8.1.
+                stream.reset = not (stream.ended and event.error_code == 0)
+                stream.ended = True
+        self.send()
+
+    def until(self, what, condition):
+        end = time.monotonic() + PATIENCE
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < end, f"in vain until {what}"
+            try:
+                self.receive()
+            except TimeoutError:
+                raise AssertionError(f"nothing from the server until {what}") from None
+
+    def request(self, headers, end):
+        number = self.http2.get_next_available_stream_id()
+        self.http2.send_headers(number, headers, end_stream=end)
+        self.streams[number] = Stream(number)
+        self.send()
+        return self.streams[number]
+
+    def page(self, path):
+        head = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", self.authority)]
+        stream = self.request(head, True)
+        self.until(f"the page {path} is there", lambda: stream.ended)
+        return stream.status, bytes(stream.data)
+
+    def ask(self, path="/echo", version="13", origin=None):
+        """Asks for a WebSocket, and does not wait for the answer."""
+        return self.request(
+            [
+                (":method", "CONNECT"),
+                (":protocol", "websocket"),
+                (":scheme", "https"),
+                (":path", path),
+                (":authority", self.authority),
+                ("sec-websocket-version", version),
+                ("origin", origin or f"https://{self.authority}"),
+            ],
+            False,
+        )
+
+    def status(self, stream):
+        return self.until(f"stream {stream.number} is answered", lambda: stream.status)
+
+    def open(self):
+        stream = self.ask()
+        assert self.status(stream) == 200, stream.status
+        return stream
+
+    def write(self, stream, data):
+        """Sends as much at a time as the server's windows allow."""
+        view = memoryview(data)
+        while view:
+            window = self.http2.local_flow_control_window(stream.number)
+            size = min(window, self.http2.max_outbound_frame_size, len(view))
+            if size == 0:
+                self.receive()
+                continue
+            self.http2.send_data(stream.number, view[:size].tobytes())
+            self.send()
+            view = view[size:]
+
+    def expect(self, stream, opcode, payload):
+        got = self.until(f"stream {stream.number} has a frame", lambda: stream.frame() or stream.ended)
+        assert got == (opcode, payload), (stream.number, str(got)[:80], str(payload)[:80])
+
+    def echo(self, stream, opcode, payload):
+        self.write(stream, frame(opcode, payload))
+        self.expect(stream, opcode, payload)
+
+    def close(self, stream, code=1000):
+        payload = struct.pack(">H", code)
+        self.echo(stream, CLOSE, payload)
+        self.until(f"stream {stream.number} has ended", lambda: stream.ended)
+        assert not stream.reset and not stream.data, (stream.reset, stream.data)
+
+    def over(self):
+        self.http2.close_connection()
+        self.send()
+        self.socket.close()
+
+
+def say(word):
+    print(word, flush=True)
+    assert sys.stdin.readline(), "the test has failed"
+
+
+def messages(client):
+    stream = client.open()
+    for text in ["", "hello", "你好，世界 🚀", "汉字" * 30_000]:
+        client.echo(stream, TEXT, text.encode())
+    for size in [0, 1, 125, 126, 65535, 65536, 1 << 20]:
+        client.echo(stream, BINARY, bytes(index * 7 // 3 % 251 for index in range(size)))
+    client.write(stream, frame(TEXT, b"one, ", fin=False) + frame(PING, b"now") + frame(0, b"two"))
+    client.expect(stream, PONG, b"now")
+    client.expect(stream, TEXT, b"one, two")
+    client.write(stream, b"".join(frame(TEXT, b"%d" % number) for number in range(500)))
+    for number in range(500):
+        client.expect(stream, TEXT, b"%d" % number)
+    status, body = client.page("/index.html")
+    assert (status, body) == (200, b"<p>A page of the site.</p>\n"), (status, body)
+    client.echo(stream, TEXT, b"beside a page")
+    client.close(stream, 4000)
+    # The connection goes on: one WebSocket after the other, more of them than run at a time.
+    for number in range(20):
+        stream = client.open()
+        client.echo(stream, TEXT, b"%d" % number)
+        client.close(stream)
+
+
+def refusals(client):
+    beside = client.open()
+    answers = [dict(version="12"), dict(origin="https://elsewhere.example"), dict(path="/nothing")]
+    answers = [client.status(client.ask(**wrong)) for wrong in answers]
+    # The first answer is mod_http2's own.
+    assert answers == [400, 403, 404], answers
+    stream = client.open()
+    client.write(stream, frame(TEXT, b"\xff"))
+    opcode, payload = client.until("the Close is there", stream.frame)
+    assert (opcode, payload[:2]) == (CLOSE, struct.pack(">H", 1007)), (opcode, payload)
+    client.until("the failed session's stream has ended", lambda: stream.ended)
+    client.close(beside)
+
+
+def streams(client):
+    one, two, three, four = opened = [client.open() for _ in range(4)]
+    for number in range(50):
+        for stream in opened:
+            client.write(stream, frame(TEXT, b"%d on %d" % (number, stream.number)))
+        for stream in reversed(opened):
+            client.expect(stream, TEXT, b"%d on %d" % (number, stream.number))
+    # A message in the middle of its way, while the others talk.
+    large = frame(BINARY, b"x" * (1 << 20))
+    client.write(one, large[: 1 << 19])
+    client.echo(two, TEXT, b"beside half a message")
+    client.write(one, large[1 << 19 :])
+    client.expect(one, BINARY, b"x" * (1 << 20))
+    say("four are open")
+
+    client.http2.reset_stream(two.number)
+    client.send()
+    say("one is reset")
+    client.echo(one, TEXT, b"unaffected")
+
+    client.http2.end_stream(three.number)
+    client.send()
+    client.until("the stream that the client has ended has ended", lambda: three.ended)
+    say("one has ended")
+    client.echo(one, TEXT, b"still unaffected")
+    client.echo(four, TEXT, b"still unaffected")
+    client.close(one)
+    client.close(four)
+
+
+def idle(client):
+    one, within = client.open(), client.open()
+    message = frame(TEXT, b"to be continued")
+    client.write(within, message[:9])
+    end = time.monotonic() + 5
+    # Nothing is said by anybody until then, but for what belongs to the connection.
+    while (left := end - time.monotonic()) > 0:
+        if select.select([client.socket], [], [], left)[0]:
+            client.receive()
+    assert not one.ended and not within.ended and not one.data and not within.data
+    client.echo(one, TEXT, b"still here")
+    client.write(within, message[9:])
+    client.expect(within, TEXT, b"to be continued")
+    client.close(one)
+    client.close(within)
+
+
+def windows(client):
+    deaf, other = client.open(), client.open()
+    deaf.reading = False
+    message = bytes(index * 7 // 3 % 251 for index in range(1 << 20))
+    client.write(deaf, frame(BINARY, message))
+    # No more than the window of the stream, RFC 9113 section 6.9.
+    client.until("the window is used up", lambda: len(deaf.data) == 65535)
+    begin = time.monotonic()
+    while time.monotonic() < begin + 4:
+        client.echo(other, BINARY, b"z" * 65536)
+    assert len(deaf.data) == 65535, len(deaf.data)
+    say("one does not read")
+    deaf.reading = True
+    client.http2.increment_flow_control_window(65535, deaf.number)
+    client.send()
+    client.expect(deaf, BINARY, message)
+    client.echo(deaf, TEXT, b"reads again")
+    client.close(deaf)
+    client.close(other)
+
+
+def ten(client):
+    waiting = [client.ask() for _ in range(10)]
+    # mod_http2 starts so many at once while they block.
+    client.until("six are open", lambda: sum(stream.status == 200 for stream in waiting) >= 6)
+    done = 0
+    while waiting:
+        ready = client.until("one more is open", lambda: [stream for stream in waiting if stream.status])
+        for stream in ready:
+            assert stream.status == 200, stream.status
+            client.echo(stream, TEXT, b"hello on %d" % stream.number)
+        client.close(ready[0])
+        waiting.remove(ready[0])
+        done += 1
+    assert done == 10, done
+
+
+def vanish(client):
+    for stream in [client.open() for _ in range(4)]:
+        client.echo(stream, TEXT, b"hello")
+    say("four are open")
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.socket.close()
+    say("the connection is reset")
+
+
+port, certificate, scenario = sys.argv[1:]
+client = Client(int(port), certificate)
+globals()[scenario](client)
+if scenario != "vanish":
+    client.over()
+print("content")
