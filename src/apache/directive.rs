@@ -11,6 +11,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 pub enum Context {
     /// Once for the whole server, outside of all sections.
     Global,
+    /// The server and virtual hosts, outside of their sections.
+    Host,
     /// Server, virtual host, `<Location>`, `<Directory>`, `<Files>`, `<If>`; and `.htaccess` under
     /// `AllowOverride AuthConfig`.
     Everywhere,
@@ -19,7 +21,7 @@ pub enum Context {
 impl Context {
     const fn req_override(self) -> c_int {
         match self {
-            Context::Global => ffi::RSRC_CONF as c_int,
+            Context::Global | Context::Host => ffi::RSRC_CONF as c_int,
             Context::Everywhere => (ffi::RSRC_CONF | ffi::ACCESS_CONF | ffi::OR_AUTHCFG) as c_int,
         }
     }
@@ -28,9 +30,25 @@ impl Context {
     pub fn describe(self) -> &'static str {
         match self {
             Context::Global => "server (global)",
+            Context::Host => "server, virtual host",
             Context::Everywhere => "server, virtual host, directory, .htaccess (AuthConfig)",
         }
     }
+}
+
+/// Where directives stand, as far as a module may want to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// In a `<VirtualHost>`.
+    pub in_virtual_host: bool,
+    /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
+    pub path: Option<String>,
+}
+
+/// The configuration of a section, which directives change.
+pub trait Section {
+    /// Called before each directive: the place where it stands.
+    fn enter(&mut self, place: Place);
 }
 
 /// A directive of a module whose configuration is `C`.
@@ -60,7 +78,7 @@ unsafe impl<const N: usize> Sync for Commands<N> {}
 
 impl<const N: usize> Commands<N> {
     /// From a table with one entry less.
-    pub const fn new<C: 'static>(table: &'static [Directive<C>]) -> Commands<N> {
+    pub const fn new<C: Section + 'static>(table: &'static [Directive<C>]) -> Commands<N> {
         assert!(table.len() + 1 == N);
         let mut commands = [END; N];
         let mut i = 0;
@@ -95,7 +113,7 @@ const END: ffi::command_rec = ffi::command_rec {
 
 /// What httpd calls for each directive of ours: the words go to the entry's `set`, an error comes back as the text after
 /// "Syntax error on line N of FILE:".
-extern "C" fn set<C: 'static>(
+extern "C" fn set<C: Section + 'static>(
     parms: *mut ffi::cmd_parms,
     config: *mut c_void,
     argc: c_int,
@@ -118,6 +136,12 @@ extern "C" fn set<C: 'static>(
                 return misplaced;
             }
         }
+        // SAFETY: server and path are valid during the call, the latter or NULL.
+        let place = unsafe {
+            let path = (!parms.path.is_null()).then(|| CStr::from_ptr(parms.path).to_string_lossy().into_owned());
+            Place { in_virtual_host: (*parms.server).is_virtual != 0, path }
+        };
+        config.enter(place);
         match (directive.set)(config, &words) {
             Ok(()) => std::ptr::null(),
             Err(why) => {

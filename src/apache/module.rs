@@ -24,6 +24,13 @@ pub trait HttpdModule: 'static {
     /// An inner section's configuration over an outer one's.
     fn merge(outer: &Self::Config, inner: &Self::Config) -> Self::Config;
 
+    /// In httpd's parent, after each reading of the configuration, the trial one included: opens what is logged to, with
+    /// the pool of the configuration and that of the logs, which ends shortly before the next call.
+    ///
+    /// # Errors
+    /// httpd does not start.
+    fn open_logs(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), String>;
+
     /// In httpd's parent, after each reading of the configuration but the trial one, when other modules are content.
     ///
     /// # Errors
@@ -101,12 +108,38 @@ extern "C" fn register_hooks<M: HttpdModule>(_pool: *mut ffi::apr_pool_t) {
     // SAFETY: functions with the hooks' signatures; no order relative to named modules.
     unsafe {
         let (nobody, after, before) = (std::ptr::null(), std::ptr::null(), ffi::APR_HOOK_REALLY_FIRST);
+        ffi::ap_hook_open_logs(Some(open_logs::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_post_config(Some(post_config::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_monitor(Some(monitor::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_init(Some(child_init::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_stopping(Some(child_stopping::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_handler(Some(handler::<M>), nobody, after, before as c_int);
+    }
+}
+
+extern "C" fn open_logs<M: HttpdModule>(
+    pool: *mut ffi::apr_pool_t,
+    logs: *mut ffi::apr_pool_t,
+    _temporary: *mut ffi::apr_pool_t,
+    server: *mut ffi::server_rec,
+) -> c_int {
+    let failed = ffi::HTTP_INTERNAL_SERVER_ERROR as c_int;
+    guard("open_logs", failed, || {
+        // SAFETY: pconf and the main server live as long as the configuration, plog until the hook runs again.
+        let (pool, logs, server) = unsafe { (Pool::from_ptr(pool), Pool::from_ptr(logs), Server::from_ptr(server)) };
+        started(M::open_logs(pool, logs, server))
+    })
+}
+
+/// What httpd makes of a part of its start.
+fn started(result: Result<(), String>) -> c_int {
+    match result {
+        Ok(()) => ffi::OK as c_int,
+        Err(why) => {
+            log::main(log::Level::Critical, &why);
+            ffi::HTTP_INTERNAL_SERVER_ERROR as c_int
+        }
     }
 }
 
@@ -123,13 +156,7 @@ extern "C" fn post_config<M: HttpdModule>(
         }
         // SAFETY: pconf and the main server live as long as the configuration.
         let (pool, server) = unsafe { (Pool::from_ptr(pool), Server::from_ptr(server)) };
-        match M::post_config(pool, server) {
-            Ok(()) => ffi::OK as c_int,
-            Err(why) => {
-                log::main(log::Level::Critical, &why);
-                failed
-            }
-        }
+        started(M::post_config(pool, server))
     })
 }
 

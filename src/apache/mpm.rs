@@ -3,19 +3,29 @@
 use super::ffi;
 use std::ffi::c_int;
 
+fn query(code: u32) -> Option<c_int> {
+    let mut answer: c_int = 0;
+    // SAFETY: every query of httpd answers with an int.
+    (unsafe { ffi::ap_mpm_query(code as c_int, &mut answer) } == 0).then_some(answer)
+}
+
 /// The server is ending (stop), and nothing is to be started any more.
 pub fn is_stopping() -> bool {
-    let mut state: c_int = 0;
-    // SAFETY: `state` is an int as the query wants it.
-    let status = unsafe { ffi::ap_mpm_query(ffi::AP_MPMQ_MPM_STATE as c_int, &mut state) };
     // As mod_cgid: an MPM that cannot say is taken to be stopping.
-    status != 0 || state == ffi::AP_MPMQ_STOPPING as c_int
+    query(ffi::AP_MPMQ_MPM_STATE).is_none_or(|state| state == ffi::AP_MPMQ_STOPPING as c_int)
 }
 
 /// A handler may answer [`super::Verdict::Suspended`]: the MPM is asynchronous, which in httpd 2.4 is event alone.
 pub fn can_suspend() -> bool {
-    let mut is_async: c_int = 0;
-    // SAFETY: as above.
-    let status = unsafe { ffi::ap_mpm_query(ffi::AP_MPMQ_IS_ASYNC as c_int, &mut is_async) };
-    status == 0 && is_async != 0
+    query(ffi::AP_MPMQ_IS_ASYNC).is_some_and(|is_async| is_async != 0)
+}
+
+/// Children that there can be at a time.
+pub fn max_children() -> u64 {
+    query(ffi::AP_MPMQ_MAX_DAEMONS).map_or(1, |number| number.max(1) as u64)
+}
+
+/// Worker threads of a child; 1 under prefork.
+pub fn threads_per_child() -> u64 {
+    query(ffi::AP_MPMQ_MAX_THREADS).map_or(1, |number| number.max(1) as u64)
 }

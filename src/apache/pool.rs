@@ -2,7 +2,8 @@
 
 use super::ffi;
 use super::guard::guard;
-use std::ffi::{c_char, c_void};
+use std::any::Any;
+use std::ffi::{CStr, c_char, c_void};
 
 /// A pool.
 #[repr(transparent)]
@@ -46,6 +47,24 @@ impl Pool {
             );
         }
         value
+    }
+
+    /// Puts a value into the pool under a name, where [`Pool::kept`] finds it. One that was there is found no more.
+    pub fn keep<T: Any>(&self, name: &'static CStr, value: T) {
+        // Twice boxed: what is found by name is of one known type.
+        let value = self.own::<Box<dyn Any>>(Box::new(value));
+        // SAFETY: pool and name are valid, the latter for ever; `own` sees to the cleanup.
+        unsafe { ffi::apr_pool_userdata_setn(value.cast(), name.as_ptr(), None, self.as_ptr()) };
+    }
+
+    /// The value that the pool keeps under that name, if it is a `T`. Only [`Pool::keep`] may use the name.
+    pub fn kept<T: Any>(&self, name: &'static CStr) -> Option<&T> {
+        let mut value: *mut c_void = std::ptr::null_mut();
+        // SAFETY: pool and name are valid. What is there was put there by `keep`, and lives as long as the pool.
+        unsafe {
+            ffi::apr_pool_userdata_get(&mut value, name.as_ptr(), self.as_ptr());
+            value.cast::<Box<dyn Any>>().as_ref()?.downcast_ref()
+        }
     }
 
     /// Calls `what` when the pool is cleared or destroyed, before its subpools are.

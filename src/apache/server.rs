@@ -4,6 +4,7 @@ use super::ffi;
 use super::log;
 use super::module::HttpdModule;
 use super::pool::Pool;
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, c_int};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -25,6 +26,15 @@ impl Server {
         std::ptr::from_ref(&self.0).cast_mut()
     }
 
+    /// The name by `ServerName`, whatever clients call it.
+    pub fn name(&self) -> Cow<'_, str> {
+        // SAFETY: httpd gives every server a name before it serves requests; it lives as long as the configuration.
+        unsafe {
+            let name = self.0.server_hostname;
+            if name.is_null() { Cow::Borrowed("") } else { CStr::from_ptr(name).to_string_lossy() }
+        }
+    }
+
     /// The pool that lives as long as the process: through all restarts.
     pub fn process_pool(&self) -> &Pool {
         // SAFETY: every server points to the one process_rec, whose pool ends with the process.
@@ -35,6 +45,14 @@ impl Server {
     pub fn configuration_pool(&self) -> &Pool {
         // SAFETY: as above; `pconf` is cleared, not destroyed, when the configuration is read anew.
         unsafe { Pool::from_ptr((*self.0.process).pconf) }
+    }
+
+    /// This server and those after it: all of them, from the main server on, then the virtual hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &Server> {
+        // SAFETY: `next` is NULL or another server of the same configuration.
+        std::iter::successors(Some(self), |server| unsafe {
+            (!server.0.next.is_null()).then(|| Server::from_ptr(server.0.next))
+        })
     }
 
     /// What the directives of module `M` outside of all sections of this server say.

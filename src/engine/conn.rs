@@ -4,9 +4,11 @@
 //! send buffer waits for the client, nothing is read from it.
 
 use super::outbox::Outbox;
+use super::quota::Place;
 use super::socket::Socket;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
+use crate::wire::frame::put_ping;
 use crate::wire::session::{Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::collections::VecDeque;
@@ -14,7 +16,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client has to end the TCP connection after the closing handshake. Closing at once could turn bytes that
 /// it sent meanwhile into a reset, and a reset takes the Close frame with it.
@@ -40,6 +42,8 @@ pub enum End {
     Handler(CloseFrame),
     /// The connection broke, or ended without a Close frame (1006 to either side).
     Lost(io::Error),
+    /// The client has neither answered a Ping in time nor given another sign of life (1006 to either side).
+    Unanswered,
 }
 
 impl fmt::Display for End {
@@ -51,19 +55,70 @@ impl fmt::Display for End {
             End::Engine(frame) => write!(f, "closed by the server, {}, {}", u16::from(frame.code), frame.reason),
             End::Handler(frame) => write!(f, "closed by the handler, {}", u16::from(frame.code)),
             End::Lost(e) => write!(f, "lost, 1006, {e}"),
+            End::Unanswered => write!(f, "lost, 1006, no answer to a ping"),
         }
+    }
+}
+
+impl End {
+    /// The code of the Close frame that began the end; 1005 for none in it, 1006 for no frame (RFC 6455 section 7.1.5).
+    pub fn code(&self) -> u16 {
+        match self {
+            End::Client(Some(frame)) | End::Violation(frame) | End::Engine(frame) | End::Handler(frame) => {
+                frame.code.into()
+            }
+            End::Client(None) => CloseCode::Status.into(),
+            End::Lost(_) | End::Unanswered => CloseCode::Abnormal.into(),
+        }
+    }
+
+    /// Who or what ended the session, in a word for the session log.
+    pub fn who(&self) -> &'static str {
+        match self {
+            End::Client(_) => "client",
+            End::Violation(_) => "violation",
+            End::Engine(_) => "server",
+            End::Handler(_) => "handler",
+            End::Lost(_) | End::Unanswered => "lost",
+        }
+    }
+}
+
+/// What went one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Data messages.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    fn count(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages of {} bytes", self.messages, self.bytes)
     }
 }
 
 /// What there is to say about a session that ended.
 #[derive(Debug)]
 pub struct Summary {
-    /// Data messages from the client.
-    pub received: u64,
-    /// Data messages to the client.
-    pub sent: u64,
+    /// What was known of it.
+    pub spec: Box<SessionSpec>,
+    /// From the client, as the handler took it.
+    pub received: Traffic,
+    /// To the client, as the handler sent it.
+    pub sent: Traffic,
     /// Why it ended.
     pub end: End,
+    /// How long it was open, the closing handshake included.
+    pub open: Duration,
 }
 
 /// One open session.
@@ -76,8 +131,12 @@ pub struct Conn {
     entry: Entry,
     spec: Box<SessionSpec>,
     end: Option<End>,
-    received: u64,
-    sent: u64,
+    received: Traffic,
+    sent: Traffic,
+    since: Instant,
+    places: Vec<Place>,
+    /// The last write has left something, for want of room.
+    blocked: bool,
 }
 
 impl Conn {
@@ -86,7 +145,7 @@ impl Conn {
     /// # Errors
     /// The socket cannot be watched by epoll, or not be made non-blocking.
     pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
-        let Adoption { socket, spec, early, .. } = adoption;
+        let Adoption { socket, spec, early, places, .. } = adoption;
         let mut conn = Conn {
             socket: Socket::new(socket)?,
             session: Session::new(spec.limits.max_message_size),
@@ -95,13 +154,21 @@ impl Conn {
             entry,
             spec: Box::new(spec),
             end: None,
-            received: 0,
-            sent: 0,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            since: Instant::now(),
+            places,
+            blocked: false,
         };
         if !early.is_empty() {
             conn.decode(&early);
         }
         Ok(conn)
+    }
+
+    /// The session's number.
+    pub fn id(&self) -> u64 {
+        self.entry.peer.id
     }
 
     /// What is known of the session.
@@ -128,15 +195,15 @@ impl Conn {
             }
             match self.events.pop_front() {
                 Some(Event::Message(message)) => {
-                    self.received += 1;
+                    self.received.count(message.len());
                     return Some(message);
                 }
                 Some(Event::Closed(frame)) => self.end = Some(End::Client(frame)),
                 Some(Event::Failed(frame)) => self.end = Some(End::Violation(frame)),
                 None => {
                     self.rest();
-                    if let Err(e) = poll_fn(|cx| self.poll_fill(cx)).await {
-                        self.end = Some(End::Lost(e));
+                    if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {
+                        self.end = Some(end);
                     }
                 }
             }
@@ -148,6 +215,37 @@ impl Conn {
     /// # Errors
     /// The session is closing: the message goes nowhere.
     pub async fn send(&mut self, message: Message) -> Result<(), Closing> {
+        self.queue(message)?;
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Queues a message that does not wait for anybody: one of many for many clients. Of a client that does not keep up
+    /// the session ends, with 1013.
+    ///
+    /// A client keeps up as long as no more than the send buffer waits for it, whatever the size of the next message.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub fn push(&mut self, message: Message) -> Result<(), Closing> {
+        if self.end.is_none() && self.is_full() {
+            // What the client has made room for is not to be held against it.
+            let Conn { outbox, socket, .. } = self;
+            let waiting = outbox.len();
+            match outbox.flush(|slices| socket.try_write(slices)) {
+                Ok(empty) => self.note_flush(waiting, empty),
+                Err(e) => self.end = Some(End::Lost(e)),
+            }
+            if self.end.is_none() && self.is_full() {
+                self.end = Some(End::Engine(close(CloseCode::Again, "slow consumer")));
+            }
+        }
+        self.queue(message)
+    }
+
+    fn queue(&mut self, message: Message) -> Result<(), Closing> {
         let (text, payload) = match message {
             Message::Text(text) => (true, text.into()),
             Message::Binary(payload) => (false, payload),
@@ -159,12 +257,15 @@ impl Conn {
         }
         let shared = &self.entry.shared;
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        self.sent.count(payload.len());
         self.outbox.push(text, payload);
-        self.sent += 1;
-        if self.outbox.len() <= self.spec.limits.send_buffer {
-            return Ok(());
-        }
-        poll_fn(|cx| self.poll_room(cx)).await
+        self.entry.peer.note_data(shared.now());
+        Ok(())
+    }
+
+    /// More waits for the client than may.
+    fn is_full(&self) -> bool {
+        self.outbox.len() > self.spec.limits.send_buffer
     }
 
     /// Completes when there is room in the send buffer.
@@ -173,14 +274,35 @@ impl Conn {
         if self.entry.peer.close_asked() {
             return Poll::Ready(Err(Closing));
         }
+        self.ping();
         match self.poll_flush(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(e)) => {
-                self.end = Some(End::Lost(e));
-                Poll::Ready(Err(Closing))
-            }
-            Poll::Pending if self.outbox.len() <= self.spec.limits.send_buffer => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => self.end = Some(End::Lost(e)),
+            Poll::Pending if !self.is_full() => return Poll::Ready(Ok(())),
+            Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(Err(Closing))
+    }
+
+    /// Queues a Ping when the clock wants one.
+    fn ping(&mut self) {
+        let Entry { shared, peer } = &self.entry;
+        if peer.is_doubted() {
+            self.outbox.lend(|| shared.buffers.borrow_mut().take());
+            put_ping(self.outbox.tail());
+            let late = peer.note_ping(shared.now());
+            shared.look_at(peer, late);
+        }
+    }
+
+    /// After a flush of `waiting` bytes: a client that takes what had to wait for it is alive, though its answer to a
+    /// Ping may have to wait until all that was sent before has arrived, or until something is read again.
+    fn note_flush(&mut self, waiting: usize, empty: bool) {
+        if std::mem::replace(&mut self.blocked, !empty) && self.outbox.len() < waiting {
+            let now = self.entry.shared.now();
+            self.entry.peer.note_life(now);
+            self.entry.peer.note_data(now);
         }
     }
 
@@ -199,29 +321,36 @@ impl Conn {
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
         let mut contexts = shared.contexts.borrow_mut();
         self.session.receive(&mut contexts, bytes, &mut self.events, self.outbox.tail());
+        let now = shared.now();
+        self.entry.peer.note_life(now);
+        // A large message that is still coming is no idleness.
+        if !self.events.is_empty() || self.session.is_in_a_message() {
+            self.entry.peer.note_data(now);
+        }
     }
 
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
     /// asks the connection to close.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         self.entry.peer.register(cx);
         loop {
             if self.entry.peer.close_asked() {
                 return Poll::Ready(Ok(()));
             }
+            self.ping();
             if let Poll::Ready(Err(e)) = self.poll_flush(cx) {
-                return Poll::Ready(Err(e));
+                return Poll::Ready(Err(End::Lost(e)));
             }
-            if self.outbox.len() > self.spec.limits.send_buffer {
-                return Poll::Pending;
+            if self.is_full() {
+                return self.poll_life();
             }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
             match self.socket.poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
                 Poll::Ready(Ok(count)) => self.decode(&buffer[..count]),
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
+                Poll::Pending => return self.poll_life(),
             }
             if !self.events.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -229,31 +358,44 @@ impl Conn {
         }
     }
 
+    fn poll_life(&self) -> Poll<Result<(), End>> {
+        if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending }
+    }
+
+    /// To be asked last, when nothing could be read or written: a client is only given up when it truly is silent, and
+    /// not because this task had no time to listen, or was told by tokio to let others have their turn.
+    fn is_given_up(&self) -> bool {
+        self.entry.peer.is_denied() && tokio::task::coop::has_budget_remaining()
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Conn { outbox, socket, .. } = self;
+        let waiting = outbox.len();
         let empty = outbox.flush(|slices| match socket.poll_write(cx, slices) {
             Poll::Ready(written) => written,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         })?;
+        self.note_flush(waiting, empty);
         if !empty {
             return Poll::Pending;
         }
-        if let Some(buffer) = outbox.reclaim() {
+        if let Some(buffer) = self.outbox.reclaim() {
             self.entry.shared.buffers.borrow_mut().put_back(buffer);
         }
         Poll::Ready(Ok(()))
     }
 
     /// Ends the session in the way it asks for: the closing handshake (RFC 6455 section 7.1), then the TCP connection.
-    pub async fn finish(mut self, verdict: CloseFrame) -> Summary {
+    pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
+        self.entry.peer.stop_watching();
         let end = match (self.end.take(), self.entry.peer.take_close()) {
             (Some(end), _) => end,
             (None, Some(frame)) => End::Engine(frame),
             (None, None) => End::Handler(verdict),
         };
         match &end {
-            End::Lost(_) => {}
+            End::Lost(_) | End::Unanswered => {}
             End::Client(_) => {
                 self.session.reply(self.outbox.tail());
                 self.hang_up().await;
@@ -270,7 +412,7 @@ impl Conn {
                 self.hang_up().await;
             }
         }
-        Summary { received: self.received, sent: self.sent, end }
+        Summary { spec: self.spec, received: self.received, sent: self.sent, end, open: self.since.elapsed() }
     }
 
     fn say_close(&mut self, frame: CloseFrame) {
@@ -280,6 +422,8 @@ impl Conn {
 
     /// Writes what waits, says that nothing follows, and waits until the client has closed its side.
     async fn hang_up(&mut self) {
+        // The client may be back for another session before it has ended this connection.
+        self.places = Vec::new();
         self.within(LINGER, Self::poll_flush_only).await;
         self.socket.end_writing();
         let mut left = LINGER_BYTES;

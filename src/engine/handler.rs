@@ -13,6 +13,9 @@ pub type Running<'a> = Pin<Box<dyn Future<Output = CloseFrame> + 'a>>;
 pub trait Handler: Send + Sync {
     /// One session, from after the 101 to its end. The future stays on its thread.
     ///
+    /// Only while it waits in [`Conn::recv`] or [`Conn::send`] are Pings sent and answered, and is it seen that the client
+    /// or the engine wants to close: who waits for something else does so beside `recv` (`tokio::select!`).
+    ///
     /// A panic in it closes the session with 1011 and is logged.
     fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a>;
 }

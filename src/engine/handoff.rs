@@ -6,6 +6,7 @@
 //!                            ◀── Granted { ticket }   or   Refused { … }: the client gets that status, and no 101
 //!   (the 101 goes to the client)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//!   Close { ticket, … }                   ──▶           later, over any link
 //! ```
 //!
 //! A message is its length (4 bytes, big-endian) and its [`postcard`] form. A descriptor travels with the first byte of
@@ -13,6 +14,7 @@
 //! as the link it came over.
 
 use super::SessionSpec;
+use super::log_writer::NamedLog;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -28,7 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 1";
+const VERSION: &str = "mod_websocket handoff 2";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -56,7 +58,7 @@ pub enum ToEngine {
     /// From httpd's parent: there is a new engine; end with the last session.
     Retire,
     /// Will you run this session?
-    Offer(SessionSpec),
+    Offer(Box<SessionSpec>),
     /// The session's socket comes with this message.
     Take {
         /// From [`FromEngine::Granted`].
@@ -69,8 +71,22 @@ pub enum ToEngine {
         /// From [`FromEngine::Granted`].
         ticket: u64,
     },
+    /// Close an open session. Nothing happens where it has ended.
+    Close {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// The close code; in the place of one that may not be sent goes 1001.
+        code: u16,
+        /// The reason that the Close frame gives; its first 123 bytes.
+        reason: String,
+    },
     /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
     Configure(Configuration),
+    /// Before [`ToEngine::Configure`], for each session log of that configuration, whose descriptor comes with it.
+    SessionLog {
+        /// As [`super::LogSpec::name`] says it.
+        name: String,
+    },
 }
 
 /// What a configuration generation changes in a running engine.
@@ -101,6 +117,8 @@ pub enum FromEngine {
         status: u16,
         /// For the log.
         reason: String,
+        /// It was configured so: one of the session's quotas is used up.
+        by_quota: bool,
     },
 }
 
@@ -114,6 +132,8 @@ pub enum HandoffError {
         status: u16,
         /// For the log.
         reason: String,
+        /// It was configured so, and is no error.
+        by_quota: bool,
     },
     /// The engine could not be asked: answer 503.
     #[error("the engine cannot be reached: {0}")]
@@ -207,10 +227,10 @@ impl Link {
     /// See [`HandoffError`].
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<u64, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
-        self.say(&ToEngine::Offer(spec.clone()))?;
+        self.say(&ToEngine::Offer(Box::new(spec.clone())))?;
         match self.hear()? {
             FromEngine::Granted { ticket } => Ok(ticket),
-            FromEngine::Refused { status, reason } => Err(HandoffError::Refused { status, reason }),
+            FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
         }
     }
@@ -223,11 +243,6 @@ impl Link {
         self.say_with(&ToEngine::Take { ticket, early }, socket)
     }
 
-    /// MERGE
-    pub fn close_session(&mut self, _ticket: u64, _code: u16, _reason: &str) -> io::Result<()> {
-        Ok(())
-    }
-
     /// Gives a ticket back.
     ///
     /// # Errors
@@ -236,19 +251,47 @@ impl Link {
         self.say(&ToEngine::Abandon { ticket })
     }
 
-    /// Tells the engine of a new configuration generation; returns the engine's version.
+    /// Closes a session that was handed over, over this link or another, with this code and reason.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn close_session(&mut self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
+    }
+
+    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs; returns the
+    /// engine's version.
     ///
     /// # Errors
     /// The engine is gone, or does not answer.
-    pub fn configure(&mut self, log_level: i32, log: Option<BorrowedFd<'_>>) -> io::Result<String> {
+    pub fn configure(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+    ) -> io::Result<String> {
+        let said = self.say_configuration(log_level, log, session_logs);
+        match self.hear() {
+            Ok(FromEngine::Hello { version }) => Ok(version),
+            Ok(other) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            // An engine of another version answers the Hello, and may hang up on what it does not know.
+            Err(e) => said.and(Err(e)),
+        }
+    }
+
+    fn say_configuration(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+    ) -> io::Result<()> {
+        for (name, descriptor) in session_logs {
+            self.say_with(&ToEngine::SessionLog { name: name.clone() }, descriptor.as_fd())?;
+        }
         let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some() });
         match log {
-            Some(log) => self.say_with(&message, log)?,
-            None => self.say(&message)?,
-        }
-        match self.hear()? {
-            FromEngine::Hello { version } => Ok(version),
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            Some(log) => self.say_with(&message, log),
+            None => self.say(&message),
         }
     }
 
@@ -400,7 +443,7 @@ fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{HandlerSpec, Limits};
+    use crate::engine::{HandlerSpec, Limits, LogSpec, Quota};
     use proptest::prelude::*;
 
     fn spec() -> SessionSpec {
@@ -412,6 +455,8 @@ mod tests {
             user: None,
             server: "localhost".into(),
             uri: "/echo?a=b".into(),
+            quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
+            log: Some(Box::new(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() })),
         }
     }
 
@@ -419,8 +464,9 @@ mod tests {
     fn messages_survive_any_chunking() {
         let messages = [
             ToEngine::Hello { version: VERSION.into() },
-            ToEngine::Offer(spec()),
+            ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { ticket: 7, early: vec![1; 300] },
+            ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
             ToEngine::Retire,
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();

@@ -7,26 +7,33 @@
 //! * [`conn`]: one connection, as a handler sees it
 //! * [`socket`]: its byte stream
 //! * [`outbox`]: what is on its way to one client
-//! * [`peer`]: how others reach a connection: deadlines and requests to close
+//! * [`peer`]: how others reach a connection: requests to close, and the clock
+//! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
+//! * [`log_line`]: what the session log says of a session
+//! * [`log_writer`]: the session logs that are open
 //!
 //! [`Engine::adopt`] is the only door in.
 
 pub mod conn;
 pub mod handler;
 pub mod handoff;
+pub mod log_line;
+pub mod log_writer;
 pub mod outbox;
 pub mod peer;
 pub mod process;
+pub mod quota;
 pub mod socket;
 pub mod spec;
 pub mod thread;
 
 pub use conn::Conn;
 pub use handler::{Handler, Registry, Running};
-pub use spec::{HandlerSpec, Limits, SessionSpec};
+pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};
 
 use crate::wire::CloseFrame;
+use log_writer::Logs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -42,14 +49,17 @@ pub struct Adoption {
     pub spec: SessionSpec,
     /// Bytes that the client sent after its handshake and that were read already.
     pub early: Vec<u8>,
-    /// The session's number, as log lines name it.
+    /// The session's number, as log lines name it. No other session of the engine has it.
     pub id: u64,
+    /// What the session takes of its quotas, until it has ended.
+    pub places: Vec<quota::Place>,
 }
 
 /// The engine's threads.
 pub struct Engine {
     threads: Vec<Thread>,
     ended: Arc<tokio::sync::Notify>,
+    logs: Arc<Logs>,
 }
 
 impl Engine {
@@ -59,10 +69,11 @@ impl Engine {
     /// The system refuses a thread or an epoll instance.
     pub fn start(threads: usize, handlers: &Arc<Registry>) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
+        let logs = Arc::new(Logs::default());
         let threads = (0..threads.max(1))
-            .map(|number| Thread::start(number, handlers.clone(), ended.clone()))
+            .map(|number| Thread::start(number, handlers.clone(), logs.clone(), ended.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Engine { threads, ended })
+        Ok(Engine { threads, ended, logs })
     }
 
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
@@ -70,6 +81,11 @@ impl Engine {
         if let Some(thread) = self.threads.iter().min_by_key(|thread| thread.connections()) {
             thread.tell(Command::Adopt(Box::new(adoption)));
         }
+    }
+
+    /// The session logs: none at first.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// Sessions that are open now.
@@ -85,6 +101,14 @@ impl Engine {
                 return;
             }
             ended.await;
+        }
+    }
+
+    /// Closes the session of this number with this frame, if it is open.
+    pub fn close(&self, id: u64, frame: &CloseFrame) {
+        // Which thread has it, only the threads know.
+        for thread in &self.threads {
+            thread.tell(Command::Close(id, frame.clone()));
         }
     }
 

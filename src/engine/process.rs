@@ -4,7 +4,9 @@
 
 use super::conn::going_away;
 use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
-use super::{Adoption, Engine, Registry, SessionSpec};
+use super::log_writer::NamedLog;
+use super::quota::{Counts, Place};
+use super::{Adoption, Engine, Quota, Registry, SessionSpec};
 use crate::wire::{CloseCode, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -23,6 +25,8 @@ use tokio::sync::Notify;
 const RESERVED_FDS: u64 = 64;
 /// How long a full stop waits for the clients' answers to its Close.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// How long the end waits for session logs that do not take their last lines.
+const LOGS_LIMIT: Duration = Duration::from_secs(1);
 /// How long the sessions of an engine that was replaced by one of another version go on.
 const RETIREMENT: Duration = Duration::from_secs(60);
 
@@ -39,6 +43,8 @@ pub struct Setup {
     pub handlers: Registry,
     /// See [`Configure`].
     pub configure: Configure,
+    /// The session logs of the first configuration; later ones bring their own.
+    pub session_logs: Vec<NamedLog>,
 }
 
 /// Runs the engine until SIGTERM, or until it was retired and its last session is over.
@@ -60,6 +66,8 @@ struct Desk {
     links: Cell<u64>,
     /// Sessions that were granted and have not come.
     granted: Cell<u64>,
+    /// Sessions of each quota, granted or open.
+    counts: Arc<Counts>,
     next_ticket: Cell<u64>,
     /// Retired, and no session is left.
     over: Notify,
@@ -72,6 +80,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS);
     let handlers = Arc::new(setup.handlers);
     let engine = Engine::start(setup.threads, &handlers)?;
+    engine.logs().replace(setup.session_logs)?;
     setup.listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(setup.listener)?;
     info!("WS0101: the engine has started: {} threads, up to {capacity} sessions", setup.threads);
@@ -82,6 +91,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
         capacity,
         links: Cell::new(0),
         granted: Cell::new(0),
+        counts: Arc::default(),
         next_ticket: Cell::new(1),
         over: Notify::new(),
         full: Cell::new(false),
@@ -111,6 +121,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     if left > 0 {
         info!("WS0105: {left} clients did not answer the Close in time");
     }
+    desk.engine.logs().finish(LOGS_LIMIT).await;
     Ok(())
 }
 
@@ -142,10 +153,11 @@ async fn attend(desk: Rc<Desk>, stream: tokio::net::UnixStream) {
     desk.links.set(desk.links.get() - 1);
 }
 
-/// The tickets of one link.
-type Granted = RefCell<HashMap<u64, SessionSpec>>;
+/// The tickets of one link, with what they hold until their sessions come.
+type Granted = RefCell<HashMap<u64, (SessionSpec, Vec<Place>)>>;
 
 async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::Result<()> {
+    let mut session_logs = Vec::new();
     while let Some(message) = link.next().await? {
         match message {
             ToEngine::Hello { version } if version == handoff::version() => {}
@@ -155,28 +167,37 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
                 return listen_to_stranger(desk, link).await;
             }
             ToEngine::Offer(spec) => {
-                let answer = desk.consider(spec, granted);
+                let answer = desk.consider(*spec, granted);
                 link.say(&answer).await?;
             }
             ToEngine::Take { ticket, early } => {
                 let socket = link.descriptor()?;
-                let Some(spec) = granted.borrow_mut().remove(&ticket) else {
+                let Some((spec, places)) = granted.borrow_mut().remove(&ticket) else {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")));
                 };
                 desk.granted.set(desk.granted.get() - 1);
                 debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-                desk.engine.adopt(Adoption { socket, spec, early, id: ticket });
+                desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places });
             }
             ToEngine::Abandon { ticket } => {
                 if granted.borrow_mut().remove(&ticket).is_some() {
                     desk.granted.set(desk.granted.get() - 1);
                 }
             }
+            ToEngine::Close { ticket, code, reason } => {
+                // RFC 6455 section 7.4.1: some codes stand for what no Close frame may say.
+                let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Away);
+                desk.engine.close(ticket, &close(code, &reason));
+            }
             ToEngine::Configure(configuration) => {
                 let log = if configuration.with_log { Some(link.descriptor()?) } else { None };
                 (desk.configure)(&configuration, log);
+                if let Err(e) = desk.engine.logs().replace(std::mem::take(&mut session_logs)) {
+                    error!("WS0118: the session logs cannot be written: {e}");
+                }
                 link.say(&FromEngine::Hello { version: handoff::version().into() }).await?;
             }
+            ToEngine::SessionLog { name } => session_logs.push((name, link.descriptor()?)),
             ToEngine::Retire => desk.retire(),
         }
     }
@@ -195,22 +216,33 @@ async fn listen_to_stranger(desk: &Rc<Desk>, mut link: Receiver) -> io::Result<(
 
 impl Desk {
     /// Decides on an offer; a grant counts as a session from now on.
-    fn consider(&self, spec: SessionSpec, granted: &Granted) -> FromEngine {
+    fn consider(&self, mut spec: SessionSpec, granted: &Granted) -> FromEngine {
+        let refused = |status, reason: String| FromEngine::Refused { status, reason, by_quota: false };
         if self.handlers.find(&spec.handler.name).is_none() {
-            return FromEngine::Refused { status: 500, reason: format!("it has no handler {}", spec.handler.name) };
+            return refused(500, format!("it has no handler {}", spec.handler.name));
         }
-        let taken = self.engine.connections() as u64 + self.granted.get() + self.links.get();
+        let taken = self.engine.connections() as u64
+            + self.granted.get()
+            + self.links.get()
+            + self.engine.logs().count() as u64;
         if taken >= self.capacity {
             if !self.full.replace(true) {
                 warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");
             }
-            return FromEngine::Refused { status: 503, reason: "its limit of open files is reached".into() };
+            return refused(503, "its limit of open files is reached".into());
         }
         self.full.set(false);
+        // Who counts them are the places from now on.
+        let places = match self.counts.take(std::mem::take(&mut spec.quotas)) {
+            Ok(places) => places,
+            Err(Quota { scope, max }) => {
+                return FromEngine::Refused { status: 503, reason: format!("{scope}: {max} are open"), by_quota: true };
+            }
+        };
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
         self.granted.set(self.granted.get() + 1);
-        granted.borrow_mut().insert(ticket, spec);
+        granted.borrow_mut().insert(ticket, (spec, places));
         FromEngine::Granted { ticket }
     }
 

@@ -52,6 +52,17 @@ impl Socket {
         }
     }
 
+    /// Writes once, without waiting for room; returns how many bytes went.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what makes the stream useless.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_write_vectored(slices),
+            Socket::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+
     /// Says that nothing more will be written.
     pub fn end_writing(&self) {
         // Fails where the connection is gone, and then there is nobody to tell.

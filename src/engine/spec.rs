@@ -23,6 +23,28 @@ pub struct SessionSpec {
     pub server: String,
     /// The request's path and query, as the client sent it.
     pub uri: String,
+    /// The places that the session takes, each of which there may be only so many of.
+    pub quotas: Vec<Quota>,
+    /// The session log, if there is one. Boxed, since most sessions have none.
+    pub log: Option<Box<LogSpec>>,
+}
+
+/// One of at most `max` sessions of a `scope` that are open at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Which sessions count together: those with the same text, which also names the limit in the log.
+    pub scope: String,
+    /// How many may be open.
+    pub max: u32,
+}
+
+/// Where the line goes that a session leaves when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// The log's name: a path or `|program`, as configured.
+    pub name: String,
+    /// The virtual host's own name, whatever the client called it.
+    pub host: String,
 }
 
 /// A handler by its name, and the arguments that its directive gave.
@@ -39,14 +61,41 @@ pub struct HandlerSpec {
 pub struct Limits {
     /// Bytes of the largest message that is taken, its fragments added up; a larger one is answered with 1009.
     pub max_message_size: usize,
-    /// Bytes that may wait for a client. While more wait, nothing is read from it.
+    /// Bytes that may wait for a client. While more wait, nothing is read from it, [`super::Conn::send`] waits, and
+    /// [`super::Conn::push`] gives the client up.
     pub send_buffer: usize,
     /// How long the client has to answer our Close.
     pub close_timeout: Duration,
+    /// How a client is noticed that is gone without a word; `None`: not at all.
+    pub ping: Option<Ping>,
+    /// How long a session may be open without a data message either way; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// When a client that says nothing is asked whether it is there. All times are rounded up to
+/// [`super::peer::TICK`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The silence after which a Ping is sent.
+    pub interval: Duration,
+    /// How long the answer may take.
+    pub timeout: Duration,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Ping { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_message_size: 1 << 20, send_buffer: 1 << 20, close_timeout: Duration::from_secs(5) }
+        Limits {
+            max_message_size: 1 << 20,
+            send_buffer: 1 << 20,
+            close_timeout: Duration::from_secs(5),
+            ping: Some(Ping::default()),
+            idle_timeout: None,
+        }
     }
 }

@@ -1,17 +1,22 @@
 //! The engine over socketpairs and its handoff socket: no httpd, real threads, a real client.
 
+use super::conn::Closing;
 use super::handoff::{Door, HandoffError, Link, version};
+use super::log_writer::NamedLog;
 use super::process::{Setup, run};
 use super::*;
 use crate::handlers::echo::Echo;
 use crate::wire::{CloseCode, Message, close};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
+
+mod process;
 
 type Client = WebSocket<UnixStream>;
 
@@ -41,15 +46,50 @@ impl Handler for Once {
     }
 }
 
+/// Sends without end, and waits for the client to take it.
+struct Flood;
+
+impl Handler for Flood {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(async {
+            while conn.send(Message::binary(vec![7; 60_000])).await.is_ok() {}
+            assert!(conn.recv().await.is_none());
+            close(CloseCode::Normal, "")
+        })
+    }
+}
+
+/// Answers a message with as many as it says, without waiting for the client.
+struct Push;
+
+const PUSHED: usize = 60_000;
+
+impl Handler for Push {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(async {
+            while let Some(message) = conn.recv().await {
+                for _ in 0..message.to_text().unwrap().parse().unwrap() {
+                    if conn.push(Message::binary(vec![7; PUSHED])) == Err(Closing) {
+                        break;
+                    }
+                    assert!(conn.backlog() <= Limits::default().send_buffer + PUSHED + 10);
+                }
+            }
+            close(CloseCode::Normal, "")
+        })
+    }
+}
+
 fn registry() -> Registry {
-    Registry::default().with("echo", Echo).with("panics", Panics).with("once", Once)
+    let registry = Registry::default().with("echo", Echo).with("panics", Panics).with("once", Once);
+    registry.with("flood", Flood).with("push", Push)
 }
 
 fn engine() -> Engine {
     Engine::start(2, &Arc::new(registry())).unwrap()
 }
 
-fn spec(handler: &str) -> SessionSpec {
+pub(super) fn spec(handler: &str) -> SessionSpec {
     SessionSpec {
         handler: HandlerSpec { name: handler.into(), args: vec![] },
         protocol: None,
@@ -58,7 +98,16 @@ fn spec(handler: &str) -> SessionSpec {
         user: None,
         server: "localhost".into(),
         uri: "/".into(),
+        quotas: vec![],
+        log: None,
     }
+}
+
+/// As short as ticks allow.
+fn impatient(handler: &str) -> SessionSpec {
+    let soon = Duration::from_millis(200);
+    let limits = Limits { ping: Some(Ping { interval: soon, timeout: soon }), ..spec(handler).limits };
+    SessionSpec { limits, ..spec(handler) }
 }
 
 fn pair() -> (UnixStream, UnixStream) {
@@ -74,9 +123,16 @@ fn websocket(stream: UnixStream) -> Client {
 impl Engine {
     /// A session, and its client.
     fn session(&self, handler: &str) -> Client {
+        self.session_of(spec(handler)).1
+    }
+
+    /// A session of this kind: its number and its client.
+    fn session_of(&self, spec: SessionSpec) -> (u64, Client) {
+        static IDS: AtomicU64 = AtomicU64::new(1);
         let (ours, theirs) = pair();
-        self.adopt(Adoption { socket: theirs.into(), spec: spec(handler), early: vec![], id: 1 });
-        websocket(ours)
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        self.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![] });
+        (id, websocket(ours))
     }
 
     fn wait_for(&self, connections: usize) {
@@ -135,7 +191,7 @@ fn what_came_with_the_handshake_is_not_lost() {
     early.send(Message::text("early")).unwrap();
     drop(early);
     let engine = engine();
-    engine.adopt(Adoption { socket: theirs.into(), spec: spec("echo"), early: frame, id: 1 });
+    engine.adopt(Adoption { socket: theirs.into(), spec: spec("echo"), early: frame, id: 1, places: vec![] });
     let mut client = websocket(ours);
     assert_eq!(client.read().unwrap(), Message::text("early"));
     echoes(&mut client, "late");
@@ -240,89 +296,118 @@ fn draining_closes_everyone_with_1001() {
     assert_eq!(readers.join().unwrap(), vec![Some(CloseCode::Away); 9]);
 }
 
-/// An engine process, but for the process.
-struct Process {
-    path: PathBuf,
-    thread: Option<std::thread::JoinHandle<()>>,
-    _directory: tempfile::TempDir,
-}
-
-impl Process {
-    fn start() -> Process {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("engine.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let thread = std::thread::spawn(move || {
-            let configure = Box::new(|configuration: &handoff::Configuration, log: Option<OwnedFd>| {
-                assert_eq!((configuration.log_level, log.is_some()), (7, configuration.with_log));
-            });
-            run(Setup { listener, threads: 1, handlers: registry(), configure }).unwrap();
-        });
-        Process { path, thread: Some(thread), _directory: directory }
+#[test]
+fn an_answered_ping_keeps_a_session_open() {
+    let engine = engine();
+    let (_, mut client) = engine.session_of(impatient("echo"));
+    for _ in 0..4 {
+        // The answer is queued by this call and sent by the next.
+        assert_eq!(client.read().unwrap(), Message::Ping(vec![].into()));
+        // Nobody has asked for these; they do no harm.
+        client.send(Message::Pong(vec![1, 2, 3].into())).unwrap();
     }
-
-    fn retire(&mut self) {
-        Link::connect(&self.path).unwrap().retire().unwrap();
-        self.thread.take().unwrap().join().unwrap();
-    }
+    client.send(Message::text("still here")).unwrap();
+    while client.read().unwrap() != Message::text("still here") {}
+    client.close(None).unwrap();
+    assert_eq!(closed(&mut client), None);
+    engine.wait_for(0);
 }
 
 #[test]
-fn a_socket_is_handed_over() {
-    let mut engine = Process::start();
-    let door = Door::new(engine.path.clone());
+fn an_unanswered_ping_ends_a_session_without_a_word() {
+    let engine = engine();
+    let (_, mut waits_in_recv) = engine.session_of(impatient("echo"));
+    let (_, waits_in_send) = engine.session_of(impatient("flood"));
+    let (_, mut does_not_read) = engine.session_of(impatient("echo"));
+    let stream = does_not_read.get_mut();
+    stream.set_nonblocking(true).unwrap();
+    let frame = [&[0x82, 0xfe, 0x7f, 0xff, 0, 0, 0, 0][..], &[7; 0x7fff]].concat();
+    let mut position = 0;
+    // It says a lot, but takes nothing back: a proof of life that would be no reason to wait.
+    while engine.connections() == 3 {
+        match stream.write(&frame[position..]) {
+            Ok(count) => position = (position + count) % frame.len(),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    engine.wait_for(0);
+    let mut said = Vec::new();
+    waits_in_recv.get_mut().read_to_end(&mut said).unwrap();
+    assert_eq!(said, [0x89, 0], "a Ping, and no Close");
+    drop(waits_in_send);
+}
+
+#[test]
+fn a_client_that_takes_its_time_is_alive() {
+    let engine = engine();
+    let (_, mut client) = engine.session_of(impatient("flood"));
+    let start = Instant::now();
+    // Several times what a silent one is given. It never gets to see the Pings behind all that, and answers none.
+    while start.elapsed() < Duration::from_secs(3) {
+        client.get_mut().read_exact(&mut vec![0; 300_000]).unwrap();
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(engine.connections(), 1);
+    drop(client);
+    engine.wait_for(0);
+}
+
+#[test]
+fn a_session_without_data_is_closed() {
+    let engine = engine();
+    let mut spec = impatient("echo");
+    spec.limits.idle_timeout = Some(Duration::from_secs(1));
+    let (_, mut client) = engine.session_of(spec);
+    echoes(&mut client, "hello");
+    let start = Instant::now();
+    // It answers Pings all the while.
+    assert_eq!(closed(&mut client), Some(close(CloseCode::Away, "idle timeout")));
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    drop(client);
+    engine.wait_for(0);
+}
+
+#[test]
+fn what_others_push_waits_for_nobody() {
+    let engine = engine();
+    let mut spec = spec("push");
+    spec.limits.close_timeout = PATIENCE;
+    let (_, mut client) = engine.session_of(spec.clone());
+    // All that fits is sent, also to a client that is late.
     for _ in 0..3 {
-        let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
-        let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd()).unwrap();
-        drop(theirs);
-        door.keep(link);
-        let mut client = websocket(ours);
-        echoes(&mut client, "hello");
-        client.close(None).unwrap();
-        assert_eq!(closed(&mut client), None);
+        client.send(Message::text("17")).unwrap();
+        for _ in 0..17 {
+            assert_eq!(client.read().unwrap().len(), PUSHED);
+        }
     }
-    drop(door);
-    engine.retire();
+    client.send(Message::text("1000")).unwrap();
+    let mut messages = 0;
+    let end = loop {
+        match client.read().unwrap() {
+            Message::Close(frame) => break frame,
+            message => messages += message.len() / PUSHED,
+        }
+    };
+    assert_eq!(end, Some(close(CloseCode::Again, "slow consumer")));
+    assert!((17..1000).contains(&messages), "{messages} messages came before");
+    assert!(client.read().is_err());
+    // Of another that reads nothing nothing is left.
+    spec.limits.close_timeout = Duration::from_millis(200);
+    let (_, mut client) = engine.session_of(spec);
+    client.send(Message::text("1000")).unwrap();
+    engine.wait_for(0);
 }
 
 #[test]
-fn offers_are_refused_before_the_upgrade() {
-    let mut engine = Process::start();
-    let door = Door::new(engine.path.clone());
-    match door.offer(&spec("nobody")) {
-        Err(HandoffError::Refused { status: 500, reason }) => assert!(reason.contains("nobody")),
-        other => panic!("{other:?}"),
-    }
-    let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
-    link.abandon(ticket).unwrap();
-    assert!(link.offer(&spec("echo")).unwrap() > ticket);
-    engine.retire();
-    drop(link);
-    assert!(matches!(door.offer(&spec("echo")), Err(HandoffError::Unreachable(_))));
-}
-
-#[test]
-fn a_new_configuration_and_its_log_arrive() {
-    let mut engine = Process::start();
-    let (log, _) = pair();
-    let mut link = Link::connect(&engine.path).unwrap();
-    assert_eq!(link.configure(7, Some(log.as_fd())).unwrap(), version());
-    assert_eq!(link.configure(7, None).unwrap(), version());
-    engine.retire();
-}
-
-#[test]
-fn another_version_is_told_so_and_may_retire_the_engine() {
-    let mut engine = Process::start();
-    let mut stranger = UnixStream::connect(&engine.path).unwrap();
-    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Hello { version: "x" } and then Retire, byte for byte: these two stay as they are in every version.
-    stranger.write_all(&[0, 0, 0, 3, 0, 1, b'x']).unwrap();
-    let mut answer = vec![0; 4 + 2 + version().len()];
-    stranger.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer[..6], [0, 0, 0, 2 + version().len() as u8, 0, version().len() as u8]);
-    assert_eq!(&answer[6..], version().as_bytes());
-    stranger.write_all(&[0, 0, 0, 1, 1]).unwrap();
-    engine.thread.take().unwrap().join().unwrap();
+fn a_session_is_closed_by_its_number() {
+    let engine = engine();
+    let (id, mut one) = engine.session_of(spec("echo"));
+    let (_, mut other) = engine.session_of(spec("echo"));
+    let frame = close(CloseCode::Policy, "you only");
+    engine.close(id, &frame);
+    assert_eq!(closed(&mut one), Some(frame.clone()));
+    drop(one);
+    engine.wait_for(1);
+    engine.close(id, &frame);
+    echoes(&mut other, "still here");
 }

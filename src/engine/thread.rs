@@ -1,15 +1,16 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
 use super::conn::{self, Conn};
-use super::handler::Registry;
-use super::peer::{Peer, TICK};
-use super::{Adoption, HandlerSpec};
+use super::handler::{Handler, Registry};
+use super::log_writer::Logs;
+use super::peer::{Peer, TICK, ticks};
+use super::{Adoption, HandlerSpec, Limits};
 use crate::wire::session::{Contexts, Event};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
-use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -22,6 +23,8 @@ use tokio::sync::{Notify, mpsc};
 pub enum Command {
     /// Run this session.
     Adopt(Box<Adoption>),
+    /// Close the session of this number with this frame, if it is one of the thread's.
+    Close(u64, CloseFrame),
     /// Close every session with this frame.
     CloseAll(CloseFrame),
 }
@@ -37,13 +40,13 @@ impl Thread {
     ///
     /// # Errors
     /// The system refuses the thread or its epoll instance.
-    pub fn start(number: usize, handlers: Arc<Registry>, ended: Arc<Notify>) -> io::Result<Thread> {
+    pub fn start(number: usize, handlers: Arc<Registry>, logs: Arc<Logs>, ended: Arc<Notify>) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let count = Count { connections: connections.clone(), ended };
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, count));
+            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, count));
         })?;
         Ok(Thread { commands, connections })
     }
@@ -90,10 +93,12 @@ pub struct Shared {
     pub queues: RefCell<Spare<VecDeque<Event>>>,
     /// See `queues`.
     pub buffers: RefCell<Spare<Vec<u8>>>,
-    peers: RefCell<Slab<Rc<Peer>>>,
-    /// Ticks since the start, while there are deadlines.
-    now: Cell<u64>,
-    deadlines: Notify,
+    peers: RefCell<HashMap<u64, Rc<Peer>>>,
+    /// Ticks since the start. Stands still while nobody needs the clock.
+    now: Cell<u32>,
+    /// At which ticks to look at which sessions, the soonest first. What is out of date is found out when looking.
+    looks: RefCell<BinaryHeap<Reverse<(u32, u64)>>>,
+    wanted: Notify,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -128,40 +133,80 @@ impl Shared {
             buffers: RefCell::new(Spare(Vec::new())),
             peers: RefCell::default(),
             now: Cell::new(0),
-            deadlines: Notify::new(),
+            looks: RefCell::default(),
+            wanted: Notify::new(),
         }
     }
 
-    /// Lets `peer` expire after `time`, which is rounded up to whole ticks.
-    pub fn set_deadline(&self, peer: &Peer, time: Duration) {
-        let ticks = time.as_millis().div_ceil(TICK.as_millis()) as u64;
-        // The tick under way may be almost over.
-        peer.set_deadline(self.now.get() + ticks + 1);
-        self.deadlines.notify_one();
+    /// The time in ticks; see [`ticks`].
+    pub fn now(&self) -> u32 {
+        self.now.get()
     }
 
-    /// Ticks while there are deadlines, sleeps while there are none.
+    /// Lets `peer` expire after `time`.
+    pub fn set_deadline(&self, peer: &Peer, time: Duration) {
+        let deadline = self.now.get() + ticks(time);
+        peer.set_deadline(deadline);
+        self.look_at(peer, deadline);
+    }
+
+    /// Has the clock look at `peer` at this tick, or sooner.
+    pub fn look_at(&self, peer: &Peer, tick: u32) {
+        if peer.schedule(tick) {
+            self.looks.borrow_mut().push(Reverse((tick, peer.id)));
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Ticks while there is something to look at, sleeps while there is not.
     pub async fn tick(&self) {
         loop {
-            self.deadlines.notified().await;
-            let mut ahead = true;
-            while ahead {
+            self.wanted.notified().await;
+            while !self.looks.borrow().is_empty() {
                 tokio::time::sleep(TICK).await;
                 self.now.set(self.now.get() + 1);
-                ahead = self.peers.borrow().iter().fold(false, |ahead, (_, peer)| peer.tick(self.now.get()) || ahead);
+                self.look();
             }
         }
     }
 
-    /// Makes a peer known to [`Command::CloseAll`] and to the clock.
-    pub fn enter(self: &Rc<Self>) -> Entry {
-        let peer = Rc::new(Peer::default());
-        let key = self.peers.borrow_mut().insert(peer.clone());
-        Entry { shared: self.clone(), peer, key }
+    fn look(&self) {
+        let (now, peers) = (self.now.get(), self.peers.borrow());
+        loop {
+            let mut looks = self.looks.borrow_mut();
+            let Some((tick, id)) = looks.peek().map(|look| look.0).filter(|(tick, _)| *tick <= now) else { break };
+            looks.pop();
+            drop(looks);
+            if let Some(peer) = peers.get(&id)
+                && let Some(next) = peer.look(tick, now)
+            {
+                self.look_at(peer, next);
+            }
+        }
+        if peers.is_empty() {
+            *self.looks.borrow_mut() = BinaryHeap::new();
+        }
+    }
+
+    /// Makes a session known to [`Command::Close`] and to the clock.
+    pub fn enter(self: &Rc<Self>, id: u64, limits: &Limits) -> Entry {
+        let now = self.now.get();
+        let peer = Rc::new(Peer::new(id, limits, now));
+        self.peers.borrow_mut().insert(id, peer.clone());
+        if limits.ping.is_some() || limits.idle_timeout.is_some() {
+            self.look_at(&peer, now + 1);
+        }
+        Entry { shared: self.clone(), peer }
+    }
+
+    fn close(&self, id: u64, frame: CloseFrame) {
+        if let Some(peer) = self.peers.borrow().get(&id) {
+            peer.close(frame);
+        }
     }
 
     fn close_all(&self, frame: &CloseFrame) {
-        for (_, peer) in self.peers.borrow().iter() {
+        for peer in self.peers.borrow().values() {
             peer.close(frame.clone());
         }
     }
@@ -179,29 +224,29 @@ pub struct Entry {
     pub shared: Rc<Shared>,
     /// The connection as the thread sees it.
     pub peer: Rc<Peer>,
-    key: usize,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.shared.peers.borrow_mut().try_remove(self.key);
+        self.shared.peers.borrow_mut().remove(&self.peer.id);
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, count: Count) {
+async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, logs: Arc<Logs>, count: Count) {
     let shared = Rc::new(Shared::new());
     let clock = shared.clone();
     tokio::task::spawn_local(async move { clock.tick().await });
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, Counted(count.clone())),
+            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, &logs, Counted(count.clone())),
+            Command::Close(id, frame) => shared.close(id, frame),
             Command::CloseAll(frame) => shared.close_all(&frame),
         }
     }
 }
 
 /// Starts a session's task.
-fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, counted: Counted) {
+fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs: &Arc<Logs>, counted: Counted) {
     let id = adoption.id;
     let HandlerSpec { name, .. } = &adoption.spec.handler;
     // The front asks before the upgrade whether the engine has the handler, so this is an engine of another version.
@@ -209,28 +254,36 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, coun
         error!("WS0111: session {id}: this engine has no handler {name}");
         return;
     };
-    let mut conn = match Conn::new(adoption, shared.enter()) {
-        Ok(conn) => conn,
+    let entry = shared.enter(id, &adoption.spec.limits);
+    let conn = match Conn::new(adoption, entry) {
+        Ok(conn) => Box::new(conn),
         Err(e) => {
             error!("WS0112: session {id}: cannot watch its socket: {e}");
             return;
         }
     };
-    tokio::task::spawn_local(async move {
-        let mut running = handler.run(&mut conn);
-        // A panic ends this session and no other.
-        let verdict = std::future::poll_fn(|cx| {
-            catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
-                error!("WS0110: session {id}: the handler panicked: {}", panic_text(&*panic));
-                std::task::Poll::Ready(close(CloseCode::Error, "internal error"))
-            })
+    tokio::task::spawn_local(live(conn, handler, logs.clone(), counted));
+}
+
+/// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
+async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
+    let id = conn.id();
+    let mut running = handler.run(&mut conn);
+    // A panic ends this session and no other.
+    let verdict = std::future::poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
+            error!("WS0110: session {id}: the handler panicked: {}", panic_text(&*panic));
+            std::task::Poll::Ready(close(CloseCode::Error, "internal error"))
         })
-        .await;
-        drop(running);
-        let conn::Summary { received, sent, end } = conn.finish(verdict).await;
-        debug!("WS0103: session {id} ended: {end}; {received} messages received, {sent} sent");
-        drop(counted);
-    });
+    })
+    .await;
+    drop(running);
+    // Boxed, so that an open session keeps no room for its end.
+    let summary = Box::pin(conn.finish(verdict)).await;
+    let conn::Summary { received, sent, end, .. } = &summary;
+    debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
+    logs.note(id, &summary);
+    drop(counted);
 }
 
 /// What a panic says.
@@ -240,4 +293,31 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::SessionSpec;
+    use crate::handlers::echo::Echo;
+    use std::mem::{size_of, size_of_val};
+
+    /// What an idle session costs, but for what tokio keeps of its socket and the texts of its specification.
+    #[tokio::test]
+    async fn an_idle_session_is_small() {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let spec = crate::engine::tests::spec("echo");
+        let entry = Rc::new(Shared::new()).enter(1, &spec.limits);
+        let adoption = Adoption { socket: socket.into(), spec, early: vec![], id: 1, places: vec![] };
+        let mut conn = Box::new(Conn::new(adoption, entry).unwrap());
+        let handler = size_of_val(&*Echo.run(&mut conn));
+        let count = Count { connections: Arc::default(), ended: Arc::default() };
+        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(count)));
+        let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
+        let (conn, peer, spec) = (size_of::<Conn>(), size_of::<Peer>(), size_of::<SessionSpec>());
+        let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");
+        eprintln!("{sizes}");
+        assert!(peer <= 128, "{sizes}");
+        assert!(conn + task + peer + spec + handler + look < 1100, "{sizes}");
+    }
 }

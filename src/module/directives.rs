@@ -1,10 +1,11 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
-use crate::apache::directive::{Context, Directive};
-use crate::engine::{HandlerSpec, Limits};
+use crate::apache::directive::{Context, Directive, Place, Section};
+use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::time::Duration;
 
 /// What the directives of a section say; `None` where they say nothing.
@@ -17,7 +18,47 @@ pub struct Config {
     origin_check: Option<OriginRule>,
     trusted_origins: Option<Vec<String>>,
     engine_threads: Option<usize>,
+    session_log: Option<String>,
     drain_timeout: Option<Duration>,
+    /// In this and those below, `Off` is `Some(None)`.
+    ping: Option<Option<Ping>>,
+    idle_timeout: Option<Option<Duration>>,
+    close_timeout: Option<Duration>,
+    send_buffer: Option<usize>,
+    max_connections: Option<Option<Bound>>,
+    max_connections_per_client: Option<Option<Bound>>,
+    /// Where the directive stands that is being read.
+    place: Place,
+}
+
+/// A number of sessions, and where it was set: those of the same place count together.
+#[derive(Debug, Clone, PartialEq)]
+struct Bound {
+    max: u32,
+    place: Place,
+}
+
+impl Bound {
+    /// `host` is the virtual host that serves the request.
+    fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
+        // What is set outside of all virtual hosts is shared by those that inherit it.
+        let host = if self.place.in_virtual_host { host } else { "the server" };
+        let mut scope = format!("{directive} of {host}");
+        // A String takes every write.
+        if let Some(path) = &self.place.path {
+            let _ = write!(scope, " in {path}");
+        }
+        if let Some(client) = client {
+            let _ = write!(scope, " for {client}");
+        }
+        Quota { scope, max: self.max }
+    }
+}
+
+impl Section for Config {
+    fn enter(&mut self, place: Place) {
+        self.place = place;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,7 +78,18 @@ impl Config {
             origin_check: self.origin_check.or(outer.origin_check),
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
+            session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.or(outer.drain_timeout),
+            ping: self.ping.or(outer.ping),
+            idle_timeout: self.idle_timeout.or(outer.idle_timeout),
+            close_timeout: self.close_timeout.or(outer.close_timeout),
+            send_buffer: self.send_buffer.or(outer.send_buffer),
+            max_connections: self.max_connections.clone().or_else(|| outer.max_connections.clone()),
+            max_connections_per_client: self
+                .max_connections_per_client
+                .clone()
+                .or_else(|| outer.max_connections_per_client.clone()),
+            place: Place::default(),
         }
     }
 
@@ -61,12 +113,32 @@ impl Config {
     /// What a session may use.
     pub fn limits(&self) -> Limits {
         let default = Limits::default();
-        Limits { max_message_size: self.max_message_size.unwrap_or(default.max_message_size), ..default }
+        Limits {
+            max_message_size: self.max_message_size.unwrap_or(default.max_message_size),
+            send_buffer: self.send_buffer.unwrap_or(default.send_buffer),
+            close_timeout: self.close_timeout.unwrap_or(default.close_timeout),
+            ping: self.ping.unwrap_or(default.ping),
+            idle_timeout: self.idle_timeout.unwrap_or(default.idle_timeout),
+        }
+    }
+
+    /// What a session of this client counts for, at a virtual host of this name.
+    pub fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
+        let all = self.max_connections.iter().flatten();
+        let all = all.map(|bound| bound.quota("WebSocketMaxConnections", host, None));
+        let per_client = self.max_connections_per_client.iter().flatten();
+        let per_client = per_client.map(|bound| bound.quota("WebSocketMaxConnectionsPerClient", host, Some(client)));
+        per_client.chain(all).collect()
     }
 
     /// How long relayed sessions go on when their child of httpd is to end.
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.unwrap_or(Duration::from_secs(60))
+    }
+
+    /// Where a line goes for each session that ends: a path, or `|program`.
+    pub fn session_log(&self) -> Option<&str> {
+        self.session_log.as_deref()
     }
 
     /// Threads of the engine.
@@ -118,12 +190,68 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: trusted_origin,
     },
     Directive {
+        name: c"WebSocketPing",
+        arguments: "interval [timeout]|Off",
+        context: Context::Everywhere,
+        default: "30 10",
+        help: c"Seconds of silence before a client is sent a Ping, and seconds after which an unanswered one ends the connection; or 'Off'",
+        set: ping,
+    },
+    Directive {
+        name: c"WebSocketIdleTimeout",
+        arguments: "seconds|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Seconds without a message either way before a connection is closed, or 'Off'",
+        set: idle_timeout,
+    },
+    Directive {
+        name: c"WebSocketCloseTimeout",
+        arguments: "seconds",
+        context: Context::Everywhere,
+        default: "5",
+        help: c"Seconds that a client has to answer a Close of the server",
+        set: close_timeout,
+    },
+    Directive {
+        name: c"WebSocketSendBuffer",
+        arguments: "bytes",
+        context: Context::Everywhere,
+        default: "1048576",
+        help: c"Bytes that may wait for a client before nothing more is read from it or it is given up",
+        set: send_buffer,
+    },
+    Directive {
+        name: c"WebSocketMaxConnections",
+        arguments: "number|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Connections that may be open here at a time, or 'Off'",
+        set: max_connections,
+    },
+    Directive {
+        name: c"WebSocketMaxConnectionsPerClient",
+        arguments: "number|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Connections that one client address may have open here at a time, or 'Off'",
+        set: max_connections_per_client,
+    },
+    Directive {
         name: c"WebSocketEngineThreads",
         arguments: "number",
         context: Context::Global,
         default: "the number of CPUs",
         help: c"Threads that run all sessions; takes effect when the server is started",
         set: engine_threads,
+    },
+    Directive {
+        name: c"WebSocketLog",
+        arguments: "file|\"|program\"",
+        context: Context::Host,
+        default: "none",
+        help: c"A file, or a '|program', that gets a line for each session that ends",
+        set: session_log,
     },
     Directive {
         name: c"WebSocketDrainTimeout",
@@ -134,6 +262,9 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: drain_timeout,
     },
 ];
+
+/// The longest time that a directive takes: a day.
+const MAX_SECONDS: u64 = 86_400;
 
 type Words<'a, 'b> = &'a [Cow<'b, str>];
 
@@ -195,12 +326,79 @@ fn protocols(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     Ok(())
 }
 
-fn max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn bytes(words: Words<'_, '_>) -> Result<usize, String> {
     let word = one(words, "a number of bytes")?;
     // More than this no WebSocket message can be counted in on all platforms.
     let size = word.parse::<usize>().ok().filter(|size| (1..=i32::MAX as usize).contains(size));
-    config.max_message_size =
-        Some(size.ok_or_else(|| format!("\"{word}\" is no number of bytes from 1 to {}", i32::MAX))?);
+    size.ok_or_else(|| format!("\"{word}\" is no number of bytes from 1 to {}", i32::MAX))
+}
+
+fn max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.max_message_size = Some(bytes(words)?);
+    Ok(())
+}
+
+fn send_buffer(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.send_buffer = Some(bytes(words)?);
+    Ok(())
+}
+
+fn seconds(word: &str) -> Result<Duration, String> {
+    let seconds = word.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("\"{word}\" is no number of seconds from 1 to {MAX_SECONDS}"))
+}
+
+fn is_off(word: &str) -> bool {
+    word.eq_ignore_ascii_case("off")
+}
+
+fn or_off(why: String) -> String {
+    format!("{why}, and not Off")
+}
+
+fn ping(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let default = Ping::default();
+    config.ping = Some(match words {
+        [off] if is_off(off) => None,
+        [interval] => Some(Ping { interval: seconds(interval).map_err(or_off)?, ..default }),
+        [interval, timeout] => Some(Ping { interval: seconds(interval)?, timeout: seconds(timeout)? }),
+        _ => {
+            return Err("takes seconds of silence before a Ping, and seconds for the answer if you like; or Off".into());
+        }
+    });
+    Ok(())
+}
+
+fn idle_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number of seconds or Off")?;
+    config.idle_timeout = Some(if is_off(word) { None } else { Some(seconds(word).map_err(or_off)?) });
+    Ok(())
+}
+
+fn close_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.close_timeout = Some(seconds(one(words, "a number of seconds")?)?);
+    Ok(())
+}
+
+fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<Bound>, String> {
+    let word = one(words, "a number of connections or Off")?;
+    if is_off(word) {
+        return Ok(None);
+    }
+    let max = word.parse().ok().filter(|max| (1..=i32::MAX as u32).contains(max));
+    let max = max.ok_or_else(|| or_off(format!("\"{word}\" is no number of connections from 1 to {}", i32::MAX)))?;
+    Ok(Some(Bound { max, place: config.place.clone() }))
+}
+
+fn max_connections(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.max_connections = Some(bound(config, words)?);
+    Ok(())
+}
+
+fn max_connections_per_client(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.max_connections_per_client = Some(bound(config, words)?);
     Ok(())
 }
 
@@ -248,114 +446,14 @@ fn engine_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Lets the directives of the table work on an empty configuration, as httpd would.
-    fn configured(lines: &[&str]) -> Result<Config, String> {
-        let mut config = Config::default();
-        for line in lines {
-            let mut words = line.split_whitespace().map(Cow::Borrowed);
-            let name = words.next().unwrap();
-            let directive =
-                DIRECTIVES.iter().find(|d| d.name.to_string_lossy() == name).unwrap_or_else(|| panic!("no {name}"));
-            (directive.set)(&mut config, &words.collect::<Vec<_>>())?;
-        }
-        Ok(config)
+fn session_log(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "the path of a file, or \"|program\" in quotes")?;
+    if word.trim_start_matches(['|', '$', ' ']).is_empty() {
+        return Err(format!("\"{word}\" is neither the path of a file nor a |program"));
     }
-
-    fn error(line: &str) -> String {
-        configured(&[line]).expect_err(line)
-    }
-
-    #[test]
-    fn handlers_are_known_by_name() {
-        let config = configured(&["WebSocketHandler Echo"]).unwrap();
-        assert_eq!(config.handler().map(|h| h.name.as_str()), Some("echo"));
-        assert!(Config::default().handler().is_none());
-        assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of echo"));
-        assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
-        assert!(error("WebSocketHandler").contains("echo"));
-    }
-
-    #[test]
-    fn an_inner_section_says_only_what_it_says() {
-        let outer =
-            configured(&["WebSocketHandler echo", "WebSocketMaxMessageSize 5", "WebSocketProtocols a"]).unwrap();
-        let inner = configured(&["WebSocketMaxMessageSize 7"]).unwrap().over(&outer);
-        assert!(inner.handler().is_some());
-        assert_eq!(inner.limits().max_message_size, 7);
-        assert_eq!(inner.policy().protocols, Protocols::Listed(vec!["a".into()]));
-        assert!(configured(&["WebSocketHandler Off"]).unwrap().over(&outer).handler().is_none());
-    }
-
-    #[test]
-    fn protocols_are_listed_or_any() {
-        let listed = |lines: &[&str]| configured(lines).unwrap().policy().protocols;
-        assert_eq!(
-            listed(&["WebSocketProtocols b a", "WebSocketProtocols c a"]),
-            Protocols::Listed(vec!["b".into(), "a".into(), "c".into()])
-        );
-        assert_eq!(listed(&["WebSocketProtocols *"]), Protocols::Any);
-        assert_eq!(listed(&[]), Protocols::Listed(vec![]));
-        assert!(error("WebSocketProtocols a *").contains("stands alone"));
-        assert!(error("WebSocketProtocols a,b").contains("\"a,b\""));
-        assert!(error("WebSocketProtocols").contains("preferred"));
-    }
-
-    #[test]
-    fn sizes_are_positive_numbers() {
-        assert_eq!(Config::default().limits().max_message_size, 1 << 20);
-        for bad in ["0", "-1", "1M", "99999999999999999999", "2147483648"] {
-            assert!(error(&format!("WebSocketMaxMessageSize {bad}")).contains(bad));
-        }
-        assert!(error("WebSocketMaxMessageSize 1 2").contains("one argument"));
-    }
-
-    #[test]
-    fn origins_are_same_by_default() {
-        assert_eq!(Config::default().policy().origin, OriginCheck::Same);
-        let trusted = configured(&[
-            "WebSocketOriginCheck trusted",
-            "WebSocketTrustedOrigin https://a.example http://b.example:8080",
-            "WebSocketTrustedOrigin null",
-        ]);
-        let expected = ["https://a.example", "http://b.example:8080", "null"].map(String::from).to_vec();
-        assert_eq!(trusted.unwrap().policy().origin, OriginCheck::Trusted(expected));
-        assert_eq!(configured(&["WebSocketOriginCheck OFF"]).unwrap().policy().origin, OriginCheck::Off);
-        assert!(error("WebSocketOriginCheck maybe").contains("\"maybe\""));
-        for bad in ["a.example", "https://a.example/", "://x", "https://"] {
-            assert!(error(&format!("WebSocketTrustedOrigin {bad}")).contains("no origin"));
-        }
-    }
-
-    #[test]
-    fn threads_are_some() {
-        assert!(Config::default().engine_threads() >= 1);
-        assert_eq!(configured(&["WebSocketEngineThreads 3"]).unwrap().engine_threads(), 3);
-        assert!(error("WebSocketEngineThreads 0").contains("1 to 1024"));
-        assert!(error("WebSocketEngineThreads many").contains("\"many\""));
-    }
-
-    #[test]
-    fn the_readme_has_the_table() {
-        let readme = include_str!("../../README.md");
-        let table = readme
-            .split("<!-- directives:begin -->")
-            .nth(1)
-            .and_then(|rest| rest.split("<!-- directives:end -->").next());
-        let table = table.expect("README.md has the markers of the directives' table");
-        for directive in DIRECTIVES {
-            let name = directive.name.to_string_lossy();
-            let row = table
-                .lines()
-                .find(|row| row.starts_with(&format!("| `{name} ")) || row.starts_with(&format!("| `{name}`")));
-            let row = row.unwrap_or_else(|| panic!("README.md has no row for {name}"));
-            assert!(row.contains(directive.context.describe()), "the context in {row}");
-            assert!(row.contains(directive.default), "the default in {row}");
-        }
-        let rows = table.lines().filter(|row| row.starts_with("| `WebSocket")).count();
-        assert_eq!(rows, DIRECTIVES.len(), "README.md has rows for directives that do not exist");
-    }
+    config.session_log = Some(word.to_owned());
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

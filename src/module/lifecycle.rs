@@ -4,7 +4,7 @@
 //! being replaced waits in the socket's queue instead of failing.
 
 use super::relay::thread::Relay;
-use super::{WebSocket, logger};
+use super::{WebSocket, logger, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
@@ -103,7 +103,7 @@ pub fn start(server: &Server) -> Result<(), String> {
 
 /// Tells the running engine of this configuration; returns its version.
 fn greet(server: &Server, path: &Path) -> io::Result<String> {
-    Link::connect(path)?.configure(server.log_level(), server.error_log())
+    Link::connect(path)?.configure(server.log_level(), server.error_log(), session_logs::current(server))
 }
 
 /// Makes the socket of a new engine, and starts it.
@@ -165,8 +165,14 @@ fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
         return failed("leave the process group", &why);
     }
     process::reset_signals();
+    // Of its own: those of the configuration are closed here with all the rest.
+    let session_logs = match session_logs::duplicates(server) {
+        Ok(logs) => logs,
+        Err(why) => return failed("keep the session logs", &why),
+    };
     let mut keep = vec![listener.as_fd()];
     keep.extend(server.error_log());
+    keep.extend(session_logs.iter().map(|(_, log)| log.as_fd()));
     if let Err(why) = process::close_descriptors_but(&keep) {
         return failed("close what it inherited", &why);
     }
@@ -186,6 +192,7 @@ fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
         listener,
         threads: server.config::<WebSocket>().engine_threads(),
         handlers: handlers::registry(),
+        session_logs,
         configure: Box::new(|configuration, error_log| {
             let Some(server) = server::main() else { return };
             if let (Some(new), Some(old)) = (error_log, server.error_log()) {

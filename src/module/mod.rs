@@ -1,15 +1,19 @@
 //! The composition root: what httpd loads.
 //!
+//! * [`advice`]: at startup, on settings that do not go together
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`lifecycle`]: the engine process beside httpd's own
+//! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
 
+pub mod advice;
 pub mod directives;
 pub mod lifecycle;
 pub mod logger;
 pub mod relay;
+pub mod session_logs;
 pub mod upgrade;
 
 use crate::apache::HookResult;
@@ -44,8 +48,14 @@ impl HttpdModule for WebSocket {
         inner.over(outer)
     }
 
+    fn open_logs(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), String> {
+        session_logs::open(configuration, logs, server)
+    }
+
     fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
-        lifecycle::start(server)
+        lifecycle::start(server)?;
+        advice::give();
+        Ok(())
     }
 
     fn monitor(server: &Server) {

@@ -1,7 +1,7 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
 use super::relay::{self, Relayed};
-use super::{WebSocket, lifecycle};
+use super::{WebSocket, lifecycle, session_logs};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -36,14 +36,17 @@ pub fn handle(request: &mut Request) -> HookResult {
     };
     let custody = custody(request)?;
     let config = request.config::<WebSocket>();
+    let client = request.client_address();
     let spec = SessionSpec {
         handler: handler.clone(),
         protocol: accept.protocol.clone(),
         limits: config.limits(),
-        client: request.client_address().into(),
+        quotas: config.quotas(&request.server().name(), &client),
+        client: client.into(),
         user: request.user().map(Cow::into_owned),
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
+        log: session_logs::spec(request.server()),
     };
     let drain_timeout = config.drain_timeout();
     hand_over(request, &accept, &spec, custody, drain_timeout)
@@ -130,8 +133,12 @@ fn hand_over(
     let (mut link, ticket) = match door.offer(spec) {
         Ok(granted) => granted,
         Err(why) => {
-            log::request(Level::Error, request, &format!("WS0007: no session: {why}"));
-            let status = if let HandoffError::Refused { status, .. } = why { status } else { SERVICE_UNAVAILABLE };
+            let (status, level) = match why {
+                HandoffError::Refused { status, by_quota: true, .. } => (status, Level::Info),
+                HandoffError::Refused { status, .. } => (status, Level::Error),
+                _ => (SERVICE_UNAVAILABLE, Level::Error),
+            };
+            log::request(level, request, &format!("WS0007: no session: {why}"));
             if status == SERVICE_UNAVAILABLE {
                 request.err_headers_out().set(request.pool(), "Retry-After", "5");
             }

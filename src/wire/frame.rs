@@ -2,7 +2,7 @@
 //! where in a byte stream frames begin and end.
 
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The longest header of a frame that a server sends: 2 bytes and a 64-bit length.
 pub const MAX_SERVER_HEADER: usize = 10;
@@ -13,6 +13,12 @@ pub fn put_data_header(out: &mut Vec<u8>, text: bool, length: usize) {
     let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
     // A Vec takes every write.
     let _ = header.format(length as u64, out);
+}
+
+/// Appends an unmasked Ping frame without a payload to `out`.
+pub fn put_ping(out: &mut Vec<u8>) {
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(Control::Ping), ..FrameHeader::default() };
+    let _ = header.format(0, out);
 }
 
 /// Follows a stream of frames from a client without decoding it: is the next byte the first of a message?
@@ -183,6 +189,8 @@ mod tests {
         let mut out = Vec::new();
         put_data_header(&mut out, false, 1);
         assert_eq!(out, [0x82, 1]);
+        put_ping(&mut out);
+        assert_eq!(out[2..], [0x89, 0]);
     }
 
     #[test]

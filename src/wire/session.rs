@@ -107,6 +107,11 @@ impl Session {
         self.phase == Phase::Open
     }
 
+    /// True where the client has begun a message, or a frame, and not finished it; and when the session is no longer open.
+    pub fn is_in_a_message(&self) -> bool {
+        self.context.is_some()
+    }
+
     /// Takes in what the client sent: any piece of the stream, in order. Appends what it held to `events`, and answers
     /// to Ping frames to `control`.
     ///
@@ -291,10 +296,10 @@ mod tests {
         let mut rig = Rig::new();
         rig.receive(&text("hello"));
         assert_eq!(rig.events, [Event::Message(Message::text("hello"))]);
-        assert!(rig.session.context.is_none());
+        assert!(!rig.session.is_in_a_message());
         assert_eq!(rig.contexts.spare.len(), 1);
         rig.receive(&text("half")[..4]);
-        assert!(rig.session.context.is_some());
+        assert!(rig.session.is_in_a_message());
         assert_eq!(rig.contexts.spare.len(), 0);
         // On a 64-bit machine; what an idle connection costs hangs on it.
         assert!(std::mem::size_of::<Session>() <= 72, "{}", std::mem::size_of::<Session>());

@@ -51,6 +51,20 @@ fn message_sizes() {
 }
 
 #[test]
+fn limits() {
+    for value in ["0", "-1", "many", "1.5", "99999999999999999999"] {
+        for directive in ["Ping", "Ping 1", "IdleTimeout", "CloseTimeout", "SendBuffer"] {
+            complaint(&format!("WebSocket{directive} {value}"));
+        }
+        complaint(&format!("WebSocketMaxConnections {value}"));
+        complaint(&format!("WebSocketMaxConnectionsPerClient {value}"));
+    }
+    for line in ["WebSocketPing", "WebSocketPing Off 1", "WebSocketPing 1 2 3", "WebSocketCloseTimeout Off"] {
+        complaint(line);
+    }
+}
+
+#[test]
 fn origins() {
     assert!(complaint("WebSocketOriginCheck Sometimes").contains("Sometimes"));
     complaint("WebSocketOriginCheck");

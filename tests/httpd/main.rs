@@ -6,11 +6,13 @@
 
 mod harness;
 
+mod advice;
 mod bad_clients;
 mod bad_config;
 mod bad_frames;
 mod browser;
 mod contexts;
+mod drain;
 mod echo;
 mod engine;
 mod foreign;
@@ -18,9 +20,11 @@ mod front;
 mod handshake;
 mod harness_itself;
 mod http2;
+mod limits;
 mod log_rotation;
 mod restart;
 mod same_packet;
+mod session_log;
 mod site;
 mod tls;
 mod tls_load;

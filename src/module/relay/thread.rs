@@ -77,6 +77,7 @@ impl Relay {
                 again: Vec::new(),
                 buffer: vec![0; Connection::PIECE],
                 draining: None,
+                next_look: Instant::now(),
             }
             .run();
         })?;
@@ -157,6 +158,8 @@ struct Loop {
     buffer: Vec<u8>,
     /// Since when this child is to end.
     draining: Option<Instant>,
+    /// When all connections are looked at for what time asks of them: not in every round, there may be thousands.
+    next_look: Instant,
 }
 
 impl Loop {
@@ -179,6 +182,8 @@ impl Loop {
                 match event.data.u64() {
                     WAKE => {
                         let _ = rustix::io::read(&self.relay.wake, &mut [0; 8]);
+                        // New connections, or the child is to end.
+                        self.next_look = Instant::now();
                     }
                     token => {
                         let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
@@ -201,7 +206,10 @@ impl Loop {
                     self.advance(key);
                 }
             }
-            self.look_at_the_clock();
+            let now = Instant::now();
+            if now >= self.next_look {
+                self.look_at_the_clock(now);
+            }
             drop(at_work);
         }
     }
@@ -213,9 +221,7 @@ impl Loop {
         if self.connections.is_empty() {
             return None;
         }
-        let hurry =
-            self.draining.is_some() || self.connections.iter().any(|(_, connection)| connection.deadline.is_some());
-        Some(if hurry { TICK } else { STOP_CHECK })
+        Some(self.next_look.saturating_duration_since(Instant::now()))
     }
 
     fn queue(&mut self, key: usize) {
@@ -280,6 +286,9 @@ impl Loop {
             Phase::Over => {}
         }
         self.bury(key);
+        if self.connections.get(key).is_some_and(|connection| connection.deadline.is_some()) {
+            self.next_look = self.next_look.min(Instant::now() + TICK);
+        }
     }
 
     /// Destroys a connection that is over and old enough.
@@ -304,11 +313,7 @@ impl Loop {
         }
     }
 
-    fn look_at_the_clock(&mut self) {
-        if self.connections.is_empty() {
-            return;
-        }
-        let now = Instant::now();
+    fn look_at_the_clock(&mut self, now: Instant) {
         let at_once = self.relay.inbox().stop_now;
         if self.draining.is_none() && (at_once || mpm::is_stopping()) {
             self.draining = Some(now);
@@ -328,6 +333,8 @@ impl Loop {
             self.connections[key].deadline_passed();
             self.bury(key);
         }
+        let hurry = self.draining.is_some() || self.connections.iter().any(|(_, it)| it.deadline.is_some());
+        self.next_look = now + if hurry { TICK } else { STOP_CHECK };
     }
 }
 

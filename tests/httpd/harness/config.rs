@@ -4,11 +4,14 @@ use super::installation::{installation, module_under_test};
 use super::port::Port;
 use super::server::Server;
 use super::tls;
+use super::wait::{PATIENCE, holds_within};
+use rustix::process::{Pid, Signal};
 use std::fmt::{self, Display, Write as _};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{ExitStatus, Output, Stdio};
 use tempfile::TempDir;
 
 /// httpd's three ways to spread connections over processes and threads.
@@ -183,6 +186,34 @@ impl Httpd {
         self.write_config();
         let arguments = super::server::arguments(self.root.path());
         installation().httpd().args(arguments).arg("-t").output().expect("httpd -t")
+    }
+
+    /// Runs httpd, which is expected to end by itself; returns how it did, and what it said in its log and elsewhere.
+    pub(crate) fn run_to_end(&self) -> (ExitStatus, String) {
+        self.write_config();
+        let said = self.root().join("logs/stderr.log");
+        let file = fs::File::create(&said).expect("a file for httpd's stderr");
+        let mut command = installation().server();
+        command
+            .args(super::server::arguments(self.root()))
+            .arg("-DFOREGROUND")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file);
+        let mut child = command.process_group(0).spawn().expect("httpd");
+        let mut status = None;
+        let ended = holds_within(PATIENCE, || {
+            status = child.try_wait().expect("httpd is our child");
+            status.is_some()
+        });
+        if !ended {
+            rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).expect("httpd to be ended");
+            status = child.wait().ok();
+        }
+        let files = [said, self.root().join("logs/error.log")];
+        let log: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
+        assert!(ended, "httpd did not end by itself: {log}");
+        (status.expect("it has ended"), log)
     }
 
     /// The number of the first configuration line that contains `text`, as httpd counts.

@@ -1,0 +1,30 @@
+//! The configuration as it was written: httpd's tree of directives (ap_conftree), for what no module can be asked.
+
+use super::ffi;
+use std::ffi::CStr;
+
+/// The arguments of every directive of that name, wherever it stands, in the order of the files.
+pub fn arguments_of(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    // SAFETY: NULL, or the tree of the current configuration, which nobody changes after it was read.
+    walk(unsafe { ffi::ap_conftree }, &mut |directive, arguments| {
+        if directive.eq_ignore_ascii_case(name) {
+            found.push(arguments.to_owned());
+        }
+    });
+    found
+}
+
+fn walk(mut node: *mut ffi::ap_directive_t, visit: &mut impl FnMut(&str, &str)) {
+    while !node.is_null() {
+        // SAFETY: a node of the tree; its strings are NULL or NUL-terminated.
+        let directive = unsafe { &*node };
+        if !directive.directive.is_null() && !directive.args.is_null() {
+            // SAFETY: as above.
+            let (name, arguments) = unsafe { (CStr::from_ptr(directive.directive), CStr::from_ptr(directive.args)) };
+            visit(&name.to_string_lossy(), &arguments.to_string_lossy());
+        }
+        walk(directive.first_child, visit);
+        node = directive.next;
+    }
+}

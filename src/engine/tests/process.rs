@@ -1,0 +1,254 @@
+//! The engine process, but for the process: its handoff socket, from both ends.
+
+use super::*;
+
+/// An engine process, but for the process.
+struct Process {
+    path: PathBuf,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Process {
+    fn start() -> Process {
+        Process::start_with(vec![])
+    }
+
+    fn start_with(session_logs: Vec<NamedLog>) -> Process {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || {
+            let configure = Box::new(|configuration: &handoff::Configuration, log: Option<OwnedFd>| {
+                assert_eq!((configuration.log_level, log.is_some()), (7, configuration.with_log));
+            });
+            run(Setup { listener, threads: 1, handlers: registry(), configure, session_logs }).unwrap();
+        });
+        Process { path, thread: Some(thread), _directory: directory }
+    }
+
+    fn retire(&mut self) {
+        Link::connect(&self.path).unwrap().retire().unwrap();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn a_socket_is_handed_over() {
+    let mut engine = Process::start();
+    let door = Door::new(engine.path.clone());
+    for _ in 0..3 {
+        let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
+        let (ours, theirs) = pair();
+        link.give(ticket, vec![], theirs.as_fd()).unwrap();
+        drop(theirs);
+        door.keep(link);
+        let mut client = websocket(ours);
+        echoes(&mut client, "hello");
+        client.close(None).unwrap();
+        assert_eq!(closed(&mut client), None);
+    }
+    drop(door);
+    engine.retire();
+}
+
+#[test]
+fn offers_are_refused_before_the_upgrade() {
+    let mut engine = Process::start();
+    let door = Door::new(engine.path.clone());
+    match door.offer(&spec("nobody")) {
+        Err(HandoffError::Refused { status: 500, reason, by_quota: false }) => assert!(reason.contains("nobody")),
+        other => panic!("{other:?}"),
+    }
+    let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
+    link.abandon(ticket).unwrap();
+    assert!(link.offer(&spec("echo")).unwrap() > ticket);
+    engine.retire();
+    drop(link);
+    assert!(matches!(door.offer(&spec("echo")), Err(HandoffError::Unreachable(_))));
+}
+
+impl Process {
+    fn session(&self, door: &Door, spec: &SessionSpec) -> (u64, Client) {
+        let (mut link, ticket) = door.offer(spec).unwrap();
+        let (ours, theirs) = pair();
+        link.give(ticket, vec![], theirs.as_fd()).unwrap();
+        door.keep(link);
+        (ticket, websocket(ours))
+    }
+}
+
+#[test]
+fn a_session_is_closed_from_outside() {
+    let mut engine = Process::start();
+    let door = Door::new(engine.path.clone());
+    for (code, sent) in [(1001, CloseCode::Away), (4000, CloseCode::Library(4000)), (1006, CloseCode::Away)] {
+        let (ticket, mut client) = engine.session(&door, &spec("echo"));
+        echoes(&mut client, "hello");
+        let mut link = Link::connect(&engine.path).unwrap();
+        link.close_session(ticket + 1, 1001, "nobody").unwrap();
+        link.close_session(ticket, code, "the relay is ending").unwrap();
+        assert_eq!(closed(&mut client), Some(close(sent, "the relay is ending")));
+    }
+    drop(door);
+    engine.retire();
+}
+
+#[test]
+fn quotas_are_kept_and_given_back() {
+    let mut engine = Process::start();
+    let door = Door::new(engine.path.clone());
+    let limited = |handler: &str| {
+        let quota = |scope: &str, max| Quota { scope: scope.into(), max };
+        SessionSpec { quotas: vec![quota("one client's", 1), quota("all", 10)], ..impatient(handler) }
+    };
+    let refused = || match door.offer(&limited("echo")) {
+        Err(HandoffError::Refused { status: 503, reason, by_quota: true }) => {
+            assert!(reason.contains("one client's: 1"))
+        }
+        other => panic!("{other:?}"),
+    };
+    let admitted = |handler: &str| {
+        let start = Instant::now();
+        loop {
+            match door.offer(&limited(handler)) {
+                Ok(granted) => return granted,
+                Err(why) => assert!(start.elapsed() < PATIENCE, "{why}"),
+            }
+            std::thread::yield_now();
+        }
+    };
+    let session = |handler: &str| {
+        let (mut link, ticket) = admitted(handler);
+        let (ours, theirs) = pair();
+        link.give(ticket, vec![], theirs.as_fd()).unwrap();
+        door.keep(link);
+        websocket(ours)
+    };
+    // A place is taken from the grant on, and free again when the ticket is given back or its link ends.
+    let (mut link, ticket) = admitted("echo");
+    refused();
+    link.abandon(ticket).unwrap();
+    let lost = admitted("echo");
+    refused();
+    drop((link, lost));
+    // Whichever way a session ends.
+    let mut closes = session("echo");
+    echoes(&mut closes, "hello");
+    refused();
+    closes.close(None).unwrap();
+    closed(&mut closes);
+    let mut vanishes = session("echo");
+    echoes(&mut vanishes, "hello");
+    refused();
+    drop(vanishes);
+    let mut panics = session("panics");
+    refused();
+    panics.send(Message::text("go")).unwrap();
+    assert_eq!(closed(&mut panics).map(|f| f.code), Some(CloseCode::Error));
+    let mut violates = session("echo");
+    violates.get_mut().write_all(&[0xff; 2]).unwrap();
+    let unanswered = session("flood");
+    refused();
+    let mut last = session("once");
+    refused();
+    last.send(Message::text("one")).unwrap();
+    drop((violates, unanswered, closes, panics));
+    drop(session("echo"));
+    drop((last, door));
+    engine.retire();
+}
+
+#[test]
+fn a_new_configuration_and_its_log_arrive() {
+    let mut engine = Process::start();
+    let (log, _) = pair();
+    let mut link = Link::connect(&engine.path).unwrap();
+    assert_eq!(link.configure(7, Some(log.as_fd()), &[]).unwrap(), version());
+    assert_eq!(link.configure(7, None, &[]).unwrap(), version());
+    engine.retire();
+}
+
+/// A session that has ended, with this log.
+fn logged_session(door: &Door, name: &str) -> String {
+    let (mut link, ticket) = door.offer(&logged(name)).unwrap();
+    let (ours, theirs) = pair();
+    link.give(ticket, vec![], theirs.as_fd()).unwrap();
+    drop(theirs);
+    door.keep(link);
+    let mut client = websocket(ours);
+    echoes(&mut client, "hello");
+    echoes(&mut client, "");
+    client.close(Some(close(CloseCode::Normal, ""))).unwrap();
+    closed(&mut client);
+    format!(" 192.0.2.1 - www.example.com \"/\" echo - 0.000 2 5 2 5 1000 client {ticket}")
+}
+
+fn logged(name: &str) -> SessionSpec {
+    SessionSpec { log: Some(Box::new(LogSpec { name: name.into(), host: "www.example.com".into() })), ..spec("echo") }
+}
+
+/// Reads a line of a session log, and puts zeros where the seconds are.
+fn read_line(log: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    let (_, fields) = line.split_once(']').expect("the time");
+    let seconds = fields.split(' ').nth(7).unwrap();
+    assert!(seconds.split_once('.').is_some_and(|(_, fraction)| fraction.len() == 3), "{line}");
+    fields.trim_end().replacen(seconds, "0.000", 1)
+}
+
+#[test]
+fn session_logs_come_with_the_start_and_with_each_configuration() {
+    let log = || UnixStream::pair().unwrap();
+    let ((a, a_write), (b, b_write)) = (log(), log());
+    let mut engine = Process::start_with(vec![("a".into(), a_write.into()), ("b".into(), b_write.into())]);
+    let door = Door::new(engine.path.clone());
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    let first = logged_session(&door, "a");
+    assert_eq!(read_line(&mut a), first);
+    let second = logged_session(&door, "b");
+    assert_eq!(read_line(&mut b), second);
+
+    // One is open while the configuration changes.
+    let (mut link, ticket) = door.offer(&logged("a")).unwrap();
+    let (ours, theirs) = pair();
+    link.give(ticket, vec![], theirs.as_fd()).unwrap();
+    drop(theirs);
+    let mut client = websocket(ours);
+    echoes(&mut client, "old");
+    // More than one SCM_RIGHTS message carries on Linux.
+    let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
+    let (new, write) = log();
+    logs.push(("a".into(), write.into()));
+    assert_eq!(link.configure(7, None, &logs).unwrap(), version());
+    drop(logs);
+    let mut new = BufReader::new(new);
+    drop(client);
+    let line = read_line(&mut new);
+    assert!(line.ends_with(&format!(" 1 3 1 3 1006 lost {ticket}")), "{line}");
+    let third = logged_session(&door, "a");
+    assert_eq!(read_line(&mut new), third);
+    // No such log any more: no line, and nothing else either.
+    logged_session(&door, "b");
+    drop((link, door));
+    engine.retire();
+    for mut log in [a, b, new] {
+        assert_eq!(log.read(&mut [0]).unwrap(), 0, "nothing more");
+    }
+}
+
+#[test]
+fn another_version_is_told_so_and_may_retire_the_engine() {
+    let mut engine = Process::start();
+    let mut stranger = UnixStream::connect(&engine.path).unwrap();
+    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Hello { version: "x" } and then Retire, byte for byte: these two stay as they are in every version.
+    stranger.write_all(&[0, 0, 0, 3, 0, 1, b'x']).unwrap();
+    let mut answer = vec![0; 4 + 2 + version().len()];
+    stranger.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer[..6], [0, 0, 0, 2 + version().len() as u8, 0, version().len() as u8]);
+    assert_eq!(&answer[6..], version().as_bytes());
+    stranger.write_all(&[0, 0, 0, 1, 1]).unwrap();
+    engine.thread.take().unwrap().join().unwrap();
+}

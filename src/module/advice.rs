@@ -1,0 +1,120 @@
+//! Advice at startup: settings that cannot carry what `WebSocketMaxConnections` allows, and what to set instead.
+
+use crate::apache::log::{self, Level};
+use crate::apache::{conftree, mpm};
+use rustix::process::{Resource, getrlimit};
+
+/// What httpd does not document as a number to ask for: `AsyncRequestWorkerFactor`'s default.
+const DEFAULT_FACTOR: f64 = 2.0;
+/// Descriptors that the engine, or a child of httpd, needs beside those of sessions.
+const OTHER_FDS: u64 = 100;
+
+/// What the advice rests on.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// The largest `WebSocketMaxConnections`.
+    wanted: u64,
+    /// Some virtual host has `SSLEngine on`.
+    tls: bool,
+    /// The MPM can suspend connections.
+    suspends: bool,
+    /// Threads of all children together: `MaxRequestWorkers`.
+    workers: u64,
+    /// Children at most.
+    children: u64,
+    /// `AsyncRequestWorkerFactor`.
+    factor: f64,
+    /// The hard limit of open files of a process.
+    files: u64,
+}
+
+/// Logs the advice for the configuration that was just read.
+pub fn give() {
+    let numbers = conftree::arguments_of("WebSocketMaxConnections");
+    let Some(wanted) = numbers.iter().filter_map(|number| number.trim().parse().ok()).max() else { return };
+    let factor =
+        conftree::arguments_of("AsyncRequestWorkerFactor").last().and_then(|factor| factor.trim().parse().ok());
+    let children = mpm::max_children();
+    let facts = Facts {
+        wanted,
+        tls: conftree::arguments_of("SSLEngine").iter().any(|engine| engine.trim().eq_ignore_ascii_case("on")),
+        suspends: mpm::can_suspend(),
+        workers: children * mpm::threads_per_child(),
+        children,
+        factor: factor.unwrap_or(DEFAULT_FACTOR),
+        files: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+    };
+    for line in advice(&facts) {
+        log::main(Level::Warning, &line);
+    }
+}
+
+fn advice(facts: &Facts) -> Vec<String> {
+    let Facts { wanted, tls, suspends, workers, children, factor, files } = *facts;
+    let mut lines = Vec::new();
+    if wanted + OTHER_FDS > files {
+        lines.push(format!(
+            "WS0221: WebSocketMaxConnections {wanted} needs {} open files in the engine, and the hard limit is {files}: \
+             raise it (ulimit -Hn, LimitNOFILE= of the systemd unit)",
+            wanted + OTHER_FDS
+        ));
+    }
+    if !tls {
+        return lines;
+    }
+    if !suspends {
+        if wanted > workers {
+            lines.push(format!(
+                "WS0222: WebSocketMaxConnections {wanted}: over TLS each holds a thread of this MPM, and MaxRequestWorkers \
+                 is {workers}: use the event MPM, or set MaxRequestWorkers to more than {wanted}"
+            ));
+        }
+        return lines;
+    }
+    // httpd's documentation of AsyncRequestWorkerFactor: (factor + 1) * MaxRequestWorkers connections at most.
+    let carried = ((factor + 1.0) * workers as f64) as u64;
+    if wanted > carried {
+        lines.push(format!(
+            "WS0223: WebSocketMaxConnections {wanted}: over TLS event carries {carried} connections, (AsyncRequestWorkerFactor \
+             {factor} + 1) x MaxRequestWorkers {workers}: set AsyncRequestWorkerFactor to {} or more",
+            wanted.div_ceil(workers.max(1))
+        ));
+    }
+    // The client's socket, and the end of a socketpair.
+    let per_child = 2 * wanted.div_ceil(children.max(1)) + OTHER_FDS;
+    if per_child > files {
+        lines.push(format!(
+            "WS0224: WebSocketMaxConnections {wanted}: over TLS a child of httpd needs {per_child} open files, and the hard \
+             limit is {files}: raise it, or ServerLimit"
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: Facts =
+        Facts { wanted: 1000, tls: true, suspends: true, workers: 400, children: 16, factor: 2.0, files: 20_000 };
+
+    fn ids(facts: Facts) -> Vec<String> {
+        advice(&facts).iter().map(|line| line[..6].to_owned()).collect()
+    }
+
+    #[test]
+    fn what_suffices_is_not_spoken_of() {
+        assert!(advice(&ENOUGH).is_empty());
+        assert!(advice(&Facts { wanted: 15_000, tls: false, ..ENOUGH }).is_empty());
+    }
+
+    #[test]
+    fn each_want_has_its_line_and_its_value() {
+        assert_eq!(ids(Facts { wanted: 30_000, tls: false, ..ENOUGH }), ["WS0221"]);
+        assert_eq!(ids(Facts { suspends: false, ..ENOUGH }), ["WS0222"]);
+        let lines = advice(&Facts { wanted: 8000, ..ENOUGH });
+        assert!(lines[0].contains("set AsyncRequestWorkerFactor to 20 or more"), "{lines:?}");
+        assert!(advice(&Facts { wanted: 8000, factor: 20.0, ..ENOUGH }).is_empty());
+        assert_eq!(ids(Facts { wanted: 15_000, factor: 40.0, children: 1, ..ENOUGH }), ["WS0224"]);
+    }
+}

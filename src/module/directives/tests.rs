@@ -1,0 +1,177 @@
+//! Each directive's parser, what they add up to, and the table in README.md.
+
+use super::*;
+
+/// Lets the directives of the table work on an empty configuration, as httpd would.
+fn configured(lines: &[&str]) -> Result<Config, String> {
+    let mut config = Config::default();
+    for whole in lines {
+        // "in /path: Directive …" stands for a location of a virtual host.
+        let (path, line) = whole.strip_prefix("in ").and_then(|line| line.split_once(": ")).unzip();
+        config.enter(Place { in_virtual_host: path.is_some(), path: path.map(str::to_owned) });
+        let mut words = line.unwrap_or(whole).split_whitespace().map(Cow::Borrowed);
+        let name = words.next().unwrap();
+        let directive =
+            DIRECTIVES.iter().find(|d| d.name.to_string_lossy() == name).unwrap_or_else(|| panic!("no {name}"));
+        (directive.set)(&mut config, &words.collect::<Vec<_>>())?;
+    }
+    Ok(config)
+}
+
+fn error(line: &str) -> String {
+    configured(&[line]).expect_err(line)
+}
+
+#[test]
+fn handlers_are_known_by_name() {
+    let config = configured(&["WebSocketHandler Echo"]).unwrap();
+    assert_eq!(config.handler().map(|h| h.name.as_str()), Some("echo"));
+    assert!(Config::default().handler().is_none());
+    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of echo"));
+    assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
+    assert!(error("WebSocketHandler").contains("echo"));
+}
+
+#[test]
+fn an_inner_section_says_only_what_it_says() {
+    let outer = configured(&["WebSocketHandler echo", "WebSocketMaxMessageSize 5", "WebSocketProtocols a"]).unwrap();
+    let inner = configured(&["WebSocketMaxMessageSize 7"]).unwrap().over(&outer);
+    assert!(inner.handler().is_some());
+    assert_eq!(inner.limits().max_message_size, 7);
+    assert_eq!(inner.policy().protocols, Protocols::Listed(vec!["a".into()]));
+    assert!(configured(&["WebSocketHandler Off"]).unwrap().over(&outer).handler().is_none());
+}
+
+#[test]
+fn protocols_are_listed_or_any() {
+    let listed = |lines: &[&str]| configured(lines).unwrap().policy().protocols;
+    assert_eq!(
+        listed(&["WebSocketProtocols b a", "WebSocketProtocols c a"]),
+        Protocols::Listed(vec!["b".into(), "a".into(), "c".into()])
+    );
+    assert_eq!(listed(&["WebSocketProtocols *"]), Protocols::Any);
+    assert_eq!(listed(&[]), Protocols::Listed(vec![]));
+    assert!(error("WebSocketProtocols a *").contains("stands alone"));
+    assert!(error("WebSocketProtocols a,b").contains("\"a,b\""));
+    assert!(error("WebSocketProtocols").contains("preferred"));
+}
+
+#[test]
+fn sizes_are_positive_numbers() {
+    assert_eq!(Config::default().limits().max_message_size, 1 << 20);
+    for bad in ["0", "-1", "1M", "99999999999999999999", "2147483648"] {
+        assert!(error(&format!("WebSocketMaxMessageSize {bad}")).contains(bad));
+    }
+    assert!(error("WebSocketMaxMessageSize 1 2").contains("one argument"));
+    assert_eq!(Config::default().limits().send_buffer, 1 << 20);
+    assert_eq!(configured(&["WebSocketSendBuffer 5"]).unwrap().limits().send_buffer, 5);
+    assert!(error("WebSocketSendBuffer 0").contains("from 1 to"));
+}
+
+#[test]
+fn times_are_seconds_or_off() {
+    let limits = |lines: &[&str]| configured(lines).unwrap().limits();
+    let seconds = Duration::from_secs;
+    let ping = |interval, timeout| Some(Ping { interval: seconds(interval), timeout: seconds(timeout) });
+    assert_eq!(limits(&[]).ping, ping(30, 10));
+    assert_eq!(limits(&["WebSocketPing 5"]).ping, ping(5, 10));
+    assert_eq!(limits(&["WebSocketPing 5 2"]).ping, ping(5, 2));
+    assert_eq!(limits(&["WebSocketPing off"]).ping, None);
+    assert_eq!((limits(&[]).idle_timeout, limits(&[]).close_timeout), (None, seconds(5)));
+    assert_eq!(limits(&["WebSocketIdleTimeout 60"]).idle_timeout, Some(seconds(60)));
+    assert_eq!(limits(&["WebSocketCloseTimeout 1"]).close_timeout, seconds(1));
+    let outer = configured(&["WebSocketPing 5", "WebSocketIdleTimeout 60", "WebSocketCloseTimeout 1"]).unwrap();
+    let inner = configured(&["WebSocketPing Off", "WebSocketIdleTimeout Off"]).unwrap().over(&outer).limits();
+    assert_eq!((inner.ping, inner.idle_timeout, inner.close_timeout), (None, None, seconds(1)));
+    for bad in ["0", "-1", "1s", "0.5", "86401", "on"] {
+        for directive in ["WebSocketPing", "WebSocketPing 1", "WebSocketIdleTimeout", "WebSocketCloseTimeout"] {
+            assert!(error(&format!("{directive} {bad}")).contains("from 1 to 86400"), "{directive} {bad}");
+        }
+    }
+    assert!(error("WebSocketPing 0").contains("and not Off"));
+    for bad in ["WebSocketPing", "WebSocketPing 1 2 3", "WebSocketPing Off 3", "WebSocketCloseTimeout Off"] {
+        assert!(error(bad).contains("seconds"), "{bad}");
+    }
+}
+
+#[test]
+fn quotas_count_where_they_are_set() {
+    let quotas = |config: &Config| -> Vec<(String, u32)> {
+        let quotas = config.quotas("a.example", "192.0.2.1").into_iter();
+        quotas.map(|quota| (quota.scope, quota.max)).collect()
+    };
+    assert_eq!(quotas(&Config::default()), []);
+    let server = configured(&["WebSocketMaxConnections 100", "WebSocketMaxConnectionsPerClient 5"]).unwrap();
+    let of_all = ("WebSocketMaxConnections of the server".to_owned(), 100);
+    let of_one = ("WebSocketMaxConnectionsPerClient of the server for 192.0.2.1".to_owned(), 5);
+    assert_eq!(quotas(&server), [of_one.clone(), of_all]);
+    let chat = configured(&["in /chat: WebSocketMaxConnections 7"]).unwrap().over(&server);
+    let of_chat = ("WebSocketMaxConnections of a.example in /chat".to_owned(), 7);
+    assert_eq!(quotas(&chat), [of_one.clone(), of_chat]);
+    assert_eq!(quotas(&configured(&["WebSocketMaxConnections off"]).unwrap().over(&server)), [of_one]);
+    for bad in ["0", "-1", "many", "2147483648"] {
+        assert!(error(&format!("WebSocketMaxConnections {bad}")).contains("and not Off"));
+        assert!(error(&format!("WebSocketMaxConnectionsPerClient {bad}")).contains(bad));
+    }
+    assert!(error("WebSocketMaxConnections").contains("one argument"));
+}
+
+#[test]
+fn origins_are_same_by_default() {
+    assert_eq!(Config::default().policy().origin, OriginCheck::Same);
+    let trusted = configured(&[
+        "WebSocketOriginCheck trusted",
+        "WebSocketTrustedOrigin https://a.example http://b.example:8080",
+        "WebSocketTrustedOrigin null",
+    ]);
+    let expected = ["https://a.example", "http://b.example:8080", "null"].map(String::from).to_vec();
+    assert_eq!(trusted.unwrap().policy().origin, OriginCheck::Trusted(expected));
+    assert_eq!(configured(&["WebSocketOriginCheck OFF"]).unwrap().policy().origin, OriginCheck::Off);
+    assert!(error("WebSocketOriginCheck maybe").contains("\"maybe\""));
+    for bad in ["a.example", "https://a.example/", "://x", "https://"] {
+        assert!(error(&format!("WebSocketTrustedOrigin {bad}")).contains("no origin"));
+    }
+}
+
+#[test]
+fn threads_are_some() {
+    assert!(Config::default().engine_threads() >= 1);
+    assert_eq!(configured(&["WebSocketEngineThreads 3"]).unwrap().engine_threads(), 3);
+    assert!(error("WebSocketEngineThreads 0").contains("1 to 1024"));
+    assert!(error("WebSocketEngineThreads many").contains("\"many\""));
+}
+
+#[test]
+fn a_session_log_is_a_file_or_a_program() {
+    assert_eq!(Config::default().session_log(), None);
+    let outer = configured(&["WebSocketLog logs/a", "WebSocketLog logs/b"]).unwrap();
+    assert_eq!(outer.session_log(), Some("logs/b"));
+    assert_eq!(Config::default().over(&outer).session_log(), Some("logs/b"));
+    assert_eq!(configured(&["WebSocketLog |/bin/cat"]).unwrap().over(&outer).session_log(), Some("|/bin/cat"));
+    for bad in ["|", "||", "|$"] {
+        assert!(error(&format!("WebSocketLog {bad}")).contains(&format!("\"{bad}\" is neither")));
+    }
+    assert!(error("WebSocketLog").contains("takes one argument"));
+    assert!(error("WebSocketLog |cat x").contains("in quotes"));
+    let mut config = Config::default();
+    assert!(session_log(&mut config, &["".into()]).is_err());
+}
+
+#[test]
+fn the_readme_has_the_table() {
+    let readme = include_str!("../../../README.md");
+    let table =
+        readme.split("<!-- directives:begin -->").nth(1).and_then(|rest| rest.split("<!-- directives:end -->").next());
+    let table = table.expect("README.md has the markers of the directives' table");
+    for directive in DIRECTIVES {
+        let name = directive.name.to_string_lossy();
+        let row = table
+            .lines()
+            .find(|row| row.starts_with(&format!("| `{name} ")) || row.starts_with(&format!("| `{name}`")));
+        let row = row.unwrap_or_else(|| panic!("README.md has no row for {name}"));
+        assert!(row.contains(directive.context.describe()), "the context in {row}");
+        assert!(row.contains(directive.default), "the default in {row}");
+    }
+    let rows = table.lines().filter(|row| row.starts_with("| `WebSocket")).count();
+    assert_eq!(rows, DIRECTIVES.len(), "README.md has rows for directives that do not exist");
+}

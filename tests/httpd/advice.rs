@@ -1,0 +1,32 @@
+//! Advice at startup, where the settings cannot carry what `WebSocketMaxConnections` allows over TLS.
+
+use crate::harness::{Httpd, Mpm, Server, every_mpm};
+
+every_mpm!(what_is_wanted_is_compared_with_what_is_there);
+
+const WANTED: &str = "<Location \"/echo\">\n  WebSocketHandler echo\n  WebSocketMaxConnections 500\n</Location>";
+
+fn warnings(server: &Server) -> Vec<String> {
+    let log = server.error_log();
+    log.lines().filter(|line| line.contains("WS022")).map(str::to_owned).collect()
+}
+
+fn what_is_wanted_is_compared_with_what_is_there(mpm: Mpm) {
+    // Without TLS no worker is held, and nothing is to be said.
+    assert_eq!(warnings(&Httpd::new(mpm).workers(10).config(WANTED).start()), Vec::<String>::new());
+
+    let server = Httpd::new(mpm).workers(10).tls().config(WANTED).start();
+    let (id, advice) = match mpm {
+        Mpm::Event => ("WS0223", "set AsyncRequestWorkerFactor to 50 or more"),
+        Mpm::Worker | Mpm::Prefork => ("WS0222", "set MaxRequestWorkers to more than 500"),
+    };
+    server.expect_log(id);
+    let warnings = warnings(&server);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(id) && warnings[0].contains(advice), "{warnings:?}");
+
+    if mpm == Mpm::Event {
+        let enough = Httpd::new(mpm).workers(10).tls().config("AsyncRequestWorkerFactor 50").config(WANTED).start();
+        assert_eq!(self::warnings(&enough), Vec::<String>::new());
+    }
+}
