@@ -57,19 +57,19 @@ fn open_sessions(server: &Server) -> usize {
 }
 
 #[track_caller]
-fn wait_for_sessions(server: &Server, count: usize) {
+pub(crate) fn wait_for_sessions(server: &Server, count: usize) {
     wait_until(&format!("the engine has {count} sessions"), PATIENCE, || open_sessions(server) == count);
 }
 
 /// A scenario of h2_websocket.py under way.
-struct Scenario {
+pub(crate) struct Scenario {
     child: Child,
     said: BufReader<std::process::ChildStdout>,
 }
 
 impl Scenario {
     #[track_caller]
-    fn start(server: &Server, name: &str) -> Self {
+    pub(crate) fn start(server: &Server, name: &str) -> Self {
         let python = env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
         let found = Command::new(&python).args(["-c", "import h2"]).output();
         assert!(
@@ -92,7 +92,7 @@ impl Scenario {
 
     /// Waits until it says this. It goes on when it is told to.
     #[track_caller]
-    fn says(&mut self, expected: &str) {
+    pub(crate) fn says(&mut self, expected: &str) {
         let mut line = String::new();
         self.said.read_line(&mut line).expect("what it says");
         if line.trim_end() != expected {
@@ -103,12 +103,12 @@ impl Scenario {
     }
 
     #[track_caller]
-    fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         self.child.stdin.as_mut().expect("its stdin").write_all(b"\n").expect("a line for it");
     }
 
     #[track_caller]
-    fn ends_well(mut self) {
+    pub(crate) fn ends_well(mut self) {
         self.says("content");
         assert!(self.child.wait().expect("its end").success());
     }

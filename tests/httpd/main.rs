@@ -12,6 +12,7 @@ mod bad_config;
 mod bad_frames;
 mod browser;
 mod contexts;
+mod drain;
 mod echo;
 mod engine;
 mod foreign;

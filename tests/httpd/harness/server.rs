@@ -151,11 +151,22 @@ impl Server {
         self.next_generation(Signal::HUP);
     }
 
-    fn next_generation(&self, signal: Signal) {
+    /// `apachectl graceful`. Returns when the new generation serves: the children of the old one, which are returned, may
+    /// still have connections.
+    pub(crate) fn begin_graceful(&self) -> Vec<Process> {
+        self.signal_generation(Signal::USR1)
+    }
+
+    fn signal_generation(&self, signal: Signal) -> Vec<Process> {
         let old = self.children();
         let generations = self.times_logged(SERVING);
         self.parent.signal(signal);
         wait_until("httpd serves with the new configuration", PATIENCE, || self.times_logged(SERVING) > generations);
+        old
+    }
+
+    fn next_generation(&self, signal: Signal) {
+        let old = self.signal_generation(signal);
         wait_until("the children of the old generation are gone", PATIENCE, || {
             !old.iter().any(|child| child.is_running())
         });

@@ -1,0 +1,208 @@
+//! Graceful restarts and stops with sockets over TLS, whose bytes go through a child that is to end.
+
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Frame, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
+use crate::http2::{Scenario, wait_for_sessions};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+every_mpm!(sockets_go_on_until_the_drain_timeout, no_drain_timeout, a_child_ends_with_its_last_socket);
+
+/// Room for the children of two generations beside each other, as README.md says; `workers` for each.
+fn site(mpm: Mpm) -> Httpd {
+    let httpd = Httpd::new(mpm).tls().echo();
+    match mpm {
+        Mpm::Event => httpd.config("ServerLimit 6\nAsyncRequestWorkerFactor 20"),
+        Mpm::Worker => httpd.workers(40).config("ServerLimit 6"),
+        Mpm::Prefork => httpd.workers(40),
+    }
+}
+
+fn open_some(server: &Server, count: usize) -> Vec<Raw> {
+    (0..count)
+        .map(|number| {
+            let mut client = Raw::open(server, "/echo").about(&format!("socket {number}"));
+            client.echo(&Frame::text("before"));
+            client
+        })
+        .collect()
+}
+
+/// Awaits the Close of a drain, answers it, and sees the connection end properly; returns when it came.
+#[track_caller]
+fn await_drain(mut client: Raw) -> Instant {
+    client.expect(&Frame::close(1001, "server is restarting"));
+    let came = Instant::now();
+    client.send(&Frame::close(1001, ""));
+    client.expect_end();
+    came
+}
+
+#[track_caller]
+fn wait_for_the_end_of(old: &[Process]) {
+    wait_until("the old children are gone", PATIENCE, || !old.iter().any(|child| child.is_running()));
+}
+
+fn sockets_go_on_until_the_drain_timeout(mpm: Mpm) {
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    let server = site(mpm).config("WebSocketDrainTimeout 3").start();
+    let engine = server.engine();
+    let mut sockets = open_some(&server, 16);
+    let begin = Instant::now();
+    let old = server.begin_graceful();
+    // The children of the new generation serve meanwhile, and those of the old one their sockets.
+    let mut new = Raw::open(&server, "/echo");
+    for round in 0..10 {
+        let text = Frame::text(format!("round {round}"));
+        new.echo(&text);
+        for socket in &mut sockets {
+            socket.echo(&text);
+        }
+        assert_eq!(Raw::page(&server, "/index.html").status, 200);
+    }
+    assert!(begin.elapsed() < TIMEOUT, "this machine is too slow for this test");
+
+    let closed: Vec<Duration> = thread::scope(|scope| {
+        let clients: Vec<_> =
+            sockets.into_iter().map(|socket| scope.spawn(move || await_drain(socket) - begin)).collect();
+        clients.into_iter().map(|client| client.join().expect("a closed socket")).collect()
+    });
+    let (first, last) = (closed.iter().min().expect("one"), closed.iter().max().expect("one"));
+    assert!(*first >= TIMEOUT, "closed after {closed:?}");
+    // Over as much time again; a second for whom the thread looks after.
+    assert!(*last - *first > TIMEOUT / 3 && *last < 2 * TIMEOUT + Duration::from_secs(4), "closed after {closed:?}");
+    wait_for_the_end_of(&old);
+
+    new.echo(&Frame::text("not concerned"));
+    new.close();
+    assert_eq!(server.engines(), [engine]);
+}
+
+fn no_drain_timeout(mpm: Mpm) {
+    let server = site(mpm).config("<Location \"/echo\">\n  WebSocketDrainTimeout 0\n</Location>").start();
+    for _ in 0..2 {
+        let sockets = open_some(&server, 6);
+        let old = server.begin_graceful();
+        for socket in sockets {
+            await_drain(socket);
+        }
+        wait_for_the_end_of(&old);
+    }
+}
+
+/// The drain timeout is not waited for when nobody needs it.
+fn a_child_ends_with_its_last_socket(mpm: Mpm) {
+    let server = site(mpm).start();
+    let sockets = open_some(&server, 6);
+    let old = server.begin_graceful();
+    for mut socket in sockets {
+        socket.echo(&Frame::text("in the old child"));
+        assert!(old.iter().any(|child| child.is_running()));
+        socket.close();
+    }
+    wait_for_the_end_of(&old);
+}
+
+/// Pages are served and sockets open while httpd is restarted and restarted again; each socket that is closed is told
+/// why, and its client comes back.
+#[test]
+fn restarts_under_load() {
+    let server = site(Mpm::Event).config("ServerLimit 12\nWebSocketDrainTimeout 1").start();
+    let (done, pages, echoes, closed) =
+        (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    struct Finally<'a>(&'a AtomicBool);
+    impl Drop for Finally<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let going_on = || !done.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        let finally = Finally(&done);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while going_on() {
+                    assert_eq!(Raw::page(&server, "/index.html").text(), "<p>A page of the site.</p>\n");
+                    pages.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while going_on() {
+                    let mut client = Raw::open(&server, "/echo");
+                    while going_on() {
+                        let text = Frame::text("hello");
+                        client.send(&text);
+                        let answer = client.frame();
+                        if answer.opcode == Frame::CLOSE {
+                            assert_eq!(answer, Frame::close(1001, "server is restarting"));
+                            closed.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        }
+                        assert_eq!(answer, text);
+                        echoes.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = [&pages, &echoes].map(|count| count.load(Ordering::Relaxed));
+            server.graceful();
+            wait_until("pages and sockets go on", PATIENCE, || {
+                pages.load(Ordering::Relaxed) > before[0] + 20 && echoes.load(Ordering::Relaxed) > before[1] + 20
+            });
+        }
+        drop(finally);
+    });
+    let closed = closed.into_inner();
+    assert!(closed >= 8, "only {closed} sockets were closed by three restarts");
+}
+
+/// `apachectl stop`: no drain, but a word to everybody.
+#[test]
+fn stop_says_going_away() {
+    let server = site(Mpm::Event).start();
+    let sockets = open_some(&server, 30);
+    let begin = Instant::now();
+    server.begin_to_stop();
+    for mut socket in sockets {
+        assert_eq!(socket.close_code(), Some(1001));
+        socket.send(&Frame::close(1001, ""));
+        socket.await_hangup();
+    }
+    server.stop();
+    assert!(begin.elapsed() < Duration::from_secs(6), "stopped after {:?}", begin.elapsed());
+}
+
+/// A stream of HTTP/2 goes on in the old child as well.
+fn http2(mpm: Mpm) {
+    let server = Httpd::new(mpm)
+        .workers(20)
+        .http2()
+        .echo()
+        .config("ServerLimit 6\nWebSocketDrainTimeout 2\nWebSocketOriginCheck Off")
+        .start();
+    let mut client = Scenario::start(&server, "drain");
+    client.says("two are open");
+    let old = server.begin_graceful();
+    let begin = Instant::now();
+    client.go_on();
+    client.says("they go on");
+    client.go_on();
+    client.ends_well();
+    assert!(begin.elapsed() >= Duration::from_millis(1900), "closed after {:?}", begin.elapsed());
+    wait_for_sessions(&server, 0);
+    wait_for_the_end_of(&old);
+}
+
+#[test]
+fn http2_on_event() {
+    http2(Mpm::Event);
+}
+
+#[test]
+fn http2_on_worker() {
+    http2(Mpm::Worker);
+}
