@@ -7,7 +7,7 @@ use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
 use super::log_writer::NamedLog;
 use super::quota::{Counts, Place};
 use super::{Adoption, Engine, Quota, Registry, SessionSpec};
-use crate::wire::{CloseCode, close};
+use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::cell::{Cell, RefCell};
@@ -73,6 +73,8 @@ struct Desk {
     next_ticket: Cell<u64>,
     /// Retired, and no session is left.
     over: Notify,
+    /// What every session is closed with, when the end has come: those that arrive late, too.
+    ending: RefCell<Option<CloseFrame>>,
     /// The last refusal for want of descriptors was logged, and nothing was granted since.
     full: Cell<bool>,
 }
@@ -96,6 +98,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
         counts: Arc::default(),
         next_ticket: Cell::new(1),
         over: Notify::new(),
+        ending: RefCell::default(),
         full: Cell::new(false),
     });
     loop {
@@ -103,7 +106,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
             _ = terminate.recv() => {
                 let open = desk.engine.connections();
                 debug!("WS0104: stopping, {open} sessions are open");
-                desk.engine.drain(going_away(), DRAIN_LIMIT).await;
+                desk.end(going_away()).await;
                 break;
             }
             () = desk.over.notified() => break,
@@ -180,6 +183,9 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
                 desk.granted.set(desk.granted.get() - 1);
                 debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
                 desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places });
+                if let Some(frame) = &*desk.ending.borrow() {
+                    desk.engine.close(ticket, frame);
+                }
             }
             ToEngine::Abandon { ticket } => {
                 if granted.borrow_mut().remove(&ticket).is_some() {
@@ -223,6 +229,9 @@ impl Desk {
         if self.handlers.find(&spec.handler.name).is_none() {
             return refused(500, format!("it has no handler {}", spec.handler.name));
         }
+        if self.ending.borrow().is_some() {
+            return refused(503, "it is ending".into());
+        }
         let taken = self.engine.connections() as u64
             + self.granted.get()
             + self.links.get()
@@ -253,9 +262,22 @@ impl Desk {
         info!("WS0106: replaced by an engine of another version; {} sessions are open", self.engine.connections());
         let desk = self.clone();
         tokio::task::spawn_local(async move {
-            let _ = tokio::time::timeout(RETIREMENT, desk.engine.empty()).await;
-            desk.engine.drain(close(CloseCode::Restart, "server was replaced"), DRAIN_LIMIT).await;
+            // A session whose 101 is on its way is not there yet.
+            let quiet = async {
+                while desk.engine.connections() > 0 || desk.granted.get() > 0 {
+                    desk.engine.empty().await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let _ = tokio::time::timeout(RETIREMENT, quiet).await;
+            desk.end(close(CloseCode::Restart, "server was replaced")).await;
             desk.over.notify_one();
         });
+    }
+
+    /// Closes every session with this frame, and takes no more.
+    async fn end(&self, frame: CloseFrame) {
+        *self.ending.borrow_mut() = Some(frame.clone());
+        self.engine.drain(frame, DRAIN_LIMIT).await;
     }
 }

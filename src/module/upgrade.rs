@@ -150,13 +150,15 @@ fn hand_over(
     };
     let pair = match custody {
         Custody::Socket => None,
-        Custody::Suspended | Custody::Blocking => match Relayed::new(Session { ticket, drain_timeout }) {
-            Ok(pair) => Some(pair),
-            Err(why) => {
-                log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
-                return Err(SERVICE_UNAVAILABLE);
+        Custody::Suspended | Custody::Blocking => {
+            match Relayed::new(Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout }) {
+                Ok(pair) => Some(pair),
+                Err(why) => {
+                    log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
+                    return Err(SERVICE_UNAVAILABLE);
+                }
             }
-        },
+        }
     };
 
     switch_protocols(request, accept);

@@ -4,7 +4,12 @@ use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Httpd, Mpm, Raw, Server, every_mpm, heavy, wait_until};
 use std::time::Duration;
 
-every_mpm!(messages_leave_no_memory_behind, one_that_never_reads_is_given_up, a_request_that_httpd_redirects);
+every_mpm!(
+    messages_leave_no_memory_behind,
+    one_that_never_reads_is_given_up,
+    a_request_that_httpd_redirects,
+    a_site_full_of_filters,
+);
 
 fn children_kib(server: &Server) -> u64 {
     server.children().iter().map(|child| child.resident_kib()).sum()
@@ -73,5 +78,27 @@ fn a_request_that_httpd_redirects(mpm: Mpm) {
         .start();
     let mut client = Raw::open(&server, "/old");
     client.echo(&Frame::text("by way of ap_internal_redirect"));
+    client.close();
+}
+
+/// Filters of every kind around the connection and the request: they may slow a session, and not break it.
+fn a_site_full_of_filters(mpm: Mpm) {
+    let server =
+        ["dumpio", "deflate", "filter", "ratelimit", "env", "substitute", "headers", "reqtimeout", "ext_filter"]
+            .into_iter()
+            .fold(Httpd::new(mpm).tls(), Httpd::module)
+            .config(
+                "DumpIOInput On\nDumpIOOutput On\nRequestReadTimeout header=20 body=20\n\
+             ExtFilterDefine cat mode=output cmd=/bin/cat\n\
+             <Location \"/\">\n  SetOutputFilter DEFLATE;RATE_LIMIT;SUBSTITUTE;cat\n  SetEnv rate-limit 4000\n  \
+             Substitute s/message/gap/\n  Header always set X-Site filtered\n  SetInputFilter DEFLATE\n</Location>",
+            )
+            .echo()
+            .start();
+    let mut client = Raw::open(&server, "/echo");
+    for number in 0..50 {
+        client.echo(&Frame::text(format!("message {number}")));
+    }
+    client.echo(&Frame::binary(vec![9; 1 << 20]));
     client.close();
 }

@@ -3,7 +3,7 @@
 //! The thread sleeps in poll(2) while nothing moves.
 
 use super::pump::{Pump, Turn, Waiting};
-use super::{CLOSING, Relayed, STOP_CHECK, variables};
+use super::{Relayed, STOP_CHECK, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
 use crate::apache::request::Request;
@@ -32,7 +32,7 @@ pub fn run(request: &Request, relayed: Relayed) {
                 if wait(connection, &pump, waiting, engine_gone) && !engine_gone {
                     // The session is over: what the client does not take soon, it will not have.
                     engine_gone = true;
-                    give_up.get_or_insert(Instant::now() + CLOSING);
+                    give_up.get_or_insert(session.last_moment());
                 }
             }
         }
@@ -41,7 +41,7 @@ pub fn run(request: &Request, relayed: Relayed) {
         }
         match (draining, give_up) {
             (Some(begin), None) if session.is_due(begin) => {
-                give_up = Some(Instant::now() + CLOSING);
+                give_up = Some(session.last_moment());
                 session.ask_to_close();
             }
             (_, Some(end)) if Instant::now() >= end => {

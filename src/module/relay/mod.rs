@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 const STOP_CHECK: Duration = Duration::from_secs(1);
 /// Over what time the closings of a drain are spread, at most.
 const SPREAD: Duration = Duration::from_secs(10);
-/// How long a relay goes on when the engine has closed its end, or was told to end the session: then the client has
-/// taken what it was sent, or never will.
+/// How much longer than WebSocketCloseTimeout a relay goes on when the engine was told to end the session, or has closed
+/// its end: then the client has taken what it was sent, or never will.
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// What a relay needs to know.
@@ -36,12 +36,19 @@ pub struct Session {
     pub ticket: u64,
     /// How long it may go on when this child is to end.
     pub drain_timeout: Duration,
+    /// How long the engine waits for the client's Close.
+    pub close_timeout: Duration,
 }
 
 impl Session {
     /// In a child that is to end since that moment: it is this session's turn to close.
     fn is_due(&self, since: Instant) -> bool {
         since.elapsed() >= self.drain_timeout + spread(self.ticket, SPREAD.min(self.drain_timeout))
+    }
+
+    /// When it is given up, if it is to end from now on.
+    fn last_moment(&self) -> Instant {
+        Instant::now() + self.close_timeout + CLOSING
     }
 
     /// Lets the engine close it, with 1001.

@@ -4,7 +4,7 @@
 //! nothing can move. The thread sleeps as long as it has nothing to do and no deadline.
 
 use super::pump::{Pump, Turn};
-use super::{CLOSING, Relayed, STOP_CHECK, Session, variables};
+use super::{Relayed, STOP_CHECK, Session, variables};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::suspended::Suspended;
@@ -198,7 +198,8 @@ impl Loop {
                             && let Some(connection) = self.connections.get_mut(key)
                         {
                             // The session is over: what the client does not take soon, it will not have.
-                            connection.deadline.get_or_insert(Instant::now() + CLOSING);
+                            let last = connection.session.last_moment();
+                            connection.deadline.get_or_insert(last);
                         }
                         self.queue(key);
                     }
@@ -404,7 +405,7 @@ impl Relaying {
             return;
         }
         self.told = true;
-        self.deadline = Some(Instant::now() + CLOSING);
+        self.deadline = Some(self.session.last_moment());
         self.session.ask_to_close();
     }
 
