@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 every_mpm!(sockets_go_on_until_the_drain_timeout, no_drain_timeout, a_child_ends_with_its_last_socket);
 
-/// Room for the children of two generations beside each other, as README.md says; `workers` for each.
+/// Room for the children of two generations beside each other: one that drains keeps its place among the ServerLimit.
 fn site(mpm: Mpm) -> Httpd {
     let httpd = Httpd::new(mpm).tls().echo();
     match mpm {

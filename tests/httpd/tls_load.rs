@@ -190,7 +190,7 @@ fn a_client_that_does_not_read(mpm: Mpm) {
     let bytes = message.masked();
     let (mut sent, mut written) = (0, 0);
     while sent < MUCH {
-        match deaf.write_some(&bytes[written..], Duration::from_millis(500)) {
+        match deaf.write_some(&bytes[written..], Duration::from_millis(200)) {
             Some(0) => break,
             Some(count) => written += count,
             None => panic!("the server gave up on a client that does not read"),
