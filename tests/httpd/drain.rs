@@ -44,15 +44,35 @@ fn wait_for_the_end_of(old: &[Process]) {
     wait_until("the old children are gone", PATIENCE, || !old.iter().any(|child| child.is_running()));
 }
 
+/// A WebSocket in a child that is none of these: they may accept for a moment after the new ones do.
+fn open_in_a_new_child(server: &Server, old: &[Process]) -> Raw {
+    let served_by_new = || {
+        let new: Vec<Process> = server.children().into_iter().filter(|child| !old.contains(child)).collect();
+        new.iter().flat_map(|child| server.logged_by(*child)).filter(|line| line.contains("is the engine's")).count()
+    };
+    let mut opened = None;
+    wait_until("a child of the new generation serves", PATIENCE, || {
+        let before = served_by_new();
+        let client = Raw::open(server, "/echo");
+        if served_by_new() > before {
+            opened = Some(client);
+        } else {
+            client.close();
+        }
+        opened.is_some()
+    });
+    opened.expect("just seen")
+}
+
 fn sockets_go_on_until_the_drain_timeout(mpm: Mpm) {
-    const TIMEOUT: Duration = Duration::from_secs(3);
-    let server = site(mpm).config("WebSocketDrainTimeout 3").start();
+    const TIMEOUT: Duration = Duration::from_secs(6);
+    let server = site(mpm).config(format!("WebSocketDrainTimeout {}", TIMEOUT.as_secs())).start();
     let engine = server.engine();
     let mut sockets = open_some(&server, 16);
     let begin = Instant::now();
     let old = server.begin_graceful();
     // The children of the new generation serve meanwhile, and those of the old one their sockets.
-    let mut new = Raw::open(&server, "/echo");
+    let mut new = open_in_a_new_child(&server, &old);
     for round in 0..10 {
         let text = Frame::text(format!("round {round}"));
         new.echo(&text);
