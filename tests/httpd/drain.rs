@@ -129,6 +129,8 @@ fn a_child_ends_with_its_last_socket(mpm: Mpm) {
 #[test]
 fn restarts_under_load() {
     let server = site(Mpm::Event).config("ServerLimit 12\nWebSocketDrainTimeout 1").start();
+    // Draining children keep their places: what is left may be in use for a moment, and httpd says so.
+    server.tolerate_log("AH00484: server reached MaxRequestWorkers");
     let (done, pages, echoes, closed) =
         (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     struct Finally<'a>(&'a AtomicBool);
