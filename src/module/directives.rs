@@ -433,8 +433,8 @@ fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
 
 fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of seconds")?;
-    let seconds = word.parse().ok().filter(|seconds| *seconds <= 86_400);
-    let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to 86400"))?;
+    let seconds = word.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
+    let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to {MAX_SECONDS}"))?;
     config.drain_timeout = Some(Duration::from_secs(seconds));
     Ok(())
 }

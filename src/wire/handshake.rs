@@ -29,14 +29,18 @@ pub trait Headers {
 
 impl<N: AsRef<str>, V: AsRef<str>> Headers for &[(N, V)] {
     fn values<'a>(&'a self, name: &str) -> Vec<&'a str> {
-        self.iter().filter(|(n, _)| n.as_ref().eq_ignore_ascii_case(name)).map(|(_, v)| v.as_ref()).collect()
+        values_of(self, name)
     }
 }
 
 impl<N: AsRef<str>, V: AsRef<str>> Headers for Vec<(N, V)> {
     fn values<'a>(&'a self, name: &str) -> Vec<&'a str> {
-        self.iter().filter(|(n, _)| n.as_ref().eq_ignore_ascii_case(name)).map(|(_, v)| v.as_ref()).collect()
+        values_of(self, name)
     }
+}
+
+fn values_of<'a, N: AsRef<str>, V: AsRef<str>>(lines: &'a [(N, V)], name: &str) -> Vec<&'a str> {
+    lines.iter().filter(|(n, _)| n.as_ref().eq_ignore_ascii_case(name)).map(|(_, v)| v.as_ref()).collect()
 }
 
 /// What of a request decides about its upgrade.
