@@ -8,13 +8,14 @@ use super::quota::Place;
 use super::socket::Socket;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
-use crate::wire::frame::put_ping;
+use crate::wire::frame::{Control, put_control, put_ping};
 use crate::wire::session::{Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -137,6 +138,7 @@ pub struct Conn {
     sent: Traffic,
     since: Instant,
     places: Vec<Place>,
+    link: Option<OwnedFd>,
     /// The last write has left something, for want of room.
     blocked: bool,
 }
@@ -147,7 +149,7 @@ impl Conn {
     /// # Errors
     /// The socket cannot be watched by epoll, or not be made non-blocking.
     pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
-        let Adoption { socket, spec, early, places, .. } = adoption;
+        let Adoption { socket, spec, early, places, link, .. } = adoption;
         let mut conn = Conn {
             socket: Socket::new(socket)?,
             session: Session::new(spec.limits.max_message_size),
@@ -160,6 +162,7 @@ impl Conn {
             sent: Traffic::default(),
             since: Instant::now(),
             places,
+            link,
             blocked: false,
         };
         if !early.is_empty() {
@@ -224,6 +227,66 @@ impl Conn {
         poll_fn(|cx| self.poll_room(cx)).await
     }
 
+    /// As [`Conn::send`], also when the client has closed already or broken the protocol: what answers messages that came
+    /// before that goes out before our Close.
+    ///
+    /// # Errors
+    /// The session is closing for another reason.
+    pub async fn send_late(&mut self, message: Message) -> Result<(), Closing> {
+        if !matches!(self.end, None | Some(End::Client(_) | End::Violation(_))) {
+            return Err(Closing);
+        }
+        self.put(message);
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Queues a Ping or a Pong with this payload; its first 125 bytes (RFC 6455 section 5.5).
+    ///
+    /// # Errors
+    /// The session is closing.
+    pub fn send_control(&mut self, kind: Control, payload: &[u8]) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        let shared = &self.entry.shared;
+        self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        put_control(self.outbox.tail(), kind, &payload[..payload.len().min(125)]);
+        Ok(())
+    }
+
+    /// Writes what was sent, and reads nothing: for a handler that can take no more. Completes when the session is closing.
+    ///
+    /// No client is given up meanwhile for not answering a Ping: its answer would not be read.
+    pub async fn tend(&mut self) {
+        poll_fn(|cx| {
+            self.entry.peer.register(cx);
+            if self.end.is_some() || self.entry.peer.close_asked() {
+                return Poll::Ready(());
+            }
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(e)) => {
+                    self.end = Some(End::Lost(e));
+                    Poll::Ready(())
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Why the session ends, when [`Conn::recv`] has said that it does.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The stream to the process that the session came from, if there is one, once.
+    pub fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
+    }
+
     /// Queues a message that does not wait for anybody: one of many for many clients. Of a client that does not keep up
     /// the session ends, with 1013.
     ///
@@ -248,21 +311,25 @@ impl Conn {
     }
 
     fn queue(&mut self, message: Message) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        self.put(message);
+        Ok(())
+    }
+
+    fn put(&mut self, message: Message) {
         let (text, payload) = match message {
             Message::Text(text) => (true, text.into()),
             Message::Binary(payload) => (false, payload),
             // Control frames are the session's own business.
-            _ => return Ok(()),
+            _ => return,
         };
-        if self.end.is_some() {
-            return Err(Closing);
-        }
         let shared = &self.entry.shared;
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
         self.sent.count(payload.len());
         self.outbox.push(text, payload);
         self.entry.peer.note_data(shared.now());
-        Ok(())
     }
 
     /// More waits for the client than may.

@@ -1,10 +1,12 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
+use super::plugin::{self, Opening};
 use super::relay::{self, Relayed, Session};
 use super::{WebSocket, lifecycle, session_logs};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
 use crate::engine::SessionSpec;
@@ -14,10 +16,13 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
 const NOT_IMPLEMENTED: u16 = 501;
+const FORBIDDEN: u16 = 403;
+const INTERNAL_SERVER_ERROR: u16 = 500;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Answers a request if it is a WebSocket's and a handler is configured for it.
@@ -26,7 +31,7 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 /// The status of the refusal.
 pub fn handle(request: &mut Request) -> HookResult {
     let config = request.config::<WebSocket>();
-    let Some(handler) = config.handler() else { return Ok(Verdict::Declined) };
+    let Some(handler) = config.handler().cloned() else { return without_handler(request) };
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
@@ -35,10 +40,11 @@ pub fn handle(request: &mut Request) -> HookResult {
         Err(refusal) => return refuse(request, &refusal),
     };
     let custody = custody(request)?;
+    let (accept, plugin) = ask_plugin(request, accept)?;
     let config = request.config::<WebSocket>();
     let client = request.client_address();
     let spec = SessionSpec {
-        handler: handler.clone(),
+        handler,
         protocol: accept.protocol.clone(),
         limits: config.limits(),
         quotas: config.quotas(&request.server().name(), &client),
@@ -49,7 +55,49 @@ pub fn handle(request: &mut Request) -> HookResult {
         log: session_logs::spec(request.server()),
     };
     let drain_timeout = config.drain_timeout();
-    hand_over(request, &accept, &spec, custody, drain_timeout)
+    hand_over(request, &accept, &spec, custody, drain_timeout, plugin)
+}
+
+/// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.
+fn without_handler(request: &Request) -> HookResult {
+    if request.handler_name() != "websocket-handler" || request.is_subrequest() {
+        return Ok(Verdict::Declined);
+    }
+    match consider(request) {
+        Err(refusal) => refuse(request, &refusal),
+        Ok(_) => {
+            log::request(
+                Level::Error,
+                request,
+                "WS0012: SetHandler websocket-handler needs a WebSocketHandler beside it",
+            );
+            Err(INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+/// Where a plugin is configured: its answer, with the subprotocol that it wants.
+fn ask_plugin(request: &mut Request, mut accept: Accept) -> Result<(Accept, Option<Opening>), u16> {
+    let config = request.config::<WebSocket>();
+    let Some(plugin) = config.plugin().cloned() else { return Ok((accept, None)) };
+    let send_buffer = config.limits().send_buffer;
+    let threads = server::main().map_or(1, |server| server.config::<WebSocket>().plugin_threads());
+    let hub = match plugin::hub::hub(request.server(), threads) {
+        Ok(hub) => hub,
+        Err(why) => {
+            log::request(Level::Error, request, &format!("WS0013: there are no threads for the plugin: {why}"));
+            return Err(SERVICE_UNAVAILABLE);
+        }
+    };
+    let Some(opening) = Opening::ask(hub, &plugin, request, &accept.offered_protocols, send_buffer) else {
+        log::request(Level::Info, request, &format!("WS0014: refused by the plugin {}", plugin.0.name()));
+        request.headers_out().clear();
+        return Err(FORBIDDEN);
+    };
+    if let Some(protocol) = opening.protocol() {
+        accept.protocol = Some(protocol);
+    }
+    Ok((accept, Some(opening)))
 }
 
 /// The way in which a connection's bytes get from here to the engine.
@@ -129,6 +177,7 @@ fn hand_over(
     spec: &SessionSpec,
     custody: Custody,
     drain_timeout: Duration,
+    plugin: Option<Opening>,
 ) -> HookResult {
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
@@ -148,16 +197,23 @@ fn hand_over(
             return Err(status);
         }
     };
-    let pair = match custody {
-        Custody::Socket => None,
-        Custody::Suspended | Custody::Blocking => {
-            match Relayed::new(Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout }) {
-                Ok(pair) => Some(pair),
-                Err(why) => {
-                    log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
-                    return Err(SERVICE_UNAVAILABLE);
-                }
-            }
+    let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
+    let pairs = || {
+        let relay = match custody {
+            Custody::Socket => None,
+            Custody::Suspended | Custody::Blocking => Some(Relayed::new(session)?),
+        };
+        let messages = plugin.as_ref().map(|_| UnixStream::pair()).transpose()?;
+        if let Some((ours, _)) = &messages {
+            ours.set_nonblocking(true)?;
+        }
+        io::Result::Ok((relay, messages))
+    };
+    let (pair, messages) = match pairs() {
+        Ok(pairs) => pairs,
+        Err(why) => {
+            log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
+            return Err(SERVICE_UNAVAILABLE);
         }
     };
 
@@ -167,7 +223,8 @@ fn hand_over(
     let given = if connection.is_aborted() {
         Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()))
     } else {
-        give(&mut link, ticket, connection, pair.as_ref().map(|(_, theirs)| theirs.as_fd()))
+        let theirs = pair.as_ref().map(|(_, theirs)| theirs.as_fd());
+        give(&mut link, ticket, connection, theirs, messages.as_ref().map(|(_, theirs)| theirs.as_fd()))
     };
     match given {
         Ok(()) => {
@@ -198,22 +255,35 @@ fn hand_over(
             return Ok(Verdict::Answered);
         }
     }
-    let Some((relayed, theirs)) = pair else {
-        // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
-        connection.abandon();
-        return Ok(Verdict::Answered);
+    // The engine has its own descriptors of its ends, and must be the only one: so theirs are dropped.
+    let messages = messages.map(|(ours, _)| ours);
+    let is_relayed = pair.is_some();
+    let mut relayed = match pair {
+        Some((relayed, _)) => relayed,
+        None if plugin.is_some() => Relayed { engine: None, session, plugin: None },
+        None => {
+            // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
+            connection.abandon();
+            return Ok(Verdict::Answered);
+        }
     };
-    // The engine has its own descriptor of that end, and must be the only one.
-    drop(theirs);
-    connection.make_raw();
+    if is_relayed {
+        connection.make_raw();
+    }
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
+    let suspends = custody == Custody::Suspended
+        || (custody == Custody::Socket && lifecycle::relay().is_some() && !request.is_redirected());
     request.bypass_http();
-    if custody == Custody::Suspended {
+    relayed.plugin = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours));
+    if suspends {
         SUSPENDED.set(Some((Suspended::new(request), relayed)));
         return Ok(Verdict::Suspended);
     }
     relay::blocking::run(request, relayed);
+    if !is_relayed {
+        request.connection().abandon();
+    }
     Ok(Verdict::Answered)
 }
 
@@ -223,14 +293,21 @@ enum Lost {
     Client(io::Error),
 }
 
-/// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it.
-fn give(link: &mut Link, ticket: u64, connection: &Connection, theirs: Option<BorrowedFd<'_>>) -> Result<(), Lost> {
+/// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of
+/// a plugin's messages.
+fn give(
+    link: &mut Link,
+    ticket: u64,
+    connection: &Connection,
+    theirs: Option<BorrowedFd<'_>>,
+    messages: Option<BorrowedFd<'_>>,
+) -> Result<(), Lost> {
     match theirs {
-        Some(theirs) => link.give(ticket, Vec::new(), theirs).map_err(Lost::Engine),
+        Some(theirs) => link.give(ticket, Vec::new(), theirs, messages).map_err(Lost::Engine),
         None => {
             let early = connection.take_input().map_err(Lost::Client)?;
             let socket = connection.socket().map_err(Lost::Client)?;
-            link.give(ticket, early, socket).map_err(Lost::Engine)
+            link.give(ticket, early, socket, messages).map_err(Lost::Engine)
         }
     }
 }

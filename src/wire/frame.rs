@@ -2,7 +2,7 @@
 //! where in a byte stream frames begin and end.
 
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control as OpControl, Data, OpCode};
 
 /// The longest header of a frame that a server sends: 2 bytes and a 64-bit length.
 pub const MAX_SERVER_HEADER: usize = 10;
@@ -17,8 +17,28 @@ pub fn put_data_header(out: &mut Vec<u8>, text: bool, length: usize) {
 
 /// Appends an unmasked Ping frame without a payload to `out`.
 pub fn put_ping(out: &mut Vec<u8>) {
-    let header = FrameHeader { is_final: true, opcode: OpCode::Control(Control::Ping), ..FrameHeader::default() };
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(OpControl::Ping), ..FrameHeader::default() };
     let _ = header.format(0, out);
+}
+
+/// A control frame that carries what somebody wants to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// To be answered with the same payload.
+    Ping,
+    /// The answer, or a sign of life without a question.
+    Pong,
+}
+
+/// Appends an unmasked Ping or Pong frame with this payload, of at most 125 bytes, to `out`.
+pub fn put_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
+    let kind = match kind {
+        Control::Ping => OpControl::Ping,
+        Control::Pong => OpControl::Pong,
+    };
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(kind), ..FrameHeader::default() };
+    let _ = header.format(payload.len() as u64, out);
+    out.extend_from_slice(payload);
 }
 
 /// Follows a stream of frames from a client without decoding it: is the next byte the first of a message?
