@@ -10,6 +10,7 @@ pub(crate) struct Installation {
     httpd: PathBuf,
     setpriv: Option<PathBuf>,
     modules: PathBuf,
+    include: PathBuf,
     compiled_in: Vec<String>,
 }
 
@@ -23,6 +24,7 @@ pub(crate) fn installation() -> &'static Installation {
             .expect("no apache2 or httpd in PATH or /usr/sbin: install apache2, or set HTTPD=/path/to/httpd");
         let apxs = find("APXS", &["apxs", "apxs2"])
             .expect("no apxs or apxs2 in PATH: install apache2-dev (httpd-devel), or set APXS=/path/to/apxs");
+        let include = PathBuf::from(output(Command::new(&apxs).args(["-q", "INCLUDEDIR"])).trim());
         let modules = PathBuf::from(output(Command::new(apxs).args(["-q", "LIBEXECDIR"])).trim());
         let compiled_in = output(Command::new(&httpd).arg("-l"))
             .lines()
@@ -30,7 +32,7 @@ pub(crate) fn installation() -> &'static Installation {
             .filter(|line| line.ends_with(".c"))
             .map(str::to_owned)
             .collect();
-        Installation { httpd, setpriv: find("SETPRIV", &["setpriv"]), modules, compiled_in }
+        Installation { httpd, setpriv: find("SETPRIV", &["setpriv"]), modules, include, compiled_in }
     })
 }
 
@@ -47,6 +49,17 @@ impl Installation {
         let mut command = Command::new(setpriv);
         command.args(["--pdeathsig", "TERM"]).arg(&self.httpd);
         command
+    }
+
+    /// What a C compiler needs to find httpd's and APR's headers.
+    pub(crate) fn include_flags(&self) -> Vec<String> {
+        let apr = find("APR_CONFIG", &["apr-1-config", "apr-config"]).expect("apr-1-config: install libapr1-dev");
+        let apu = find("APU_CONFIG", &["apu-1-config", "apu-config"]).expect("apu-1-config: install libaprutil1-dev");
+        let mut flags = vec![format!("-I{}", self.include.display())];
+        for (program, arguments) in [(apr, &["--includes", "--cppflags"][..]), (apu, &["--includes"])] {
+            flags.extend(output(Command::new(program).args(arguments)).split_whitespace().map(str::to_owned));
+        }
+        flags
     }
 
     /// The LoadModule line of `mod_<name>`; empty when it is compiled in.
