@@ -154,16 +154,26 @@ impl Link {
             Message::Binary(payload) => (Kind::Binary, &payload[..]),
             _ => return,
         };
+        // What is written already would stay as long as something waits.
+        if self.up_sent >= GATHERED {
+            self.up.drain(..self.up_sent);
+            self.up_sent = 0;
+        }
         self.up.extend_from_slice(&header(kind, payload.len()));
         self.up.extend_from_slice(payload);
     }
 
+    /// Bytes that wait for the child.
+    fn waiting(&self) -> usize {
+        self.up.len() - self.up_sent
+    }
+
     fn has_room(&self) -> bool {
-        self.up.len() - self.up_sent < GATHERED
+        self.waiting() < GATHERED
     }
 
     fn has_more(&self) -> bool {
-        self.up_sent < self.up.len()
+        self.waiting() > 0
     }
 
     /// Waits until something was written or read; what was read is there for [`Link::heard`]. Dropping the future loses
@@ -229,7 +239,7 @@ impl Link {
 
     /// The next message from the child, or `None` when something could be written before one came.
     async fn heard_or_room(&mut self) -> Option<Heard> {
-        let before = self.up_sent;
+        let before = self.waiting();
         loop {
             if let Some((kind, payload)) = self.down.next() {
                 return Some(Heard::Message(kind, payload));
@@ -237,7 +247,7 @@ impl Link {
             if self.turn().await.is_err() {
                 return Some(Heard::End);
             }
-            if self.up_sent != before {
+            if self.waiting() != before {
                 return None;
             }
         }

@@ -297,7 +297,7 @@ fn over_tls(mpm: Mpm) {
     client.reset();
     // ap_internal_redirect: the thread of the request waits.
     let mut client = Raw::open(&server, "/old");
-    tell(&mut client, "request", "GET /old 127.0.0.1");
+    tell(&mut client, "request", "GET /rules 127.0.0.1");
     client.close();
     wait_for_the_last(&server, 4);
 }
@@ -309,7 +309,7 @@ fn a_request_that_httpd_redirects() {
         .config("<Directory \"{root}/htdocs\">\n  RewriteEngine On\n  RewriteRule ^old$ /rules\n</Directory>")
         .start();
     let mut client = Raw::open(&server, "/old");
-    tell(&mut client, "request", "GET /old 127.0.0.1");
+    tell(&mut client, "request", "GET /rules 127.0.0.1");
     client.close();
     wait_for_the_last(&server, 1);
 }
@@ -335,7 +335,7 @@ fn in_http2() {
 fn one_child() -> Httpd {
     site(Mpm::Event).config(
         "ServerLimit 1\nStartServers 1\nThreadLimit 8\nThreadsPerChild 8\nMaxRequestWorkers 8\n\
-         AsyncRequestWorkerFactor 100\nWebSocketPing 5 5",
+         AsyncRequestWorkerFactor 100",
     )
 }
 

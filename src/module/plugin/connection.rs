@@ -290,7 +290,7 @@ impl Connection {
             let _ = link.shutdown(Shutdown::Write);
         }
         if state.over {
-            self.hub.forget(self.key.load(Ordering::Relaxed));
+            self.hub.forget(self);
         }
     }
 

@@ -136,9 +136,13 @@ impl Hub {
         }
     }
 
-    /// Lets go of a connection that is over.
-    pub(super) fn forget(&self, key: usize) {
-        self.connections().try_remove(key);
+    /// Lets go of a connection that is over. (It may have been told before, and its number be another's now.)
+    pub(super) fn forget(&self, connection: &Connection) {
+        let key = connection.key().load(Ordering::Relaxed);
+        let mut connections = self.connections();
+        if connections.get(key).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), connection)) {
+            connections.remove(key);
+        }
     }
 
     /// Gives a connection its turn.
