@@ -31,7 +31,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 2";
+const VERSION: &str = "mod_websocket handoff 3";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -455,6 +455,8 @@ mod tests {
             handler: HandlerSpec { name: "echo".into(), args: vec![] },
             protocol: Some("chat".into()),
             limits: Limits::default(),
+            compression: None,
+            reserved_close_codes: false,
             client: "127.0.0.1".into(),
             user: None,
             server: "localhost".into(),
