@@ -225,6 +225,9 @@ impl Cursor {
                 }
                 rest = after;
             }
+            if !self.fragmented && !self.header.is_in_a_header() {
+                rest = after_small_messages(rest);
+            }
             if rest.is_empty() {
                 return bytes.len();
             }
@@ -304,7 +307,7 @@ impl Cursor {
         self.payload == 0 && !self.header.is_in_a_header() && !self.fragmented
     }
 
-    /// The largest payload (bytes) that a header announced since the last call.
+    /// The largest payload (bytes) that a header announced since the last call; small ones are not looked at.
     pub fn reset_largest(&mut self) -> u64 {
         std::mem::take(&mut self.largest)
     }
@@ -318,6 +321,17 @@ impl Cursor {
     pub fn close_code(&self) -> u16 {
         u16::from_be_bytes(self.close_code)
     }
+}
+
+/// Passes over whole messages of one short frame, which is what most streams are made of and nothing is wrong with.
+#[inline]
+fn after_small_messages(mut bytes: &[u8]) -> &[u8] {
+    while let [0x81 | 0x82, length @ 0x80..=0xfd, rest @ ..] = bytes
+        && let Some(after) = rest.get(4 + usize::from(length & 0x7f)..)
+    {
+        bytes = after;
+    }
+    bytes
 }
 
 /// How long the header that begins with `bytes` is; `None` when two bytes are not there yet.
