@@ -140,6 +140,8 @@ pub struct Conn {
     places: Vec<Place>,
     /// The last write has left something, for want of room.
     blocked: bool,
+    /// What was received and not decoded waits while others have their turn.
+    stepped_aside: bool,
 }
 
 impl Conn {
@@ -162,6 +164,7 @@ impl Conn {
             since: Instant::now(),
             places,
             blocked: false,
+            stepped_aside: false,
         };
         if !early.is_empty() {
             conn.decode(&early);
@@ -203,7 +206,6 @@ impl Conn {
                 }
                 Some(Event::Closed(frame)) => self.end = Some(End::Client(frame)),
                 Some(Event::Failed(frame)) => self.end = Some(End::Violation(frame)),
-                None if self.session.has_more() => self.decode_more(),
                 None => {
                     self.rest();
                     if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {
@@ -372,6 +374,16 @@ impl Conn {
             }
             if self.is_full() {
                 return self.poll_life();
+            }
+            if self.session.has_more() {
+                // It may be much, and the other sessions of the thread want their turn, too.
+                self.stepped_aside = !self.stepped_aside;
+                if self.stepped_aside {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.decode_more();
+                return Poll::Ready(Ok(()));
             }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();

@@ -211,7 +211,8 @@ impl Cursor {
         Cursor { compression, ..Cursor::default() }
     }
 
-    /// Moves on by `bytes`; returns how many of them come before a [`Violation`].
+    /// Moves on by `bytes`; returns how many of them come before a [`Violation`], or before what follows a Close frame and
+    /// is nobody's business (section 1.4).
     pub fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         loop {
@@ -224,6 +225,9 @@ impl Cursor {
                     return here;
                 }
                 rest = after;
+            }
+            if self.opcode == CLOSE && self.payload == 0 {
+                return bytes.len() - rest.len();
             }
             if !self.fragmented && !self.header.is_in_a_header() {
                 rest = after_small_messages(rest);
@@ -507,10 +511,11 @@ mod tests {
     fn the_code_of_a_close_is_kept() {
         for chunk in [1, 3, 100] {
             let mut cursor = Cursor::default();
-            for piece in masked(true, 8, b"\x03\xf6reason").chunks(chunk) {
-                cursor.advance(piece);
-            }
-            assert_eq!(cursor.close_code(), 1014);
+            let first = masked(true, 8, b"\x03\xf6reason");
+            let stream = [&first[..], &masked(true, 8, b"\x03\xe8"), &[0xff; 9]].concat();
+            let passed: usize = stream.chunks(chunk).map(|piece| cursor.advance(piece)).sum();
+            assert_eq!(passed, first.len());
+            assert_eq!((cursor.close_code(), cursor.violation()), (1014, None));
         }
     }
     proptest! {
