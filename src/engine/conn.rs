@@ -3,13 +3,14 @@
 //! `recv` flushes before it waits, so that all replies to what one read brought leave in one write. While more than the
 //! send buffer waits for the client, nothing is read from it.
 
+use super::broadcast::{Broadcast, Encoded};
 use super::outbox::Outbox;
 use super::quota::Place;
 use super::socket::Socket;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
-use crate::wire::frame::{Control, put_control, put_ping};
-use crate::wire::session::{Event, Session};
+use crate::wire::frame::{Control, Kind, put_control, put_ping};
+use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::collections::VecDeque;
 use std::fmt;
@@ -141,6 +142,8 @@ pub struct Conn {
     link: Option<OwnedFd>,
     /// The last write has left something, for want of room.
     blocked: bool,
+    /// What was received and not decoded waits while others have their turn.
+    stepped_aside: bool,
 }
 
 impl Conn {
@@ -152,7 +155,7 @@ impl Conn {
         let Adoption { socket, spec, early, places, link, .. } = adoption;
         let mut conn = Conn {
             socket: Socket::new(socket)?,
-            session: Session::new(spec.limits.max_message_size),
+            session: Session::new(&spec.rules()),
             events: VecDeque::new(),
             outbox: Outbox::default(),
             entry,
@@ -164,6 +167,7 @@ impl Conn {
             places,
             link,
             blocked: false,
+            stepped_aside: false,
         };
         if !early.is_empty() {
             conn.decode(&early);
@@ -287,14 +291,14 @@ impl Conn {
         self.link.take()
     }
 
-    /// Queues a message that does not wait for anybody: one of many for many clients. Of a client that does not keep up
-    /// the session ends, with 1013.
+    /// Queues a message that does not wait for anybody: one for many clients. Of a client that does not keep up the
+    /// session ends, with 1013.
     ///
     /// A client keeps up as long as no more than the send buffer waits for it, whatever the size of the next message.
     ///
     /// # Errors
     /// The session is closing: the message goes nowhere.
-    pub fn push(&mut self, message: Message) -> Result<(), Closing> {
+    pub fn push(&mut self, message: &Broadcast) -> Result<(), Closing> {
         if self.end.is_none() && self.is_full() {
             // What the client has made room for is not to be held against it.
             let Conn { outbox, socket, .. } = self;
@@ -307,7 +311,17 @@ impl Conn {
                 self.end = Some(End::Engine(close(CloseCode::Again, "slow consumer")));
             }
         }
-        self.queue(message)
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        let contexts = &self.entry.shared.contexts;
+        let encoded = match self.session.form() {
+            Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
+            None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
+        };
+        self.sent.count(message.payload().len());
+        self.enqueue(message.is_text(), encoded);
+        Ok(())
     }
 
     fn queue(&mut self, message: Message) -> Result<(), Closing> {
@@ -325,10 +339,15 @@ impl Conn {
             // Control frames are the session's own business.
             _ => return,
         };
+        self.sent.count(payload.len());
+        let encoded = self.session.encode(&mut self.entry.shared.contexts.borrow_mut(), payload);
+        self.enqueue(text, encoded);
+    }
+
+    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded) {
         let shared = &self.entry.shared;
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
-        self.sent.count(payload.len());
-        self.outbox.push(text, payload);
+        self.outbox.push(Kind { text, compressed }, payload);
         self.entry.peer.note_data(shared.now());
     }
 
@@ -385,19 +404,27 @@ impl Conn {
     }
 
     fn decode(&mut self, bytes: &[u8]) {
-        let shared = &self.entry.shared;
-        if self.events.capacity() == 0 {
-            self.events = shared.queues.borrow_mut().take();
-        }
-        self.outbox.lend(|| shared.buffers.borrow_mut().take());
-        let mut contexts = shared.contexts.borrow_mut();
-        self.session.receive(&mut contexts, bytes, &mut self.events, self.outbox.tail());
-        let now = shared.now();
+        let now = self.entry.shared.now();
+        self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
         self.entry.peer.note_life(now);
         // A large message that is still coming is no idleness.
         if !self.events.is_empty() || self.session.is_in_a_message() {
             self.entry.peer.note_data(now);
         }
+    }
+
+    /// Decodes what came before and was too much to be decoded at once.
+    fn decode_more(&mut self) {
+        self.take_in(Session::more);
+    }
+
+    fn take_in(&mut self, step: impl FnOnce(&mut Session, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
+        let shared = &self.entry.shared;
+        if self.events.capacity() == 0 {
+            self.events = shared.queues.borrow_mut().take();
+        }
+        self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, self.outbox.tail());
     }
 
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
@@ -414,6 +441,16 @@ impl Conn {
             }
             if self.is_full() {
                 return self.poll_life();
+            }
+            if self.session.has_more() {
+                // It may be much, and the other sessions of the thread want their turn, too.
+                self.stepped_aside = !self.stepped_aside;
+                if self.stepped_aside {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.decode_more();
+                return Poll::Ready(Ok(()));
             }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
@@ -523,6 +560,10 @@ impl Conn {
                 if !matches!(event, Event::Message(_)) {
                     return Poll::Ready(());
                 }
+            }
+            if self.session.has_more() {
+                self.decode_more();
+                continue;
             }
             // Reading goes on while this is pending: the client's Close may be what it wants to send first.
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {

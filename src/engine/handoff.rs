@@ -467,6 +467,8 @@ mod tests {
             handler: HandlerSpec { name: "echo".into(), args: vec![] },
             protocol: Some("chat".into()),
             limits: Limits::default(),
+            compression: None,
+            reserved_close_codes: false,
             client: "127.0.0.1".into(),
             user: None,
             server: "localhost".into(),

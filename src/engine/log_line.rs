@@ -87,6 +87,8 @@ mod tests {
                 handler: HandlerSpec { name: "echo".into(), args: vec![] },
                 protocol: None,
                 limits: Limits::default(),
+                compression: None,
+                reserved_close_codes: false,
                 client: "192.0.2.1".into(),
                 user: None,
                 server: "whatever.the.client.says".into(),

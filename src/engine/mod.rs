@@ -7,6 +7,7 @@
 //! * [`conn`]: one connection, as a handler sees it
 //! * [`socket`]: its byte stream
 //! * [`outbox`]: what is on its way to one client
+//! * [`broadcast`]: a message for many, encoded once
 //! * [`peer`]: how others reach a connection: requests to close, and the clock
 //! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
@@ -15,6 +16,7 @@
 //!
 //! [`Engine::adopt`] is the only door in.
 
+pub mod broadcast;
 pub mod conn;
 pub mod handler;
 pub mod handoff;
@@ -28,6 +30,7 @@ pub mod socket;
 pub mod spec;
 pub mod thread;
 
+pub use broadcast::Broadcast;
 pub use conn::Conn;
 pub use handler::{Handler, Registry, Running};
 pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};

@@ -3,7 +3,7 @@
 //! A small message is copied behind its header into one buffer, so that all replies of one readiness leave in one write. A
 //! large payload is queued as it is, shared with whoever else holds it.
 
-use crate::wire::frame::{MAX_SERVER_HEADER, put_data_header};
+use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -43,13 +43,13 @@ impl Outbox {
     }
 
     /// Adds a whole message as one frame.
-    pub fn push(&mut self, text: bool, payload: Bytes) {
+    pub fn push(&mut self, kind: Kind, payload: Bytes) {
         if payload.len() < SHARED {
             self.open.reserve(MAX_SERVER_HEADER + payload.len());
-            put_data_header(&mut self.open, text, payload.len());
+            put_data_header(&mut self.open, kind, payload.len());
             self.open.extend_from_slice(&payload);
         } else {
-            put_data_header(&mut self.open, text, payload.len());
+            put_data_header(&mut self.open, kind, payload.len());
             self.seal();
             self.sealed_len += payload.len();
             self.sealed.push_back(payload);
@@ -134,6 +134,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const TEXT: Kind = Kind { text: true, compressed: false };
+    const BINARY: Kind = Kind { text: false, compressed: false };
+
     fn drain(outbox: &mut Outbox, per_write: usize) -> Vec<u8> {
         let mut out = Vec::new();
         let mut blocked = false;
@@ -163,9 +166,10 @@ mod tests {
             let mut expected = Vec::new();
             for (n, size) in sizes.iter().enumerate() {
                 let payload = vec![n as u8; *size];
-                put_data_header(&mut expected, n % 2 == 0, *size);
+                let kind = Kind { text: n % 2 == 0, compressed: n % 3 == 0 };
+                put_data_header(&mut expected, kind, *size);
                 expected.extend_from_slice(&payload);
-                outbox.push(n % 2 == 0, payload.into());
+                outbox.push(kind, payload.into());
                 prop_assert_eq!(outbox.len(), expected.len());
             }
             prop_assert_eq!(drain(&mut outbox, per_write), expected);
@@ -178,7 +182,7 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let payload = Bytes::from(vec![1; SHARED]);
         let mut outbox = Outbox::default();
-        outbox.push(false, payload.clone());
+        outbox.push(BINARY, payload.clone());
         assert_eq!(outbox.sealed[1].as_ptr(), payload.as_ptr());
         assert!(outbox.reclaim().is_none());
     }
@@ -187,7 +191,7 @@ mod tests {
     fn an_idle_outbox_owns_nothing() {
         let mut outbox = Outbox::default();
         outbox.lend(|| Vec::with_capacity(100));
-        outbox.push(true, Bytes::from_static(b"x"));
+        outbox.push(TEXT, Bytes::from_static(b"x"));
         drain(&mut outbox, 10);
         assert_eq!(outbox.reclaim().map(|b| b.capacity()), Some(100));
         assert_eq!((outbox.open.capacity(), outbox.sealed.capacity()), (0, 0));
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn a_dead_socket_is_an_error() {
         let mut outbox = Outbox::default();
-        outbox.push(true, Bytes::from_static(b"x"));
+        outbox.push(TEXT, Bytes::from_static(b"x"));
         assert!(outbox.flush(|_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
         assert!(outbox.flush(|_| Ok(0)).is_err());
     }

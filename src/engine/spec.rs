@@ -1,6 +1,8 @@
 //! What travels with a session from httpd to the engine: plain data, so that a restarted httpd with a new configuration
 //! and an engine that was started before it agree on every session.
 
+use crate::wire::deflate::Compression;
+use crate::wire::session::Rules;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -15,6 +17,10 @@ pub struct SessionSpec {
     pub protocol: Option<String>,
     /// What the session may use.
     pub limits: Limits,
+    /// permessage-deflate, as the 101 says; `None`: nothing is compressed.
+    pub compression: Option<Compression>,
+    /// See [`Rules::reserved_close_codes`].
+    pub reserved_close_codes: bool,
     /// The client's address as httpd sees it (mod_remoteip's word counts).
     pub client: String,
     /// REMOTE_USER, when httpd's login named one.
@@ -27,6 +33,17 @@ pub struct SessionSpec {
     pub quotas: Vec<Quota>,
     /// The session log, if there is one. Boxed, since most sessions have none.
     pub log: Option<Box<LogSpec>>,
+}
+
+impl SessionSpec {
+    /// What the protocol state of the session keeps to.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            max_message_size: self.limits.max_message_size,
+            compression: self.compression,
+            reserved_close_codes: self.reserved_close_codes,
+        }
+    }
 }
 
 /// One of at most `max` sessions of a `scope` that are open at a time.

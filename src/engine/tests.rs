@@ -68,8 +68,9 @@ impl Handler for Push {
     fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
         Box::pin(async {
             while let Some(message) = conn.recv().await {
+                let pushed = Broadcast::new(Message::binary(vec![7; PUSHED])).unwrap();
                 for _ in 0..message.to_text().unwrap().parse().unwrap() {
-                    if conn.push(Message::binary(vec![7; PUSHED])) == Err(Closing) {
+                    if conn.push(&pushed) == Err(Closing) {
                         break;
                     }
                     assert!(conn.backlog() <= Limits::default().send_buffer + PUSHED + 10);
@@ -94,6 +95,8 @@ pub(super) fn spec(handler: &str) -> SessionSpec {
         handler: HandlerSpec { name: handler.into(), args: vec![] },
         protocol: None,
         limits: Limits { close_timeout: Duration::from_millis(200), ..Limits::default() },
+        compression: None,
+        reserved_close_codes: false,
         client: "192.0.2.1".into(),
         user: None,
         server: "localhost".into(),

@@ -4,9 +4,12 @@ use super::plugin::{Loaded, Plugin};
 use crate::apache::directive::{Context, Directive, Place, Section};
 use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
+use crate::wire::deflate::Compression;
+use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +33,12 @@ pub struct Config {
     idle_timeout: Option<Option<Duration>>,
     close_timeout: Option<Duration>,
     send_buffer: Option<usize>,
+    compression: Option<bool>,
+    compression_level: Option<u8>,
+    compression_window: Option<u8>,
+    compression_takeover: Option<Takeover>,
+    compression_min_size: Option<u32>,
+    reserved_close_codes: Option<bool>,
     max_connections: Option<Option<Bound>>,
     max_connections_per_client: Option<Option<Bound>>,
     /// Where the directive stands that is being read.
@@ -73,6 +82,13 @@ enum OriginRule {
     Trusted,
 }
 
+/// Which side's compressor may refer to earlier messages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Takeover {
+    server: bool,
+    client: bool,
+}
+
 impl Config {
     /// This, an inner section's, over an outer one's: each directive for itself.
     pub fn over(&self, outer: &Config) -> Config {
@@ -91,6 +107,12 @@ impl Config {
             idle_timeout: self.idle_timeout.or(outer.idle_timeout),
             close_timeout: self.close_timeout.or(outer.close_timeout),
             send_buffer: self.send_buffer.or(outer.send_buffer),
+            compression: self.compression.or(outer.compression),
+            compression_level: self.compression_level.or(outer.compression_level),
+            compression_window: self.compression_window.or(outer.compression_window),
+            compression_takeover: self.compression_takeover.or(outer.compression_takeover),
+            compression_min_size: self.compression_min_size.or(outer.compression_min_size),
+            reserved_close_codes: self.reserved_close_codes.or(outer.reserved_close_codes),
             max_connections: self.max_connections.clone().or_else(|| outer.max_connections.clone()),
             max_connections_per_client: self
                 .max_connections_per_client
@@ -124,7 +146,29 @@ impl Config {
                 OriginRule::Same => OriginCheck::Same,
                 OriginRule::Trusted => OriginCheck::Trusted(self.trusted_origins.clone().unwrap_or_default()),
             },
+            compression: self.compression.unwrap_or(false).then(|| {
+                let takeover = self.compression_takeover.unwrap_or(Takeover { server: false, client: false });
+                Wish {
+                    server_context_takeover: takeover.server,
+                    client_context_takeover: takeover.client,
+                    window_bits: self.compression_window.unwrap_or(MAX_WINDOW_BITS),
+                }
+            }),
         }
+    }
+
+    /// How a session compresses that has agreed on these parameters.
+    pub fn compression(&self, parameters: Parameters) -> Compression {
+        Compression {
+            parameters,
+            level: self.compression_level.unwrap_or(DEFAULT_LEVEL),
+            min_size: self.compression_min_size.unwrap_or(DEFAULT_MIN_SIZE),
+        }
+    }
+
+    /// Whether a client may close with a code that has no meaning yet.
+    pub fn reserved_close_codes(&self) -> bool {
+        self.reserved_close_codes.unwrap_or(false)
     }
 
     /// What a session may use.
@@ -169,6 +213,10 @@ impl Config {
 
 /// The default of `WebSocketMaxMessageSize` where a plugin runs: that of the modules that plugins are written for.
 const PLUGIN_MESSAGE_SIZE: usize = 32 << 20;
+/// See [`Config::compression`].
+const DEFAULT_LEVEL: u8 = 3;
+/// Bytes; see [`Config::compression`].
+const DEFAULT_MIN_SIZE: u32 = 256;
 
 /// All directives.
 pub static DIRECTIVES: &[Directive<Config>] = &[
@@ -259,6 +307,54 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "1048576",
         help: c"Bytes that may wait for a client before nothing more is read from it or it is given up",
         set: send_buffer,
+    },
+    Directive {
+        name: c"WebSocketCompression",
+        arguments: "On|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Whether messages are compressed (permessage-deflate) for clients that can: 'On' or 'Off'",
+        set: compression,
+    },
+    Directive {
+        name: c"WebSocketCompressionLevel",
+        arguments: "level",
+        context: Context::Everywhere,
+        default: "3",
+        help: c"How hard the server compresses: from 1 (fast) to 9 (small)",
+        set: compression_level,
+    },
+    Directive {
+        name: c"WebSocketCompressionMinSize",
+        arguments: "bytes",
+        context: Context::Everywhere,
+        default: "256",
+        help: c"Bytes of the smallest message that the server compresses",
+        set: compression_min_size,
+    },
+    Directive {
+        name: c"WebSocketCompressionContextTakeover",
+        arguments: "Off|Server|Client|Both",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Which side may refer to earlier messages when it compresses one: neither ('Off'), 'Server', 'Client' or 'Both'",
+        set: compression_takeover,
+    },
+    Directive {
+        name: c"WebSocketCompressionWindow",
+        arguments: "bits",
+        context: Context::Everywhere,
+        default: "15",
+        help: c"How far back a compressor may refer, in bits: from 9 (512 bytes) to 15 (32 KB)",
+        set: compression_window,
+    },
+    Directive {
+        name: c"WebSocketAllowReservedStatusCodes",
+        arguments: "On|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Whether clients may close with the codes 1004, 1014 and 1016 to 2999: 'On' or 'Off'",
+        set: reserved_close_codes,
     },
     Directive {
         name: c"WebSocketMaxConnections",
@@ -457,6 +553,60 @@ fn idle_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String>
 
 fn close_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     config.close_timeout = Some(seconds(one(words, "a number of seconds")?)?);
+    Ok(())
+}
+
+fn on_off(words: Words<'_, '_>) -> Result<bool, String> {
+    let word = one(words, "On or Off")?;
+    match word.to_ascii_lowercase().as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("\"{word}\" is neither On nor Off")),
+    }
+}
+
+fn compression(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.compression = Some(on_off(words)?);
+    Ok(())
+}
+
+/// A small number within bounds.
+fn within(words: Words<'_, '_>, what: &str, bounds: RangeInclusive<u8>) -> Result<u8, String> {
+    let word = one(words, what)?;
+    let number = word.parse().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| format!("\"{word}\" is not {what} from {} to {}", bounds.start(), bounds.end()))
+}
+
+fn compression_level(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.compression_level = Some(within(words, "a level", 1..=9)?);
+    Ok(())
+}
+
+fn compression_window(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.compression_window = Some(within(words, "a number of bits", MIN_KEPT_WINDOW_BITS..=MAX_WINDOW_BITS)?);
+    Ok(())
+}
+
+fn compression_min_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.compression_min_size = u32::try_from(bytes(words)?).ok();
+    Ok(())
+}
+
+fn compression_takeover(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "Off, Server, Client or Both")?;
+    let (server, client) = match word.to_ascii_lowercase().as_str() {
+        "off" => (false, false),
+        "server" => (true, false),
+        "client" => (false, true),
+        "both" => (true, true),
+        _ => return Err(format!("\"{word}\" is none of Off, Server, Client and Both")),
+    };
+    config.compression_takeover = Some(Takeover { server, client });
+    Ok(())
+}
+
+fn reserved_close_codes(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.reserved_close_codes = Some(on_off(words)?);
     Ok(())
 }
 

@@ -47,6 +47,8 @@ pub fn handle(request: &mut Request) -> HookResult {
         handler,
         protocol: accept.protocol.clone(),
         limits: config.limits(),
+        compression: accept.compression.as_ref().map(|agreed| config.compression(agreed.parameters)),
+        reserved_close_codes: config.reserved_close_codes(),
         quotas: config.quotas(&request.server().name(), &client),
         client: client.into(),
         user: request.user().map(Cow::into_owned),
@@ -323,6 +325,9 @@ fn switch_protocols(request: &mut Request, accept: &Accept) {
     headers.set(pool, "Sec-WebSocket-Accept", &accept.accept);
     if let Some(protocol) = &accept.protocol {
         headers.set(pool, "Sec-WebSocket-Protocol", protocol);
+    }
+    if let Some(agreed) = &accept.compression {
+        headers.set(pool, "Sec-WebSocket-Extensions", &agreed.response);
     }
     request.send_interim(SWITCHING_PROTOCOLS);
 }

@@ -1,18 +1,31 @@
 //! The layout of a frame (RFC 6455 section 5.2), where tungstenite keeps it to itself: the header of a frame we send, and
 //! where in a byte stream frames begin and end.
 
+use super::CloseCode;
+use super::utf8::Utf8;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control as OpControl, Data, OpCode};
 
 /// The longest header of a frame that a server sends: 2 bytes and a 64-bit length.
 pub const MAX_SERVER_HEADER: usize = 10;
+/// Bytes that are unmasked at a time, for a look at them.
+const SCRATCH: usize = 1024;
 
 /// Appends the header of a whole, unmasked data frame with a payload of `length` bytes to `out`.
-pub fn put_data_header(out: &mut Vec<u8>, text: bool, length: usize) {
-    let opcode = OpCode::Data(if text { Data::Text } else { Data::Binary });
-    let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
+pub fn put_data_header(out: &mut Vec<u8>, kind: Kind, length: usize) {
+    let opcode = OpCode::Data(if kind.text { Data::Text } else { Data::Binary });
+    let header = FrameHeader { is_final: true, rsv1: kind.compressed, opcode, ..FrameHeader::default() };
     // A Vec takes every write.
     let _ = header.format(length as u64, out);
+}
+
+/// What the header of a data frame of ours says of its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Text, and not binary.
+    pub text: bool,
+    /// permessage-deflate was applied to it (RFC 7692 section 6: RSV1).
+    pub compressed: bool,
 }
 
 /// Appends an unmasked Ping frame without a payload to `out`.
@@ -41,30 +54,147 @@ pub fn put_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Follows a stream of frames from a client without decoding it: is the next byte the first of a message?
-///
-/// At such a point a session holds no half-read state, and its protocol context can be lent to another.
-#[derive(Debug, Default)]
-pub struct Cursor {
-    /// Payload bytes of the current frame that are still to come.
-    payload: u64,
-    /// The header bytes of a frame whose header is not complete.
-    header: [u8; 14],
-    header_len: u8,
-    /// Between the fragments of a message (section 5.4).
-    fragmented: bool,
-    /// The largest payload announced since [`Cursor::reset_largest`].
-    largest: u64,
-    violation: Option<Violation>,
+/// Appends an unmasked Close frame with this code, of any value, and no reason to `out`.
+pub fn put_close(out: &mut Vec<u8>, code: u16) {
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(OpControl::Close), ..FrameHeader::default() };
+    let _ = header.format(2, out);
+    out.extend(code.to_be_bytes());
 }
 
-/// What the header of a frame alone may get wrong (RFC 6455 sections 5.1, 5.2, 5.5): there is no need to wait for its
-/// payload.
+/// The header of a frame from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The last frame of its message.
+    pub fin: bool,
+    /// The bits RSV1, RSV2 and RSV3, as 4, 2 and 1.
+    pub reserved: u8,
+    /// See section 5.2.
+    pub opcode: u8,
+    /// The mask; `None` is a client's error.
+    pub mask: Option<[u8; 4]>,
+    /// Bytes of payload.
+    pub length: u64,
+}
+
+impl Header {
+    /// RSV1, which permessage-deflate defines.
+    pub const COMPRESSED: u8 = 4;
+
+    /// Close, Ping, Pong, and what may come (section 5.5).
+    pub fn is_control(&self) -> bool {
+        self.opcode >= CLOSE
+    }
+
+    fn parse(bytes: &[u8]) -> Option<(Header, usize)> {
+        let end = header_length(bytes).filter(|length| *length <= bytes.len())?;
+        let (length, at) = match bytes[1] & 0x7f {
+            126 => (u64::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+            127 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap_or_default()), 10),
+            short => (u64::from(short), 2),
+        };
+        let header = Header {
+            fin: bytes[0] & 0x80 != 0,
+            reserved: bytes[0] >> 4 & 7,
+            opcode: bytes[0] & 0x0f,
+            mask: bytes[at..end].try_into().ok(),
+            length,
+        };
+        Some((header, end))
+    }
+}
+
+/// Reads headers, which may come in pieces.
+#[derive(Debug, Default)]
+pub struct HeaderReader {
+    /// The bytes of a header that is not complete.
+    begun: [u8; 14],
+    count: u8,
+}
+
+impl HeaderReader {
+    /// Takes a header off the front of `bytes`; `None` when it goes on after them.
+    pub fn read(&mut self, bytes: &mut &[u8]) -> Option<Header> {
+        // Most frames lie whole in the buffer: no copying of headers then.
+        if self.count == 0
+            && let Some((header, length)) = Header::parse(bytes)
+        {
+            *bytes = &bytes[length..];
+            return Some(header);
+        }
+        while let Some((next, rest)) = bytes.split_first() {
+            self.begun[usize::from(self.count)] = *next;
+            self.count += 1;
+            *bytes = rest;
+            if let Some((header, _)) = Header::parse(&self.begun[..usize::from(self.count)]) {
+                self.count = 0;
+                return Some(header);
+            }
+        }
+        None
+    }
+
+    /// A part of a header has been read.
+    pub fn is_in_a_header(&self) -> bool {
+        self.count > 0
+    }
+}
+
+/// Undoes the masking (section 5.3) of bytes that stand at `offset` in the payload of their frame.
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: u64) {
+    let offset = (offset % 4) as usize;
+    let mask: [u8; 4] = std::array::from_fn(|i| mask[(offset + i) % 4]);
+    let (words, rest) = bytes.as_chunks_mut::<4>();
+    let word = u32::from_ne_bytes(mask);
+    for chunk in words {
+        *chunk = (u32::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+const PONG: u8 = 10;
+
+/// Follows a stream of frames from a client without decoding it: is the next byte the first of a message, and has the
+/// client kept to what can be checked before a frame is complete?
+///
+/// Between two messages a session holds no half-read state, and its protocol context can be lent to another.
+#[derive(Debug, Default)]
+pub struct Cursor {
+    header: HeaderReader,
+    /// Payload bytes of the current frame that are still to come.
+    payload: u64,
+    /// How many have come.
+    position: u64,
+    mask: [u8; 4],
+    /// The current frame's opcode.
+    opcode: u8,
+    /// Between the fragments of a message (section 5.4).
+    fragmented: bool,
+    /// The current message is a text that is not compressed.
+    text: bool,
+    utf8: Utf8,
+    /// RSV1 was given a meaning (RFC 7692).
+    compression: bool,
+    /// The first two bytes of the payload of a Close.
+    close_code: [u8; 2],
+    violation: Option<Violation>,
+    /// The largest payload announced since [`Cursor::reset_largest`].
+    largest: u64,
+}
+
+/// What a frame may get wrong that can be seen before it is complete (RFC 6455 sections 5.1, 5.2, 5.4, 5.5 and 8.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// An RSV bit without an extension that defines it.
+    /// An RSV bit without an extension that defines it there.
     #[error("reserved bits are set")]
     ReservedBits,
+    /// An opcode that has no meaning.
+    #[error("reserved opcode")]
+    ReservedOpcode,
     /// The frame of a client has no mask.
     #[error("unmasked frame")]
     Unmasked,
@@ -74,88 +204,158 @@ pub enum Violation {
     /// A control frame of more than 125 bytes.
     #[error("control frame over 125 bytes")]
     OversizedControl,
+    /// A continuation of nothing.
+    #[error("continuation without a message")]
+    UnexpectedContinuation,
+    /// A new message in the middle of one.
+    #[error("message within a message")]
+    ExpectedContinuation,
+    /// A text that can no longer become UTF-8.
+    #[error("invalid UTF-8 in a text")]
+    InvalidText,
+}
+
+impl Violation {
+    /// The code to close with (section 7.4.1).
+    pub fn code(self) -> CloseCode {
+        match self {
+            Violation::InvalidText => CloseCode::Invalid,
+            _ => CloseCode::Protocol,
+        }
+    }
 }
 
 impl Cursor {
-    /// Moves on by `bytes`; returns how many of them come before a frame whose header is a [`Violation`].
-    pub fn advance(&mut self, bytes: &[u8]) -> usize {
-        let all = bytes.len();
-        let mut bytes = bytes;
-        while !bytes.is_empty() {
-            let here = all - bytes.len();
-            if self.payload > 0 {
-                let count = self.payload.min(bytes.len() as u64);
-                self.payload -= count;
-                bytes = &bytes[count as usize..];
-                continue;
-            }
-            // Most frames lie whole in the buffer: no copying of headers then.
-            if self.header_len == 0
-                && let Some(length) = header_length(bytes)
-                && bytes.len() >= length
-            {
-                self.begin(&bytes[..length]);
-                if self.violation.is_some() {
-                    return here;
-                }
-                bytes = &bytes[length..];
-                continue;
-            }
-            self.header[self.header_len as usize] = bytes[0];
-            self.header_len += 1;
-            bytes = &bytes[1..];
-            let header = self.header;
-            let seen = &header[..self.header_len as usize];
-            if header_length(seen) == Some(seen.len()) {
-                self.begin(seen);
-                self.header_len = 0;
-                if self.violation.is_some() {
-                    return here;
-                }
-            }
-        }
-        all
+    /// At the begin of a stream, in which RSV1 means [`Header::COMPRESSED`] where `compression` was negotiated.
+    pub fn new(compression: bool) -> Cursor {
+        Cursor { compression, ..Cursor::default() }
     }
 
-    fn begin(&mut self, header: &[u8]) {
-        let (fin, opcode) = (header[0] & 0x80 != 0, header[0] & 0x0f);
-        self.payload = match header[1] & 0x7f {
-            126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
-            127 => u64::from_be_bytes(header[2..10].try_into().unwrap_or_default()),
-            short => u64::from(short),
-        };
-        self.largest = self.largest.max(self.payload);
-        let is_control = opcode >= 8;
-        if !is_control {
-            self.fragmented = !fin;
+    /// Moves on by `bytes`; returns how many of them come before a [`Violation`], or before what follows a Close frame and
+    /// is nobody's business (section 1.4).
+    pub fn advance(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        loop {
+            let here = bytes.len() - rest.len();
+            if self.payload > 0 {
+                let count = self.payload.min(rest.len() as u64) as usize;
+                let (piece, after) = rest.split_at(count);
+                if let Err(violation) = self.pass(piece) {
+                    self.violation = Some(violation);
+                    return here;
+                }
+                rest = after;
+            }
+            if self.opcode == CLOSE && self.payload == 0 {
+                return bytes.len() - rest.len();
+            }
+            if !self.fragmented && !self.header.is_in_a_header() {
+                rest = after_small_messages(rest);
+            }
+            if rest.is_empty() {
+                return bytes.len();
+            }
+            let here = bytes.len() - rest.len();
+            let Some(header) = self.header.read(&mut rest) else { return bytes.len() };
+            if let Err(violation) = self.begin(&header, rest.len() as u64) {
+                self.violation = Some(violation);
+                return here;
+            }
         }
-        self.violation = if header[0] & 0x70 != 0 {
-            Some(Violation::ReservedBits)
-        } else if header[1] & 0x80 == 0 {
-            Some(Violation::Unmasked)
-        } else if is_control && !fin {
-            Some(Violation::FragmentedControl)
-        } else if is_control && self.payload > 125 {
-            Some(Violation::OversizedControl)
-        } else {
-            None
-        };
+    }
+
+    /// A frame begins, of whose payload `at_hand` bytes are there.
+    fn begin(&mut self, header: &Header, at_hand: u64) -> Result<(), Violation> {
+        self.payload = header.length;
+        self.largest = self.largest.max(header.length);
+        self.opcode = header.opcode;
+        self.position = 0;
+        self.mask = header.mask.ok_or(Violation::Unmasked)?;
+        if header.is_control() {
+            return match header {
+                Header { reserved: 1.., .. } => Err(Violation::ReservedBits),
+                Header { opcode, .. } if *opcode > PONG => Err(Violation::ReservedOpcode),
+                Header { fin: false, .. } => Err(Violation::FragmentedControl),
+                Header { length: 126.., .. } => Err(Violation::OversizedControl),
+                _ => Ok(()),
+            };
+        }
+        let continues = header.opcode == CONTINUATION;
+        let compressed = header.reserved == Header::COMPRESSED && self.compression && !continues;
+        if header.reserved != 0 && !compressed {
+            return Err(Violation::ReservedBits);
+        }
+        match (continues, self.fragmented) {
+            (true, false) => return Err(Violation::UnexpectedContinuation),
+            (false, true) => return Err(Violation::ExpectedContinuation),
+            _ => {}
+        }
+        if header.opcode > TEXT + 1 {
+            return Err(Violation::ReservedOpcode);
+        }
+        if !continues {
+            // A whole message is checked when it is decoded.
+            self.text = header.opcode == TEXT && !compressed && !(header.fin && header.length <= at_hand);
+            self.utf8 = Utf8::default();
+        }
+        self.fragmented = !header.fin;
+        Ok(())
+    }
+
+    /// Passes over bytes of the current frame's payload.
+    fn pass(&mut self, piece: &[u8]) -> Result<(), Violation> {
+        let mut position = self.position;
+        self.payload -= piece.len() as u64;
+        self.position += piece.len() as u64;
+        if self.opcode == CLOSE {
+            for ((place, mask), byte) in self.close_code.iter_mut().zip(self.mask).skip(position as usize).zip(piece) {
+                *place = byte ^ mask;
+            }
+        }
+        if self.opcode >= CLOSE || !self.text {
+            return Ok(());
+        }
+        for chunk in piece.chunks(SCRATCH) {
+            let mut scratch = [0; SCRATCH];
+            let scratch = &mut scratch[..chunk.len()];
+            scratch.copy_from_slice(chunk);
+            unmask(scratch, self.mask, position);
+            self.utf8.feed(scratch).map_err(|_| Violation::InvalidText)?;
+            position += chunk.len() as u64;
+        }
+        Ok(())
     }
 
     /// True between two messages: no frame and no fragmented message is under way.
     pub fn at_boundary(&self) -> bool {
-        self.payload == 0 && self.header_len == 0 && !self.fragmented
+        self.payload == 0 && !self.header.is_in_a_header() && !self.fragmented
     }
 
-    /// The largest payload (bytes) that a header announced since the last call.
+    /// The largest payload (bytes) that a header announced since the last call; small ones are not looked at.
     pub fn reset_largest(&mut self) -> u64 {
         std::mem::take(&mut self.largest)
     }
 
-    /// What the header at which [`Cursor::advance`] stopped got wrong.
+    /// What is wrong with the stream where [`Cursor::advance`] stopped.
     pub fn violation(&self) -> Option<Violation> {
         self.violation
     }
+
+    /// The code in the Close frame that has come; without meaning when it had none.
+    pub fn close_code(&self) -> u16 {
+        u16::from_be_bytes(self.close_code)
+    }
+}
+
+/// Passes over whole messages of one short frame, which is what most streams are made of and nothing is wrong with.
+#[inline]
+fn after_small_messages(mut bytes: &[u8]) -> &[u8] {
+    while let [0x81 | 0x82, length @ 0x80..=0xfd, rest @ ..] = bytes
+        && let Some(after) = rest.get(4 + usize::from(length & 0x7f)..)
+    {
+        bytes = after;
+    }
+    bytes
 }
 
 /// How long the header that begins with `bytes` is; `None` when two bytes are not there yet.
@@ -203,14 +403,17 @@ mod tests {
             (65536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             let mut out = Vec::new();
-            put_data_header(&mut out, true, length);
+            put_data_header(&mut out, Kind { text: true, compressed: false }, length);
             assert_eq!(out, header);
         }
         let mut out = Vec::new();
-        put_data_header(&mut out, false, 1);
-        assert_eq!(out, [0x82, 1]);
+        put_data_header(&mut out, Kind { text: false, compressed: true }, 1);
+        assert_eq!(out, [0xc2, 1]);
         put_ping(&mut out);
         assert_eq!(out[2..], [0x89, 0]);
+        out.clear();
+        put_close(&mut out, 1014);
+        assert_eq!(out, [0x88, 2, 0x03, 0xf6]);
     }
 
     #[test]
@@ -244,8 +447,97 @@ mod tests {
         }
         assert_eq!(violation(&frame(true, 9, 125)), None);
         assert_eq!(violation(&[0x81, 0xfe, 1]), None);
+        assert_eq!(violation(&frame(true, 0, 3)[..6]), Some(Violation::UnexpectedContinuation));
+        for opcode in [3, 7, 11, 15] {
+            assert_eq!(violation(&frame(true, opcode, 3)[..6]), Some(Violation::ReservedOpcode), "{opcode}");
+        }
     }
 
+    #[test]
+    fn a_message_may_not_begin_in_another() {
+        let mut cursor = Cursor::default();
+        cursor.advance(&frame(false, 1, 5));
+        assert_eq!(cursor.advance(&frame(true, 2, 5)), 0);
+        assert_eq!(cursor.violation(), Some(Violation::ExpectedContinuation));
+    }
+
+    #[test]
+    fn compression_gives_one_reserved_bit_a_meaning() {
+        for (frames, violation) in [
+            (vec![(0x40, true, 1)], None),
+            (vec![(0x40, false, 2), (0, true, 9), (0, true, 0)], None),
+            (vec![(0x20, true, 1)], Some(Violation::ReservedBits)),
+            (vec![(0x60, true, 1)], Some(Violation::ReservedBits)),
+            (vec![(0x40, true, 9)], Some(Violation::ReservedBits)),
+            (vec![(0x40, false, 1), (0x40, true, 0)], Some(Violation::ReservedBits)),
+        ] {
+            let mut cursor = Cursor::new(true);
+            for (bits, fin, opcode) in &frames {
+                let mut bytes = frame(*fin, *opcode, 3);
+                bytes[0] |= bits;
+                cursor.advance(&bytes);
+            }
+            assert_eq!(cursor.violation(), violation, "{frames:?}");
+        }
+    }
+
+    /// A masked frame with this payload.
+    fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [7, 0, 255, 90];
+        let mut bytes = frame(fin, opcode, payload.len());
+        let begin = bytes.len() - payload.len();
+        bytes[begin - 4..begin].copy_from_slice(&mask);
+        bytes[begin..].copy_from_slice(payload);
+        unmask(&mut bytes[begin..], mask, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_bad_text_is_noticed_with_its_first_bad_byte() {
+        let text = "κόσμε\u{10ffff}".repeat(400).into_bytes();
+        for (at, bad) in [(0, 0x80), (11, 0xff), (12, 0xf5), (1025, 0xc0), (text.len() - 1, 0x20)] {
+            let mut broken = text.clone();
+            broken[at] = bad;
+            for split in [1, 5, 700] {
+                let mut stream = masked(false, 1, &broken[..split]);
+                stream.extend(masked(true, 9, b"\xff"));
+                stream.extend(masked(true, 0, &broken[split..]));
+                // The last byte is missing, so no frame check could tell.
+                let whole = stream.len() - 1;
+                let mut cursor = Cursor::default();
+                let mut seen = None;
+                for (n, byte) in stream[..whole].iter().enumerate() {
+                    cursor.advance(&[*byte]);
+                    if cursor.violation().is_some() {
+                        seen = Some(n);
+                        break;
+                    }
+                }
+                if at + 1 < text.len() {
+                    assert_eq!(cursor.violation(), Some(Violation::InvalidText), "{at} {split}");
+                    assert!(seen.unwrap() < split + 30 + at + 4, "{at} {split} {seen:?}");
+                } else {
+                    assert_eq!(cursor.violation(), None);
+                }
+            }
+        }
+        let mut cursor = Cursor::default();
+        let stream = masked(true, 1, &text);
+        assert_eq!(cursor.advance(&stream[..3000]), 3000);
+        assert_eq!(cursor.advance(&stream[3000..]), stream.len() - 3000);
+    }
+
+    #[test]
+    fn the_code_of_a_close_is_kept() {
+        for chunk in [1, 3, 100] {
+            let mut cursor = Cursor::default();
+            let first = masked(true, 8, b"\x03\xf6reason");
+            let stream = [&first[..], &masked(true, 8, b"\x03\xe8"), &[0xff; 9]].concat();
+            let passed: usize = stream.chunks(chunk).map(|piece| cursor.advance(piece)).sum();
+            assert_eq!(passed, first.len());
+            assert_eq!((cursor.close_code(), cursor.violation()), (1014, None));
+        }
+    }
     proptest! {
         #[test]
         fn any_chunking_ends_in_the_same_place(
@@ -267,7 +559,7 @@ mod tests {
             prop_assert_eq!(whole.violation(), pieces.violation());
             prop_assert_eq!(whole.at_boundary(), pieces.at_boundary());
             prop_assert_eq!(whole.payload, pieces.payload);
-            prop_assert_eq!(whole.header_len, pieces.header_len);
+            prop_assert_eq!(whole.header.count, pieces.header.count);
         }
     }
 }

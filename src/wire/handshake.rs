@@ -1,9 +1,10 @@
 //! The opening handshake (RFC 6455 section 4): an [`Offer`] and a [`Policy`] go in, an [`Accept`] or a [`Refusal`]
-//! comes out. Nothing is read or sent here. May import: std, base64, sha1, thiserror; nothing of ours.
+//! comes out. Nothing is read or sent here. May import: std, base64, sha1, thiserror; [`super::extension`].
 //!
 //! A header may arrive as several field lines, or as the one line httpd makes of them (it joins repeated headers with
 //! `", "`). Both forms get the same answer: a header that may appear once only is refused in either.
 
+use super::extension;
 use std::net::Ipv6Addr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -70,6 +71,8 @@ pub struct Policy {
     pub protocols: Protocols,
     /// Which web pages may connect.
     pub origin: OriginCheck,
+    /// What of permessage-deflate to agree to; `None`: it is not negotiated.
+    pub compression: Option<extension::Wish>,
 }
 
 /// The subprotocols a server speaks (RFC 6455 section 1.9).
@@ -141,8 +144,8 @@ pub struct Accept {
     pub protocol: Option<String>,
     /// The subprotocols the client offers, in its order of preference.
     pub offered_protocols: Vec<String>,
-    /// The values of the Sec-WebSocket-Extensions lines, as they came; nothing has been checked.
-    pub extensions: Vec<String>,
+    /// permessage-deflate, if the client offers it in a form that can be accepted.
+    pub compression: Option<extension::Agreement>,
 }
 
 /// Why there is no upgrade. The text is for the error log; it has no final full stop, as httpd may append a referer.
@@ -266,7 +269,9 @@ pub fn negotiate(offer: &Offer<'_>, policy: &Policy) -> Result<Accept, Refusal> 
         accept: accept_key(key),
         protocol: policy.protocols.select(&offered_protocols).map(str::to_owned),
         offered_protocols,
-        extensions: lines("Sec-WebSocket-Extensions").into_iter().map(str::to_owned).collect(),
+        compression: policy
+            .compression
+            .and_then(|wish| extension::negotiate(&lines("Sec-WebSocket-Extensions"), &wish)),
     })
 }
 
@@ -394,7 +399,7 @@ fn elements<'a>(lines: &[&'a str]) -> impl Iterator<Item = &'a str> {
 }
 
 /// Without the optional whitespace of RFC 7230 section 3.2.3 around it: blanks and tabs, nothing else.
-fn trim(value: &str) -> &str {
+pub(super) fn trim(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 

@@ -1,11 +1,15 @@
 //! The WebSocket protocol, pure: bytes and values in, bytes and values out. No I/O, no threads, no clock.
 //!
-//! [`handshake`] decides on an opening handshake, [`session`] turns a byte stream into messages (tungstenite's
-//! `WebSocketContext` drives it) and [`frame`] knows the layout of a frame where tungstenite does not tell.
+//! [`handshake`] decides on an opening handshake, and [`extension`] on compression in it; [`session`] turns a byte stream
+//! into messages (tungstenite's `WebSocketContext` drives it), with [`deflate`] under it where messages are compressed;
+//! [`frame`] knows the layout of a frame where tungstenite does not tell, and [`utf8`] checks texts as they arrive.
 
+pub mod deflate;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod session;
+pub mod utf8;
 
 /// A message, a Close frame's content and its codes, as tungstenite defines them.
 pub use tungstenite::protocol::{CloseFrame, Message, frame::Utf8Bytes, frame::coding::CloseCode};

@@ -4,12 +4,26 @@
 //! idle connection does not keep *it*: between two messages the context goes back to the [`Contexts`] of the thread, and
 //! what remains of a session is a few dozen bytes.
 
-use super::frame::Cursor;
+use super::deflate::{Compression, PerMessageDeflate, Pool};
+use super::frame::{Cursor, put_close};
 use super::{CloseCode, CloseFrame, Message, close};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use tungstenite::error::Error;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+/// What a session keeps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Bytes of the largest message that is taken, decompressed and its fragments added up.
+    pub max_message_size: usize,
+    /// What permessage-deflate was negotiated to be, if it was.
+    pub compression: Option<Compression>,
+    /// Whether a client may close with the codes that are reserved for later (RFC 6455 section 7.4.2) or for others: 1004,
+    /// 1014, 1016 to 2999.
+    pub reserved_close_codes: bool,
+}
 
 /// What a session found in the bytes it was given.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,12 +36,13 @@ pub enum Event {
     Failed(CloseFrame),
 }
 
-/// Protocol contexts in between two uses, shared by the sessions of a thread.
-#[derive(Debug)]
+/// Protocol contexts in between two uses, and what compression needs, shared by the sessions of a thread.
+#[derive(Default)]
 pub struct Contexts {
     // Boxed, so that lending one moves a pointer and not some hundred bytes.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<WebSocketContext>>,
+    deflate: Pool,
 }
 
 impl Contexts {
@@ -37,11 +52,6 @@ impl Contexts {
     const KEPT: usize = 32;
     /// A context that has seen a payload this large (bytes) holds a buffer of that size, and is not kept.
     const LARGE: u64 = 16 * 1024;
-
-    /// No contexts yet.
-    pub fn new() -> Contexts {
-        Contexts { spare: Vec::new() }
-    }
 
     fn take(&mut self, max_message_size: usize) -> Box<WebSocketContext> {
         let limit = |config: &mut WebSocketConfig| {
@@ -68,12 +78,6 @@ impl Contexts {
     }
 }
 
-impl Default for Contexts {
-    fn default() -> Self {
-        Contexts::new()
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     /// Messages go both ways.
@@ -92,14 +96,27 @@ pub struct Session {
     /// Present while the state cannot be derived from "between two messages of an open connection".
     context: Option<Box<WebSocketContext>>,
     cursor: Cursor,
+    deflate: Option<Box<PerMessageDeflate>>,
     max_message_size: usize,
+    reserved_close_codes: bool,
     phase: Phase,
 }
 
 impl Session {
-    /// A session just after the opening handshake, for messages of at most `max_message_size` bytes.
-    pub fn new(max_message_size: usize) -> Session {
-        Session { context: None, cursor: Cursor::default(), max_message_size, phase: Phase::Open }
+    /// Bytes of compressed messages that are decoded at a time, besides the one that brings them over this. A read of
+    /// some bytes may hold a thousand times as many.
+    const BURST: usize = 256 * 1024;
+
+    /// A session just after the opening handshake.
+    pub fn new(rules: &Rules) -> Session {
+        Session {
+            context: None,
+            cursor: Cursor::new(rules.compression.is_some()),
+            deflate: rules.compression.map(|compression| Box::new(PerMessageDeflate::new(compression))),
+            max_message_size: rules.max_message_size,
+            reserved_close_codes: rules.reserved_close_codes,
+            phase: Phase::Open,
+        }
     }
 
     /// True while data may be sent: no Close frame went either way and the protocol was kept.
@@ -113,7 +130,7 @@ impl Session {
     }
 
     /// Takes in what the client sent: any piece of the stream, in order. Appends what it held to `events`, and answers
-    /// to Ping frames to `control`.
+    /// to Ping frames to `control`. While [`Session::has_more`], call [`Session::more`] before this.
     ///
     /// After [`Event::Closed`] or [`Event::Failed`] the rest of the stream is ignored (RFC 6455 section 1.4).
     pub fn receive(
@@ -123,25 +140,54 @@ impl Session {
         events: &mut VecDeque<Event>,
         control: &mut Vec<u8>,
     ) {
+        debug_assert!(!self.has_more());
         if matches!(self.phase, Phase::Closed | Phase::Failed) {
             return;
         }
         let sound = self.cursor.advance(bytes);
+        self.decode(contexts, &bytes[..sound], events, control);
+    }
+
+    /// True where bytes that were received wait to be decoded, for what they hold is large.
+    pub fn has_more(&self) -> bool {
+        self.deflate.as_ref().is_some_and(|deflate| deflate.has_rest())
+    }
+
+    /// Goes on with what [`Session::receive`] left: to be called when its events have been dealt with.
+    pub fn more(&mut self, contexts: &mut Contexts, events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
+        if let Some(rest) = self.deflate.as_mut().and_then(|deflate| deflate.take_rest()) {
+            self.decode(contexts, &rest, events, control);
+        }
+    }
+
+    fn decode(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
         let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.max_message_size));
-        let mut stream = Stream { input: &bytes[..sound], output: control };
+        let inflate = self.deflate.as_mut().map(|deflate| (&mut **deflate, &mut contexts.deflate));
+        let mut stream = Stream { input: bytes, output: control, inflate };
+        let mut decoded = 0;
         loop {
             match context.read(&mut stream) {
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => events.push_back(Event::Message(message)),
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                    decoded += message.len();
+                    events.push_back(Event::Message(message));
+                    if decoded >= Self::BURST && stream.keep_rest() {
+                        break;
+                    }
+                }
                 // The context has queued the Pong; the next read writes it.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
                 Ok(Message::Close(frame)) => {
                     self.phase = Phase::Closed;
+                    let frame = match self.reserved_code() {
+                        Some(code) => Some(close(code.into(), "")),
+                        None => frame,
+                    };
                     events.push_back(Event::Closed(frame));
                     break;
                 }
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
                     if let Some(violation) = self.cursor.violation() {
-                        events.push_back(Event::Failed(close(CloseCode::Protocol, &violation.to_string())));
+                        events.push_back(Event::Failed(close(violation.code(), &violation.to_string())));
                         self.phase = Phase::Failed;
                     }
                     break;
@@ -158,12 +204,35 @@ impl Session {
                 }
             }
         }
-        if self.phase == Phase::Open && self.cursor.at_boundary() {
+        if self.phase == Phase::Open && self.cursor.at_boundary() && !self.has_more() {
             if self.cursor.reset_largest() <= Contexts::LARGE {
                 contexts.put_back(context);
             }
         } else {
             self.context = Some(context);
+        }
+    }
+
+    /// The code of the client's Close where it is one that tungstenite does not let pass, and the rules do.
+    fn reserved_code(&self) -> Option<u16> {
+        let code = self.cursor.close_code();
+        (self.reserved_close_codes && matches!(code, 1004 | 1014 | 1016..=2999)).then_some(code)
+    }
+
+    /// The form in which a message goes out, and whether that is compressed.
+    pub fn encode(&mut self, contexts: &mut Contexts, payload: Bytes) -> (Bytes, bool) {
+        match self.deflate.as_mut().and_then(|deflate| deflate.compress(&mut contexts.deflate, &payload)) {
+            Some(compressed) => (compressed, true),
+            None => (payload, false),
+        }
+    }
+
+    /// Sessions of the same form give a message the same bytes in [`Session::encode`]. `None`: those of this one hang on
+    /// what it has sent before.
+    pub fn form(&self) -> Option<Form> {
+        match &self.deflate {
+            None => Some(Form(None)),
+            Some(deflate) => deflate.shape().map(|shape| Form(Some(shape))),
         }
     }
 
@@ -173,6 +242,8 @@ impl Session {
             Error::Utf8(_) => close(CloseCode::Invalid, "invalid UTF-8 in a text"),
             Error::Capacity(_) => close(CloseCode::Size, &format!("message over {} bytes", self.max_message_size)),
             Error::Protocol(violation) => close(CloseCode::Protocol, &violation.to_string()),
+            // Section 7.4.1: data "not consistent with the type of the message".
+            Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => close(CloseCode::Invalid, "not compressed data"),
             other => close(CloseCode::Protocol, &other.to_string()),
         }
     }
@@ -181,8 +252,14 @@ impl Session {
     /// when the client's code may not be sent (section 7.4).
     pub fn reply(&mut self, out: &mut Vec<u8>) {
         if let (Phase::Closed, Some(context)) = (self.phase, self.context.as_mut()) {
+            let before = out.len();
             // ConnectionClosed is how the context says that it wrote the reply.
-            let _ = context.flush(&mut Stream { input: &[], output: out });
+            let _ = context.flush(&mut Stream::to(out));
+            // Where there is a reply at all, and not our own Close out already.
+            if let (Some(code), true) = (self.reserved_code(), out.len() > before) {
+                out.truncate(before);
+                put_close(out, code);
+            }
         }
         self.context = None;
     }
@@ -198,7 +275,7 @@ impl Session {
                 // 1005 stands for a Close without a code, and is never sent (RFC 6455 section 7.4.1).
                 let frame = Some(frame).filter(|frame| frame.code != CloseCode::Status);
                 // The stream below takes everything, so this cannot fail half-way.
-                let _ = context.close(&mut Stream { input: &[], output: out }, frame);
+                let _ = context.close(&mut Stream::to(out), frame);
                 if self.phase == Phase::Open {
                     self.phase = Phase::Closing;
                     self.context = Some(context);
@@ -208,14 +285,40 @@ impl Session {
     }
 }
 
-/// What the context takes for its socket: a slice to read, a vector to write.
+/// A way of sending messages: see [`Session::form`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form(Option<Compression>);
+
+/// What the context takes for its socket: a slice to read, decompressed where that was negotiated, and a vector to write.
 struct Stream<'a> {
     input: &'a [u8],
     output: &'a mut Vec<u8>,
+    inflate: Option<(&'a mut PerMessageDeflate, &'a mut Pool)>,
+}
+
+impl Stream<'_> {
+    /// One that is only written to.
+    fn to(output: &mut Vec<u8>) -> Stream<'_> {
+        Stream { input: &[], output, inflate: None }
+    }
+
+    /// Keeps what was not read for later; false where nothing is decompressed, so that what is at hand is not large.
+    fn keep_rest(&mut self) -> bool {
+        match &mut self.inflate {
+            Some((deflate, _)) => {
+                deflate.incoming().keep(self.input);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some((deflate, pool)) = &mut self.inflate {
+            return deflate.incoming().read(pool, &mut self.input, buf);
+        }
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -235,204 +338,4 @@ impl Write for Stream<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-    use tungstenite::protocol::frame::{Frame, FrameHeader};
-
-    const LIMIT: usize = 1000;
-
-    fn masked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
-        let header = FrameHeader { is_final: fin, opcode, mask: Some([1, 2, 3, 4]), ..FrameHeader::default() };
-        let mut out = Vec::new();
-        Frame::from_payload(header, payload.to_vec().into()).format(&mut out).unwrap();
-        out
-    }
-
-    fn text(payload: &str) -> Vec<u8> {
-        masked(true, OpCode::Data(Data::Text), payload.as_bytes())
-    }
-
-    fn closing(code: u16, reason: &str) -> Vec<u8> {
-        let mut payload = code.to_be_bytes().to_vec();
-        payload.extend(reason.as_bytes());
-        masked(true, OpCode::Control(Control::Close), &payload)
-    }
-
-    /// A session with what it needs from its thread, and everything it said.
-    struct Rig {
-        session: Session,
-        contexts: Contexts,
-        events: VecDeque<Event>,
-        out: Vec<u8>,
-    }
-
-    impl Rig {
-        fn new() -> Rig {
-            Rig { session: Session::new(LIMIT), contexts: Contexts::new(), events: VecDeque::new(), out: Vec::new() }
-        }
-
-        fn receive(&mut self, bytes: &[u8]) -> &mut Rig {
-            self.session.receive(&mut self.contexts, bytes, &mut self.events, &mut self.out);
-            self
-        }
-
-        /// The code that a stream of bytes makes the session fail with.
-        fn failure(bytes: &[u8]) -> CloseCode {
-            let mut rig = Rig::new();
-            match rig.receive(bytes).events.pop_back() {
-                Some(Event::Failed(frame)) => {
-                    rig.session.close(&mut rig.contexts, frame.clone(), &mut rig.out);
-                    assert_eq!(rig.out[0], 0x88);
-                    assert_eq!(rig.out[2..4], u16::from(frame.code).to_be_bytes());
-                    frame.code
-                }
-                other => panic!("no failure but {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn an_idle_session_keeps_no_context() {
-        let mut rig = Rig::new();
-        rig.receive(&text("hello"));
-        assert_eq!(rig.events, [Event::Message(Message::text("hello"))]);
-        assert!(!rig.session.is_in_a_message());
-        assert_eq!(rig.contexts.spare.len(), 1);
-        rig.receive(&text("half")[..4]);
-        assert!(rig.session.is_in_a_message());
-        assert_eq!(rig.contexts.spare.len(), 0);
-        // On a 64-bit machine; what an idle connection costs hangs on it.
-        assert!(std::mem::size_of::<Session>() <= 72, "{}", std::mem::size_of::<Session>());
-    }
-
-    #[test]
-    fn a_context_that_grew_large_is_not_kept() {
-        let mut rig = Rig::new();
-        rig.session.max_message_size = 1 << 20;
-        rig.receive(&masked(true, OpCode::Data(Data::Binary), &vec![7; 100_000]));
-        assert!(matches!(&rig.events[0], Event::Message(m) if m.len() == 100_000));
-        assert!(rig.session.context.is_none());
-        assert_eq!(rig.contexts.spare.len(), 0);
-    }
-
-    #[test]
-    fn a_lent_context_has_the_limit_of_its_new_session() {
-        let mut rig = Rig::new();
-        rig.receive(&text("hello"));
-        rig.session = Session::new(3);
-        rig.events.clear();
-        rig.receive(&text("hello"));
-        assert!(matches!(&rig.events[0], Event::Failed(f) if f.code == CloseCode::Size));
-    }
-
-    #[test]
-    fn pings_are_answered_also_between_fragments() {
-        let mut rig = Rig::new();
-        rig.receive(&masked(false, OpCode::Data(Data::Text), b"a"));
-        rig.receive(&masked(true, OpCode::Control(Control::Ping), b"hi"));
-        assert_eq!(rig.out, b"\x8a\x02hi");
-        rig.receive(&masked(true, OpCode::Data(Data::Continue), b"b"));
-        assert_eq!(rig.events, [Event::Message(Message::text("ab"))]);
-        assert!(rig.session.context.is_none());
-    }
-
-    #[test]
-    fn a_close_is_answered_after_what_came_before_it() {
-        let mut rig = Rig::new();
-        let mut bytes = text("last");
-        bytes.extend(closing(1000, "bye"));
-        bytes.extend(text("ignored"));
-        rig.receive(&bytes);
-        assert_eq!(rig.events.len(), 2);
-        assert!(rig.out.is_empty(), "the reply waits for the handler");
-        assert!(!rig.session.is_open());
-        rig.session.reply(&mut rig.out);
-        assert_eq!(rig.out, b"\x88\x05\x03\xe8bye");
-        rig.receive(&text("ignored"));
-        assert_eq!(rig.events.len(), 2);
-    }
-
-    #[test]
-    fn a_close_code_that_may_not_be_sent_is_answered_with_1002() {
-        for code in [0, 999, 1004, 1005, 1006, 1014, 1015, 1016, 2999, 5000, 65535] {
-            let mut rig = Rig::new();
-            rig.receive(&closing(code, ""));
-            rig.session.reply(&mut rig.out);
-            assert_eq!(rig.out[2..4], 1002u16.to_be_bytes(), "{code}");
-        }
-    }
-
-    #[test]
-    fn our_close_waits_for_the_clients() {
-        let mut rig = Rig::new();
-        rig.session.close(&mut rig.contexts, close(CloseCode::Away, "stop"), &mut rig.out);
-        rig.session.close(&mut rig.contexts, close(CloseCode::Error, "twice"), &mut rig.out);
-        assert_eq!(rig.out, b"\x88\x06\x03\xe9stop");
-        assert!(!rig.session.is_open());
-        rig.receive(&text("still under way"));
-        rig.receive(&closing(1001, "stop"));
-        assert!(matches!(rig.events[1], Event::Closed(Some(_))));
-        rig.session.reply(&mut rig.out);
-        assert_eq!(rig.out.len(), 8, "no second Close");
-    }
-
-    #[test]
-    fn each_violation_has_its_code() {
-        let data = |b: u8| Rig::failure(&[b, 0x80, 0, 0, 0, 0]);
-        assert_eq!(Rig::failure(b"\x81\x01a"), CloseCode::Protocol, "unmasked");
-        for reserved in [0xc1, 0xa1, 0x91, 0x83, 0x87, 0x8b, 0x8f] {
-            assert_eq!(data(reserved), CloseCode::Protocol, "{reserved:#x}");
-        }
-        assert_eq!(data(0x80), CloseCode::Protocol, "a continuation of nothing");
-        assert_eq!(data(0x09), CloseCode::Protocol, "a fragmented Ping");
-        assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Ping), &[0; 126])), CloseCode::Protocol);
-        assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Ping), &[0; 2000])), CloseCode::Protocol);
-        assert_eq!(Rig::failure(&masked(true, OpCode::Data(Data::Text), b"\xff")), CloseCode::Invalid);
-        assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03")), CloseCode::Protocol);
-        assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03\xe8\xff")), CloseCode::Invalid);
-        let ping = masked(true, OpCode::Control(Control::Ping), &[0; 126]);
-        assert_eq!(Rig::failure(&ping[..8]), CloseCode::Protocol, "as soon as the header is there");
-        let huge = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
-        assert_eq!(Rig::failure(&huge), CloseCode::Size, "as soon as the header is there");
-        let mut fragments = masked(false, OpCode::Data(Data::Binary), &[0; LIMIT]);
-        fragments.extend(masked(true, OpCode::Data(Data::Continue), &[0]));
-        assert_eq!(Rig::failure(&fragments), CloseCode::Size);
-        let mut interleaved = masked(false, OpCode::Data(Data::Text), b"a");
-        interleaved.extend(text("b"));
-        assert_eq!(Rig::failure(&interleaved), CloseCode::Protocol);
-    }
-
-    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-        let payload = prop::collection::vec(any::<u8>(), 0..200);
-        prop_oneof![
-            "[a-zA-Zä-ü€]{0,60}".prop_map(|s| text(&s)),
-            payload.clone().prop_map(|p| masked(true, OpCode::Data(Data::Binary), &p)),
-            payload.clone().prop_map(|p| masked(false, OpCode::Data(Data::Binary), &p)),
-            payload.clone().prop_map(|p| masked(true, OpCode::Data(Data::Continue), &p)),
-            payload.prop_map(|p| masked(true, OpCode::Control(Control::Ping), &p)),
-            (900u16..5100).prop_map(|c| closing(c, "x")),
-            prop::collection::vec(any::<u8>(), 0..40),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_gives_the_same_events(
-            frames in prop::collection::vec(any_frame(), 0..8),
-            chunk in 1usize..300,
-        ) {
-            let bytes = frames.concat();
-            let mut whole = Rig::new();
-            whole.receive(&bytes);
-            let mut pieces = Rig::new();
-            for piece in bytes.chunks(chunk) {
-                pieces.receive(piece);
-            }
-            prop_assert_eq!(&whole.events, &pieces.events);
-            prop_assert_eq!(&whole.out, &pieces.out);
-            prop_assert_eq!(whole.session.is_open(), pieces.session.is_open());
-        }
-    }
-}
+mod tests;

@@ -8,18 +8,27 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-every_mpm!(python_websockets, python_websockets_over_tls, curl);
+every_mpm!(python_websockets, python_websockets_over_tls, python_websockets_compressed, curl);
 
 fn python_websockets(mpm: Mpm) {
-    python(Httpd::new(mpm));
+    python(Httpd::new(mpm), "plain");
 }
 
 fn python_websockets_over_tls(mpm: Mpm) {
-    python(Httpd::new(mpm).tls());
+    python(Httpd::new(mpm).tls().config("WebSocketCompression On"), "compressed");
 }
 
-fn python(httpd: Httpd) {
-    let server = httpd.echo().config("<Location \"/echo\">\n  WebSocketProtocols echo\n</Location>").start();
+fn python_websockets_compressed(mpm: Mpm) {
+    let contexts = "WebSocketCompression On\nWebSocketCompressionContextTakeover Both";
+    python(Httpd::new(mpm).config(contexts), "compressed");
+}
+
+fn python(httpd: Httpd, compression: &str) {
+    let server = httpd
+        .echo()
+        .config("WebSocketMaxMessageSize 10485760")
+        .config("<Location \"/echo\">\n  WebSocketProtocols echo\n</Location>")
+        .start();
     let python = env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
     let found = Command::new(&python).args(["-c", "import websockets"]).output();
     assert!(
@@ -28,7 +37,9 @@ fn python(httpd: Httpd) {
     );
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/httpd/clients/echo.py");
     let certificate = server.tls().map(|_| server.path(CERTIFICATE));
-    let output = Command::new(&python).arg(script).arg(server.url("/echo")).args(certificate).output().expect("Python");
+    let mut command = Command::new(&python);
+    command.arg(script).arg(server.url("/echo")).arg(compression).args(certificate);
+    let output = command.output().expect("Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("is content"));
 }

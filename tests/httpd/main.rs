@@ -11,6 +11,7 @@ mod bad_clients;
 mod bad_config;
 mod bad_frames;
 mod browser;
+mod compression;
 mod contexts;
 mod drain;
 mod echo;

@@ -115,6 +115,53 @@ fn times_are_seconds_or_off() {
 }
 
 #[test]
+fn compression_is_off_until_it_is_switched_on() {
+    let wish = |lines: &[&str]| configured(lines).unwrap().policy().compression;
+    assert_eq!(wish(&["WebSocketCompressionLevel 9"]), None);
+    let plain = Wish { server_context_takeover: false, client_context_takeover: false, window_bits: 15 };
+    assert_eq!(wish(&["WebSocketCompression on"]), Some(plain));
+    assert_eq!(
+        wish(&[
+            "WebSocketCompression On",
+            "WebSocketCompressionContextTakeover Client",
+            "WebSocketCompressionWindow 9"
+        ]),
+        Some(Wish { client_context_takeover: true, window_bits: 9, ..plain })
+    );
+    let both = ["WebSocketCompression On", "WebSocketCompressionContextTakeover both"];
+    let outer = configured(&both).unwrap();
+    assert_eq!(
+        outer.policy().compression.map(|w| (w.server_context_takeover, w.client_context_takeover)),
+        Some((true, true))
+    );
+    assert_eq!(configured(&["WebSocketCompression Off"]).unwrap().over(&outer).policy().compression, None);
+    let parameters = Parameters {
+        server_no_context_takeover: true,
+        client_no_context_takeover: true,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+    assert_eq!(Config::default().compression(parameters), Compression { parameters, level: 3, min_size: 256 });
+    let set = configured(&["WebSocketCompressionLevel 9", "WebSocketCompressionMinSize 1"]).unwrap();
+    assert_eq!(set.compression(parameters), Compression { parameters, level: 9, min_size: 1 });
+    for (bad, why) in [
+        ("WebSocketCompression 6", "neither On nor Off"),
+        ("WebSocketCompression", "one argument, On or Off"),
+        ("WebSocketCompressionLevel 0", "\"0\" is not a level from 1 to 9"),
+        ("WebSocketCompressionLevel best", "from 1 to 9"),
+        ("WebSocketCompressionWindow 8", "from 9 to 15"),
+        ("WebSocketCompressionWindow 16", "from 9 to 15"),
+        ("WebSocketCompressionMinSize 0", "from 1 to"),
+        ("WebSocketCompressionContextTakeover On", "none of Off, Server, Client and Both"),
+        ("WebSocketAllowReservedStatusCodes 1014", "neither On nor Off"),
+    ] {
+        assert!(error(bad).contains(why), "{bad}: {}", error(bad));
+    }
+    assert!(configured(&["WebSocketAllowReservedStatusCodes On"]).unwrap().reserved_close_codes());
+    assert!(!Config::default().reserved_close_codes());
+}
+
+#[test]
 fn quotas_count_where_they_are_set() {
     let quotas = |config: &Config| -> Vec<(String, u32)> {
         let quotas = config.quotas("a.example", "192.0.2.1").into_iter();

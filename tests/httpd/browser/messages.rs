@@ -225,3 +225,41 @@ fn buffered_amount() {
     });
     assert_eq!(seen, expected);
 }
+
+/// The same messages with compression, whoever may refer to earlier ones.
+#[test]
+fn compressed() {
+    let server = site()
+        .config("WebSocketCompression On\nWebSocketMaxMessageSize 10485760")
+        .config("<Location \"/echo\">\n  WebSocketCompressionContextTakeover Both\n</Location>")
+        .config("<Location \"/frugal\">\n  WebSocketHandler echo\n</Location>")
+        .start();
+    let page = visit(&server);
+    for (path, extensions) in [
+        ("/echo", "permessage-deflate"),
+        ("/frugal", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
+    ] {
+        let seen = page.run_with(
+            r#"
+            const recorder = await open(ws(arguments[0]));
+            recorder.socket.binaryType = "arraybuffer";
+            const words = Array.from({ length: 5000 }, (_, index) => `${(index * index) % 1013} sheep 羊; `).join("");
+            const messages = ["", "hello", words, words, words.repeat(60)];
+            for (const size of [0, 1, 255, 256, 70_000, 10 << 20]) {
+              messages.push(Uint8Array.from({ length: size }, (_, index) => (index * index) % 251));
+            }
+            messages.push(crypto.getRandomValues(new Uint8Array(60_000)));
+            for (const message of messages) recorder.socket.send(message);
+            await recorder.seen("message", messages.length);
+            const echoed = await Promise.all(recorder.messages().map((data, index) =>
+              typeof data === "string" ? data === messages[index] : same(data, messages[index])));
+            recorder.socket.close(1000);
+            await recorder.seen("close");
+            const [close] = (await recorder.transcript()).slice(-1);
+            return [recorder.socket.extensions, echoed, close];
+            "#,
+            vec![json!(path)],
+        );
+        assert_eq!(seen, json!([extensions, vec![true; 12], ["close", 1000, "", true]]));
+    }
+}

@@ -21,11 +21,13 @@ const TALK: &str = r#"
     recorder.socket.close(4000, "再见");
     await recorder.seen("close");
     const [close] = (await recorder.transcript()).slice(-1);
-    return [nextHopProtocol, location.protocol, recorder.socket.url, echoed, close];
+    const { url, extensions } = recorder.socket;
+    return [nextHopProtocol, location.protocol, url, extensions, echoed, close];
 "#;
 
 fn seen(server: &Server, protocol: &str) -> Value {
-    json!([protocol, "https:", server.url("/echo"), vec![true; 11], ["close", 4000, "再见", true]])
+    let compression = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    json!([protocol, "https:", server.url("/echo"), compression, vec![true; 11], ["close", 4000, "再见", true]])
 }
 
 /// The sockets of the access log, once there are as many.
@@ -39,7 +41,7 @@ fn sockets(server: &Server, count: usize) -> Vec<String> {
 
 #[test]
 fn https() {
-    let server = site().tls().start();
+    let server = site().tls().config("WebSocketCompression On").start();
     let page = visit(&server);
     assert_eq!(page.run(TALK), seen(&server, "http/1.1"));
     assert_eq!(page.console(), [""; 0]);
@@ -49,7 +51,7 @@ fn https() {
 
 /// RFC 8441: the socket is a stream of the connection that the page came over.
 fn in_http2(mpm: Mpm) {
-    let server = site_on(mpm).workers(20).http2().start();
+    let server = site_on(mpm).workers(20).http2().config("WebSocketCompression On").start();
     let page = visit(&server);
     assert_eq!(page.run(TALK), seen(&server, "h2"));
     // Several beside each other, and a page's requests beside them.

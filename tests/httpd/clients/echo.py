@@ -1,6 +1,7 @@
 """A foreign client: the Python package websockets, against the echo handler at the URL in the first argument.
 
-For wss the second argument is a file with the certificate to trust.
+The second argument says whether compression is expected, "compressed" or "plain". For wss the third one is a file with
+the certificate to trust.
 """
 
 import asyncio
@@ -10,11 +11,19 @@ import sys
 import websockets
 
 
-async def main(url, certificate=None):
+def prose(size):
+    """A text that compresses, and not to nothing."""
+    line = "".join(f"{number * number % 1013} sheep and {number % 17} goats; " for number in range(5000))
+    return (line * (size // len(line) + 1))[:size]
+
+
+async def main(url, compression, certificate=None):
     context = certificate and ssl.create_default_context(cafile=certificate)
     async with websockets.connect(url, ssl=context, max_size=None, subprotocols=["chat", "echo"]) as socket:
         assert socket.subprotocol == "echo", socket.subprotocol
-        messages = ["", "hello", "你好，世界 🚀", b"", bytes(range(256)), "x" * 70_000, b"\xff" * (1 << 20)]
+        extensions = [extension.name for extension in socket.protocol.extensions]
+        assert extensions == {"compressed": ["permessage-deflate"], "plain": []}[compression], extensions
+        messages = ["", "hello", "你好，世界 🚀", b"", bytes(range(256)), "x" * 70_000, b"\xff" * (1 << 20), prose(10 << 20)]
         for message in messages:
             await socket.send(message)
             assert await socket.recv() == message, message[:20]

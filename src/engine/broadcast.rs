@@ -1,0 +1,99 @@
+//! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
+
+use crate::wire::Message;
+use crate::wire::session::Form;
+use bytes::Bytes;
+use std::sync::{Mutex, PoisonError};
+
+/// A data message, and the forms in which it goes out. May be shared between threads.
+#[derive(Debug)]
+pub struct Broadcast {
+    text: bool,
+    payload: Bytes,
+    /// As many as there are kinds of clients: few.
+    encoded: Mutex<Vec<(Form, Encoded)>>,
+}
+
+/// A payload as it goes out, and whether it is compressed.
+pub type Encoded = (Bytes, bool);
+
+impl Broadcast {
+    /// Of a text or binary message; `None` for others, which are a session's own business.
+    pub fn new(message: Message) -> Option<Broadcast> {
+        let (text, payload) = match message {
+            Message::Text(text) => (true, text.into()),
+            Message::Binary(payload) => (false, payload),
+            _ => return None,
+        };
+        Some(Broadcast { text, payload, encoded: Mutex::default() })
+    }
+
+    /// Text, and not binary.
+    pub fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// The message itself.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The message in this form, which `encode` brings it into where nobody has before.
+    pub fn encoded(&self, form: Form, encode: impl FnOnce(Bytes) -> Encoded) -> Encoded {
+        // Whoever panicked in `encode` has left the list as it was.
+        let mut forms = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, encoded)) = forms.iter().find(|(known, _)| *known == form) {
+            return encoded.clone();
+        }
+        let encoded = encode(self.payload.clone());
+        forms.push((form, encoded.clone()));
+        encoded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::deflate::Compression;
+    use crate::wire::extension::Parameters;
+    use crate::wire::session::{Contexts, Rules, Session};
+
+    const LIMITS: Rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
+
+    fn compressed(server_no_context_takeover: bool, level: u8) -> Rules {
+        let parameters = Parameters {
+            server_no_context_takeover,
+            client_no_context_takeover: true,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+        };
+        Rules { compression: Some(Compression { parameters, level, min_size: 10 }), ..LIMITS }
+    }
+
+    #[test]
+    fn a_message_is_encoded_once_for_all_of_the_same_kind() {
+        let message = Broadcast::new(Message::text("sheep and goats and sheep and goats")).unwrap();
+        let mut contexts = Contexts::default();
+        let mut times = 0;
+        let mut send = |rules: &Rules| {
+            let mut session = Session::new(rules);
+            session.form().map(|form| {
+                message.encoded(form, |payload| {
+                    times += 1;
+                    session.encode(&mut contexts, payload)
+                })
+            })
+        };
+        let plain = send(&LIMITS).unwrap();
+        assert_eq!((plain.0.as_ptr(), plain.1), (message.payload().as_ptr(), false));
+        let first = send(&compressed(true, 3)).unwrap();
+        let second = send(&compressed(true, 3)).unwrap();
+        assert!(first.1 && first.0.len() < message.payload().len());
+        assert_eq!(first.0.as_ptr(), second.0.as_ptr());
+        send(&compressed(true, 9));
+        send(&LIMITS);
+        assert_eq!(send(&compressed(false, 3)), None, "it depends on what went before");
+        assert_eq!(times, 3);
+        assert!(Broadcast::new(Message::Ping(Bytes::new())).is_none());
+    }
+}
