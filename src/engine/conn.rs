@@ -247,18 +247,21 @@ impl Conn {
         poll_fn(|cx| self.poll_room(cx)).await
     }
 
-    /// Queues a Ping or a Pong with this payload; its first 125 bytes (RFC 6455 section 5.5).
+    /// Queues a Ping or a Pong with this payload; its first 125 bytes (RFC 6455 section 5.5). Waits as [`Conn::send`] does.
     ///
     /// # Errors
     /// The session is closing.
-    pub fn send_control(&mut self, kind: Control, payload: &[u8]) -> Result<(), Closing> {
+    pub async fn send_control(&mut self, kind: Control, payload: &[u8]) -> Result<(), Closing> {
         if self.end.is_some() {
             return Err(Closing);
         }
         let shared = &self.entry.shared;
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
         put_control(self.outbox.tail(), kind, &payload[..payload.len().min(125)]);
-        Ok(())
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
     }
 
     /// Writes what was sent, and reads nothing: for a handler that can take no more. Completes when the session is closing.

@@ -291,7 +291,7 @@ async fn relay(conn: &mut Conn, mut link: Link) -> CloseFrame {
             closing |= match heard {
                 Heard::Message(kind, payload) => match take(kind, payload) {
                     Taken::Message(message) => conn.send(message).await.is_err(),
-                    Taken::Control(kind, payload) => conn.send_control(kind, &payload).is_err(),
+                    Taken::Control(kind, payload) => conn.send_control(kind, &payload).await.is_err(),
                     Taken::Close(frame) => return frame,
                     Taken::Nothing => false,
                 },

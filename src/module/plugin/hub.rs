@@ -30,6 +30,8 @@ const BUFFER: usize = 16 * 1024;
 const WAKE: u64 = u64::MAX;
 
 static HUB: OnceCell<Hub> = OnceCell::new();
+/// The watching thread was started.
+static WATCHED: OnceCell<()> = OnceCell::new();
 
 /// See the file's documentation.
 pub struct Hub {
@@ -57,16 +59,20 @@ struct Work {
 /// # Errors
 /// The system refuses a thread, an epoll instance or an eventfd.
 pub fn hub(server: &Server, max_threads: usize) -> io::Result<&'static Hub> {
-    let mut new = false;
-    let hub = HUB.get_or_try_init(|| {
-        new = true;
-        Hub::new(max_threads)
-    })?;
-    if new {
+    let hub = HUB.get_or_try_init(|| Hub::new(max_threads))?;
+    WATCHED.get_or_try_init(|| {
         crash::tell(server.error_log().map_or(2, |log| log.as_raw_fd()));
-        // Without it nothing is heard from the engine: as if there were no engine.
-        thread("ws-plugins", move || hub.watch_all())?;
-    }
+        thread("ws-plugins", move || {
+            // Nothing is heard from the engine any more: httpd is to replace this child.
+            if catch_unwind(AssertUnwindSafe(|| hub.watch_all())).is_err() {
+                log::main(
+                    Level::Critical,
+                    "WS0249: the thread that watches plugins panicked: this child of httpd ends",
+                );
+                std::process::abort();
+            }
+        })
+    })?;
     Ok(hub)
 }
 
