@@ -257,11 +257,12 @@ fn hand_over(
             return Ok(Verdict::Answered);
         }
     }
-    // The engine has its own descriptors of its ends, and must be the only one: so theirs are dropped.
-    let messages = messages.map(|(ours, _)| ours);
+    // The engine has its own descriptors of its ends, and must be the only one.
+    let messages = messages.map(ours);
+    let pair = pair.map(ours);
     let is_relayed = pair.is_some();
     let mut relayed = match pair {
-        Some((relayed, _)) => relayed,
+        Some(relayed) => relayed,
         None if plugin.is_some() => Relayed { engine: None, session, plugin: None },
         None => {
             // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
@@ -287,6 +288,12 @@ fn hand_over(
         request.connection().abandon();
     }
     Ok(Verdict::Answered)
+}
+
+/// Keeps our end of a pair, and closes the other.
+fn ours<A, B>((ours, theirs): (A, B)) -> A {
+    drop(theirs);
+    ours
 }
 
 /// Who was gone when a session was to be handed over.

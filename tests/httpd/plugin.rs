@@ -382,6 +382,35 @@ fn many_connections_on_few_threads() {
     wait_for_the_last(&server, 200);
 }
 
+/// What is left of one connection must not be taken for a later one.
+#[test]
+fn connections_that_come_and_go() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 150;
+    let _turn = heavy();
+    let server = one_child().start();
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for round in 0..ROUNDS {
+                    let mut client = Raw::open(&server, "/rules");
+                    client.echo(&Frame::text(format!("round {round}")));
+                    match round % 4 {
+                        0 => client.close(),
+                        1 => client.reset(),
+                        2 => tell(&mut client, "protocols", ""),
+                        _ => {
+                            client.send(&Frame::text("close"));
+                            client.expect(&Frame::new(Frame::CLOSE, []));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    wait_for_the_last(&server, CLIENTS * ROUNDS);
+}
+
 /// Who does not read what another connection's function sends to it is disconnected; nobody waits for it. What its own
 /// function says to it waits.
 #[test]

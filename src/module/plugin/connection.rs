@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
@@ -97,7 +97,7 @@ pub struct Connection {
     state: Mutex<State>,
     room: Condvar,
     link: OnceLock<UnixStream>,
-    key: AtomicUsize,
+    key: AtomicU64,
     turn: AtomicU8,
     inbound: Mutex<Inbound>,
     over: AtomicBool,
@@ -241,7 +241,7 @@ impl Connection {
     }
 
     /// Its number in the hub.
-    pub(super) fn key(&self) -> &AtomicUsize {
+    pub(super) fn key(&self) -> &AtomicU64 {
         &self.key
     }
 
@@ -478,7 +478,7 @@ impl Opening {
             state: Mutex::new(state),
             room: Condvar::new(),
             link: OnceLock::new(),
-            key: AtomicUsize::new(usize::MAX),
+            key: AtomicU64::new(u64::MAX),
             turn: AtomicU8::new(IDLE),
             inbound: Mutex::default(),
             over: AtomicBool::new(false),

@@ -9,12 +9,11 @@ use crate::apache::{crash, process};
 use crate::module::lifecycle;
 use once_cell::sync::OnceCell;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,7 +36,9 @@ static WATCHED: OnceCell<()> = OnceCell::new();
 pub struct Hub {
     epoll: OwnedFd,
     alarm: OwnedFd,
-    connections: Mutex<Slab<Arc<Connection>>>,
+    /// By a number that no other connection of this process has had: an event may be told when its connection is forgotten.
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    next_key: AtomicU64,
     /// Connections whose plugin has not been told of their end, those that are opening included.
     count: AtomicUsize,
     work: Mutex<Work>,
@@ -99,6 +100,7 @@ impl Hub {
             epoll,
             alarm,
             connections: Mutex::default(),
+            next_key: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             work: Mutex::default(),
             more: Condvar::new(),
@@ -107,7 +109,7 @@ impl Hub {
         })
     }
 
-    fn connections(&self) -> MutexGuard<'_, Slab<Arc<Connection>>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,11 +132,12 @@ impl Hub {
 
     /// Watches the link of a connection from now on.
     pub(super) fn watch(&self, connection: &Arc<Connection>) {
-        let key = self.connections().insert(connection.clone());
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         connection.key().store(key, Ordering::Relaxed);
+        self.connections().insert(key, connection.clone());
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let watched =
-            connection.link().map(|link| epoll::add(&self.epoll, link, epoll::EventData::new_u64(key as u64), flags));
+            connection.link().map(|link| epoll::add(&self.epoll, link, epoll::EventData::new_u64(key), flags));
         if let Some(Err(why)) = watched {
             let session = connection.session();
             log::main(Level::Error, &format!("WS0244: session {session} is lost, it cannot be watched: {why}"));
@@ -142,13 +145,11 @@ impl Hub {
         }
     }
 
-    /// Lets go of a connection that is over. (It may have been told before, and its number be another's now.)
+    /// Lets go of a connection that is over.
     pub(super) fn forget(&self, connection: &Connection) {
-        let key = connection.key().load(Ordering::Relaxed);
-        let mut connections = self.connections();
-        if connections.get(key).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), connection)) {
-            connections.remove(key);
-        }
+        let forgotten = self.connections().remove(&connection.key().load(Ordering::Relaxed));
+        // Not with the lock: it may be the last of it.
+        drop(forgotten);
     }
 
     /// Gives a connection its turn.
@@ -230,7 +231,7 @@ impl Hub {
                     let _ = rustix::io::read(&self.alarm, &mut [0; 8]);
                     continue;
                 }
-                let connection = self.connections().get(token as usize).cloned();
+                let connection = self.connections().get(&token).cloned();
                 let Some(connection) = connection else { continue };
                 if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
                     connection.hung_up();
@@ -256,7 +257,7 @@ impl Hub {
         let last = Instant::now() + Duration::from_millis(200);
         let sessions: Vec<u64> = loop {
             if let Ok(connections) = self.connections.try_lock() {
-                break connections.iter().map(|(_, connection)| connection.session()).collect();
+                break connections.values().map(|connection| connection.session()).collect();
             }
             if Instant::now() > last {
                 return;
@@ -284,7 +285,7 @@ impl Hub {
     pub fn halt(&self) {
         self.halted.store(true, Ordering::SeqCst);
         if let Ok(connections) = self.connections.try_lock() {
-            for (_, connection) in connections.iter() {
+            for connection in connections.values() {
                 connection.release();
             }
         }
