@@ -42,12 +42,17 @@ impl Installation {
         Command::new(&self.httpd)
     }
 
-    /// httpd as a server. It is told to stop when the thread that starts it ends: an interrupted test run, which drops
-    /// nothing, leaves no server behind where there is a setpriv(1).
+    /// httpd as a server, which an interrupted test run does not leave behind.
     pub(crate) fn server(&self) -> Command {
-        let Some(setpriv) = &self.setpriv else { return self.httpd() };
+        self.tied(&self.httpd)
+    }
+
+    /// A program that is told to stop when the thread that starts it ends, where there is a setpriv(1): an interrupted test
+    /// run drops nothing.
+    pub(crate) fn tied(&self, program: &Path) -> Command {
+        let Some(setpriv) = &self.setpriv else { return Command::new(program) };
         let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", "TERM"]).arg(&self.httpd);
+        command.args(["--pdeathsig", "TERM"]).arg(program);
         command
     }
 
@@ -60,6 +65,12 @@ impl Installation {
             flags.extend(output(Command::new(program).args(arguments)).split_whitespace().map(str::to_owned));
         }
         flags
+    }
+
+    /// A path under the target directory, wherever that is.
+    pub(crate) fn built(path: &str) -> PathBuf {
+        // Cargo's directory for the temporary files of integration tests lies in it.
+        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent").join(path)
     }
 
     /// The LoadModule line of `mod_<name>`; empty when it is compiled in.
@@ -88,9 +99,7 @@ pub(crate) fn module_under_test() -> PathBuf {
         assert!(path.exists(), "MOD_WEBSOCKET_SO={} does not exist", path.display());
         return path;
     }
-    // Cargo's directory for the temporary files of integration tests lies in the target directory, wherever that is.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent");
-    let path = target.join("release/libmod_websocket.so");
+    let path = Installation::built("release/libmod_websocket.so");
     assert!(path.exists(), "{} does not exist: run `cargo build --release` first", path.display());
     path
 }
