@@ -122,12 +122,17 @@ fn custody(request: &Request) -> Result<Custody, u16> {
         }
         return Ok(Custody::Blocking);
     }
-    Ok(match (connection.is_tls(), lifecycle::relay()) {
-        (false, _) => Custody::Socket,
-        // ap_internal_redirect takes SUSPENDED for an error.
-        (true, Some(_)) if !request.is_redirected() => Custody::Suspended,
-        (true, _) => Custody::Blocking,
+    Ok(match connection.is_tls() {
+        false => Custody::Socket,
+        true if can_suspend(request) => Custody::Suspended,
+        true => Custody::Blocking,
     })
+}
+
+/// True when the MPM goes on without this request, and it may be kept.
+fn can_suspend(request: &Request) -> bool {
+    // ap_internal_redirect takes SUSPENDED for an error.
+    lifecycle::relay().is_some() && !request.is_redirected()
 }
 
 /// Reads the opening handshake out of a request.
@@ -184,116 +189,102 @@ fn hand_over(
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let (mut link, ticket) = match door.offer(spec) {
-        Ok(granted) => granted,
-        Err(why) => {
-            let (status, level) = match why {
-                HandoffError::Refused { status, by_quota: true, .. } => (status, Level::Info),
-                HandoffError::Refused { status, .. } => (status, Level::Error),
-                _ => (SERVICE_UNAVAILABLE, Level::Error),
-            };
-            log::request(level, request, &format!("WS0007: no session: {why}"));
-            if status == SERVICE_UNAVAILABLE {
-                request.err_headers_out().set(request.pool(), "Retry-After", "5");
-            }
-            return Err(status);
-        }
-    };
+    let (mut link, ticket) = door.offer(spec).map_err(|why| no_session(request, &why))?;
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
-    let pairs = || {
-        let relay = match custody {
-            Custody::Socket => None,
-            Custody::Suspended | Custody::Blocking => Some(Relayed::new(session)?),
-        };
-        let messages = plugin.as_ref().map(|_| UnixStream::pair()).transpose()?;
-        if let Some((ours, _)) = &messages {
-            ours.set_nonblocking(true)?;
-        }
-        io::Result::Ok((relay, messages))
-    };
-    let (pair, messages) = match pairs() {
-        Ok(pairs) => pairs,
-        Err(why) => {
-            log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
-            return Err(SERVICE_UNAVAILABLE);
-        }
-    };
+    let pairs = Pairs::new(custody != Custody::Socket, plugin.is_some()).map_err(|why| {
+        log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
+        SERVICE_UNAVAILABLE
+    })?;
 
     switch_protocols(request, accept);
 
     let connection = request.connection();
-    let given = if connection.is_aborted() {
-        Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()))
-    } else {
-        let theirs = pair.as_ref().map(|(_, theirs)| theirs.as_fd());
-        give(&mut link, ticket, connection, theirs, messages.as_ref().map(|(_, theirs)| theirs.as_fd()))
-    };
-    match given {
-        Ok(()) => {
-            log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
+    if let Err(lost) = give(&mut link, ticket, connection, &pairs) {
+        if lost.tell(request, ticket) && link.abandon(ticket).is_ok() {
             door.keep(link);
         }
-        Err(lost) => {
-            match lost {
-                Lost::Engine(why) => {
-                    log::request(
-                        Level::Error,
-                        request,
-                        &format!("WS0009: session {ticket}: the engine is gone: {why}"),
-                    );
-                }
-                Lost::Client(why) => {
-                    log::request(
-                        Level::Debug,
-                        request,
-                        &format!("WS0010: session {ticket}: the client is gone: {why}"),
-                    );
-                    if link.abandon(ticket).is_ok() {
-                        door.keep(link);
-                    }
-                }
-            }
-            connection.abandon();
-            return Ok(Verdict::Answered);
-        }
+        connection.abandon();
+        return Ok(Verdict::Answered);
     }
-    // The engine has its own descriptors of its ends, and must be the only one.
-    let messages = messages.map(ours);
-    let pair = pair.map(ours);
-    let is_relayed = pair.is_some();
-    let mut relayed = match pair {
-        Some(relayed) => relayed,
-        None if plugin.is_some() => Relayed { engine: None, session, plugin: None },
-        None => {
-            // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
-            connection.abandon();
-            return Ok(Verdict::Answered);
-        }
-    };
-    if is_relayed {
+    log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
+    door.keep(link);
+    let (engine, messages) = pairs.into_ours();
+    if engine.is_none() && plugin.is_none() {
+        // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
+        connection.abandon();
+        return Ok(Verdict::Answered);
+    }
+    if engine.is_some() {
         connection.make_raw();
     }
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
-    let suspends = custody == Custody::Suspended
-        || (custody == Custody::Socket && lifecycle::relay().is_some() && !request.is_redirected());
     request.bypass_http();
-    relayed.plugin = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours));
+    let plugin = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours));
+    keep(request, custody, Relayed { engine, session, plugin })
+}
+
+/// Keeps the request for as long as it is needed: suspended, or on this thread.
+fn keep(request: &mut Request, custody: Custody, relayed: Relayed) -> HookResult {
+    let suspends = match custody {
+        Custody::Suspended => true,
+        Custody::Socket => can_suspend(request),
+        Custody::Blocking => false,
+    };
     if suspends {
         SUSPENDED.set(Some((Suspended::new(request), relayed)));
         return Ok(Verdict::Suspended);
     }
     relay::blocking::run(request, relayed);
-    if !is_relayed {
+    if custody == Custody::Socket {
         request.connection().abandon();
     }
     Ok(Verdict::Answered)
 }
 
-/// Keeps our end of a pair, and closes the other.
-fn ours<A, B>((ours, theirs): (A, B)) -> A {
-    drop(theirs);
-    ours
+/// The engine has refused a session, or does not answer: the status for the client.
+fn no_session(request: &Request, why: &HandoffError) -> u16 {
+    let (status, level) = match why {
+        HandoffError::Refused { status, by_quota: true, .. } => (*status, Level::Info),
+        HandoffError::Refused { status, .. } => (*status, Level::Error),
+        _ => (SERVICE_UNAVAILABLE, Level::Error),
+    };
+    log::request(level, request, &format!("WS0007: no session: {why}"));
+    if status == SERVICE_UNAVAILABLE {
+        request.err_headers_out().set(request.pool(), "Retry-After", "5");
+    }
+    status
+}
+
+/// What goes between here and the engine for as long as the session lasts, in pairs of which one end is ours.
+struct Pairs {
+    /// The client's bytes, where they go through httpd.
+    bytes: Option<(UnixStream, UnixStream)>,
+    /// The messages of a plugin.
+    messages: Option<(UnixStream, UnixStream)>,
+}
+
+impl Pairs {
+    fn new(bytes: bool, messages: bool) -> io::Result<Pairs> {
+        let pair = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            io::Result::Ok((ours, theirs))
+        };
+        Ok(Pairs { bytes: bytes.then(pair).transpose()?, messages: messages.then(pair).transpose()? })
+    }
+
+    /// The engine's ends.
+    fn theirs(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        let bytes = self.bytes.as_ref().map(|(_, theirs)| theirs.as_fd());
+        let messages = self.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
+        (bytes, messages)
+    }
+
+    /// Our ends. The others are closed here: the engine has its own descriptors of them, and must be the only one.
+    fn into_ours(self) -> (Option<UnixStream>, Option<UnixStream>) {
+        (self.bytes.map(|(ours, _)| ours), self.messages.map(|(ours, _)| ours))
+    }
 }
 
 /// Who was gone when a session was to be handed over.
@@ -302,18 +293,27 @@ enum Lost {
     Client(io::Error),
 }
 
+impl Lost {
+    /// Writes it down; true when there is still an engine to be told.
+    fn tell(&self, request: &Request, ticket: u64) -> bool {
+        let (level, text) = match self {
+            Lost::Engine(why) => (Level::Error, format!("WS0009: session {ticket}: the engine is gone: {why}")),
+            Lost::Client(why) => (Level::Debug, format!("WS0010: session {ticket}: the client is gone: {why}")),
+        };
+        log::request(level, request, &text);
+        matches!(self, Lost::Client(_))
+    }
+}
+
 /// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of
 /// a plugin's messages.
-fn give(
-    link: &mut Link,
-    ticket: u64,
-    connection: &Connection,
-    theirs: Option<BorrowedFd<'_>>,
-    messages: Option<BorrowedFd<'_>>,
-) -> Result<(), Lost> {
-    match theirs {
-        Some(theirs) => link.give(ticket, Vec::new(), theirs, messages).map_err(Lost::Engine),
-        None => {
+fn give(link: &mut Link, ticket: u64, connection: &Connection, pairs: &Pairs) -> Result<(), Lost> {
+    if connection.is_aborted() {
+        return Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()));
+    }
+    match pairs.theirs() {
+        (Some(bytes), messages) => link.give(ticket, Vec::new(), bytes, messages).map_err(Lost::Engine),
+        (None, messages) => {
             let early = connection.take_input().map_err(Lost::Client)?;
             let socket = connection.socket().map_err(Lost::Client)?;
             link.give(ticket, early, socket, messages).map_err(Lost::Engine)

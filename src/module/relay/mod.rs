@@ -66,18 +66,6 @@ impl Session {
     }
 }
 
-impl Relayed {
-    /// A relay and the engine's end of it.
-    ///
-    /// # Errors
-    /// The limit of open files is reached.
-    pub fn new(session: Session) -> std::io::Result<(Relayed, UnixStream)> {
-        let (engine, theirs) = UnixStream::pair()?;
-        engine.set_nonblocking(true)?;
-        Ok((Relayed { engine: Some(engine), session, plugin: None }, theirs))
-    }
-}
-
 /// The variables that a relayed session has for the access log, see README.md.
 fn variables(ticket: u64, since: Instant, received: u64, sent: u64) -> [(&'static str, String); 4] {
     [
