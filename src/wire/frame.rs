@@ -165,8 +165,10 @@ pub struct Cursor {
     compressed: bool,
     /// Bytes of the largest message.
     max_message_size: usize,
-    /// The first two bytes of the payload of a Close.
+    /// The first two bytes of the payload of the first Close.
     close_code: [u8; 2],
+    /// That frame is over.
+    closed: bool,
     violation: Option<Violation>,
     /// The largest payload announced since [`Cursor::reset_largest`].
     largest: u64,
@@ -250,6 +252,7 @@ impl Cursor {
 
     /// A frame begins, of whose payload `at_hand` bytes are there.
     fn begin(&mut self, header: &Header, at_hand: u64) -> Result<(), Violation> {
+        self.closed |= self.opcode == CLOSE;
         self.payload = header.length;
         self.largest = self.largest.max(header.length);
         self.opcode = header.opcode;
@@ -297,7 +300,7 @@ impl Cursor {
         let mut position = self.position;
         self.payload -= piece.len() as u64;
         self.position += piece.len() as u64;
-        if self.opcode == CLOSE {
+        if self.opcode == CLOSE && !self.closed {
             for ((place, mask), byte) in self.close_code.iter_mut().zip(self.mask).skip(position as usize).zip(piece) {
                 *place = byte ^ mask;
             }
@@ -336,7 +339,7 @@ impl Cursor {
         self.violation
     }
 
-    /// The code in the Close frame that has come; without meaning when it had none.
+    /// The code in the first Close frame that has come; without meaning when it had none.
     pub fn close_code(&self) -> u16 {
         u16::from_be_bytes(self.close_code)
     }
@@ -541,8 +544,12 @@ mod tests {
                 cursor.advance(piece);
             }
             assert_eq!(cursor.close_code(), 1014);
+            // Whatever comes after it.
+            cursor.advance(&masked(true, 8, b"\x03\xf7"));
+            assert_eq!(cursor.close_code(), 1014);
         }
     }
+
     proptest! {
         #[test]
         fn any_chunking_ends_in_the_same_place(
