@@ -8,7 +8,7 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test conformance bench lint install uninstall clean
+.PHONY: help build run test conformance bench fuzz lint install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +28,16 @@ conformance: build ## All cases of the Autobahn suite, some minutes; `make test`
 bench: build ## CPU time per echo and memory per idle socket, beside a tokio-tungstenite server
 	$(CARGO) bench --locked --bench echo
 
+fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=… alone; installs cargo-fuzz
+	@fuzz/run '$(or $(TIME),60)' '$(TARGET)'
+
 # --all-targets leaves out what `cargo test` leaves out.
 lint: ## Formatting and clippy
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --test conformance --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
 	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'

@@ -43,9 +43,11 @@ pub fn version() -> &'static str {
 }
 
 /// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
-const MAX_MESSAGE: usize = 8 << 20;
+pub const MAX_MESSAGE: usize = 8 << 20;
 /// Descriptors that come with a message, at most.
 const DESCRIPTORS: usize = 2;
+/// Bytes that the engine reads of a link at a time.
+const READ: usize = 4096;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
@@ -149,7 +151,11 @@ pub enum HandoffError {
     Version(String),
 }
 
-fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// A message as it travels.
+///
+/// # Errors
+/// It is longer than [`MAX_MESSAGE`].
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut out = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
     let length = out.len() - 4;
     if length > MAX_MESSAGE {
@@ -163,20 +169,35 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// The first whole message in `buffer`, taken out of it.
-fn split(buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
-    let length = u32::from_be_bytes(*head) as usize;
-    if length > MAX_MESSAGE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a handoff message of {length} bytes")));
+/// What the engine has read of a link and not yet understood.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    buffer: Vec<u8>,
+}
+
+impl Inbox {
+    /// Adds the next piece of the stream.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
     }
-    if buffer.len() < 4 + length {
-        return Ok(None);
+
+    /// Takes the first message out; `None` while it is not complete.
+    ///
+    /// # Errors
+    /// What has come is no message; nor is what follows it.
+    pub fn take(&mut self) -> io::Result<Option<ToEngine>> {
+        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head) as usize;
+        if length > MAX_MESSAGE {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a handoff message of {length} bytes")));
+        }
+        let Some(message) = self.buffer.get(4..4 + length) else { return Ok(None) };
+        let message = decode(message)?;
+        self.buffer.drain(..4 + length);
+        // A link is kept for long, and a large message is rare.
+        self.buffer.shrink_to(READ);
+        Ok(Some(message))
     }
-    let rest = buffer.split_off(4 + length);
-    let mut message = std::mem::replace(buffer, rest);
-    message.drain(..4);
-    Ok(Some(message))
 }
 
 /// httpd's end of a link. All calls block, for some seconds at most.
@@ -383,14 +404,14 @@ impl Door {
 #[derive(Debug)]
 pub struct Receiver {
     stream: tokio::net::UnixStream,
-    buffer: Vec<u8>,
+    inbox: Inbox,
     descriptors: VecDeque<OwnedFd>,
 }
 
 impl Receiver {
     /// Of an accepted stream.
     pub fn new(stream: tokio::net::UnixStream) -> Receiver {
-        Receiver { stream, buffer: Vec::new(), descriptors: VecDeque::new() }
+        Receiver { stream, inbox: Inbox::default(), descriptors: VecDeque::new() }
     }
 
     /// The next message; `None` when the other end has closed.
@@ -399,12 +420,12 @@ impl Receiver {
     /// The stream broke, or carried what is no message.
     pub async fn next(&mut self) -> io::Result<Option<ToEngine>> {
         loop {
-            if let Some(message) = split(&mut self.buffer)? {
-                return decode(&message).map(Some);
+            if let Some(message) = self.inbox.take()? {
+                return Ok(Some(message));
             }
             self.stream.readable().await?;
-            let (buffer, descriptors, stream) = (&mut self.buffer, &mut self.descriptors, &self.stream);
-            let read = stream.try_io(tokio::io::Interest::READABLE, || receive(stream.as_fd(), buffer, descriptors));
+            let (inbox, descriptors, stream) = (&mut self.inbox, &mut self.descriptors, &self.stream);
+            let read = stream.try_io(tokio::io::Interest::READABLE, || receive(stream.as_fd(), inbox, descriptors));
             match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
@@ -441,9 +462,9 @@ impl Receiver {
     }
 }
 
-/// One recvmsg(2): bytes to `buffer`, descriptors to `descriptors`.
-fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
-    let mut piece = [0; 4096];
+/// One recvmsg(2): bytes to `inbox`, descriptors to `descriptors`.
+fn receive(stream: BorrowedFd<'_>, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+    let mut piece = [0; READ];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(stream, &mut [IoSliceMut::new(&mut piece)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
@@ -452,7 +473,7 @@ fn receive(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, descriptors: &mut VecDe
             descriptors.extend(received);
         }
     }
-    buffer.extend_from_slice(&piece[..received]);
+    inbox.put(&piece[..received]);
     Ok(received)
 }
 
@@ -489,21 +510,21 @@ mod tests {
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
         for chunk in [1, 3, 100, 10_000] {
-            let (mut buffer, mut seen) = (Vec::new(), Vec::new());
+            let (mut inbox, mut seen) = (Inbox::default(), Vec::new());
             for piece in bytes.chunks(chunk) {
-                buffer.extend_from_slice(piece);
-                while let Some(message) = split(&mut buffer).unwrap() {
-                    seen.push(decode::<ToEngine>(&message).unwrap());
+                inbox.put(piece);
+                while let Some(message) = inbox.take().unwrap() {
+                    seen.push(message);
                 }
             }
             assert_eq!(seen, messages);
-            assert!(buffer.is_empty());
+            assert!(inbox.buffer.is_empty());
         }
     }
 
     #[test]
     fn a_length_that_no_message_has_is_refused() {
-        assert!(split(&mut vec![0xff; 8]).is_err());
+        assert!(Inbox { buffer: vec![0xff; 8] }.take().is_err());
         assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false }).is_err());
     }
 
@@ -511,7 +532,7 @@ mod tests {
         #[test]
         fn rubbish_is_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode::<ToEngine>(&bytes);
-            let _ = split(&mut bytes.clone());
+            let _ = Inbox { buffer: bytes }.take();
         }
     }
 

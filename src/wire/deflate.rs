@@ -99,8 +99,10 @@ impl Pool {
             Some(place) => self.deflaters.remove(place),
             None => Deflater::new(level, window_bits),
         };
-        let out = run(&mut deflater.deflate, payload, &mut self.scratch, payload.len());
-        let compressed = out.map(|length| Bytes::copy_from_slice(&self.scratch[..length]));
+        // To its end also when nothing comes of it: a zlib-rs compressor that is reset with output pending is not as new,
+        // and one of level 1 panics later.
+        let length = run(&mut deflater.deflate, payload, &mut self.scratch)?;
+        let compressed = (length < payload.len()).then(|| Bytes::copy_from_slice(&self.scratch[..length]));
         self.tidy();
         deflater.deflate.reset();
         // The one that was used last is the last that has to go.
@@ -118,30 +120,24 @@ impl Pool {
     }
 }
 
-/// Compresses a message into `out`, without the tail; returns its length there. `None`: it has `most` bytes or more.
-fn run(deflate: &mut Deflate, payload: &[u8], out: &mut Vec<u8>, most: usize) -> Option<usize> {
+/// Compresses a message into `out`, without the tail; returns its length there. `None`: `deflate` is of no use any more.
+fn run(deflate: &mut Deflate, payload: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let (mut read, mut written) = (0, 0);
-    // What the tail takes does not count, but has to have room.
-    let most = most.saturating_add(TAIL.len());
     loop {
         // The scratch of earlier messages is not cleared again.
         if out.len() <= written {
-            out.resize((written * 2).max(payload.len() / 4 + 256).min(most.max(written + 1)), 0);
+            out.resize(written + payload.len() / 4 + 256, 0);
         }
         let (before_in, before_out) = (deflate.total_in(), deflate.total_out());
-        let room = out.len().min(most);
-        let status = deflate.compress(&payload[read..], &mut out[written..room], DeflateFlush::SyncFlush);
+        let status = deflate.compress(&payload[read..], &mut out[written..], DeflateFlush::SyncFlush);
         read += (deflate.total_in() - before_in) as usize;
         written += (deflate.total_out() - before_out) as usize;
         // Out of memory, say: the message goes out as it is.
         if status.is_err() {
             return None;
         }
-        if read == payload.len() && written < room {
+        if read == payload.len() && written < out.len() {
             return written.checked_sub(TAIL.len());
-        }
-        if written >= most {
-            return None;
         }
     }
 }
@@ -184,7 +180,7 @@ impl PerMessageDeflate {
             .deflate
             .get_or_insert_with(|| Box::new(Deflate::new(level.into(), false, parameters.server_max_window_bits)));
         // The compressor has gone on, and with it the client's decompressor must: also when the message became longer.
-        let length = run(deflate, payload, &mut pool.scratch, usize::MAX);
+        let length = run(deflate, payload, &mut pool.scratch);
         let compressed = length.map(|length| Bytes::copy_from_slice(&pool.scratch[..length]));
         pool.tidy();
         compressed

@@ -8,6 +8,8 @@ use tungstenite::protocol::frame::coding::{Control as OpControl, Data, OpCode};
 
 /// The longest header of a frame that a server sends: 2 bytes and a 64-bit length.
 pub const MAX_SERVER_HEADER: usize = 10;
+/// The longest payload of a control frame (section 5.5).
+pub const MAX_CONTROL: usize = 125;
 /// Bytes that are unmasked at a time, for a look at them.
 const SCRATCH: usize = 1024;
 
@@ -179,6 +181,10 @@ pub struct Cursor {
     utf8: Utf8,
     /// RSV1 was given a meaning (RFC 7692).
     compression: bool,
+    /// The current message is compressed: its frames say nothing of its size.
+    compressed: bool,
+    /// Bytes of the largest message.
+    max_message_size: usize,
     /// The first two bytes of the payload of a Close.
     close_code: [u8; 2],
     violation: Option<Violation>,
@@ -210,6 +216,9 @@ pub enum Violation {
     /// A new message in the middle of one.
     #[error("message within a message")]
     ExpectedContinuation,
+    /// A data frame that is longer than a message may be.
+    #[error("message over the limit")]
+    OversizedMessage,
     /// A text that can no longer become UTF-8.
     #[error("invalid UTF-8 in a text")]
     InvalidText,
@@ -220,15 +229,17 @@ impl Violation {
     pub fn code(self) -> CloseCode {
         match self {
             Violation::InvalidText => CloseCode::Invalid,
+            Violation::OversizedMessage => CloseCode::Size,
             _ => CloseCode::Protocol,
         }
     }
 }
 
 impl Cursor {
-    /// At the begin of a stream, in which RSV1 means [`Header::COMPRESSED`] where `compression` was negotiated.
-    pub fn new(compression: bool) -> Cursor {
-        Cursor { compression, ..Cursor::default() }
+    /// At the begin of a stream of messages of at most `max_message_size` bytes, in which RSV1 means
+    /// [`Header::COMPRESSED`] where `compression` was negotiated.
+    pub fn new(max_message_size: usize, compression: bool) -> Cursor {
+        Cursor { max_message_size, compression, ..Cursor::default() }
     }
 
     /// Moves on by `bytes`; returns how many of them come before a [`Violation`], or before what follows a Close frame and
@@ -294,6 +305,12 @@ impl Cursor {
             return Err(Violation::ReservedOpcode);
         }
         if !continues {
+            self.compressed = compressed;
+        }
+        if !self.compressed && header.length > self.max_message_size as u64 {
+            return Err(Violation::OversizedMessage);
+        }
+        if !continues {
             // A whole message is checked when it is decoded.
             self.text = header.opcode == TEXT && !compressed && !(header.fin && header.length <= at_hand);
             self.utf8 = Utf8::default();
@@ -324,6 +341,11 @@ impl Cursor {
             position += chunk.len() as u64;
         }
         Ok(())
+    }
+
+    /// Bytes of the largest message.
+    pub fn max_message_size(&self) -> usize {
+        self.max_message_size
     }
 
     /// True between two messages: no frame and no fragmented message is under way.
@@ -374,6 +396,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn cursor() -> Cursor {
+        Cursor::new(usize::MAX, false)
+    }
+
     /// A masked frame as a client sends it (the mask is zero: the cursor does not look).
     pub(crate) fn frame(fin: bool, opcode: u8, payload: usize) -> Vec<u8> {
         let mut out = vec![opcode | if fin { 0x80 } else { 0 }];
@@ -418,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_control_frame_between_fragments_is_no_boundary() {
-        let mut cursor = Cursor::default();
+        let mut cursor = cursor();
         cursor.advance(&frame(false, 1, 5));
         assert!(!cursor.at_boundary());
         cursor.advance(&frame(true, 9, 2));
@@ -434,7 +460,7 @@ mod tests {
             let mut bytes = frame(true, 1, 3);
             let before = bytes.len();
             bytes.extend_from_slice(header);
-            let mut cursor = Cursor::default();
+            let mut cursor = cursor();
             let stop = cursor.advance(&bytes);
             assert_eq!(stop == before, cursor.violation().is_some());
             cursor.violation()
@@ -455,10 +481,28 @@ mod tests {
 
     #[test]
     fn a_message_may_not_begin_in_another() {
-        let mut cursor = Cursor::default();
+        let mut cursor = cursor();
         cursor.advance(&frame(false, 1, 5));
         assert_eq!(cursor.advance(&frame(true, 2, 5)), 0);
         assert_eq!(cursor.violation(), Some(Violation::ExpectedContinuation));
+    }
+
+    #[test]
+    fn the_limit_of_messages_is_none_of_control_frames() {
+        for (frames, violation) in [
+            (vec![(true, 9, 125), (false, 2, 3), (true, 8, 125)], None),
+            (vec![(true, 2, 4)], Some(Violation::OversizedMessage)),
+            (vec![(false, 1, 3), (true, 0, 4)], Some(Violation::OversizedMessage)),
+            // Compressed, they say nothing of the message.
+            (vec![(false, 0x42, 4), (true, 0, 4)], None),
+            (vec![(true, 0x42, 4), (true, 1, 4)], Some(Violation::OversizedMessage)),
+        ] {
+            let mut cursor = Cursor::new(3, true);
+            for (fin, first, payload) in &frames {
+                cursor.advance(&frame(*fin, *first, *payload));
+            }
+            assert_eq!(cursor.violation(), violation, "{frames:?}");
+        }
     }
 
     #[test]
@@ -471,7 +515,7 @@ mod tests {
             (vec![(0x40, true, 9)], Some(Violation::ReservedBits)),
             (vec![(0x40, false, 1), (0x40, true, 0)], Some(Violation::ReservedBits)),
         ] {
-            let mut cursor = Cursor::new(true);
+            let mut cursor = Cursor::new(usize::MAX, true);
             for (bits, fin, opcode) in &frames {
                 let mut bytes = frame(*fin, *opcode, 3);
                 bytes[0] |= bits;
@@ -504,7 +548,7 @@ mod tests {
                 stream.extend(masked(true, 0, &broken[split..]));
                 // The last byte is missing, so no frame check could tell.
                 let whole = stream.len() - 1;
-                let mut cursor = Cursor::default();
+                let mut cursor = cursor();
                 let mut seen = None;
                 for (n, byte) in stream[..whole].iter().enumerate() {
                     cursor.advance(&[*byte]);
@@ -521,7 +565,7 @@ mod tests {
                 }
             }
         }
-        let mut cursor = Cursor::default();
+        let mut cursor = cursor();
         let stream = masked(true, 1, &text);
         assert_eq!(cursor.advance(&stream[..3000]), 3000);
         assert_eq!(cursor.advance(&stream[3000..]), stream.len() - 3000);
@@ -530,7 +574,7 @@ mod tests {
     #[test]
     fn the_code_of_a_close_is_kept() {
         for chunk in [1, 3, 100] {
-            let mut cursor = Cursor::default();
+            let mut cursor = cursor();
             let first = masked(true, 8, b"\x03\xf6reason");
             let stream = [&first[..], &masked(true, 8, b"\x03\xe8"), &[0xff; 9]].concat();
             let passed: usize = stream.chunks(chunk).map(|piece| cursor.advance(piece)).sum();
@@ -538,6 +582,7 @@ mod tests {
             assert_eq!((cursor.close_code(), cursor.violation()), (1014, None));
         }
     }
+
     proptest! {
         #[test]
         fn any_chunking_ends_in_the_same_place(
@@ -547,9 +592,9 @@ mod tests {
         ) {
             let mut bytes: Vec<u8> = frames.iter().flat_map(|f| frame(f.0, f.1, f.2)).collect();
             bytes.truncate(bytes.len().saturating_sub(cut));
-            let mut whole = Cursor::default();
+            let mut whole = cursor();
             whole.advance(&bytes);
-            let mut pieces = Cursor::default();
+            let mut pieces = cursor();
             for piece in bytes.chunks(chunk) {
                 pieces.advance(piece);
                 if pieces.violation().is_some() {

@@ -5,7 +5,7 @@
 //! what remains of a session is a few dozen bytes.
 
 use super::deflate::{Compression, PerMessageDeflate, Pool};
-use super::frame::{Cursor, put_close};
+use super::frame::{Cursor, MAX_CONTROL, Violation, put_close};
 use super::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -56,7 +56,8 @@ impl Contexts {
     fn take(&mut self, max_message_size: usize) -> Box<WebSocketContext> {
         let limit = |config: &mut WebSocketConfig| {
             config.max_message_size = Some(max_message_size);
-            config.max_frame_size = Some(max_message_size);
+            // Control frames are messages of their own kind (RFC 6455 section 5.5); data frames the cursor checks.
+            config.max_frame_size = Some(max_message_size.max(MAX_CONTROL));
         };
         match self.spare.pop() {
             Some(mut context) => {
@@ -97,7 +98,6 @@ pub struct Session {
     context: Option<Box<WebSocketContext>>,
     cursor: Cursor,
     deflate: Option<Box<PerMessageDeflate>>,
-    max_message_size: usize,
     reserved_close_codes: bool,
     phase: Phase,
 }
@@ -111,9 +111,8 @@ impl Session {
     pub fn new(rules: &Rules) -> Session {
         Session {
             context: None,
-            cursor: Cursor::new(rules.compression.is_some()),
+            cursor: Cursor::new(rules.max_message_size, rules.compression.is_some()),
             deflate: rules.compression.map(|compression| Box::new(PerMessageDeflate::new(compression))),
-            max_message_size: rules.max_message_size,
             reserved_close_codes: rules.reserved_close_codes,
             phase: Phase::Open,
         }
@@ -161,7 +160,7 @@ impl Session {
     }
 
     fn decode(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
-        let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.max_message_size));
+        let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.cursor.max_message_size()));
         let inflate = self.deflate.as_mut().map(|deflate| (&mut **deflate, &mut contexts.deflate));
         let mut stream = Stream { input: bytes, output: control, inflate };
         let mut decoded = 0;
@@ -187,7 +186,7 @@ impl Session {
                 }
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
                     if let Some(violation) = self.cursor.violation() {
-                        events.push_back(Event::Failed(close(violation.code(), &violation.to_string())));
+                        events.push_back(Event::Failed(self.breach(violation)));
                         self.phase = Phase::Failed;
                     }
                     break;
@@ -240,11 +239,20 @@ impl Session {
     fn failure(&self, error: &Error) -> CloseFrame {
         match error {
             Error::Utf8(_) => close(CloseCode::Invalid, "invalid UTF-8 in a text"),
-            Error::Capacity(_) => close(CloseCode::Size, &format!("message over {} bytes", self.max_message_size)),
+            Error::Capacity(_) => self.breach(Violation::OversizedMessage),
             Error::Protocol(violation) => close(CloseCode::Protocol, &violation.to_string()),
             // Section 7.4.1: data "not consistent with the type of the message".
             Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => close(CloseCode::Invalid, "not compressed data"),
             other => close(CloseCode::Protocol, &other.to_string()),
+        }
+    }
+
+    fn breach(&self, violation: Violation) -> CloseFrame {
+        match violation {
+            Violation::OversizedMessage => {
+                close(violation.code(), &format!("message over {} bytes", self.cursor.max_message_size()))
+            }
+            _ => close(violation.code(), &violation.to_string()),
         }
     }
 
@@ -271,7 +279,7 @@ impl Session {
             Phase::Closing => {}
             Phase::Closed => self.reply(out),
             Phase::Open | Phase::Failed => {
-                let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.max_message_size));
+                let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.cursor.max_message_size()));
                 // 1005 stands for a Close without a code, and is never sent (RFC 6455 section 7.4.1).
                 let frame = Some(frame).filter(|frame| frame.code != CloseCode::Status);
                 // The stream below takes everything, so this cannot fail half-way.

@@ -147,6 +147,12 @@ fn prose(length: usize) -> Vec<u8> {
     words.take(length).collect()
 }
 
+/// Something that does not.
+fn noise(length: usize) -> Vec<u8> {
+    let bytes = std::iter::successors(Some(7u32), |n| Some(n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)));
+    bytes.map(|n| (n >> 24) as u8).take(length).collect()
+}
+
 fn any_parameters() -> impl Strategy<Value = Parameters> {
     (any::<bool>(), any::<bool>(), 8u8..=15, 8u8..=15).prop_map(|(server, client, server_bits, client_bits)| {
         Parameters {
@@ -340,8 +346,7 @@ fn small_messages_and_those_that_do_not_shrink_go_out_as_they_are() {
     let mut sender = PerMessageDeflate::new(Compression { min_size: 100, ..compression(PARAMETERS) });
     assert!(sender.compress(&mut pool, &prose(99)).is_none());
     assert!(sender.compress(&mut pool, &prose(100)).is_some());
-    let noise: Vec<u8> = (0..200u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    assert!(sender.compress(&mut pool, &noise).is_none());
+    assert!(sender.compress(&mut pool, &noise(200)).is_none());
     let tiny = Parameters { server_max_window_bits: 8, ..PARAMETERS };
     let mut sender = PerMessageDeflate::new(compression(tiny));
     assert!(sender.compress(&mut pool, &prose(256)).is_some());
@@ -359,4 +364,19 @@ fn compressors_of_many_kinds_are_not_all_kept() {
     assert_eq!(pool.deflaters.len(), Pool::DEFLATERS);
     assert!(pool.deflaters.iter().any(|d| d.level == 9));
     assert!(pool.scratch.len() <= Pool::SCRATCH);
+}
+
+#[test]
+fn a_compressor_is_as_new_after_a_message_that_does_not_shrink() {
+    for level in 1..=9 {
+        let mut pool = Pool::default();
+        for length in [300, 24_000, 24_000, 50_000, 150_000, 24_000] {
+            assert!(pool.compress(level, 15, &noise(length)).is_none(), "{level}");
+        }
+        assert_eq!(
+            pool.compress(level, 15, &prose(5000)),
+            Pool::default().compress(level, 15, &prose(5000)),
+            "{level}"
+        );
+    }
 }

@@ -75,7 +75,7 @@ fn an_idle_session_keeps_no_context() {
 #[test]
 fn a_context_that_grew_large_is_not_kept() {
     let mut rig = Rig::new();
-    rig.session.max_message_size = 1 << 20;
+    rig.session = Session::new(&Rules { max_message_size: 1 << 20, ..RULES });
     rig.receive(&masked(true, OpCode::Data(Data::Binary), &vec![7; 100_000]));
     assert!(matches!(&rig.events[0], Event::Message(m) if m.len() == 100_000));
     assert!(rig.session.context.is_none());
@@ -101,6 +101,18 @@ fn pings_are_answered_also_between_fragments() {
     rig.receive(&masked(true, OpCode::Data(Data::Continue), b"b"));
     assert_eq!(rig.events, [Event::Message(Message::text("ab"))]);
     assert!(rig.session.context.is_none());
+}
+
+#[test]
+fn control_frames_have_a_limit_of_their_own() {
+    let mut rig = Rig::new();
+    rig.session = Session::new(&Rules { max_message_size: 1, ..RULES });
+    rig.receive(&masked(true, OpCode::Control(Control::Ping), &[7; 125]));
+    assert_eq!(rig.out.len(), 127);
+    rig.receive(&text("a"));
+    assert_eq!(rig.events, [Event::Message(Message::text("a"))]);
+    rig.receive(&text("ab")[..6]);
+    assert_eq!(rig.events[1], Event::Failed(close(CloseCode::Size, "message over 1 bytes")));
 }
 
 #[test]

@@ -1,0 +1,38 @@
+//! Any bytes on the engine's socket: an error or messages, the same ones in whatever pieces they come, and no more
+//! memory than a message may have.
+
+use super::memory::peak;
+use super::stream::pieces;
+use mod_websocket::engine::handoff::{Inbox, MAX_MESSAGE, ToEngine, encode};
+
+/// The first byte says how to cut the others: see [`pieces`]. They are the stream.
+pub fn check(input: &[u8]) {
+    let Some((cut, stream)) = input.split_first() else { return };
+    let (whole, most) = peak(|| read(&[stream]));
+    assert!(most <= MAX_MESSAGE, "{most} bytes for {}", stream.len());
+    let pieces: Vec<&[u8]> = pieces(stream, *cut).collect();
+    assert_eq!(read(&pieces), whole);
+    for message in &whole.0 {
+        let mut inbox = Inbox::default();
+        inbox.put(&encode(message).expect("it was no longer when it came"));
+        let again = inbox.take().expect("it was understood before");
+        assert_eq!(again.as_ref(), Some(message));
+        assert!(matches!(inbox.take(), Ok(None)));
+    }
+}
+
+/// The messages in a stream, and whether something else followed.
+fn read(pieces: &[&[u8]]) -> (Vec<ToEngine>, bool) {
+    let (mut inbox, mut messages) = (Inbox::default(), Vec::new());
+    for piece in pieces {
+        inbox.put(piece);
+        loop {
+            match inbox.take() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(_) => return (messages, true),
+            }
+        }
+    }
+    (messages, false)
+}

@@ -1,0 +1,51 @@
+//! The checks, with the seeds: what fuzzing starts from, and what it has found. A test of the module's own crate, so that
+//! it takes no second build of all dependencies.
+
+#[path = "../src/lib.rs"]
+#[allow(dead_code, unused_macros)]
+mod checks;
+
+use checks::CHECKS;
+use mod_websocket::engine::handoff::Inbox;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn seeds(target: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn every_check_holds_for_its_seeds() {
+    for (target, check) in CHECKS {
+        let seeds = seeds(target);
+        assert!(seeds.len() >= 5, "{target}");
+        for path in seeds {
+            let input = fs::read(&path).unwrap();
+            assert!(input.len() <= 1024, "{}", path.display());
+            // Shown when the check panics.
+            eprintln!("{}", path.display());
+            check(&input);
+        }
+    }
+}
+
+/// Otherwise the messages have changed: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
+#[test]
+fn the_seeds_of_the_handoff_are_messages() {
+    for path in seeds("handoff") {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut inbox = Inbox::default();
+        inbox.put(&fs::read(&path).unwrap()[1..]);
+        let mut messages = 0;
+        let error = loop {
+            match inbox.take() {
+                Ok(Some(_)) => messages += 1,
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        assert_eq!(error, name.starts_with("bad"), "{name}");
+        assert!(messages >= 2 || error || name == "half", "{name}: {messages}");
+    }
+}
