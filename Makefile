@@ -37,7 +37,7 @@ lint: ## Formatting and clippy
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --test conformance --locked -- -D warnings
-	$(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+	CARGO_TARGET_DIR='$(abspath $(target))' $(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
 	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'

@@ -260,7 +260,7 @@ impl Cursor {
             if self.opcode == CLOSE && self.payload == 0 {
                 return bytes.len() - rest.len();
             }
-            if !self.fragmented && !self.header.is_in_a_header() {
+            if !self.fragmented && !self.header.is_in_a_header() && self.max_message_size >= SMALL {
                 rest = after_small_messages(rest);
             }
             if rest.is_empty() {
@@ -368,6 +368,9 @@ impl Cursor {
         u16::from_be_bytes(self.close_code)
     }
 }
+
+/// The longest payload (bytes) whose length fits into the second byte of a header.
+const SMALL: usize = 125;
 
 /// Passes over whole messages of one short frame, which is what most streams are made of and nothing is wrong with.
 #[inline]
