@@ -61,7 +61,7 @@ impl Suite {
             fs::remove_dir_all(&reports).expect("the reports of the last run removed");
         }
         let (chosen, others): (Vec<&Case>, Vec<&Case>) = known.iter().partition(|case| case.matches_any(patterns));
-        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from).min(chosen.len()).clamp(1, 8);
         let mut running: Vec<Job> = (0..jobs)
             .map(|job| {
                 // Dealt out one by one: neighbours cost about the same.
