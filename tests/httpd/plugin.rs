@@ -458,3 +458,44 @@ fn a_function_that_hangs() {
     client.close();
     other.close();
 }
+
+/// The codes that clients close with, by the same rules as everywhere; and compression, of which a plugin knows nothing.
+#[test]
+fn close_codes_of_clients_and_compression() {
+    let server = site(Mpm::Event)
+        .config(
+            "WebSocketCompression On\nWebSocketCompressionMinSize 1\n\
+             <Location \"/rules/lenient\">\n  WebSocketAllowReservedStatusCodes On\n</Location>",
+        )
+        .start();
+    let codes = [
+        ("/rules", 1000, 1000),
+        ("/rules", 3000, 3000),
+        ("/rules", 1004, 1002),
+        ("/rules", 1014, 1002),
+        ("/rules", 2999, 1002),
+        ("/rules", 1005, 1002),
+        ("/rules", 999, 1002),
+        ("/rules", 5000, 1002),
+        ("/rules/lenient", 1004, 1004),
+        ("/rules/lenient", 1014, 1014),
+        ("/rules/lenient", 2999, 2999),
+        ("/rules/lenient", 1006, 1002),
+        ("/rules/lenient", 5000, 1002),
+    ];
+    for (path, code, answer) in codes {
+        let mut client = Raw::open(&server, path).about(&format!("{path} {code}"));
+        client.send(&Frame::close(code, ""));
+        assert_eq!(client.close_code(), Some(answer), "{path} {code}");
+        client.expect_end();
+    }
+    wait_for_the_last(&server, codes.len());
+    let mut client = Raw::connect(&server);
+    let response = client.ask(&Handshake::new("/echo").header("Sec-WebSocket-Extensions", "permessage-deflate"));
+    assert!(response.header("Sec-WebSocket-Extensions").is_some());
+    client.send(&Frame::text("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+    let echo = client.frame();
+    assert_eq!((echo.reserved, echo.opcode), (4, Frame::TEXT));
+    assert!(echo.payload.len() < 20, "{echo:?}");
+    client.close();
+}
