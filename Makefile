@@ -8,10 +8,10 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test bench fuzz lint install uninstall clean
+.PHONY: help build run test conformance fuzz bench lint install uninstall clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The module, optimised: target/release/libmod_websocket.so
 	$(CARGO) build --release --locked
@@ -22,17 +22,22 @@ run: ## The demo site on http://localhost:9998/ (PORT=…), until Ctrl-C; instal
 test: ## All checks and tests, as CI runs them; installs what is missing
 	@tests/run
 
+conformance: build ## All cases of the Autobahn suite, some minutes; `make test` runs a share of them
+	@tests/conformance/run
+
 bench: build ## CPU time per echo and memory per idle socket, beside a tokio-tungstenite server
 	$(CARGO) bench --locked --bench echo
 
 fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=… alone; installs cargo-fuzz
 	@fuzz/run '$(or $(TIME),60)' '$(TARGET)'
 
+# --all-targets leaves out what `cargo test` leaves out.
 lint: ## Formatting and clippy
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+	$(CARGO) clippy --test conformance --locked -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
 	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'

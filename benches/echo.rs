@@ -16,7 +16,8 @@
 //!
 //! **Idle.** A fresh server takes that many connections, each echoes one message and is then silent. What counts is
 //! the growth of the process tree's memory (Pss) divided by the connections. Socket buffers in the kernel are not in
-//! it. The thread count before and after shows that no thread waits on a connection.
+//! it. With compression the message is a compressed one of 1,000 bytes, and a server with contexts keeps one for each way
+//! and connection. The thread count before and after shows that no thread waits on a connection.
 //!
 //! **How to read it.** Ratios only: *ours ÷ peer*, below 1 is better than the peer. The ratio in the table is the
 //! median of the rounds' ratios, and beside it stand the lowest and the highest: when they lie far apart, something
@@ -33,6 +34,7 @@
 mod support;
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,6 +42,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
+use support::client::Target;
 use support::frame::Batch;
 use support::load::Load;
 use support::proc::{self, CpuTime};
@@ -66,7 +69,7 @@ const GENERATOR_CPU: usize = 1;
 /// Descriptors for everything but the connections.
 const OTHER_DESCRIPTORS: u64 = 200;
 
-/// What an idle connection may cost: with more of them than fit into memory at this price, the row is cut short.
+/// What an idle connection may cost (without contexts): with more of them than fit into memory at this price, the row is cut short.
 const DEAREST_CONNECTION: u64 = 192 * 1024;
 
 struct Options {
@@ -174,13 +177,23 @@ fn run(options: &Options) -> Result<()> {
     }
     text += &echo_table(&rows);
 
-    let mut idle_row = Value::Null;
+    let mut idle_rows = Vec::new();
     if options.idle > 0 {
-        let ours = module.as_deref().map(|module| Server::httpd(module, cpu)).transpose()?;
-        let ours = ours.map(|server| idle(options, &server, descriptors, &mut notes)).transpose()?;
-        let peer = idle(options, &Server::peer(cpu)?, descriptors, &mut notes)?;
-        text += &idle_table(ours.as_ref(), &peer);
-        idle_row = json!({ "ours": ours.map(|row| row.json()), "tokio_tungstenite": peer.json() });
+        // Each on a server of its own, and the expensive kind a tenth as often.
+        for (name, path, share) in [
+            ("ours", None, 1),
+            ("ours, compressed", Some("/compressed"), 1),
+            ("ours, with contexts", Some("/compressed/contexts"), 10),
+        ] {
+            if let Some(module) = &module {
+                let server = Server::httpd(module, cpu)?;
+                let target = path.map_or(server.echo, |path| server.compressed(path));
+                idle_rows.push((name, idle(options.idle.div_ceil(share), &server, target, descriptors, &mut notes)?));
+            }
+        }
+        let server = Server::peer(cpu)?;
+        idle_rows.push(("tokio-tungstenite", idle(options.idle, &server, server.echo, descriptors, &mut notes)?));
+        text += &idle_table(&idle_rows);
     }
     for note in &notes {
         text += &format!("note: {note}\n");
@@ -197,7 +210,7 @@ fn run(options: &Options) -> Result<()> {
                 "idle": options.idle, "spin": options.spin, "pinned": pinned, "module": module,
             },
             "echo": rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "idle": idle_row,
+            "idle": idle_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
             "notes": notes,
         });
         if let Some(directory) = file.parent() {
@@ -232,7 +245,7 @@ fn echo(options: &Options, ours: Option<&Server>, peer: &Server, payload: usize,
     let time = Duration::from_secs_f64(options.seconds);
     let mut servers = Vec::new();
     for server in ours.into_iter().chain([peer]) {
-        let sockets = client::open(server.address, server.path, options.connections)?;
+        let sockets = client::open(server.echo, options.connections)?;
         let mut load = Load::new(sockets, Batch::new(payload, depth), options.spin)?;
         load.verify()?;
         load.run(time / 4)?;
@@ -325,30 +338,51 @@ struct Idle {
     threads_after: usize,
 }
 
-fn idle(options: &Options, server: &Server, descriptors: u64, notes: &mut Vec<String>) -> Result<Idle> {
+fn idle(wanted: usize, server: &Server, target: Target, descriptors: u64, notes: &mut Vec<String>) -> Result<Idle> {
     let by_descriptors = descriptors.saturating_sub(OTHER_DESCRIPTORS) as usize;
     let by_memory = (proc::available() / DEAREST_CONNECTION) as usize;
-    let connections = options.idle.min(by_descriptors).min(by_memory);
-    if connections < options.idle {
+    let connections = wanted.min(by_descriptors).min(by_memory);
+    if connections < wanted {
         let note = format!("{connections} idle connections: descriptors allow {by_descriptors}, memory {by_memory}");
         if !notes.contains(&note) {
             notes.push(note);
         }
     }
     eprintln!("{connections} idle connections");
-    let open = |count| -> Result<Load> {
-        let mut load = Load::new(client::open(server.address, server.path, count)?, Batch::new(64, 1), false)?;
-        load.verify()?;
-        Ok(load)
-    };
     // What is allocated once, on first use, is not the price of a connection.
-    drop(open((connections / 100).clamp(1, 64))?);
+    drop(Silent::open(target, (connections / 100).clamp(1, 64))?);
     let (bytes_before, threads_before) = (settled_memory(server)?, proc::thread_count(server.pid()));
-    let mut load = open(connections)?;
+    let mut silent = Silent::open(target, connections)?;
     let (bytes_after, threads_after) = (settled_memory(server)?, proc::thread_count(server.pid()));
     // They have to be there still, all of them.
-    load.verify()?;
+    silent.verify()?;
     Ok(Idle { connections, bytes_before, bytes_after, threads_before, threads_after })
+}
+
+/// Connections that have echoed a message and are silent now.
+enum Silent {
+    Plain(Load),
+    Compressed(Vec<TcpStream>),
+}
+
+impl Silent {
+    fn open(target: Target, count: usize) -> Result<Self> {
+        let sockets = client::open(target, count)?;
+        let mut silent = if target.compressed {
+            Self::Compressed(sockets)
+        } else {
+            Self::Plain(Load::new(sockets, Batch::new(64, 1), false)?)
+        };
+        silent.verify()?;
+        Ok(silent)
+    }
+
+    fn verify(&mut self) -> Result<()> {
+        match self {
+            Self::Plain(load) => load.verify(),
+            Self::Compressed(sockets) => client::exchange(sockets),
+        }
+    }
 }
 
 /// The memory of a server once three readings in a row agree (to half a percent), or the last one after 10 seconds.
@@ -371,24 +405,24 @@ impl Idle {
         (self.bytes_after as f64 - self.bytes_before as f64) / self.connections as f64
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, name: &str) -> Value {
         json!({
-            "connections": self.connections, "bytes_per_connection": self.bytes_per_connection(),
+            "server": name, "connections": self.connections, "bytes_per_connection": self.bytes_per_connection(),
             "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
             "threads_before": self.threads_before, "threads_after": self.threads_after,
         })
     }
 }
 
-fn idle_table(ours: Option<&Idle>, peer: &Idle) -> String {
+fn idle_table(rows: &[(&str, Idle)]) -> String {
     let mut table = String::from(
         "\nIdle: memory (Pss) of the server's whole process tree\n\
-         \u{20}                  connections  bytes each  MiB before  MiB after  threads before, after\n",
+         \u{20}                    connections  bytes each  MiB before  MiB after  threads before, after\n",
     );
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for (name, row) in ours.map(|row| ("ours", row)).into_iter().chain([("tokio-tungstenite", peer)]) {
+    for (name, row) in rows {
         table += &format!(
-            "{name:<17}  {:>11}  {:>10.0}  {:>10.1}  {:>9.1}  {:>3}, {}\n",
+            "{name:<19}  {:>11}  {:>10.0}  {:>10.1}  {:>9.1}  {:>3}, {}\n",
             row.connections,
             row.bytes_per_connection(),
             mib(row.bytes_before),

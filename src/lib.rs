@@ -14,7 +14,7 @@
 //!                                                         │
 //!                                                   engine::conn      socket + wire::session + engine::outbox
 //!                                                         │
-//!                                                   handlers          echo, …
+//!   module::plugin    C plugins' functions  ◀─────▶  handlers          echo, plugin, …
 //! ```
 //!
 //! | folder | what it is | may import |
@@ -31,7 +31,7 @@
 //! A reader who wants to follow one connection reads `module/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
 //! [`engine::conn`], [`wire::session`] and [`handlers::echo`], in this order.
 
-// The one folder that speaks C: every block in it says who guarantees what it relies on.
+// The one folder that speaks C, but for the interface of plugins: every block in it says who guarantees what it relies on.
 #[cfg(feature = "httpd")]
 #[allow(unsafe_code)]
 pub mod apache;

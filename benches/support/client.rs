@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use super::Result;
+use super::frame::compressed;
 
 /// Handshakes under way at once: enough to keep the server busy, far below any listen queue.
 const WAVE: usize = 32;
@@ -18,35 +19,66 @@ const PER_ADDRESS: usize = 4000;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// Where to open a WebSocket.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddrV4,
+    pub(crate) path: &'static str,
+    /// permessage-deflate is offered, and has to be agreed on.
+    pub(crate) compressed: bool,
+}
+
 /// Opens `count` WebSockets. They come back blocking, with `TCP_NODELAY`, and with a read timeout.
-pub(crate) fn open(server: SocketAddrV4, path: &str, count: usize) -> Result<Vec<TcpStream>> {
+pub(crate) fn open(server: Target, count: usize) -> Result<Vec<TcpStream>> {
     let mut open = Vec::with_capacity(count);
     while open.len() < count {
         let wave = open.len()..count.min(open.len() + WAVE);
-        let mut sockets = wave.map(|index| request(server, path, index)).collect::<Result<Vec<_>>>()?;
-        sockets.iter_mut().try_for_each(response)?;
+        let mut sockets = wave.map(|index| request(server, index)).collect::<Result<Vec<_>>>()?;
+        sockets.iter_mut().try_for_each(|socket| response(socket, server.compressed))?;
         open.append(&mut sockets);
     }
     Ok(open)
 }
 
-fn request(server: SocketAddrV4, path: &str, index: usize) -> Result<TcpStream> {
+/// Sends a compressed message on every socket, and takes an answer of one frame from each.
+pub(crate) fn exchange(sockets: &mut [TcpStream]) -> Result<()> {
+    let request = compressed(1000)?;
+    for socket in sockets {
+        socket.write_all(&request)?;
+        let mut header = [0; 2];
+        socket.read_exact(&mut header)?;
+        let length = match header {
+            [0xc2, length @ 0..=125] => usize::from(length),
+            [0xc2, 126] => {
+                socket.read_exact(&mut header)?;
+                u16::from_be_bytes(header).into()
+            }
+            other => return Err(format!("no compressed message, but a frame that begins with {other:x?}").into()),
+        };
+        socket.read_exact(&mut vec![0; length])?;
+    }
+    Ok(())
+}
+
+fn request(server: Target, index: usize) -> Result<TcpStream> {
+    let Target { address, path, compressed } = server;
     let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (index / PER_ADDRESS) as u32);
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrV4::new(source, 0))?;
-    connect(&socket, &server)?;
+    connect(&socket, &address)?;
     let mut socket = TcpStream::from(socket);
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let offer = if compressed { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{offer}\r\n"
     );
     socket.write_all(request.as_bytes())?;
     Ok(socket)
 }
 
-fn response(socket: &mut TcpStream) -> Result<()> {
+fn response(socket: &mut TcpStream, compressed: bool) -> Result<()> {
     let mut head = Vec::with_capacity(512);
     while !head.ends_with(b"\r\n\r\n") {
         let mut buffer = [0; 512];
@@ -59,7 +91,9 @@ fn response(socket: &mut TcpStream) -> Result<()> {
         }
     }
     let head = String::from_utf8_lossy(&head);
-    if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) && head.ends_with("\r\n\r\n") {
+    let agreed = head.contains("permessage-deflate");
+    if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) && head.ends_with("\r\n\r\n") && agreed == compressed
+    {
         Ok(())
     } else {
         Err(format!("the opening handshake was answered with {:?}", head.lines().next().unwrap_or("nothing")).into())

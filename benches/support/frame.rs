@@ -1,8 +1,12 @@
 //! WebSocket frames as bytes (RFC 6455 section 5.2), prepared before the clock starts.
 
+use super::Result;
+use zlib_rs::{Deflate, DeflateFlush};
+
 /// A final binary frame.
 const BINARY: u8 = 0x82;
 const MASKED: u8 = 0x80;
+const COMPRESSED: u8 = 0x40;
 
 /// Frames to send in one write, and the bytes that must come back for them.
 pub(crate) struct Batch {
@@ -30,6 +34,23 @@ impl Batch {
         }
         Self { request, echo, messages: messages as u64 }
     }
+}
+
+/// A compressed message of `length` bytes, as a client sends it.
+pub(crate) fn compressed(length: usize) -> Result<Vec<u8>> {
+    let words = (0u32..).flat_map(|n| format!("{} sheep and {} goats; ", n * n % 1013, n % 17).into_bytes());
+    let payload: Vec<u8> = words.take(length).collect();
+    let mut deflated = vec![0; length + 100];
+    let mut deflate = Deflate::new(6, false, 15);
+    deflate.compress(&payload, &mut deflated, DeflateFlush::SyncFlush).map_err(|e| e.as_str())?;
+    // The last four bytes are left out (RFC 7692 section 7.2.1).
+    deflated.truncate(deflate.total_out() as usize - 4);
+    let mut out = Vec::new();
+    header(&mut out, deflated.len(), MASKED);
+    out[0] |= COMPRESSED;
+    out.extend([0; 4]);
+    out.extend(deflated);
+    Ok(out)
 }
 
 fn header(out: &mut Vec<u8>, length: usize, masked: u8) {

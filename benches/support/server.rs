@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_tungstenite::accept_async;
 
+use super::client::Target;
 use super::{Result, client, proc};
 
 /// The argument with which the benchmark's own binary becomes the peer.
@@ -25,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A running echo server.
 pub(crate) struct Server {
     child: Child,
-    pub(crate) address: SocketAddrV4,
-    pub(crate) path: &'static str,
+    /// The echo, without compression.
+    pub(crate) echo: Target,
     /// httpd's ServerRoot.
     root: Option<TempDir>,
 }
@@ -52,10 +53,11 @@ impl Server {
         let console = fs::File::create(root.path().join("console.log"))?;
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let mut server = Self { child: command.spawn()?, address, path: "/echo", root: Some(root) };
+        let echo = Target { address, path: "/echo", compressed: false };
+        let mut server = Self { child: command.spawn()?, echo, root: Some(root) };
 
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = client::open(address, server.path, 1) {
+        while let Err(error) = client::open(echo, 1) {
             let ended = server.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 return Err(format!("httpd does not serve WebSockets: {error}\n{}", server.log()).into());
@@ -70,11 +72,17 @@ impl Server {
         let mut command = confined(&std::env::current_exe()?, cpu);
         let mut child = command.arg(SERVE_PEER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("the peer has no output")?;
-        let mut server = Self { child, address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), path: "/", root: None };
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let mut server = Self { child, echo: Target { address, path: "/", compressed: false }, root: None };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        server.address.set_port(line.trim().parse().map_err(|_| "the peer did not start")?);
+        server.echo.address.set_port(line.trim().parse().map_err(|_| "the peer did not start")?);
         Ok(server)
+    }
+
+    /// The echo of httpd with compression, and with the context takeover that `path` stands for.
+    pub(crate) fn compressed(&self, path: &'static str) -> Target {
+        Target { path, compressed: true, ..self.echo }
     }
 
     /// The process at the root of the server's tree.
@@ -188,10 +196,16 @@ MaxSpareThreads 25
 MaxConnectionsPerChild 0
 DocumentRoot "{root}/htdocs"
 WebSocketEngineThreads 1
-<Location "/echo">
+<Location "/">
 Require all granted
 WebSocketHandler echo
 WebSocketOriginCheck Off
+</Location>
+<Location "/compressed">
+WebSocketCompression On
+</Location>
+<Location "/compressed/contexts">
+WebSocketCompressionContextTakeover Both
 </Location>
 "#
     )

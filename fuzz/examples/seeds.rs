@@ -193,7 +193,11 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         (
             "session",
-            with(&[hello(), ToEngine::Offer(Box::new(spec)), ToEngine::Take { ticket: 7, early: vec![1; 50] }]),
+            with(&[
+                hello(),
+                ToEngine::Offer(Box::new(spec)),
+                ToEngine::Take { ticket: 7, early: vec![1; 50], linked: true },
+            ]),
         ),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1001, reason: "draining".into() }])),

@@ -235,6 +235,13 @@ impl Connection {
         }
     }
 
+    /// Lets several threads use the connection's pool's relatives at the same time, each its own pool: by default the
+    /// memory that they are made of belongs to the one thread that has the connection.
+    pub fn share_memory(&self) {
+        // SAFETY: the connection is valid, and no other thread uses its pool yet.
+        unsafe { ffi::shim_connection_share_memory(self.as_ptr()) }
+    }
+
     /// There is no further request on this connection: httpd closes it after this one.
     pub fn close_after(&self) {
         // SAFETY: the connection is valid, and this thread processes it.

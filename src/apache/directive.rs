@@ -39,6 +39,8 @@ impl Context {
 /// Where directives stand, as far as a module may want to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
+    /// In an .htaccess file.
+    pub in_htaccess: bool,
     /// In a `<VirtualHost>`.
     pub in_virtual_host: bool,
     /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
@@ -139,7 +141,9 @@ extern "C" fn set<C: Section + 'static>(
         // SAFETY: server and path are valid during the call, the latter or NULL.
         let place = unsafe {
             let path = (!parms.path.is_null()).then(|| CStr::from_ptr(parms.path).to_string_lossy().into_owned());
-            Place { in_virtual_host: (*parms.server).is_virtual != 0, path }
+            // As ap_check_cmd_context sees it.
+            let in_htaccess = parms.pool == parms.temp_pool;
+            Place { in_htaccess, in_virtual_host: (*parms.server).is_virtual != 0, path }
         };
         config.enter(place);
         match (directive.set)(config, &words) {

@@ -11,9 +11,11 @@
 
 pub mod conftree;
 pub mod connection;
+pub mod crash;
 pub mod directive;
+pub mod dso;
 mod ffi;
-mod guard;
+pub(crate) mod guard;
 pub mod log;
 pub mod log_file;
 pub mod module;

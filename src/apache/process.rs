@@ -51,12 +51,19 @@ pub fn reset_signals() {
     }
 }
 
-/// Blocks all signals in the calling thread: they are for the threads of httpd that wait for them.
+/// The signals with which a thread is told that it has crashed.
+pub(super) const CRASHES: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
+
+/// Blocks all signals in the calling thread but those of its own crash: they are for the threads of httpd that wait for
+/// them.
 pub fn block_signals() {
     // SAFETY: a full set is valid; nothing is kept.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&mut all);
+        for signal in CRASHES {
+            libc::sigdelset(&mut all, signal);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
     }
 }

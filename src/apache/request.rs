@@ -7,11 +7,33 @@ use super::pool::Pool;
 use super::server::Server;
 use super::table::Table;
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
 /// A request, while httpd runs it.
 #[repr(transparent)]
 pub struct Request(ffi::request_rec);
+
+/// A request that somebody holds on to from other threads. Who has asked for it sees to it that it is dropped before the
+/// request ends.
+pub struct Kept(*mut ffi::request_rec);
+
+// SAFETY: it only lends the pointer, and reads the request's header lines, which nobody changes after the handler began.
+unsafe impl Send for Kept {}
+// SAFETY: as above.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    /// The request_rec.
+    pub fn as_ptr(&self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    /// The value of a header line of the request; NULL for none. It lives as long as the request.
+    pub fn header(&self, name: &CStr) -> *const c_char {
+        // SAFETY: the request is valid, see above.
+        unsafe { Table::from_ptr((*self.0).headers_in) }.find(name)
+    }
+}
 
 /// # Safety
 /// `ptr` is NULL or a NUL-terminated string that outlives `'a`.
@@ -59,6 +81,17 @@ impl Request {
     /// Made by httpd out of another request (ap_internal_redirect: a rewrite in a directory, an error document).
     pub fn is_redirected(&self) -> bool {
         !self.0.prev.is_null()
+    }
+
+    /// What `SetHandler` or a file's type says.
+    pub fn handler_name(&self) -> Cow<'_, str> {
+        // SAFETY: see above.
+        unsafe { text(self.0.handler) }.unwrap_or_default()
+    }
+
+    /// A reference that other threads may have, see [`Kept`].
+    pub fn keep(&mut self) -> Kept {
+        Kept(self.as_ptr())
     }
 
     /// "GET".

@@ -98,3 +98,23 @@ void shim_connection_close_after(conn_rec *c)
 {
     c->keepalive = AP_CONN_CLOSE;
 }
+
+static apr_status_t without_mutex(void *allocator)
+{
+    apr_allocator_mutex_set(allocator, NULL);
+    return APR_SUCCESS;
+}
+
+void shim_connection_share_memory(conn_rec *c)
+{
+    apr_allocator_t *allocator = apr_pool_allocator_get(c->pool);
+    apr_thread_mutex_t *mutex;
+
+    if (!allocator || apr_allocator_mutex_get(allocator)
+        || apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, c->pool) != APR_SUCCESS) {
+        return;
+    }
+    apr_allocator_mutex_set(allocator, mutex);
+    /* Registered last, it runs before the mutex is destroyed. */
+    apr_pool_cleanup_register(c->pool, allocator, without_mutex, apr_pool_cleanup_null);
+}

@@ -15,9 +15,12 @@
 #include "ap_mpm.h"
 #include "mpm_common.h"
 #include "unixd.h"
+#include "apr_allocator.h"
 #include "apr_buckets.h"
+#include "apr_dso.h"
 #include "apr_portable.h"
 #include "apr_strings.h"
+#include "apr_thread_mutex.h"
 #include "apr_thread_proc.h"
 #include "util_filter.h"
 
@@ -48,6 +51,8 @@ int shim_connection_pollfd(conn_rec *c);
 /* What ends a connection without a word: aborted (a bit field in some versions), and not kept alive. */
 void shim_connection_abandon(conn_rec *c);
 int shim_connection_is_aborted(const conn_rec *c);
+/* Gives the allocator of the connection's pool a mutex, until the pool is cleared */
+void shim_connection_share_memory(conn_rec *c);
 /* c->keepalive: the connection is closed after this request */
 void shim_connection_close_after(conn_rec *c);
 

@@ -3,7 +3,7 @@
 use super::ffi;
 use super::pool::Pool;
 use std::borrow::Cow;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 /// A table.
 #[repr(transparent)]
@@ -42,6 +42,24 @@ impl Table {
     pub fn set(&self, pool: &Pool, name: &str, value: &str) {
         // SAFETY: table and pool are valid, and the strings live as long as the table's pool.
         unsafe { ffi::apr_table_setn(self.as_ptr(), pool.string(name), pool.string(value)) }
+    }
+
+    /// The value of that name; NULL for none. It lives as long as the table, and as nobody sets another.
+    pub fn find(&self, name: &CStr) -> *const c_char {
+        // SAFETY: table and name are valid.
+        unsafe { ffi::apr_table_get(self.as_ptr(), name.as_ptr()) }
+    }
+
+    /// As [`Table::set`], for what needs not be UTF-8. Copies.
+    pub fn set_bytes(&self, name: &CStr, value: &CStr) {
+        // SAFETY: as in `set`; apr_table_set copies.
+        unsafe { ffi::apr_table_set(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
+    }
+
+    /// Takes everything out.
+    pub fn clear(&self) {
+        // SAFETY: the table is valid.
+        unsafe { ffi::apr_table_clear(self.as_ptr()) }
     }
 
     /// Adds a value beside others of that name.

@@ -9,13 +9,14 @@ use super::quota::Place;
 use super::socket::Socket;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
-use crate::wire::frame::{Kind, put_ping};
+use crate::wire::frame::{Control, Kind, put_control, put_ping};
 use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -138,8 +139,11 @@ pub struct Conn {
     sent: Traffic,
     since: Instant,
     places: Vec<Place>,
+    link: Option<OwnedFd>,
     /// The last write has left something, for want of room.
     blocked: bool,
+    /// What was received and not decoded waits while others have their turn.
+    stepped_aside: bool,
 }
 
 impl Conn {
@@ -148,7 +152,7 @@ impl Conn {
     /// # Errors
     /// The socket cannot be watched by epoll, or not be made non-blocking.
     pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
-        let Adoption { socket, spec, early, places, .. } = adoption;
+        let Adoption { socket, spec, early, places, link, .. } = adoption;
         let mut conn = Conn {
             socket: Socket::new(socket)?,
             session: Session::new(&spec.rules()),
@@ -161,7 +165,9 @@ impl Conn {
             sent: Traffic::default(),
             since: Instant::now(),
             places,
+            link,
             blocked: false,
+            stepped_aside: false,
         };
         if !early.is_empty() {
             conn.decode(&early);
@@ -203,7 +209,6 @@ impl Conn {
                 }
                 Some(Event::Closed(frame)) => self.end = Some(End::Client(frame)),
                 Some(Event::Failed(frame)) => self.end = Some(End::Violation(frame)),
-                None if self.session.has_more() => self.decode_more(),
                 None => {
                     self.rest();
                     if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {
@@ -224,6 +229,69 @@ impl Conn {
             return Ok(());
         }
         poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// As [`Conn::send`], also when the client has closed already or broken the protocol: what answers messages that came
+    /// before that goes out before our Close.
+    ///
+    /// # Errors
+    /// The session is closing for another reason.
+    pub async fn send_late(&mut self, message: Message) -> Result<(), Closing> {
+        if !matches!(self.end, None | Some(End::Client(_) | End::Violation(_))) {
+            return Err(Closing);
+        }
+        self.put(message);
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Queues a Ping or a Pong with this payload; its first 125 bytes (RFC 6455 section 5.5). Waits as [`Conn::send`] does.
+    ///
+    /// # Errors
+    /// The session is closing.
+    pub async fn send_control(&mut self, kind: Control, payload: &[u8]) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        let shared = &self.entry.shared;
+        self.outbox.lend(|| shared.buffers.borrow_mut().take());
+        put_control(self.outbox.tail(), kind, &payload[..payload.len().min(125)]);
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Writes what was sent, and reads nothing: for a handler that can take no more. Completes when the session is closing.
+    ///
+    /// No client is given up meanwhile for not answering a Ping: its answer would not be read.
+    pub async fn tend(&mut self) {
+        poll_fn(|cx| {
+            self.entry.peer.register(cx);
+            if self.end.is_some() || self.entry.peer.close_asked() {
+                return Poll::Ready(());
+            }
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(e)) => {
+                    self.end = Some(End::Lost(e));
+                    Poll::Ready(())
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Why the session ends, when [`Conn::recv`] has said that it does.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The stream to the process that the session came from, if there is one, once.
+    pub fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
     }
 
     /// Queues a message that does not wait for anybody: one for many clients. Of a client that does not keep up the
@@ -260,19 +328,23 @@ impl Conn {
     }
 
     fn queue(&mut self, message: Message) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        self.put(message);
+        Ok(())
+    }
+
+    fn put(&mut self, message: Message) {
         let (text, payload) = match message {
             Message::Text(text) => (true, text.into()),
             Message::Binary(payload) => (false, payload),
             // Control frames are the session's own business.
-            _ => return Ok(()),
+            _ => return,
         };
-        if self.end.is_some() {
-            return Err(Closing);
-        }
         self.sent.count(payload.len());
         let encoded = self.session.encode(&mut self.entry.shared.contexts.borrow_mut(), payload);
         self.enqueue(text, encoded);
-        Ok(())
     }
 
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded) {
@@ -372,6 +444,16 @@ impl Conn {
             }
             if self.is_full() {
                 return self.poll_life();
+            }
+            if self.session.has_more() {
+                // It may be much, and the other sessions of the thread want their turn, too.
+                self.stepped_aside = !self.stepped_aside;
+                if self.stepped_aside {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.decode_more();
+                return Poll::Ready(Ok(()));
             }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();

@@ -6,6 +6,7 @@
 //!                            ◀── Granted { ticket }   or   Refused { … }: the client gets that status, and no 101
 //!   (the 101 goes to the client)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//!                           (and a link to the child, for a handler that has its other half there)
 //!   Close { ticket, … }                   ──▶           later, over any link
 //! ```
 //!
@@ -31,7 +32,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 3";
+const VERSION: &str = "mod_websocket handoff 4";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -45,6 +46,8 @@ pub fn version() -> &'static str {
 pub const MAX_MESSAGE: usize = 8 << 20;
 /// Bytes that the engine reads of a link at a time.
 const READ: usize = 4096;
+/// Descriptors that come with a message, at most.
+const DESCRIPTORS: usize = 2;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
@@ -68,6 +71,8 @@ pub enum ToEngine {
         ticket: u64,
         /// Bytes that the client sent after its handshake and that httpd has read.
         early: Vec<u8>,
+        /// A second descriptor comes behind the socket: see [`super::Adoption::link`].
+        linked: bool,
     },
     /// The session will not come.
     Abandon {
@@ -222,12 +227,11 @@ impl Link {
         self.stream.write_all(&encode(message)?)
     }
 
-    fn say_with(&mut self, message: &ToEngine, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    fn say_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = encode(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor];
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         let sent = rustix::io::retry_on_intr(|| {
             sendmsg(&self.stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
         })?;
@@ -260,12 +264,20 @@ impl Link {
         }
     }
 
-    /// Hands the socket of a granted session over. The caller's descriptor stays the caller's to close.
+    /// Hands the socket of a granted session over, and with it the end of a link to this process, if its handler wants one.
+    /// The caller's descriptors stay the caller's to close.
     ///
     /// # Errors
     /// The engine is gone.
-    pub fn give(&mut self, ticket: u64, early: Vec<u8>, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.say_with(&ToEngine::Take { ticket, early }, socket)
+    pub fn give(
+        &mut self,
+        ticket: u64,
+        early: Vec<u8>,
+        socket: BorrowedFd<'_>,
+        link: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
+        self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some() }, &descriptors)
     }
 
     /// Gives a ticket back.
@@ -311,11 +323,11 @@ impl Link {
         session_logs: &[NamedLog],
     ) -> io::Result<()> {
         for (name, descriptor) in session_logs {
-            self.say_with(&ToEngine::SessionLog { name: name.clone() }, descriptor.as_fd())?;
+            self.say_with(&ToEngine::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
         }
         let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some() });
         match log {
-            Some(log) => self.say_with(&message, log),
+            Some(log) => self.say_with(&message, &[log]),
             None => self.say(&message),
         }
     }
@@ -453,7 +465,7 @@ impl Receiver {
 /// One recvmsg(2): bytes to `inbox`, descriptors to `descriptors`.
 fn receive(stream: BorrowedFd<'_>, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
     let mut piece = [0; READ];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(stream, &mut [IoSliceMut::new(&mut piece)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
     for message in ancillary.drain() {
@@ -492,7 +504,7 @@ mod tests {
         let messages = [
             ToEngine::Hello { version: VERSION.into() },
             ToEngine::Offer(Box::new(spec())),
-            ToEngine::Take { ticket: 7, early: vec![1; 300] },
+            ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false },
             ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
             ToEngine::Retire,
         ];
@@ -513,7 +525,7 @@ mod tests {
     #[test]
     fn a_length_that_no_message_has_is_refused() {
         assert!(Inbox { buffer: vec![0xff; 8] }.take().is_err());
-        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE] }).is_err());
+        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false }).is_err());
     }
 
     proptest! {
@@ -527,19 +539,25 @@ mod tests {
     #[tokio::test]
     async fn a_descriptor_arrives_with_its_message() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (socket, mut far) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut receiver = Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap());
         let mut link = Link { stream: ours };
         link.say(&ToEngine::Abandon { ticket: 1 }).unwrap();
         // More than one read's worth: the descriptor belongs to the first byte.
-        link.give(2, vec![9; 10_000], socket.as_fd()).unwrap();
-        drop((link, socket));
+        let (socket, mut far) = UnixStream::pair().unwrap();
+        let (second, mut far_second) = UnixStream::pair().unwrap();
+        link.give(2, vec![9; 10_000], socket.as_fd(), Some(second.as_fd())).unwrap();
+        drop((link, socket, second));
         assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { ticket: 1 }));
-        assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Take { ticket: 2, early: vec![9; 10_000] }));
-        let mut received = UnixStream::from(receiver.descriptor().unwrap());
-        received.write_all(b"x").unwrap();
-        far.read_exact(&mut [0]).unwrap();
+        assert_eq!(
+            receiver.next().await.unwrap(),
+            Some(ToEngine::Take { ticket: 2, early: vec![9; 10_000], linked: true })
+        );
+        for far in [&mut far, &mut far_second] {
+            let mut received = UnixStream::from(receiver.descriptor().unwrap());
+            received.write_all(b"x").unwrap();
+            far.read_exact(&mut [0]).unwrap();
+        }
         assert!(receiver.descriptor().is_err());
         assert_eq!(receiver.next().await.unwrap(), None);
     }

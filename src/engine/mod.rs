@@ -56,6 +56,8 @@ pub struct Adoption {
     pub id: u64,
     /// What the session takes of its quotas, until it has ended.
     pub places: Vec<quota::Place>,
+    /// A stream to the process that the session came from, for a handler whose other half is there.
+    pub link: Option<OwnedFd>,
 }
 
 /// The engine's threads.

@@ -175,14 +175,15 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
                 let answer = desk.consider(*spec, granted);
                 link.say(&answer).await?;
             }
-            ToEngine::Take { ticket, early } => {
+            ToEngine::Take { ticket, early, linked } => {
                 let socket = link.descriptor()?;
+                let link = if linked { Some(link.descriptor()?) } else { None };
                 let Some((spec, places)) = granted.borrow_mut().remove(&ticket) else {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")));
                 };
                 desk.granted.set(desk.granted.get() - 1);
                 debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-                desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places });
+                desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places, link });
                 if let Some(frame) = &*desk.ending.borrow() {
                     desk.engine.close(ticket, frame);
                 }

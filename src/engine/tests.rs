@@ -134,7 +134,7 @@ impl Engine {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let (ours, theirs) = pair();
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        self.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![] });
+        self.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![], link: None });
         (id, websocket(ours))
     }
 
@@ -194,7 +194,14 @@ fn what_came_with_the_handshake_is_not_lost() {
     early.send(Message::text("early")).unwrap();
     drop(early);
     let engine = engine();
-    engine.adopt(Adoption { socket: theirs.into(), spec: spec("echo"), early: frame, id: 1, places: vec![] });
+    engine.adopt(Adoption {
+        socket: theirs.into(),
+        spec: spec("echo"),
+        early: frame,
+        id: 1,
+        places: vec![],
+        link: None,
+    });
     let mut client = websocket(ours);
     assert_eq!(client.read().unwrap(), Message::text("early"));
     echoes(&mut client, "late");

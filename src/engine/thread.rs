@@ -321,7 +321,7 @@ mod tests {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let spec = crate::engine::tests::spec("echo");
         let entry = Rc::new(Shared::new()).enter(1, &spec.limits);
-        let adoption = Adoption { socket: socket.into(), spec, early: vec![], id: 1, places: vec![] };
+        let adoption = Adoption { socket: socket.into(), spec, early: vec![], id: 1, places: vec![], link: None };
         let mut conn = Box::new(Conn::new(adoption, entry).unwrap());
         let handler = size_of_val(&*Echo.run(&mut conn));
         let count = Count { connections: Arc::default(), ended: Arc::default() };

@@ -1,15 +1,19 @@
 //! What a location does with its sessions: one file a handler.
 
 pub mod echo;
+pub mod plugin;
 
 use crate::engine::Registry;
 
 /// Every handler that `WebSocketHandler` can name.
 pub const NAMES: &[&str] = &["echo"];
 
+/// What runs the sessions of a C plugin, which `WebSocketHandler` names by its file.
+pub const PLUGIN: &str = "plugin";
+
 /// The handlers of an engine.
 pub fn registry() -> Registry {
-    Registry::default().with("echo", echo::Echo)
+    Registry::default().with("echo", echo::Echo).with(PLUGIN, plugin::Plugin)
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ const OTHER_FDS: u64 = 100;
 struct Facts {
     /// The largest `WebSocketMaxConnections`.
     wanted: u64,
-    /// Some virtual host has `SSLEngine on`.
-    tls: bool,
+    /// Some virtual host has `SSLEngine on`, or a plugin is configured: httpd keeps such connections.
+    kept: bool,
     /// The MPM can suspend connections.
     suspends: bool,
     /// Threads of all children together: `MaxRequestWorkers`.
@@ -37,7 +37,8 @@ pub fn give() {
     let children = mpm::max_children();
     let facts = Facts {
         wanted,
-        tls: conftree::arguments_of("SSLEngine").iter().any(|engine| engine.trim().eq_ignore_ascii_case("on")),
+        kept: conftree::arguments_of("SSLEngine").iter().any(|engine| engine.trim().eq_ignore_ascii_case("on"))
+            || conftree::arguments_of("WebSocketHandler").iter().any(|words| words.split_whitespace().count() > 1),
         suspends: mpm::can_suspend(),
         workers: children * mpm::threads_per_child(),
         children,
@@ -50,7 +51,7 @@ pub fn give() {
 }
 
 fn advice(facts: &Facts) -> Vec<String> {
-    let Facts { wanted, tls, suspends, workers, children, factor, files } = *facts;
+    let Facts { wanted, kept, suspends, workers, children, factor, files } = *facts;
     let mut lines = Vec::new();
     if wanted + OTHER_FDS > files {
         lines.push(format!(
@@ -59,13 +60,13 @@ fn advice(facts: &Facts) -> Vec<String> {
             wanted + OTHER_FDS
         ));
     }
-    if !tls {
+    if !kept {
         return lines;
     }
     if !suspends {
         if wanted > workers {
             lines.push(format!(
-                "WS0222: WebSocketMaxConnections {wanted}: over TLS each holds a thread of this MPM, and MaxRequestWorkers \
+                "WS0222: WebSocketMaxConnections {wanted}: over TLS or with a plugin each holds a thread of this MPM, and MaxRequestWorkers \
                  is {workers}: use the event MPM, or set MaxRequestWorkers to more than {wanted}"
             ));
         }
@@ -75,7 +76,7 @@ fn advice(facts: &Facts) -> Vec<String> {
     let carried = ((factor + 1.0) * workers as f64) as u64;
     if wanted > carried {
         lines.push(format!(
-            "WS0223: WebSocketMaxConnections {wanted}: over TLS event carries {carried} connections, (AsyncRequestWorkerFactor \
+            "WS0223: WebSocketMaxConnections {wanted}: over TLS or with plugins event carries {carried} connections, (AsyncRequestWorkerFactor \
              {factor} + 1) x MaxRequestWorkers {workers}: set AsyncRequestWorkerFactor to {} or more",
             wanted.div_ceil(workers.max(1))
         ));
@@ -84,7 +85,7 @@ fn advice(facts: &Facts) -> Vec<String> {
     let per_child = 2 * wanted.div_ceil(children.max(1)) + OTHER_FDS;
     if per_child > files {
         lines.push(format!(
-            "WS0224: WebSocketMaxConnections {wanted}: over TLS a child of httpd needs {per_child} open files, and the hard \
+            "WS0224: WebSocketMaxConnections {wanted}: over TLS or with plugins a child of httpd needs {per_child} open files, and the hard \
              limit is {files}: raise it, or ServerLimit"
         ));
     }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     const ENOUGH: Facts =
-        Facts { wanted: 1000, tls: true, suspends: true, workers: 400, children: 16, factor: 2.0, files: 20_000 };
+        Facts { wanted: 1000, kept: true, suspends: true, workers: 400, children: 16, factor: 2.0, files: 20_000 };
 
     fn ids(facts: Facts) -> Vec<String> {
         advice(&facts).iter().map(|line| line[..6].to_owned()).collect()
@@ -105,12 +106,12 @@ mod tests {
     #[test]
     fn what_suffices_is_not_spoken_of() {
         assert!(advice(&ENOUGH).is_empty());
-        assert!(advice(&Facts { wanted: 15_000, tls: false, ..ENOUGH }).is_empty());
+        assert!(advice(&Facts { wanted: 15_000, kept: false, ..ENOUGH }).is_empty());
     }
 
     #[test]
     fn each_want_has_its_line_and_its_value() {
-        assert_eq!(ids(Facts { wanted: 30_000, tls: false, ..ENOUGH }), ["WS0221"]);
+        assert_eq!(ids(Facts { wanted: 30_000, kept: false, ..ENOUGH }), ["WS0221"]);
         assert_eq!(ids(Facts { suspends: false, ..ENOUGH }), ["WS0222"]);
         let lines = advice(&Facts { wanted: 8000, ..ENOUGH });
         assert!(lines[0].contains("set AsyncRequestWorkerFactor to 20 or more"), "{lines:?}");

@@ -1,5 +1,6 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
+use super::plugin::{Loaded, Plugin};
 use crate::apache::directive::{Context, Directive, Place, Section};
 use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
@@ -9,6 +10,7 @@ use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the directives of a section say; `None` where they say nothing.
@@ -16,6 +18,9 @@ use std::time::Duration;
 pub struct Config {
     /// `WebSocketHandler`; `Off` is `Some(None)`.
     handler: Option<Option<HandlerSpec>>,
+    /// The plugin that `handler` names, where it names one.
+    plugin: Option<Loaded>,
+    plugin_threads: Option<usize>,
     protocols: Option<Protocols>,
     max_message_size: Option<usize>,
     origin_check: Option<OriginRule>,
@@ -89,6 +94,8 @@ impl Config {
     pub fn over(&self, outer: &Config) -> Config {
         Config {
             handler: self.handler.clone().or_else(|| outer.handler.clone()),
+            plugin: if self.handler.is_some() { self.plugin.clone() } else { outer.plugin.clone() },
+            plugin_threads: self.plugin_threads.or(outer.plugin_threads),
             protocols: self.protocols.clone().or_else(|| outer.protocols.clone()),
             max_message_size: self.max_message_size.or(outer.max_message_size),
             origin_check: self.origin_check.or(outer.origin_check),
@@ -118,6 +125,16 @@ impl Config {
     /// What runs the sessions here, if anything does.
     pub fn handler(&self) -> Option<&HandlerSpec> {
         self.handler.as_ref()?.as_ref()
+    }
+
+    /// The plugin that runs them, if it is one.
+    pub fn plugin(&self) -> Option<&Loaded> {
+        self.plugin.as_ref()
+    }
+
+    /// Threads of a child on which plugins' functions run.
+    pub fn plugin_threads(&self) -> usize {
+        self.plugin_threads.unwrap_or(8)
     }
 
     /// What the opening handshake is measured against.
@@ -158,7 +175,10 @@ impl Config {
     pub fn limits(&self) -> Limits {
         let default = Limits::default();
         Limits {
-            max_message_size: self.max_message_size.unwrap_or(default.max_message_size),
+            max_message_size: self.max_message_size.unwrap_or(match self.plugin {
+                Some(_) => PLUGIN_MESSAGE_SIZE,
+                None => default.max_message_size,
+            }),
             send_buffer: self.send_buffer.unwrap_or(default.send_buffer),
             close_timeout: self.close_timeout.unwrap_or(default.close_timeout),
             ping: self.ping.unwrap_or(default.ping),
@@ -191,6 +211,8 @@ impl Config {
     }
 }
 
+/// The default of `WebSocketMaxMessageSize` where a plugin runs: that of the modules that plugins are written for.
+const PLUGIN_MESSAGE_SIZE: usize = 32 << 20;
 /// See [`Config::compression`].
 const DEFAULT_LEVEL: u8 = 3;
 /// Bytes; see [`Config::compression`].
@@ -200,10 +222,10 @@ const DEFAULT_MIN_SIZE: u32 = 256;
 pub static DIRECTIVES: &[Directive<Config>] = &[
     Directive {
         name: c"WebSocketHandler",
-        arguments: "echo|Off",
+        arguments: "echo|plugin.so init|Off",
         context: Context::Everywhere,
         default: "Off",
-        help: c"What runs the WebSocket sessions here: 'echo', or 'Off'",
+        help: c"What runs the WebSocket sessions here: 'echo', the file and the init function of a plugin, or 'Off'",
         set: handler,
     },
     Directive {
@@ -221,6 +243,22 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "1048576",
         help: c"Bytes of the largest message that is accepted, its fragments added up",
         set: max_message_size,
+    },
+    Directive {
+        name: c"MaxMessageSize",
+        arguments: "bytes",
+        context: Context::Everywhere,
+        default: "none",
+        help: c"The older name of WebSocketMaxMessageSize",
+        set: old_max_message_size,
+    },
+    Directive {
+        name: c"WebSocketPluginThreads",
+        arguments: "number",
+        context: Context::Global,
+        default: "8",
+        help: c"Threads of each child of httpd on which the functions of plugins run",
+        set: plugin_threads,
     },
     Directive {
         name: c"WebSocketOriginCheck",
@@ -374,6 +412,10 @@ fn one<'a>(words: Words<'a, '_>, expected: &str) -> Result<&'a str, String> {
 
 fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let known = handlers::NAMES.join(", ");
+    config.plugin = None;
+    if let Some(path) = words.first().filter(|word| looks_like_a_plugin(word)) {
+        return plugin(config, path, &words[1..]);
+    }
     let Some((name, args)) = words.split_first() else {
         return Err(format!("takes the name of a handler ({known}), or Off"));
     };
@@ -388,6 +430,27 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     } else {
         return Err(format!("there is no handler \"{}\"; write one of {known}, or Off", words[0]));
     });
+    Ok(())
+}
+
+/// A word that is a path, and no name of a handler.
+fn looks_like_a_plugin(word: &str) -> bool {
+    word.contains('/') || word.ends_with(".so")
+}
+
+fn plugin(config: &mut Config, path: &str, words: Words<'_, '_>) -> Result<(), String> {
+    let [init] = words else {
+        return Err(format!("takes the name of the plugin's init function after {path}, and nothing else"));
+    };
+    if config.place.in_htaccess {
+        return Err(format!(
+            "a plugin is code that httpd runs, and is not loaded because of an .htaccess file: write this line into \
+             httpd's configuration, into a <Directory \"{}\"> for what it is here",
+            config.place.path.as_deref().unwrap_or("/")
+        ));
+    }
+    config.plugin = Some(Loaded(Arc::new(Plugin::load(path, init)?)));
+    config.handler = Some(Some(HandlerSpec { name: handlers::PLUGIN.into(), args: Vec::new() }));
     Ok(())
 }
 
@@ -432,6 +495,20 @@ fn bytes(words: Words<'_, '_>) -> Result<usize, String> {
 
 fn max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     config.max_message_size = Some(bytes(words)?);
+    Ok(())
+}
+
+fn old_max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    // It took more than can be had, and so do the configurations that were written for it.
+    let huge = matches!(words, [word] if word.parse::<u64>().is_ok_and(|size| size > i32::MAX as u64));
+    config.max_message_size = Some(if huge { i32::MAX as usize } else { bytes(words)? });
+    Ok(())
+}
+
+fn plugin_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number")?;
+    let number = word.parse().ok().filter(|number| (1..=1024).contains(number));
+    config.plugin_threads = Some(number.ok_or_else(|| format!("\"{word}\" is no number from 1 to 1024"))?);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! httpd's parent keeps the listening end of the handoff socket, so that a handshake that comes while a crashed engine is
 //! being replaced waits in the socket's queue instead of failing.
 
+use super::plugin;
 use super::relay::thread::Relay;
 use super::{WebSocket, logger, session_logs};
 use crate::apache::log::{self, Level};
@@ -274,6 +275,7 @@ pub fn enter_child(pool: &Pool, server: &Server) {
             process::close(&mut engine.listener);
         }
     }
+    pool.on_end(|| plugin::hub::started().map_or((), plugin::hub::Hub::halt));
     if mpm::can_suspend() {
         match RELAY.get_or_try_init(Relay::start) {
             Ok(_) => pool.on_end(|| relay().map_or((), Relay::halt)),

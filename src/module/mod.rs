@@ -4,6 +4,7 @@
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
+//! * [`plugin`]: C plugins
 //! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
@@ -12,6 +13,7 @@ pub mod advice;
 pub mod directives;
 pub mod lifecycle;
 pub mod logger;
+pub mod plugin;
 pub mod relay;
 pub mod session_logs;
 pub mod upgrade;
@@ -67,8 +69,15 @@ impl HttpdModule for WebSocket {
     }
 
     fn child_stopping(graceful: bool) {
+        let plugins = plugin::hub::started().filter(|_| !graceful);
+        if let Some(hub) = plugins {
+            hub.close_all();
+        }
         if let Some(relay) = lifecycle::relay() {
             if graceful { relay.stop_gracefully() } else { relay.stop_now() }
+        }
+        if let Some(hub) = plugins {
+            hub.await_all();
         }
     }
 

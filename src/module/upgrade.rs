@@ -1,10 +1,12 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
+use super::plugin::{self, Opening};
 use super::relay::{self, Relayed, Session};
 use super::{WebSocket, lifecycle, session_logs};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
 use crate::engine::SessionSpec;
@@ -14,10 +16,13 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
 const NOT_IMPLEMENTED: u16 = 501;
+const FORBIDDEN: u16 = 403;
+const INTERNAL_SERVER_ERROR: u16 = 500;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Answers a request if it is a WebSocket's and a handler is configured for it.
@@ -26,7 +31,7 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 /// The status of the refusal.
 pub fn handle(request: &mut Request) -> HookResult {
     let config = request.config::<WebSocket>();
-    let Some(handler) = config.handler() else { return Ok(Verdict::Declined) };
+    let Some(handler) = config.handler().cloned() else { return without_handler(request) };
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
@@ -35,10 +40,11 @@ pub fn handle(request: &mut Request) -> HookResult {
         Err(refusal) => return refuse(request, &refusal),
     };
     let custody = custody(request)?;
+    let (accept, plugin) = ask_plugin(request, accept)?;
     let config = request.config::<WebSocket>();
     let client = request.client_address();
     let spec = SessionSpec {
-        handler: handler.clone(),
+        handler,
         protocol: accept.protocol.clone(),
         limits: config.limits(),
         compression: accept.compression.as_ref().map(|agreed| config.compression(agreed.parameters)),
@@ -51,7 +57,49 @@ pub fn handle(request: &mut Request) -> HookResult {
         log: session_logs::spec(request.server()),
     };
     let drain_timeout = config.drain_timeout();
-    hand_over(request, &accept, &spec, custody, drain_timeout)
+    hand_over(request, &accept, &spec, custody, drain_timeout, plugin)
+}
+
+/// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.
+fn without_handler(request: &Request) -> HookResult {
+    if request.handler_name() != "websocket-handler" || request.is_subrequest() {
+        return Ok(Verdict::Declined);
+    }
+    match consider(request) {
+        Err(refusal) => refuse(request, &refusal),
+        Ok(_) => {
+            log::request(
+                Level::Error,
+                request,
+                "WS0012: SetHandler websocket-handler needs a WebSocketHandler beside it",
+            );
+            Err(INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+/// Where a plugin is configured: its answer, with the subprotocol that it wants.
+fn ask_plugin(request: &mut Request, mut accept: Accept) -> Result<(Accept, Option<Opening>), u16> {
+    let config = request.config::<WebSocket>();
+    let Some(plugin) = config.plugin().cloned() else { return Ok((accept, None)) };
+    let send_buffer = config.limits().send_buffer;
+    let threads = server::main().map_or(1, |server| server.config::<WebSocket>().plugin_threads());
+    let hub = match plugin::hub::hub(request.server(), threads) {
+        Ok(hub) => hub,
+        Err(why) => {
+            log::request(Level::Error, request, &format!("WS0013: there are no threads for the plugin: {why}"));
+            return Err(SERVICE_UNAVAILABLE);
+        }
+    };
+    let Some(opening) = Opening::ask(hub, &plugin, request, &accept.offered_protocols, send_buffer) else {
+        log::request(Level::Info, request, &format!("WS0014: refused by the plugin {}", plugin.0.name()));
+        request.headers_out().clear();
+        return Err(FORBIDDEN);
+    };
+    if let Some(protocol) = opening.protocol() {
+        accept.protocol = Some(protocol);
+    }
+    Ok((accept, Some(opening)))
 }
 
 /// The way in which a connection's bytes get from here to the engine.
@@ -74,12 +122,17 @@ fn custody(request: &Request) -> Result<Custody, u16> {
         }
         return Ok(Custody::Blocking);
     }
-    Ok(match (connection.is_tls(), lifecycle::relay()) {
-        (false, _) => Custody::Socket,
-        // ap_internal_redirect takes SUSPENDED for an error.
-        (true, Some(_)) if !request.is_redirected() => Custody::Suspended,
-        (true, _) => Custody::Blocking,
+    Ok(match connection.is_tls() {
+        false => Custody::Socket,
+        true if can_suspend(request) => Custody::Suspended,
+        true => Custody::Blocking,
     })
+}
+
+/// True when the MPM goes on without this request, and it may be kept.
+fn can_suspend(request: &Request) -> bool {
+    // ap_internal_redirect takes SUSPENDED for an error.
+    lifecycle::relay().is_some() && !request.is_redirected()
 }
 
 /// Reads the opening handshake out of a request.
@@ -131,92 +184,107 @@ fn hand_over(
     spec: &SessionSpec,
     custody: Custody,
     drain_timeout: Duration,
+    plugin: Option<Opening>,
 ) -> HookResult {
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let (mut link, ticket) = match door.offer(spec) {
-        Ok(granted) => granted,
-        Err(why) => {
-            let (status, level) = match why {
-                HandoffError::Refused { status, by_quota: true, .. } => (status, Level::Info),
-                HandoffError::Refused { status, .. } => (status, Level::Error),
-                _ => (SERVICE_UNAVAILABLE, Level::Error),
-            };
-            log::request(level, request, &format!("WS0007: no session: {why}"));
-            if status == SERVICE_UNAVAILABLE {
-                request.err_headers_out().set(request.pool(), "Retry-After", "5");
-            }
-            return Err(status);
-        }
-    };
-    let pair = match custody {
-        Custody::Socket => None,
-        Custody::Suspended | Custody::Blocking => {
-            match Relayed::new(Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout }) {
-                Ok(pair) => Some(pair),
-                Err(why) => {
-                    log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
-                    return Err(SERVICE_UNAVAILABLE);
-                }
-            }
-        }
-    };
+    let (mut link, ticket) = door.offer(spec).map_err(|why| no_session(request, &why))?;
+    let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
+    let pairs = Pairs::new(custody != Custody::Socket, plugin.is_some()).map_err(|why| {
+        log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
+        SERVICE_UNAVAILABLE
+    })?;
 
     switch_protocols(request, accept);
 
     let connection = request.connection();
-    let given = if connection.is_aborted() {
-        Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()))
-    } else {
-        give(&mut link, ticket, connection, pair.as_ref().map(|(_, theirs)| theirs.as_fd()))
-    };
-    match given {
-        Ok(()) => {
-            log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
+    if let Err(lost) = give(&mut link, ticket, connection, &pairs) {
+        if lost.tell(request, ticket) && link.abandon(ticket).is_ok() {
             door.keep(link);
         }
-        Err(lost) => {
-            match lost {
-                Lost::Engine(why) => {
-                    log::request(
-                        Level::Error,
-                        request,
-                        &format!("WS0009: session {ticket}: the engine is gone: {why}"),
-                    );
-                }
-                Lost::Client(why) => {
-                    log::request(
-                        Level::Debug,
-                        request,
-                        &format!("WS0010: session {ticket}: the client is gone: {why}"),
-                    );
-                    if link.abandon(ticket).is_ok() {
-                        door.keep(link);
-                    }
-                }
-            }
-            connection.abandon();
-            return Ok(Verdict::Answered);
-        }
+        connection.abandon();
+        return Ok(Verdict::Answered);
     }
-    let Some((relayed, theirs)) = pair else {
+    log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
+    door.keep(link);
+    let (engine, messages) = pairs.into_ours();
+    if engine.is_none() && plugin.is_none() {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
         connection.abandon();
         return Ok(Verdict::Answered);
-    };
-    // The engine has its own descriptor of that end, and must be the only one.
-    drop(theirs);
-    connection.make_raw();
+    }
+    if engine.is_some() {
+        connection.make_raw();
+    }
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
     request.bypass_http();
-    if custody == Custody::Suspended {
+    let plugin = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours));
+    keep(request, custody, Relayed { engine, session, plugin })
+}
+
+/// Keeps the request for as long as it is needed: suspended, or on this thread.
+fn keep(request: &mut Request, custody: Custody, relayed: Relayed) -> HookResult {
+    let suspends = match custody {
+        Custody::Suspended => true,
+        Custody::Socket => can_suspend(request),
+        Custody::Blocking => false,
+    };
+    if suspends {
         SUSPENDED.set(Some((Suspended::new(request), relayed)));
         return Ok(Verdict::Suspended);
     }
     relay::blocking::run(request, relayed);
+    if custody == Custody::Socket {
+        request.connection().abandon();
+    }
     Ok(Verdict::Answered)
+}
+
+/// The engine has refused a session, or does not answer: the status for the client.
+fn no_session(request: &Request, why: &HandoffError) -> u16 {
+    let (status, level) = match why {
+        HandoffError::Refused { status, by_quota: true, .. } => (*status, Level::Info),
+        HandoffError::Refused { status, .. } => (*status, Level::Error),
+        _ => (SERVICE_UNAVAILABLE, Level::Error),
+    };
+    log::request(level, request, &format!("WS0007: no session: {why}"));
+    if status == SERVICE_UNAVAILABLE {
+        request.err_headers_out().set(request.pool(), "Retry-After", "5");
+    }
+    status
+}
+
+/// What goes between here and the engine for as long as the session lasts, in pairs of which one end is ours.
+struct Pairs {
+    /// The client's bytes, where they go through httpd.
+    bytes: Option<(UnixStream, UnixStream)>,
+    /// The messages of a plugin.
+    messages: Option<(UnixStream, UnixStream)>,
+}
+
+impl Pairs {
+    fn new(bytes: bool, messages: bool) -> io::Result<Pairs> {
+        let pair = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            io::Result::Ok((ours, theirs))
+        };
+        Ok(Pairs { bytes: bytes.then(pair).transpose()?, messages: messages.then(pair).transpose()? })
+    }
+
+    /// The engine's ends.
+    fn theirs(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        let bytes = self.bytes.as_ref().map(|(_, theirs)| theirs.as_fd());
+        let messages = self.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
+        (bytes, messages)
+    }
+
+    /// Our ends. The others are closed here: the engine has its own descriptors of them, and must be the only one.
+    fn into_ours(self) -> (Option<UnixStream>, Option<UnixStream>) {
+        (self.bytes.map(|(ours, _)| ours), self.messages.map(|(ours, _)| ours))
+    }
 }
 
 /// Who was gone when a session was to be handed over.
@@ -225,14 +293,30 @@ enum Lost {
     Client(io::Error),
 }
 
-/// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it.
-fn give(link: &mut Link, ticket: u64, connection: &Connection, theirs: Option<BorrowedFd<'_>>) -> Result<(), Lost> {
-    match theirs {
-        Some(theirs) => link.give(ticket, Vec::new(), theirs).map_err(Lost::Engine),
-        None => {
+impl Lost {
+    /// Writes it down; true when there is still an engine to be told.
+    fn tell(&self, request: &Request, ticket: u64) -> bool {
+        let (level, text) = match self {
+            Lost::Engine(why) => (Level::Error, format!("WS0009: session {ticket}: the engine is gone: {why}")),
+            Lost::Client(why) => (Level::Debug, format!("WS0010: session {ticket}: the client is gone: {why}")),
+        };
+        log::request(level, request, &text);
+        matches!(self, Lost::Client(_))
+    }
+}
+
+/// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of
+/// a plugin's messages.
+fn give(link: &mut Link, ticket: u64, connection: &Connection, pairs: &Pairs) -> Result<(), Lost> {
+    if connection.is_aborted() {
+        return Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()));
+    }
+    match pairs.theirs() {
+        (Some(bytes), messages) => link.give(ticket, Vec::new(), bytes, messages).map_err(Lost::Engine),
+        (None, messages) => {
             let early = connection.take_input().map_err(Lost::Client)?;
             let socket = connection.socket().map_err(Lost::Client)?;
-            link.give(ticket, early, socket).map_err(Lost::Engine)
+            link.give(ticket, early, socket, messages).map_err(Lost::Engine)
         }
     }
 }

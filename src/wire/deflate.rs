@@ -72,8 +72,8 @@ impl Deflater {
 }
 
 impl Pool {
-    /// Decompressors that are kept: as many sessions as are in the middle of a message at a time, usually. Each has some
-    /// 40 KB.
+    /// Decompressors that are kept: as many sessions as are in the middle of a message at a time, usually. Each has 20 to
+    /// 50 KB.
     const INFLATERS: usize = 16;
     /// Compressors that are kept: one for each level and window that the configuration and its clients come to. Each has
     /// some 300 KB.

@@ -4,7 +4,7 @@
 use super::CloseCode;
 use super::utf8::Utf8;
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control as OpControl, Data, OpCode};
 
 /// The longest header of a frame that a server sends: 2 bytes and a 64-bit length.
 pub const MAX_SERVER_HEADER: usize = 10;
@@ -32,13 +32,33 @@ pub struct Kind {
 
 /// Appends an unmasked Ping frame without a payload to `out`.
 pub fn put_ping(out: &mut Vec<u8>) {
-    let header = FrameHeader { is_final: true, opcode: OpCode::Control(Control::Ping), ..FrameHeader::default() };
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(OpControl::Ping), ..FrameHeader::default() };
     let _ = header.format(0, out);
+}
+
+/// A control frame that carries what somebody wants to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// To be answered with the same payload.
+    Ping,
+    /// The answer, or a sign of life without a question.
+    Pong,
+}
+
+/// Appends an unmasked Ping or Pong frame with this payload, of at most 125 bytes, to `out`.
+pub fn put_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
+    let kind = match kind {
+        Control::Ping => OpControl::Ping,
+        Control::Pong => OpControl::Pong,
+    };
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(kind), ..FrameHeader::default() };
+    let _ = header.format(payload.len() as u64, out);
+    out.extend_from_slice(payload);
 }
 
 /// Appends an unmasked Close frame with this code, of any value, and no reason to `out`.
 pub fn put_close(out: &mut Vec<u8>, code: u16) {
-    let header = FrameHeader { is_final: true, opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
+    let header = FrameHeader { is_final: true, opcode: OpCode::Control(OpControl::Close), ..FrameHeader::default() };
     let _ = header.format(2, out);
     out.extend(code.to_be_bytes());
 }
@@ -165,10 +185,8 @@ pub struct Cursor {
     compressed: bool,
     /// Bytes of the largest message.
     max_message_size: usize,
-    /// The first two bytes of the payload of the first Close.
+    /// The first two bytes of the payload of a Close.
     close_code: [u8; 2],
-    /// That frame is over.
-    closed: bool,
     violation: Option<Violation>,
     /// The largest payload announced since [`Cursor::reset_largest`].
     largest: u64,
@@ -224,7 +242,8 @@ impl Cursor {
         Cursor { max_message_size, compression, ..Cursor::default() }
     }
 
-    /// Moves on by `bytes`; returns how many of them come before a [`Violation`].
+    /// Moves on by `bytes`; returns how many of them come before a [`Violation`], or before what follows a Close frame and
+    /// is nobody's business (section 1.4).
     pub fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         loop {
@@ -237,6 +256,12 @@ impl Cursor {
                     return here;
                 }
                 rest = after;
+            }
+            if self.opcode == CLOSE && self.payload == 0 {
+                return bytes.len() - rest.len();
+            }
+            if !self.fragmented && !self.header.is_in_a_header() {
+                rest = after_small_messages(rest);
             }
             if rest.is_empty() {
                 return bytes.len();
@@ -252,7 +277,6 @@ impl Cursor {
 
     /// A frame begins, of whose payload `at_hand` bytes are there.
     fn begin(&mut self, header: &Header, at_hand: u64) -> Result<(), Violation> {
-        self.closed |= self.opcode == CLOSE;
         self.payload = header.length;
         self.largest = self.largest.max(header.length);
         self.opcode = header.opcode;
@@ -280,9 +304,7 @@ impl Cursor {
         if header.opcode > TEXT + 1 {
             return Err(Violation::ReservedOpcode);
         }
-        if !continues {
-            self.compressed = compressed;
-        }
+        self.compressed = if continues { self.compressed } else { compressed };
         if !self.compressed && header.length > self.max_message_size as u64 {
             return Err(Violation::OversizedMessage);
         }
@@ -300,7 +322,7 @@ impl Cursor {
         let mut position = self.position;
         self.payload -= piece.len() as u64;
         self.position += piece.len() as u64;
-        if self.opcode == CLOSE && !self.closed {
+        if self.opcode == CLOSE {
             for ((place, mask), byte) in self.close_code.iter_mut().zip(self.mask).skip(position as usize).zip(piece) {
                 *place = byte ^ mask;
             }
@@ -329,7 +351,7 @@ impl Cursor {
         self.payload == 0 && !self.header.is_in_a_header() && !self.fragmented
     }
 
-    /// The largest payload (bytes) that a header announced since the last call.
+    /// The largest payload (bytes) that a header announced since the last call; small ones are not looked at.
     pub fn reset_largest(&mut self) -> u64 {
         std::mem::take(&mut self.largest)
     }
@@ -339,10 +361,21 @@ impl Cursor {
         self.violation
     }
 
-    /// The code in the first Close frame that has come; without meaning when it had none.
+    /// The code in the Close frame that has come; without meaning when it had none.
     pub fn close_code(&self) -> u16 {
         u16::from_be_bytes(self.close_code)
     }
+}
+
+/// Passes over whole messages of one short frame, which is what most streams are made of and nothing is wrong with.
+#[inline]
+fn after_small_messages(mut bytes: &[u8]) -> &[u8] {
+    while let [0x81 | 0x82, length @ 0x80..=0xfd, rest @ ..] = bytes
+        && let Some(after) = rest.get(4 + usize::from(length & 0x7f)..)
+    {
+        bytes = after;
+    }
+    bytes
 }
 
 /// How long the header that begins with `bytes` is; `None` when two bytes are not there yet.
@@ -464,7 +497,10 @@ mod tests {
         ] {
             let mut cursor = Cursor::new(3, true);
             for (fin, first, payload) in &frames {
-                cursor.advance(&frame(*fin, *first, *payload));
+                // Without its last byte, as a small message that is there is left to the decoder.
+                let bytes = frame(*fin, *first, *payload);
+                cursor.advance(&bytes[..bytes.len() - 1]);
+                cursor.advance(&bytes[bytes.len() - 1..]);
             }
             assert_eq!(cursor.violation(), violation, "{frames:?}");
         }
@@ -540,13 +576,11 @@ mod tests {
     fn the_code_of_a_close_is_kept() {
         for chunk in [1, 3, 100] {
             let mut cursor = cursor();
-            for piece in masked(true, 8, b"\x03\xf6reason").chunks(chunk) {
-                cursor.advance(piece);
-            }
-            assert_eq!(cursor.close_code(), 1014);
-            // Whatever comes after it.
-            cursor.advance(&masked(true, 8, b"\x03\xf7"));
-            assert_eq!(cursor.close_code(), 1014);
+            let first = masked(true, 8, b"\x03\xf6reason");
+            let stream = [&first[..], &masked(true, 8, b"\x03\xe8"), &[0xff; 9]].concat();
+            let passed: usize = stream.chunks(chunk).map(|piece| cursor.advance(piece)).sum();
+            assert_eq!(passed, first.len());
+            assert_eq!((cursor.close_code(), cursor.violation()), (1014, None));
         }
     }
 

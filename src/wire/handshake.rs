@@ -336,14 +336,15 @@ fn check_key<'a>(lines: &[&'a str]) -> Result<&'a str, Refusal> {
 fn parse_protocols(lines: &[&str]) -> Result<Vec<String>, Refusal> {
     let fault = |why| Err(Refusal::ProtocolListMalformed { list: join(lines), why });
     let mut offered: Vec<&str> = Vec::new();
-    for name in elements(lines) {
-        if name.is_empty() {
-            return fault("an element is empty");
-        }
+    // RFC 7230 section 7: "a recipient MUST parse and ignore a reasonable number of empty list elements".
+    for name in elements(lines).filter(|name| !name.is_empty()) {
         if !is_token(name) {
             return fault("an element is not a token");
         }
         offered.push(name);
+    }
+    if offered.is_empty() && !lines.is_empty() {
+        return fault("it names none");
     }
     // Sorted, as a header of 8 KB holds thousands of names.
     let mut sorted = offered.clone();

@@ -280,8 +280,10 @@ impl Session {
             Phase::Closed => self.reply(out),
             Phase::Open | Phase::Failed => {
                 let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.cursor.max_message_size()));
+                // 1005 stands for a Close without a code, and is never sent (RFC 6455 section 7.4.1).
+                let frame = Some(frame).filter(|frame| frame.code != CloseCode::Status);
                 // The stream below takes everything, so this cannot fail half-way.
-                let _ = context.close(&mut Stream::to(out), Some(frame));
+                let _ = context.close(&mut Stream::to(out), frame);
                 if self.phase == Phase::Open {
                     self.phase = Phase::Closing;
                     self.context = Some(context);

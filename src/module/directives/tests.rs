@@ -8,7 +8,7 @@ fn configured(lines: &[&str]) -> Result<Config, String> {
     for whole in lines {
         // "in /path: Directive …" stands for a location of a virtual host.
         let (path, line) = whole.strip_prefix("in ").and_then(|line| line.split_once(": ")).unzip();
-        config.enter(Place { in_virtual_host: path.is_some(), path: path.map(str::to_owned) });
+        config.enter(Place { in_htaccess: false, in_virtual_host: path.is_some(), path: path.map(str::to_owned) });
         let mut words = line.unwrap_or(whole).split_whitespace().map(Cow::Borrowed);
         let name = words.next().unwrap();
         let directive =
@@ -30,6 +30,26 @@ fn handlers_are_known_by_name() {
     assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of echo"));
     assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
     assert!(error("WebSocketHandler").contains("echo"));
+}
+
+#[test]
+fn a_plugin_is_a_file_and_a_function() {
+    assert!(error("WebSocketHandler modules/x.so").contains("init function after modules/x.so"));
+    assert!(error("WebSocketHandler x.so a b").contains("nothing else"));
+    // Nothing can be loaded here.
+    error("WebSocketHandler /nowhere/x.so init");
+    let mut config = Config::default();
+    config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+    let refused = handler(&mut config, &["x.so".into(), "init".into()]).expect_err("code from .htaccess");
+    assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
+    assert!(handler(&mut config, &["echo".into()]).is_ok());
+    assert!(error("WebSocketHandler plugin").contains("no handler \"plugin\""));
+    assert_eq!(configured(&["WebSocketPluginThreads 3"]).unwrap().plugin_threads(), 3);
+    assert!(error("WebSocketPluginThreads 0").contains("from 1 to 1024"));
+    let size = |line| configured(&[line]).unwrap().limits().max_message_size;
+    assert_eq!(size("MaxMessageSize 7"), 7);
+    assert_eq!(size("MaxMessageSize 99999999999"), i32::MAX as usize);
+    error("MaxMessageSize 0");
 }
 
 #[test]
@@ -219,6 +239,6 @@ fn the_readme_has_the_table() {
         assert!(row.contains(directive.context.describe()), "the context in {row}");
         assert!(row.contains(directive.default), "the default in {row}");
     }
-    let rows = table.lines().filter(|row| row.starts_with("| `WebSocket")).count();
+    let rows = table.lines().filter(|row| row.starts_with("| `")).count();
     assert_eq!(rows, DIRECTIVES.len(), "README.md has rows for directives that do not exist");
 }

@@ -1,20 +1,51 @@
 //! The relay of one connection on the thread of its request: TLS on worker and prefork, streams of HTTP/2.
 //!
-//! The thread sleeps in poll(2) while nothing moves.
+//! The thread sleeps in poll(2) while nothing moves. And where a plugin has the session, until the plugin is done.
 
 use super::pump::{Pump, Turn, Waiting};
-use super::{Relayed, STOP_CHECK, variables};
+use super::{Relayed, STOP_CHECK, Session, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
 use crate::apache::request::Request;
+use crate::module::plugin;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::Instant;
 
-/// Moves the bytes of a session until it ends.
+/// Moves the bytes of a session until it ends, and keeps the request until its plugin is done.
 pub fn run(request: &Request, relayed: Relayed) {
-    let Relayed { engine, session } = relayed;
-    let connection = request.connection();
+    let Relayed { engine, session, plugin } = relayed;
     let since = Instant::now();
+    let (received, sent) = match engine {
+        Some(engine) => relay(request.connection(), engine, session),
+        None => (0, 0),
+    };
+    if let Some(plugin) = plugin {
+        wait_for_plugin(&plugin, session);
+    }
+    request.describe(&variables(session.ticket, since, received, sent), sent);
+}
+
+/// Returns when the plugin needs the request no more.
+fn wait_for_plugin(plugin: &plugin::Connection, session: Session) {
+    plugin.tell_at_the_end(plugin::connection::Waiter::Thread(thread::current()));
+    let mut draining: Option<Instant> = None;
+    let mut told = false;
+    while !plugin.is_over() {
+        if draining.is_none() && mpm::is_stopping() {
+            draining = Some(Instant::now());
+        }
+        if !told && draining.is_some_and(|begin| session.is_due(begin)) {
+            told = true;
+            session.ask_to_close();
+        }
+        thread::park_timeout(STOP_CHECK);
+    }
+}
+
+/// Moves the bytes of a session until it ends; returns how many were received and sent.
+fn relay(connection: &Connection, engine: UnixStream, session: Session) -> (u64, u64) {
     let mut pump = Pump::new(engine);
     let mut buffer = vec![0; Connection::PIECE];
     let mut draining: Option<Instant> = None;
@@ -51,7 +82,7 @@ pub fn run(request: &Request, relayed: Relayed) {
             _ => {}
         }
     }
-    request.describe(&variables(session.ticket, since, pump.received, pump.sent), pump.sent);
+    (pump.received, pump.sent)
 }
 
 /// Waits until one of them can do what the pump waits for; true when the engine has closed its end.

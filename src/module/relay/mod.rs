@@ -1,4 +1,5 @@
-//! The custody of connections whose bytes httpd must go on looking at: TLS, and the streams of HTTP/2.
+//! The custody of connections whose bytes httpd must go on looking at: TLS, and the streams of HTTP/2. And of those whose
+//! request a plugin needs as long as they are open.
 //!
 //! The engine gets one end of a socketpair; what goes between the other end and the client's connection filters is moved
 //! here: by one thread for all suspended connections of a child ([`thread`]), or by the worker thread of the request
@@ -8,9 +9,10 @@ pub mod blocking;
 pub mod pump;
 pub mod thread;
 
-use super::lifecycle;
+use super::{lifecycle, plugin};
 use crate::apache::log::{self, Level};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a relay asks whether this child is to end: httpd's hook may come late.
@@ -21,12 +23,15 @@ const SPREAD: Duration = Duration::from_secs(10);
 /// its end: then the client has taken what it was sent, or never will.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// What a relay needs to know.
+/// What is kept of a connection that the engine serves.
 pub struct Relayed {
-    /// Our end of the socketpair, non-blocking.
-    pub engine: UnixStream,
-    /// The session that its bytes are of.
+    /// Our end of the socketpair, non-blocking; `None` where the engine has the client's socket itself, and only the
+    /// request is kept.
+    pub engine: Option<UnixStream>,
+    /// The session of the connection.
     pub session: Session,
+    /// The plugin that the session is of: the request ends after it is done.
+    pub plugin: Option<Arc<plugin::Connection>>,
 }
 
 /// The session of a relay.
@@ -58,18 +63,6 @@ impl Session {
             let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket);
             log::main(Level::Warning, &text);
         }
-    }
-}
-
-impl Relayed {
-    /// A relay and the engine's end of it.
-    ///
-    /// # Errors
-    /// The limit of open files is reached.
-    pub fn new(session: Session) -> std::io::Result<(Relayed, UnixStream)> {
-        let (engine, theirs) = UnixStream::pair()?;
-        engine.set_nonblocking(true)?;
-        Ok((Relayed { engine, session }, theirs))
     }
 }
 

@@ -9,12 +9,13 @@ use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::suspended::Suspended;
 use crate::apache::{mpm, process};
+use crate::module::plugin::{self, connection::Waiter};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the thread looks at the clock while something has a deadline.
@@ -46,6 +47,8 @@ struct Inbox {
     /// How many connections the thread has, those in `new` included.
     count: usize,
     stop_now: bool,
+    /// Connections whose plugins are done, or were when it was noted.
+    done: Vec<usize>,
 }
 
 impl Relay {
@@ -102,6 +105,12 @@ impl Relay {
         self.wake();
     }
 
+    /// The plugin of that connection needs its request no more.
+    pub fn plugin_is_done(&self, key: usize) {
+        self.inbox().done.push(key);
+        self.wake();
+    }
+
     /// This child ends now: every session is closed with 1001. Returns when they are, or after some seconds.
     pub fn stop_now(&self) {
         let mut inbox = self.inbox();
@@ -133,6 +142,8 @@ struct Relaying {
     request: Suspended,
     phase: Phase,
     session: Session,
+    /// As long as it is not done.
+    plugin: Option<Arc<plugin::Connection>>,
     since: Instant,
     /// When it is to be told to close, or to be given up.
     deadline: Option<Instant>,
@@ -142,6 +153,8 @@ struct Relaying {
 
 enum Phase {
     Pumping(Pump),
+    /// The engine has the client's socket, and a plugin needs the request.
+    Held,
     /// The client is to close its side.
     Lingering,
     /// Nothing more happens; destroyed when it is old enough.
@@ -206,6 +219,7 @@ impl Loop {
                 }
             }
             self.take_new();
+            self.take_done();
             for key in std::mem::take(&mut self.again) {
                 // It may have gone in this round.
                 if let Some(connection) = self.connections.get_mut(key) {
@@ -243,17 +257,26 @@ impl Loop {
     fn take_new(&mut self) {
         let new = std::mem::take(&mut self.relay.inbox().new);
         for (request, relayed) in new {
-            let Relayed { engine, session } = relayed;
+            let Relayed { engine, session, plugin } = relayed;
             request.never_wait();
             let key = self.connections.vacant_key();
+            if let Some(plugin) = &plugin {
+                plugin.tell_at_the_end(Waiter::Relay(key));
+                // It may be done already.
+                self.relay.inbox().done.push(key);
+            }
             let flags =
                 epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             let token = |n: u64| epoll::EventData::new_u64(2 * key as u64 + n);
-            let watched = epoll::add(&self.epoll, request.as_fd(), token(0), flags)
-                .and_then(|()| epoll::add(&self.epoll, engine.as_fd(), token(1), flags));
+            let watched = engine.map(|engine| {
+                epoll::add(&self.epoll, request.as_fd(), token(0), flags)?;
+                epoll::add(&self.epoll, engine.as_fd(), token(1), flags)?;
+                rustix::io::Result::Ok(engine)
+            });
             let phase = match watched {
-                Ok(()) => Phase::Pumping(Pump::new(engine)),
-                Err(why) => {
+                None => Phase::Held,
+                Some(Ok(engine)) => Phase::Pumping(Pump::new(engine)),
+                Some(Err(why)) => {
                     log::main(
                         Level::Error,
                         &format!("WS0302: session {} is lost, it cannot be watched: {why}", session.ticket),
@@ -265,6 +288,7 @@ impl Loop {
                 request,
                 phase,
                 session,
+                plugin,
                 since: Instant::now(),
                 deadline: None,
                 told: false,
@@ -272,6 +296,17 @@ impl Loop {
             });
             // What arrived before it was registered is there to be read.
             self.queue(key);
+        }
+    }
+
+    fn take_done(&mut self) {
+        let done = std::mem::take(&mut self.relay.inbox().done);
+        for key in done {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            if connection.plugin.take_if(|plugin| plugin.is_over()).is_some() {
+                connection.plugin_is_done();
+                self.bury(key);
+            }
         }
     }
 
@@ -320,7 +355,7 @@ impl Loop {
                 });
                 connection.phase = emptied.unwrap_or(Phase::Over);
             }
-            Phase::Over => {}
+            Phase::Held | Phase::Over => {}
         }
         self.bury(key);
         if self.connections.get(key).is_some_and(|connection| connection.deadline.is_some()) {
@@ -331,7 +366,7 @@ impl Loop {
     /// Destroys a connection that is over and old enough.
     fn bury(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !matches!(connection.phase, Phase::Over) {
+        if !matches!(connection.phase, Phase::Over) || connection.plugin.is_some() {
             return;
         }
         let due = connection.since + SETTLED;
@@ -393,12 +428,32 @@ impl Relaying {
         {
             request.describe(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
         }
+        if self.plugin.is_none() {
+            self.request.finish_request();
+        }
+    }
+
+    /// The plugin needs the request no more.
+    fn plugin_is_done(&mut self) {
+        match self.phase {
+            // The client has yet to get the rest.
+            Phase::Pumping(_) => return,
+            Phase::Held => {
+                if let Some(request) = self.request.request() {
+                    request.describe(&variables(self.session.ticket, self.since, 0, 0), 0);
+                }
+                self.phase = Phase::Over;
+            }
+            Phase::Lingering | Phase::Over => {}
+        }
+        // Nothing that the end of the request writes is for the client.
+        self.request.connection().abandon();
         self.request.finish_request();
     }
 
     /// This child is to end, since that moment: at the time that is this session's, the engine is told to close it.
     fn drain(&mut self, since: Instant, at_once: bool) {
-        if self.told || !matches!(self.phase, Phase::Pumping(_)) {
+        if self.told || !matches!(self.phase, Phase::Pumping(_) | Phase::Held) {
             return;
         }
         if !at_once && !self.session.is_due(since) {
@@ -414,7 +469,8 @@ impl Relaying {
         match self.phase {
             Phase::Pumping(_) => self.give_up(),
             Phase::Lingering => self.phase = Phase::Over,
-            Phase::Over => {}
+            // A plugin that hangs cannot be ended.
+            Phase::Held | Phase::Over => {}
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) struct Installation {
     httpd: PathBuf,
     setpriv: Option<PathBuf>,
     modules: PathBuf,
+    include: PathBuf,
     compiled_in: Vec<String>,
 }
 
@@ -23,6 +24,7 @@ pub(crate) fn installation() -> &'static Installation {
             .expect("no apache2 or httpd in PATH or /usr/sbin: install apache2, or set HTTPD=/path/to/httpd");
         let apxs = find("APXS", &["apxs", "apxs2"])
             .expect("no apxs or apxs2 in PATH: install apache2-dev (httpd-devel), or set APXS=/path/to/apxs");
+        let include = PathBuf::from(output(Command::new(&apxs).args(["-q", "INCLUDEDIR"])).trim());
         let modules = PathBuf::from(output(Command::new(apxs).args(["-q", "LIBEXECDIR"])).trim());
         let compiled_in = output(Command::new(&httpd).arg("-l"))
             .lines()
@@ -30,7 +32,7 @@ pub(crate) fn installation() -> &'static Installation {
             .filter(|line| line.ends_with(".c"))
             .map(str::to_owned)
             .collect();
-        Installation { httpd, setpriv: find("SETPRIV", &["setpriv"]), modules, compiled_in }
+        Installation { httpd, setpriv: find("SETPRIV", &["setpriv"]), modules, include, compiled_in }
     })
 }
 
@@ -40,13 +42,35 @@ impl Installation {
         Command::new(&self.httpd)
     }
 
-    /// httpd as a server. It is told to stop when the thread that starts it ends: an interrupted test run, which drops
-    /// nothing, leaves no server behind where there is a setpriv(1).
+    /// httpd as a server, which an interrupted test run does not leave behind.
     pub(crate) fn server(&self) -> Command {
-        let Some(setpriv) = &self.setpriv else { return self.httpd() };
+        self.tied(&self.httpd)
+    }
+
+    /// A program that is told to stop when the thread that starts it ends, where there is a setpriv(1): an interrupted test
+    /// run drops nothing.
+    pub(crate) fn tied(&self, program: &Path) -> Command {
+        let Some(setpriv) = &self.setpriv else { return Command::new(program) };
         let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", "TERM"]).arg(&self.httpd);
+        command.args(["--pdeathsig", "TERM"]).arg(program);
         command
+    }
+
+    /// What a C compiler needs to find httpd's and APR's headers.
+    pub(crate) fn include_flags(&self) -> Vec<String> {
+        let apr = find("APR_CONFIG", &["apr-1-config", "apr-config"]).expect("apr-1-config: install libapr1-dev");
+        let apu = find("APU_CONFIG", &["apu-1-config", "apu-config"]).expect("apu-1-config: install libaprutil1-dev");
+        let mut flags = vec![format!("-I{}", self.include.display())];
+        for (program, arguments) in [(apr, &["--includes", "--cppflags"][..]), (apu, &["--includes"])] {
+            flags.extend(output(Command::new(program).args(arguments)).split_whitespace().map(str::to_owned));
+        }
+        flags
+    }
+
+    /// A path under the target directory, wherever that is.
+    pub(crate) fn built(path: &str) -> PathBuf {
+        // Cargo's directory for the temporary files of integration tests lies in it.
+        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent").join(path)
     }
 
     /// The LoadModule line of `mod_<name>`; empty when it is compiled in.
@@ -75,9 +99,7 @@ pub(crate) fn module_under_test() -> PathBuf {
         assert!(path.exists(), "MOD_WEBSOCKET_SO={} does not exist", path.display());
         return path;
     }
-    // Cargo's directory for the temporary files of integration tests lies in the target directory, wherever that is.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent");
-    let path = target.join("release/libmod_websocket.so");
+    let path = Installation::built("release/libmod_websocket.so");
     assert!(path.exists(), "{} does not exist: run `cargo build --release` first", path.display());
     path
 }

@@ -15,6 +15,7 @@ pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod installation;
 pub(crate) mod log;
+pub(crate) mod plugin;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod raw;
