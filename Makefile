@@ -36,7 +36,7 @@ lint: ## Formatting and clippy
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+	$(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml --target-dir '$(target)' -- -D warnings
 	$(CARGO) clippy --test conformance --locked -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
@@ -47,3 +47,4 @@ uninstall: ## Takes them away again
 
 clean: ## Removes everything that was built
 	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml
