@@ -8,7 +8,7 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test conformance fuzz bench lint install uninstall clean
+.PHONY: help build run test conformance bench fuzz lint install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,8 @@ lint: ## Formatting and clippy
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml --target-dir '$(target)' -- -D warnings
 	$(CARGO) clippy --test conformance --locked -- -D warnings
+	CARGO_TARGET_DIR='$(abspath $(target))' $(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
 	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'

@@ -196,7 +196,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
             with(&[
                 hello(),
                 ToEngine::Offer(Box::new(spec)),
-                ToEngine::Take { ticket: 7, early: vec![1; 50], linked: true },
+                ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false },
             ]),
         ),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),

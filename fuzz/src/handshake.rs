@@ -88,12 +88,8 @@ impl Request<'_> {
         assert!(hash.len() == 28 && hash[..27].iter().all(is_digit) && hash[27] == b'=');
 
         let offered = of("sec-websocket-protocol");
-        let offered: Vec<&str> = offered
-            .iter()
-            .flat_map(|list| list.split(','))
-            .map(|name| name.trim_matches([' ', '\t']))
-            .filter(|name| !name.is_empty())
-            .collect();
+        let offered = offered.iter().flat_map(|list| list.split(',')).map(|name| name.trim_matches([' ', '\t']));
+        let offered: Vec<&str> = offered.filter(|name| !name.is_empty()).collect();
         assert_eq!(accept.offered_protocols, offered);
         let expected = match &policy.protocols {
             Protocols::Any => offered.first().copied(),

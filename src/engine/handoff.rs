@@ -44,10 +44,10 @@ pub fn version() -> &'static str {
 
 /// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
 pub const MAX_MESSAGE: usize = 8 << 20;
-/// Bytes that the engine reads of a link at a time.
-const READ: usize = 4096;
 /// Descriptors that come with a message, at most.
 const DESCRIPTORS: usize = 2;
+/// Bytes that the engine reads of a link at a time.
+const READ: usize = 4096;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
