@@ -47,3 +47,4 @@ uninstall: ## Takes them away again
 
 clean: ## Removes everything that was built
 	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml

@@ -421,4 +421,4 @@ fn put_header(out: &mut [u8], header: &Header) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

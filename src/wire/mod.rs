@@ -8,6 +8,8 @@ pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod handshake;
+#[cfg(test)]
+mod round_trip;
 pub mod session;
 pub mod utf8;
 

@@ -21,7 +21,7 @@ fn compression(parameters: Parameters) -> Compression {
 }
 
 /// A client: it compresses with zlib, and sends frames of `piece` bytes.
-struct Client {
+pub(in crate::wire) struct Client {
     deflate: Deflate,
     inflate: Inflate,
     parameters: Parameters,
@@ -29,7 +29,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(parameters: Parameters, piece: usize) -> Client {
+    pub(in crate::wire) fn new(parameters: Parameters, piece: usize) -> Client {
         // zlib has no raw window of 256 bytes.
         let window = parameters.client_max_window_bits.max(MIN_WINDOW_BITS + 1);
         Client {
@@ -40,7 +40,7 @@ impl Client {
         }
     }
 
-    fn compress(&mut self, payload: &[u8], flush: DeflateFlush) -> Vec<u8> {
+    pub(in crate::wire) fn compress(&mut self, payload: &[u8], flush: DeflateFlush) -> Vec<u8> {
         if self.parameters.client_no_context_takeover {
             self.deflate.reset();
         }
@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// What the server's frame says.
-    fn read(&mut self, (payload, compressed): (Bytes, bool)) -> Vec<u8> {
+    pub(in crate::wire) fn read(&mut self, (payload, compressed): (Bytes, bool)) -> Vec<u8> {
         if !compressed {
             return payload.to_vec();
         }
@@ -153,7 +153,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes.map(|n| (n >> 24) as u8).take(length).collect()
 }
 
-fn any_parameters() -> impl Strategy<Value = Parameters> {
+pub(in crate::wire) fn any_parameters() -> impl Strategy<Value = Parameters> {
     (any::<bool>(), any::<bool>(), 8u8..=15, 8u8..=15).prop_map(|(server, client, server_bits, client_bits)| {
         Parameters {
             server_no_context_takeover: server || server_bits == 8,

@@ -35,7 +35,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        Rig { session: Session::new(&RULES), contexts: Contexts::default(), events: VecDeque::new(), out: Vec::new() }
+        Rig::of(&RULES)
+    }
+
+    fn of(rules: &Rules) -> Rig {
+        Rig { session: Session::new(rules), contexts: Contexts::default(), events: VecDeque::new(), out: Vec::new() }
     }
 
     fn receive(&mut self, bytes: &[u8]) -> &mut Rig {
@@ -221,6 +225,7 @@ fn each_violation_has_its_code() {
     assert_eq!(Rig::failure(&interleaved), CloseCode::Protocol);
 }
 
+/// A frame, most often a good one by itself.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop::collection::vec(any::<u8>(), 0..200);
     prop_oneof![
@@ -230,25 +235,73 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         payload.clone().prop_map(|p| masked(true, OpCode::Data(Data::Continue), &p)),
         payload.prop_map(|p| masked(true, OpCode::Control(Control::Ping), &p)),
         (900u16..5100).prop_map(|c| closing(c, "x")),
+        Just(masked(true, OpCode::Control(Control::Close), b"")),
+        (900usize..1100).prop_map(|length| masked(true, OpCode::Data(Data::Binary), &vec![0; length])),
         prop::collection::vec(any::<u8>(), 0..40),
     ]
 }
 
+/// A message whose size is around the limit now and then, in fragments that are cut anywhere, also within a character, with
+/// Pings and Pongs between them; and, seldom, with a bad byte in it.
+fn any_message() -> impl Strategy<Value = Vec<u8>> {
+    let text =
+        ("[a-zé€😀]{1,40}", 0usize..30).prop_map(|(piece, times)| (Data::Text, piece.repeat(times).into_bytes()));
+    let binary = (0usize..1100).prop_map(|length| (Data::Binary, vec![0xff; length]));
+    let cuts = prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..6);
+    let bad = prop_oneof![9 => Just(None), 1 => any::<(prop::sample::Index, u8)>().prop_map(Some)];
+    (prop_oneof![3 => text, 1 => binary], cuts, bad).prop_map(|((kind, mut payload), mut cuts, bad)| {
+        if let (Some((place, byte)), false) = (bad, payload.is_empty()) {
+            *place.get_mut(&mut payload) = byte;
+        }
+        cuts.sort_by_key(|(place, _)| place.index(payload.len() + 1));
+        let (mut frames, mut begin) = (Vec::new(), 0);
+        for (place, asks) in cuts {
+            let end = place.index(payload.len() + 1);
+            let opcode = if frames.is_empty() { kind } else { Data::Continue };
+            frames.extend(masked(false, OpCode::Data(opcode), &payload[begin..end]));
+            let control = if asks { Control::Ping } else { Control::Pong };
+            frames.extend(masked(true, OpCode::Control(control), b"here"));
+            begin = end;
+        }
+        let opcode = if frames.is_empty() { kind } else { Data::Continue };
+        frames.extend(masked(true, OpCode::Data(opcode), &payload[begin..]));
+        frames
+    })
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
     #[test]
     fn any_chunking_gives_the_same_events(
-        frames in prop::collection::vec(any_frame(), 0..8),
-        chunk in 1usize..300,
+        parts in prop::collection::vec(prop_oneof![any_frame(), any_message()], 0..8),
+        missing in prop_oneof![2 => Just(0), 1 => 0usize..50],
+        chunks in prop::collection::vec(prop_oneof![1usize..10, 1usize..600], 1..20),
+        reserved_close_codes in any::<bool>(),
+        max_message_size in prop_oneof![3 => Just(LIMIT), 1 => 1usize..130],
     ) {
-        let bytes = frames.concat();
-        let mut whole = Rig::new();
+        let mut bytes = parts.concat();
+        bytes.truncate(bytes.len().saturating_sub(missing));
+        let rules = Rules { max_message_size, reserved_close_codes, ..RULES };
+        let mut whole = Rig::of(&rules);
         whole.receive(&bytes);
-        let mut pieces = Rig::new();
-        for piece in bytes.chunks(chunk) {
+        let mut pieces = Rig::of(&rules);
+        let (mut rest, mut chunks) = (&bytes[..], chunks.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(*chunks.next().unwrap()));
             pieces.receive(piece);
+            rest = after;
         }
         prop_assert_eq!(&whole.events, &pieces.events);
         prop_assert_eq!(&whole.out, &pieces.out);
         prop_assert_eq!(whole.session.is_open(), pieces.session.is_open());
+        prop_assert_eq!(whole.session.is_in_a_message(), pieces.session.is_in_a_message());
+        for (n, event) in whole.events.iter().enumerate() {
+            match event {
+                Event::Message(message) => prop_assert!(message.len() <= max_message_size),
+                _ => prop_assert_eq!(n + 1, whole.events.len()),
+            }
+        }
+        prop_assert_eq!(whole.session.is_open(), matches!(whole.events.back(), None | Some(Event::Message(_))));
     }
 }
