@@ -9,7 +9,7 @@ use super::quota::Place;
 use super::socket::Socket;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
-use crate::wire::frame::{Control, Kind, put_control, put_ping};
+use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
 use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::collections::VecDeque;
@@ -257,7 +257,7 @@ impl Conn {
         }
         let shared = &self.entry.shared;
         self.outbox.lend(|| shared.buffers.borrow_mut().take());
-        put_control(self.outbox.tail(), kind, &payload[..payload.len().min(125)]);
+        put_control(self.outbox.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
         if !self.is_full() {
             return Ok(());
         }
@@ -381,7 +381,7 @@ impl Conn {
         let Entry { shared, peer } = &self.entry;
         if peer.is_doubted() {
             self.outbox.lend(|| shared.buffers.borrow_mut().take());
-            put_ping(self.outbox.tail());
+            put_control(self.outbox.tail(), Control::Ping, b"");
             let late = peer.note_ping(shared.now());
             shared.look_at(peer, late);
         }

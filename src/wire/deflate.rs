@@ -208,7 +208,7 @@ impl std::fmt::Debug for PerMessageDeflate {
     }
 }
 
-/// The translator of a client's frames. It relies on a [`super::frame::Cursor`] that has passed over them.
+/// The translator of a client's frames. It relies on a [`super::cursor::Cursor`] that has passed over them.
 #[derive(Default)]
 pub struct Incoming {
     takes_over: bool,

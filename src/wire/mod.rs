@@ -2,8 +2,10 @@
 //!
 //! [`handshake`] decides on an opening handshake, and [`extension`] on compression in it; [`session`] turns a byte stream
 //! into messages (tungstenite's `WebSocketContext` drives it), with [`deflate`] under it where messages are compressed;
-//! [`frame`] knows the layout of a frame where tungstenite does not tell, and [`utf8`] checks texts as they arrive.
+//! [`cursor`] knows where messages begin and end, and sees what is wrong with a stream as early as can be, with [`utf8`]
+//! for texts; [`frame`] is the layout of a frame, where tungstenite does not tell.
 
+pub mod cursor;
 pub mod deflate;
 pub mod extension;
 pub mod frame;

@@ -4,8 +4,9 @@
 //! idle connection does not keep *it*: between two messages the context goes back to the [`Contexts`] of the thread, and
 //! what remains of a session is a few dozen bytes.
 
+use super::cursor::{Cursor, Violation};
 use super::deflate::{Compression, PerMessageDeflate, Pool};
-use super::frame::{Cursor, MAX_CONTROL, Violation, put_close};
+use super::frame::{Control, MAX_CONTROL, put_control};
 use super::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -266,7 +267,7 @@ impl Session {
             // Where there is a reply at all, and not our own Close out already.
             if let (Some(code), true) = (self.reserved_code(), out.len() > before) {
                 out.truncate(before);
-                put_close(out, code);
+                put_control(out, Control::Close, &code.to_be_bytes());
             }
         }
         self.context = None;
