@@ -293,9 +293,10 @@ async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, c
     drop(running);
     // Boxed, so that an open session keeps no room for its end.
     let summary = Box::pin(conn.finish(verdict)).await;
+    // First, so that whoever reads of the end here finds the session logs in the same order.
+    logs.note(id, &summary);
     let conn::Summary { received, sent, end, .. } = &summary;
     debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
-    logs.note(id, &summary);
     drop(counted);
 }
 
