@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 const LINGER: Duration = Duration::from_secs(2);
 /// The longest event queue that is kept for the next connection, in events.
 const KEPT_EVENTS: usize = 1024;
-/// Bytes that are read and thrown away during that time, at most.
-const LINGER_BYTES: usize = 1 << 20;
+/// Bytes that are read and thrown away during that time, at most: what remains of a message that was too long, say.
+const LINGER_BYTES: usize = 64 << 20;
 
 /// A session is closing: nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
