@@ -147,6 +147,7 @@ fn deflate() -> Vec<(&'static str, Vec<u8>)> {
         ("sends-with-takeover", sends([0, 0, 0, 0, 0, 5, 0], &messages)),
         ("sends-each-for-itself", sends([0, 1, 1, 0, 0, 0, 10], &messages)),
         ("sends-small-window", sends([0, 0, 0, 6, 0, 8, 0], &messages)),
+        ("sends-noise", sends([0, 1, 0, 0, 0, 0, 0], &[230, b'a', 253, 253, 252, 230, b'b'])),
         ("sends-smallest-window", sends([0, 1, 0, 7, 0, 5, 0], &messages)),
     ]
 }
