@@ -21,7 +21,8 @@
 //! |---|---|---|
 //! | [`wire`] | the protocol: no I/O, no threads, no clock | nothing of ours |
 //! | [`engine`] | the process that owns the sockets | `wire` |
-//! | [`handlers`] | what a location does with its sessions | `engine`, `wire` |
+//! | [`bus`] | channels: their history, who is there | `wire` |
+//! | [`handlers`] | what a location does with its sessions | `engine`, `bus`, `wire` |
 //! | `apache` | safe wrappers of httpd's API; knows nothing of WebSocket | nothing of ours |
 //! | `module` | the composition root: directives, hooks, upgrade, lifecycle | everything |
 //!
@@ -35,6 +36,7 @@
 #[cfg(feature = "httpd")]
 #[allow(unsafe_code)]
 pub mod apache;
+pub mod bus;
 pub mod engine;
 pub mod handlers;
 #[cfg(feature = "httpd")]

@@ -163,7 +163,7 @@ fn many_zeros() -> Vec<u8> {
 
 fn handoff() -> Vec<(&'static str, Vec<u8>)> {
     let spec = SessionSpec {
-        handler: HandlerSpec { name: "echo".into(), args: vec!["an argument".into()] },
+        handler: HandlerSpec { name: "echo".into(), args: vec!["an argument".into()], settings: vec![1, 2] },
         protocol: Some("chat".into()),
         limits: Limits::default(),
         compression: Some(Compression {
@@ -208,7 +208,8 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 hello(),
                 log("logs/ws.log"),
                 log("|rotate"),
-                ToEngine::Configure(Configuration { log_level: -1, with_log: true }),
+                ToEngine::Configure(Configuration { log_level: -1, with_log: true, settings: vec![("channel".into(), vec![0])] }),
+                ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] },
             ]),
         ),
         ("retire", with(&[ToEngine::Hello { version: "mod_websocket handoff 1".into() }, ToEngine::Retire])),

@@ -5,6 +5,7 @@
 
 use super::broadcast::{Broadcast, Encoded};
 use super::outbox::Outbox;
+use super::peer::Peer;
 use super::quota::Place;
 use super::socket::Socket;
 use super::thread::Entry;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -198,6 +200,10 @@ impl Conn {
             if self.end.is_some() {
                 return None;
             }
+            if self.entry.peer.close_asked() {
+                // What was posted before comes before it.
+                self.take_posts();
+            }
             if let Some(frame) = self.entry.peer.take_close() {
                 self.end = Some(End::Engine(frame));
                 return None;
@@ -289,6 +295,16 @@ impl Conn {
         self.end.as_ref()
     }
 
+    /// How others on this thread reach the connection.
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.entry.peer
+    }
+
+    /// What the handler was told in [`super::HandlerSpec::settings`], once: it needs not be kept.
+    pub fn take_settings(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spec.handler.settings)
+    }
+
     /// The stream to the process that the session came from, if there is one, once.
     pub fn take_link(&mut self) -> Option<OwnedFd> {
         self.link.take()
@@ -311,7 +327,7 @@ impl Conn {
                 Err(e) => self.end = Some(End::Lost(e)),
             }
             if self.end.is_none() && self.is_full() {
-                self.end = Some(End::Engine(close(CloseCode::Again, "slow consumer")));
+                self.end = Some(slow_consumer());
             }
         }
         if self.end.is_some() {
@@ -354,6 +370,20 @@ impl Conn {
         self.entry.peer.note_data(shared.now());
     }
 
+    /// Queues what others have posted.
+    fn take_posts(&mut self) {
+        for message in self.entry.peer.take_posts() {
+            if self.push(&message).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// What was posted waits while the handler sends: too much of it, and the client is given up, as in [`Conn::push`].
+    fn has_fallen_behind(&self) -> bool {
+        self.entry.peer.posted() > self.spec.limits.send_buffer
+    }
+
     /// More waits for the client than may.
     fn is_full(&self) -> bool {
         self.outbox.len() > self.spec.limits.send_buffer
@@ -371,6 +401,7 @@ impl Conn {
             Poll::Ready(Err(e)) => self.end = Some(End::Lost(e)),
             Poll::Pending if !self.is_full() => return Poll::Ready(Ok(())),
             Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
+            Poll::Pending if self.has_fallen_behind() => self.end = Some(slow_consumer()),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(Err(Closing))
@@ -439,6 +470,10 @@ impl Conn {
                 return Poll::Ready(Ok(()));
             }
             self.ping();
+            self.take_posts();
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(Err(end));
+            }
             if let Poll::Ready(Err(e)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(End::Lost(e)));
             }
@@ -500,6 +535,7 @@ impl Conn {
     pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
         self.entry.peer.stop_watching();
+        self.take_posts();
         let end = match (self.end.take(), self.entry.peer.take_close()) {
             (Some(end), _) => end,
             (None, Some(frame)) => End::Engine(frame),
@@ -592,6 +628,10 @@ impl Conn {
             }
         }
     }
+}
+
+fn slow_consumer() -> End {
+    End::Engine(close(CloseCode::Again, "slow consumer"))
 }
 
 /// The frame for a server that goes away (RFC 6455 section 7.4.1).

@@ -1,6 +1,6 @@
 //! What a handler is to the engine: straight-line code over a [`Conn`].
 
-use super::Conn;
+use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -8,6 +8,19 @@ use std::sync::Arc;
 
 /// A session at work; it yields the frame to close with, should the session still be open.
 pub type Running<'a> = Pin<Box<dyn Future<Output = CloseFrame> + 'a>>;
+
+/// What comes later.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A handler's no: what becomes the answer to a request of HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: u16,
+    /// For the log.
+    pub reason: String,
+}
 
 /// Runs sessions of one kind. One handler serves all its sessions, on all threads.
 pub trait Handler: Send + Sync {
@@ -18,6 +31,22 @@ pub trait Handler: Send + Sync {
     ///
     /// A panic in it closes the session with 1011 and is logged.
     fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a>;
+
+    /// Before the 101 of a session: header lines for it, by name and value; or what is answered in its place. `None`: the
+    /// session is welcome, and there is nothing to be said.
+    fn greet<'a>(&'a self, _spec: &'a SessionSpec) -> Option<Later<'a, Result<Vec<(String, String)>, Refused>>> {
+        None
+    }
+
+    /// Something that httpd asks of the handler and that belongs to no session, in a form of the handler's own. Runs on the
+    /// engine's main thread.
+    fn call(&self, _request: Vec<u8>) -> Later<'_, Result<Vec<u8>, Refused>> {
+        Box::pin(async { Err(Refused { status: 500, reason: "the handler cannot be called".into() }) })
+    }
+
+    /// What the configuration says to the handler as a whole, in a form of the handler's own: once before everything else,
+    /// and again when it was read anew. Called on the engine's main thread, in its runtime.
+    fn configure(&self, _settings: &[u8]) {}
 }
 
 /// The handlers of an engine, by name.

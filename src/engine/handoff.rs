@@ -8,6 +8,8 @@
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
 //!                           (and a link to the child, for a handler that has its other half there)
 //!   Close { ticket, … }                   ──▶           later, over any link
+//!   Call { handler, … }                   ──▶           something a handler is asked that belongs to no session
+//!                            ◀── Answer { … }         or   Refused { … }
 //! ```
 //!
 //! A message is its length (4 bytes, big-endian) and its [`postcard`] form. A descriptor travels with the first byte of
@@ -32,7 +34,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 4";
+const VERSION: &str = "mod_websocket handoff 5";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -42,12 +44,13 @@ pub fn version() -> &'static str {
     std::hint::black_box(VERSION)
 }
 
-/// The longest message (bytes): a request head at httpd's limits, and what arrived with it, are far below.
-pub const MAX_MESSAGE: usize = 8 << 20;
+/// The longest message (bytes): room for a published message of 64 MiB. A request head at httpd's limits, and what arrived
+/// with it, are far below.
+pub const MAX_MESSAGE: usize = 65 << 20;
 /// Descriptors that come with a message, at most.
 const DESCRIPTORS: usize = 2;
 /// Bytes that the engine reads of a link at a time.
-const READ: usize = 4096;
+const READ: usize = 16 * 1024;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
@@ -88,6 +91,13 @@ pub enum ToEngine {
         /// The reason that the Close frame gives; its first 123 bytes.
         reason: String,
     },
+    /// A question to a handler, or something it is to do: see [`super::Handler::call`].
+    Call {
+        /// As in `WebSocketHandler NAME`.
+        handler: String,
+        /// In the handler's own form.
+        request: Vec<u8>,
+    },
     /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
     Configure(Configuration),
     /// Before [`ToEngine::Configure`], for each session log of that configuration, whose descriptor comes with it.
@@ -104,6 +114,8 @@ pub struct Configuration {
     pub log_level: i32,
     /// A descriptor comes with the message: httpd's new error log.
     pub with_log: bool,
+    /// What handlers are told, by their names, each in a form of its own: see [`super::Handler::configure`].
+    pub settings: Vec<(String, Vec<u8>)>,
 }
 
 /// From the engine to httpd.
@@ -118,8 +130,15 @@ pub enum FromEngine {
     Granted {
         /// The session's number, as log lines name it.
         ticket: u64,
+        /// Header lines for the 101, by name and value.
+        headers: Vec<(String, String)>,
     },
-    /// The engine cannot run the session.
+    /// The answer to [`ToEngine::Call`].
+    Answer {
+        /// In the handler's own form.
+        answer: Vec<u8>,
+    },
+    /// The engine cannot run the session, or the handler cannot do what it was called for.
     Refused {
         /// The HTTP status for the client.
         status: u16,
@@ -130,7 +149,16 @@ pub enum FromEngine {
     },
 }
 
-/// Why a session could not be handed over; whatever it is, no 101 was sent.
+/// A place that the engine keeps for a session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The session's number.
+    pub ticket: u64,
+    /// Header lines for the 101, by name and value.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Why a session could not be handed over, or a handler not be called; whatever it is, no 101 was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoffError {
     /// The engine said no: answer with this status.
@@ -250,17 +278,35 @@ impl Link {
         decode(&message)
     }
 
-    /// Offers a session; returns the ticket for it.
+    /// Offers a session.
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn offer(&mut self, spec: &SessionSpec) -> Result<u64, HandoffError> {
+    pub fn offer(&mut self, spec: &SessionSpec) -> Result<Grant, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
-        self.say(&ToEngine::Offer(Box::new(spec.clone())))?;
+        match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
+            FromEngine::Granted { ticket, headers } => Ok(Grant { ticket, headers }),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Calls a handler; returns its answer.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn call(&mut self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
+        match self.ask(&ToEngine::Call { handler: handler.into(), request })? {
+            FromEngine::Answer { answer } => Ok(answer),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    fn ask(&mut self, question: &ToEngine) -> Result<FromEngine, HandoffError> {
+        self.say(question)?;
         match self.hear()? {
-            FromEngine::Granted { ticket } => Ok(ticket),
             FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
+            answer => Ok(answer),
         }
     }
 
@@ -296,8 +342,8 @@ impl Link {
         self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
     }
 
-    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs; returns the
-    /// engine's version.
+    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs, what handlers
+    /// are told; returns the engine's version.
     ///
     /// # Errors
     /// The engine is gone, or does not answer.
@@ -306,11 +352,12 @@ impl Link {
         log_level: i32,
         log: Option<BorrowedFd<'_>>,
         session_logs: &[NamedLog],
+        settings: Vec<(String, Vec<u8>)>,
     ) -> io::Result<String> {
-        let said = self.say_configuration(log_level, log, session_logs);
+        let said = self.say_configuration(log_level, log, session_logs, settings);
         match self.hear() {
             Ok(FromEngine::Hello { version }) => Ok(version),
-            Ok(other) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            Ok(other) => Err(unexpected(&other)),
             // An engine of another version answers the Hello, and may hang up on what it does not know.
             Err(e) => said.and(Err(e)),
         }
@@ -321,11 +368,12 @@ impl Link {
         log_level: i32,
         log: Option<BorrowedFd<'_>>,
         session_logs: &[NamedLog],
+        settings: Vec<(String, Vec<u8>)>,
     ) -> io::Result<()> {
         for (name, descriptor) in session_logs {
             self.say_with(&ToEngine::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
         }
-        let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some() });
+        let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some(), settings });
         match log {
             Some(log) => self.say_with(&message, &[log]),
             None => self.say(&message),
@@ -341,6 +389,15 @@ impl Link {
     }
 }
 
+/// No answer has come in [`PATIENCE`].
+fn is_late(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn unexpected(answer: &FromEngine) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {answer:?}"))
+}
+
 /// A child's way to the engine: links that are kept between two handshakes.
 #[derive(Debug)]
 pub struct Door {
@@ -354,15 +411,31 @@ impl Door {
         Door { path, idle: Mutex::new(Vec::new()) }
     }
 
-    /// Offers a session; returns the link to go on with, and the ticket.
+    /// Offers a session; returns the link to go on with, and the place that was granted.
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, u64), HandoffError> {
+    pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Grant), HandoffError> {
+        self.ask(|link| link.offer(spec))
+    }
+
+    /// Calls a handler; returns its answer.
+    ///
+    /// # Errors
+    /// See [`HandoffError`]. Where the engine cannot be reached, it may have heard the call nevertheless.
+    pub fn call(&self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
+        let (link, answer) = self.ask(|link| link.call(handler, request.clone()))?;
+        self.keep(link);
+        Ok(answer)
+    }
+
+    fn ask<T>(&self, question: impl Fn(&mut Link) -> Result<T, HandoffError>) -> Result<(Link, T), HandoffError> {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut link) = kept {
-            match link.offer(spec) {
-                Ok(ticket) => return Ok((link, ticket)),
+            match question(&mut link) {
+                Ok(answer) => return Ok((link, answer)),
+                // It is there and has heard the question: that must not be asked twice.
+                Err(HandoffError::Unreachable(why)) if is_late(&why) => return Err(why.into()),
                 // That engine is gone; there may be another.
                 Err(HandoffError::Unreachable(_)) => {}
                 Err(refusal) => {
@@ -372,8 +445,8 @@ impl Door {
             }
         }
         let mut link = Link::connect(&self.path)?;
-        let ticket = link.offer(spec)?;
-        Ok((link, ticket))
+        let answer = question(&mut link)?;
+        Ok((link, answer))
     }
 
     /// Asks the engine to close a session with this Close frame.
@@ -485,7 +558,7 @@ mod tests {
 
     fn spec() -> SessionSpec {
         SessionSpec {
-            handler: HandlerSpec { name: "echo".into(), args: vec![] },
+            handler: HandlerSpec { name: "echo".into(), args: vec![], settings: vec![] },
             protocol: Some("chat".into()),
             limits: Limits::default(),
             compression: None,

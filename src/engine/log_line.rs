@@ -84,7 +84,7 @@ mod tests {
     fn summary(end: End) -> Summary {
         Summary {
             spec: Box::new(SessionSpec {
-                handler: HandlerSpec { name: "echo".into(), args: vec![] },
+                handler: HandlerSpec { name: "echo".into(), args: vec![], settings: vec![] },
                 protocol: None,
                 limits: Limits::default(),
                 compression: None,

@@ -1,12 +1,14 @@
-//! How others on its thread reach a connection: a request to close, and the clock.
+//! How others on its thread reach a connection: messages for it, a request to close, and the clock.
 //!
 //! Time is counted in ticks of the thread, since a timer of its own would cost each connection more than all the rest of
 //! its state. The clock looks at a connection when something may be due ([`Peer::look`]), and a connection only notes
 //! the tick at which something happened: what is due is worked out when it is looked at.
 
+use super::Broadcast;
 use super::spec::{Limits, Ping};
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -36,12 +38,13 @@ enum Life {
 }
 
 /// The part of a connection that its thread can see. Never leaves the thread.
-#[derive(Debug)]
 pub struct Peer {
     /// The session's number.
     pub id: u64,
     waker: RefCell<Option<Waker>>,
     close: RefCell<Option<Box<CloseFrame>>>,
+    /// Messages that others want it to send.
+    posts: Cell<Vec<Arc<Broadcast>>>,
     /// The tick at which `expired` turns true; 0 is never.
     deadline: Cell<u32>,
     expired: Cell<bool>,
@@ -69,6 +72,7 @@ impl Peer {
             id,
             waker: RefCell::default(),
             close: RefCell::default(),
+            posts: Cell::default(),
             deadline: Cell::new(0),
             expired: Cell::new(false),
             scheduled: Cell::new(0),
@@ -95,6 +99,28 @@ impl Peer {
     /// True when [`Peer::close`] was called and nobody has looked.
     pub fn close_asked(&self) -> bool {
         self.close.borrow().is_some()
+    }
+
+    /// Has the connection send this message as [`super::Conn::push`] does: in the order of the calls, and after what its
+    /// handler has sent so far. Nothing happens where it is closing.
+    pub fn post(&self, message: Arc<Broadcast>) {
+        let mut posts = self.posts.take();
+        posts.push(message);
+        self.posts.set(posts);
+        self.wake();
+    }
+
+    /// What was posted and not taken.
+    pub fn take_posts(&self) -> Vec<Arc<Broadcast>> {
+        self.posts.take()
+    }
+
+    /// Bytes of what was posted and not taken.
+    pub fn posted(&self) -> usize {
+        let posts = self.posts.take();
+        let bytes = posts.iter().map(|message| message.payload().len()).sum();
+        self.posts.set(posts);
+        bytes
     }
 
     /// Sets the tick at which [`Peer::expired`] turns true.

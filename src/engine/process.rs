@@ -6,7 +6,7 @@ use super::conn::going_away;
 use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
 use super::log_writer::NamedLog;
 use super::quota::{Counts, Place};
-use super::{Adoption, Engine, Quota, Registry, SessionSpec};
+use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -45,6 +45,8 @@ pub struct Setup {
     pub handlers: Registry,
     /// See [`Configure`].
     pub configure: Configure,
+    /// What the handlers are told by the first configuration; later ones bring their own. See [`Configuration::settings`].
+    pub settings: Vec<(String, Vec<u8>)>,
     /// The session logs of the first configuration; later ones bring their own.
     pub session_logs: Vec<NamedLog>,
 }
@@ -83,6 +85,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
+    configure_handlers(&handlers, &setup.settings);
     let engine = Engine::start(setup.threads, &handlers)?;
     engine.logs().replace(setup.session_logs)?;
     setup.listener.set_nonblocking(true)?;
@@ -130,6 +133,15 @@ async fn serve(setup: Setup) -> io::Result<()> {
     Ok(())
 }
 
+fn configure_handlers(handlers: &Registry, settings: &[(String, Vec<u8>)]) {
+    for (name, settings) in settings {
+        // This module's own; an engine of another version is not told.
+        if let Some(handler) = handlers.find(name) {
+            handler.configure(settings);
+        }
+    }
+}
+
 /// Raises the soft limit of descriptors to the hard one; returns what holds then.
 fn raise_fd_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -172,7 +184,7 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
                 return listen_to_stranger(desk, link).await;
             }
             ToEngine::Offer(spec) => {
-                let answer = desk.consider(*spec, granted);
+                let answer = desk.consider(*spec, granted).await;
                 link.say(&answer).await?;
             }
             ToEngine::Take { ticket, early, linked } => {
@@ -198,9 +210,14 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
                 let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Away);
                 desk.engine.close(ticket, &close(code, &reason));
             }
+            ToEngine::Call { handler, request } => {
+                let answer = desk.call(&handler, request).await;
+                link.say(&answer).await?;
+            }
             ToEngine::Configure(configuration) => {
                 let log = if configuration.with_log { Some(link.descriptor()?) } else { None };
                 (desk.configure)(&configuration, log);
+                configure_handlers(&desk.handlers, &configuration.settings);
                 if let Err(e) = desk.engine.logs().replace(std::mem::take(&mut session_logs)) {
                     error!("WS0118: the session logs cannot be written: {e}");
                 }
@@ -223,13 +240,27 @@ async fn listen_to_stranger(desk: &Rc<Desk>, mut link: Receiver) -> io::Result<(
     Ok(())
 }
 
+fn refused(status: u16, reason: String) -> FromEngine {
+    FromEngine::Refused { status, reason, by_quota: false }
+}
+
+fn no_handler(name: &str) -> FromEngine {
+    refused(500, format!("it has no handler {name}"))
+}
+
 impl Desk {
     /// Decides on an offer; a grant counts as a session from now on.
-    fn consider(&self, mut spec: SessionSpec, granted: &Granted) -> FromEngine {
-        let refused = |status, reason: String| FromEngine::Refused { status, reason, by_quota: false };
-        if self.handlers.find(&spec.handler.name).is_none() {
-            return refused(500, format!("it has no handler {}", spec.handler.name));
-        }
+    async fn consider(&self, mut spec: SessionSpec, granted: &Granted) -> FromEngine {
+        let Some(handler) = self.handlers.find(&spec.handler.name) else {
+            return no_handler(&spec.handler.name);
+        };
+        let headers = match handler.greet(&spec) {
+            Some(greeting) => match greeting.await {
+                Ok(headers) => headers,
+                Err(Refused { status, reason }) => return refused(status, reason),
+            },
+            None => Vec::new(),
+        };
         if self.ending.borrow().is_some() {
             return refused(503, "it is ending".into());
         }
@@ -255,7 +286,15 @@ impl Desk {
         self.next_ticket.set(ticket + 1);
         self.granted.set(self.granted.get() + 1);
         granted.borrow_mut().insert(ticket, (spec, places));
-        FromEngine::Granted { ticket }
+        FromEngine::Granted { ticket, headers }
+    }
+
+    async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {
+        let Some(handler) = self.handlers.find(name) else { return no_handler(name) };
+        match handler.call(request).await {
+            Ok(answer) => FromEngine::Answer { answer },
+            Err(Refused { status, reason }) => refused(status, reason),
+        }
     }
 
     /// Another engine takes the new sessions. Children of the old configuration may still bring some.

@@ -71,6 +71,8 @@ pub struct HandlerSpec {
     pub name: String,
     /// The words after the name.
     pub args: Vec<String>,
+    /// What else the handler wants to be told of the session, in a form of its own.
+    pub settings: Vec<u8>,
 }
 
 /// What one session may use.

@@ -1,7 +1,7 @@
 //! The engine over socketpairs and its handoff socket: no httpd, real threads, a real client.
 
 use super::conn::Closing;
-use super::handoff::{Door, HandoffError, Link, version};
+use super::handoff::{Door, Grant, HandoffError, Link, version};
 use super::log_writer::NamedLog;
 use super::process::{Setup, run};
 use super::*;
@@ -92,7 +92,7 @@ fn engine() -> Engine {
 
 pub(super) fn spec(handler: &str) -> SessionSpec {
     SessionSpec {
-        handler: HandlerSpec { name: handler.into(), args: vec![] },
+        handler: HandlerSpec { name: handler.into(), args: vec![], settings: vec![] },
         protocol: None,
         limits: Limits { close_timeout: Duration::from_millis(200), ..Limits::default() },
         compression: None,

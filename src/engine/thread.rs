@@ -332,6 +332,6 @@ mod tests {
         let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");
         eprintln!("{sizes}");
         assert!(peer <= 128, "{sizes}");
-        assert!(conn + task + peer + spec + handler + look < 1120, "{sizes}");
+        assert!(conn + task + peer + spec + handler + look < 1160, "{sizes}");
     }
 }

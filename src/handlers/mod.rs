@@ -1,5 +1,6 @@
 //! What a location does with its sessions: one file a handler.
 
+pub mod channel;
 pub mod echo;
 pub mod plugin;
 

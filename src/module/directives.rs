@@ -426,7 +426,7 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     config.handler = Some(if name == "off" {
         None
     } else if handlers::NAMES.contains(&name.as_str()) {
-        Some(HandlerSpec { name, args: Vec::new() })
+        Some(HandlerSpec { name, args: Vec::new(), settings: Vec::new() })
     } else {
         return Err(format!("there is no handler \"{}\"; write one of {known}, or Off", words[0]));
     });
@@ -450,7 +450,7 @@ fn plugin(config: &mut Config, path: &str, words: Words<'_, '_>) -> Result<(), S
         ));
     }
     config.plugin = Some(Loaded(Arc::new(Plugin::load(path, init)?)));
-    config.handler = Some(Some(HandlerSpec { name: handlers::PLUGIN.into(), args: Vec::new() }));
+    config.handler = Some(Some(HandlerSpec { name: handlers::PLUGIN.into(), args: Vec::new(), settings: Vec::new() }));
     Ok(())
 }
 

@@ -104,7 +104,17 @@ pub fn start(server: &Server) -> Result<(), String> {
 
 /// Tells the running engine of this configuration; returns its version.
 fn greet(server: &Server, path: &Path) -> io::Result<String> {
-    Link::connect(path)?.configure(server.log_level(), server.error_log(), session_logs::current(server))
+    Link::connect(path)?.configure(
+        server.log_level(),
+        server.error_log(),
+        session_logs::current(server),
+        handler_settings(server),
+    )
+}
+
+/// What the configuration says to handlers as a whole.
+fn handler_settings(_server: &Server) -> Vec<(String, Vec<u8>)> {
+    Vec::new()
 }
 
 /// Makes the socket of a new engine, and starts it.
@@ -194,6 +204,7 @@ fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
         listener,
         threads: server.config::<WebSocket>().engine_threads(),
         handlers: handlers::registry(),
+        settings: handler_settings(server),
         session_logs,
         configure: Box::new(|configuration, error_log| {
             let Some(server) = server::main() else { return };

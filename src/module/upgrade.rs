@@ -10,7 +10,7 @@ use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
 use crate::engine::SessionSpec;
-use crate::engine::handoff::{HandoffError, Link};
+use crate::engine::handoff::{Grant, HandoffError, Link};
 use crate::wire::handshake::{Accept, Offer, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -189,14 +189,14 @@ fn hand_over(
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let (mut link, ticket) = door.offer(spec).map_err(|why| no_session(request, &why))?;
+    let (mut link, Grant { ticket, headers }) = door.offer(spec).map_err(|why| no_session(request, &why))?;
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
     let pairs = Pairs::new(custody != Custody::Socket, plugin.is_some()).map_err(|why| {
         log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
         SERVICE_UNAVAILABLE
     })?;
 
-    switch_protocols(request, accept);
+    switch_protocols(request, accept, &headers);
 
     let connection = request.connection();
     if let Err(lost) = give(&mut link, ticket, connection, &pairs) {
@@ -321,8 +321,9 @@ fn give(link: &mut Link, ticket: u64, connection: &Connection, pairs: &Pairs) ->
     }
 }
 
-/// Sends the 101 (RFC 6455 section 4.2.2), with what other modules want to say with every answer (cookies, say).
-fn switch_protocols(request: &mut Request, accept: &Accept) {
+/// Sends the 101 (RFC 6455 section 4.2.2), with what other modules want to say with every answer (cookies, say), and with
+/// the handler's own lines.
+fn switch_protocols(request: &mut Request, accept: &Accept, handlers: &[(String, String)]) {
     let (pool, headers) = (request.pool(), request.headers_out());
     for (name, value) in request.err_headers_out().iter() {
         headers.add(pool, &name, &value);
@@ -335,6 +336,9 @@ fn switch_protocols(request: &mut Request, accept: &Accept) {
     }
     if let Some(agreed) = &accept.compression {
         headers.set(pool, "Sec-WebSocket-Extensions", &agreed.response);
+    }
+    for (name, value) in handlers {
+        headers.set(pool, name, value);
     }
     request.send_interim(SWITCHING_PROTOCOLS);
 }

@@ -22,7 +22,8 @@ impl Process {
             let configure = Box::new(|configuration: &handoff::Configuration, log: Option<OwnedFd>| {
                 assert_eq!((configuration.log_level, log.is_some()), (7, configuration.with_log));
             });
-            run(Setup { listener, threads: 1, handlers: registry(), configure, session_logs }).unwrap();
+            run(Setup { listener, threads: 1, handlers: registry(), configure, settings: vec![], session_logs })
+                .unwrap();
         });
         Process { path, thread: Some(thread), _directory: directory }
     }
@@ -38,7 +39,7 @@ fn a_socket_is_handed_over() {
     let mut engine = Process::start();
     let door = Door::new(engine.path.clone());
     for _ in 0..3 {
-        let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
+        let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
         let (ours, theirs) = pair();
         link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
         drop(theirs);
@@ -60,9 +61,9 @@ fn offers_are_refused_before_the_upgrade() {
         Err(HandoffError::Refused { status: 500, reason, by_quota: false }) => assert!(reason.contains("nobody")),
         other => panic!("{other:?}"),
     }
-    let (mut link, ticket) = door.offer(&spec("echo")).unwrap();
+    let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
     link.abandon(ticket).unwrap();
-    assert!(link.offer(&spec("echo")).unwrap() > ticket);
+    assert!(link.offer(&spec("echo")).unwrap().ticket > ticket);
     // With the link its ticket is given back, for which the engine would wait a minute.
     drop(link);
     engine.retire();
@@ -71,7 +72,7 @@ fn offers_are_refused_before_the_upgrade() {
 
 impl Process {
     fn session(&self, door: &Door, spec: &SessionSpec) -> (u64, Client) {
-        let (mut link, ticket) = door.offer(spec).unwrap();
+        let (mut link, Grant { ticket, .. }) = door.offer(spec).unwrap();
         let (ours, theirs) = pair();
         link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
         door.keep(link);
@@ -120,14 +121,14 @@ fn quotas_are_kept_and_given_back() {
         }
     };
     let session = |handler: &str| {
-        let (mut link, ticket) = admitted(handler);
+        let (mut link, Grant { ticket, .. }) = admitted(handler);
         let (ours, theirs) = pair();
         link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
         door.keep(link);
         websocket(ours)
     };
     // A place is taken from the grant on, and free again when the ticket is given back or its link ends.
-    let (mut link, ticket) = admitted("echo");
+    let (mut link, Grant { ticket, .. }) = admitted("echo");
     refused();
     link.abandon(ticket).unwrap();
     let lost = admitted("echo");
@@ -165,14 +166,14 @@ fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
     let mut link = Link::connect(&engine.path).unwrap();
-    assert_eq!(link.configure(7, Some(log.as_fd()), &[]).unwrap(), version());
-    assert_eq!(link.configure(7, None, &[]).unwrap(), version());
+    assert_eq!(link.configure(7, Some(log.as_fd()), &[], vec![]).unwrap(), version());
+    assert_eq!(link.configure(7, None, &[], vec![]).unwrap(), version());
     engine.retire();
 }
 
 /// A session that has ended, with this log.
 fn logged_session(door: &Door, name: &str) -> String {
-    let (mut link, ticket) = door.offer(&logged(name)).unwrap();
+    let (mut link, Grant { ticket, .. }) = door.offer(&logged(name)).unwrap();
     let (ours, theirs) = pair();
     link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
     drop(theirs);
@@ -212,7 +213,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     assert_eq!(read_line(&mut b), second);
 
     // One is open while the configuration changes.
-    let (mut link, ticket) = door.offer(&logged("a")).unwrap();
+    let (mut link, Grant { ticket, .. }) = door.offer(&logged("a")).unwrap();
     let (ours, theirs) = pair();
     link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
     drop(theirs);
@@ -222,7 +223,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
     let (new, write) = log();
     logs.push(("a".into(), write.into()));
-    assert_eq!(link.configure(7, None, &logs).unwrap(), version());
+    assert_eq!(link.configure(7, None, &logs, vec![]).unwrap(), version());
     drop(logs);
     let mut new = BufReader::new(new);
     drop(client);

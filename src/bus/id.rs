@@ -1,0 +1,54 @@
+//! The ids of messages: `epoch:offset`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The id of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Id {
+    /// Which count of messages it is of: letters and digits.
+    pub epoch: Arc<str>,
+    /// Its number there; the first is 1.
+    pub offset: u64,
+}
+
+/// What was given is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no id of a message; it is written epoch:offset")]
+pub struct NoId;
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.offset)
+    }
+}
+
+impl FromStr for Id {
+    type Err = NoId;
+
+    fn from_str(text: &str) -> Result<Id, NoId> {
+        let (epoch, offset) = text.split_once(':').ok_or(NoId)?;
+        let is_epoch = (1..=64).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        // u64::from_str would take a sign.
+        if !is_epoch || !offset.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NoId);
+        }
+        Ok(Id { epoch: epoch.into(), offset: offset.parse().map_err(|_| NoId)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_as_they_are_read() {
+        for text in ["a:0", "5F3xx:18446744073709551615"] {
+            assert_eq!(text.parse::<Id>().unwrap().to_string(), text);
+        }
+        for text in ["", ":", "a:", ":1", "a", "a:-1", "a:+1", "a:1:2", "a b:1", "é:1", "a:18446744073709551616"] {
+            assert_eq!(text.parse::<Id>(), Err(NoId), "{text}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The bus: channels with their history, and who is subscribed. Pure: no sockets of clients, no threads; the time is
+//! passed in. May import: `wire`.
+//!
+//! * [`id`]: the ids of messages, `epoch:offset`
+//!
+//! # Ids
+//!
+//! Offsets are counted over all channels together, by whoever orders the messages: so a client that follows several
+//! channels needs one id to go on from, that of the last message it got, and every client sees the messages of all its
+//! channels in one order. Within a channel they increase, with gaps. The epoch names the count: another engine after a
+//! crash begins a new one, and an id of another epoch tells nothing.
+
+pub mod id;
+
+pub use id::Id;
+
+use serde::{Deserialize, Serialize};
+
+/// How the messages of a channel are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// That many of the last.
+    pub messages: u32,
+    /// For so long.
+    pub seconds: u32,
+}
+
+impl Default for History {
+    /// Enough for a client that was away for a moment.
+    fn default() -> Self {
+        History { messages: 10, seconds: 3600 }
+    }
+}
+
+/// What a channel carries.
+pub trait Payload: Clone {
+    /// The bytes that it counts for in the history.
+    fn size(&self) -> usize;
+}
