@@ -2,6 +2,7 @@
 //! passed in. May import: `wire`.
 //!
 //! * [`id`]: the ids of messages, `epoch:offset`
+//! * [`store`]: the channels of this engine
 //!
 //! # Ids
 //!
@@ -11,8 +12,10 @@
 //! crash begins a new one, and an id of another epoch tells nothing.
 
 pub mod id;
+pub mod store;
 
 pub use id::Id;
+pub use store::{Limits, Store};
 
 use serde::{Deserialize, Serialize};
 

@@ -12,6 +12,9 @@ pub type Running<'a> = Pin<Box<dyn Future<Output = CloseFrame> + 'a>>;
 /// What comes later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
+/// Header lines for the 101 of a session, by name and value; or what is answered in its place.
+pub type Greeting<'a> = Later<'a, Result<Vec<(String, String)>, Refused>>;
+
 /// A handler's no: what becomes the answer to a request of HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -34,7 +37,7 @@ pub trait Handler: Send + Sync {
 
     /// Before the 101 of a session: header lines for it, by name and value; or what is answered in its place. `None`: the
     /// session is welcome, and there is nothing to be said.
-    fn greet<'a>(&'a self, _spec: &'a SessionSpec) -> Option<Later<'a, Result<Vec<(String, String)>, Refused>>> {
+    fn greet<'a>(&'a self, _spec: &'a SessionSpec) -> Option<Greeting<'a>> {
         None
     }
 
