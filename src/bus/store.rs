@@ -311,6 +311,15 @@ impl<M: Payload> Store<M> {
         channel.map_or(Vec::new(), |channel| channel.subscribers.iter().map(|(place, _)| *place).collect())
     }
 
+    /// True when all of these can be channels at a time, as it stands.
+    pub fn has_room(&self, names: &[impl AsRef<str>]) -> bool {
+        let new = names.iter().filter(|name| !self.channels.contains_key(name.as_ref())).count();
+        let free = self.limits.channels.saturating_sub(self.channels.len()) + self.idle.len();
+        // Those that are known are not given up for those that are not.
+        let kept = names.iter().filter_map(|name| self.channels.get(name.as_ref()));
+        new + kept.filter(|channel| channel.subscribers.is_empty()).count() <= free
+    }
+
     /// True when all messages of these channels after that id are kept.
     pub fn recovers(&mut self, now: u64, names: &[impl AsRef<str>], since: &Id) -> bool {
         self.expire(now);

@@ -28,6 +28,16 @@ impl Broadcast {
         Some(Broadcast { text, payload, encoded: Mutex::default() })
     }
 
+    /// Of text.
+    pub fn text(text: String) -> Broadcast {
+        Broadcast { text: true, payload: text.into(), encoded: Mutex::default() }
+    }
+
+    /// Of bytes that are no text.
+    pub fn binary(payload: Bytes) -> Broadcast {
+        Broadcast { text: false, payload, encoded: Mutex::default() }
+    }
+
     /// Text, and not binary.
     pub fn is_text(&self) -> bool {
         self.text

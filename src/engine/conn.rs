@@ -237,6 +237,21 @@ impl Conn {
         poll_fn(|cx| self.poll_room(cx)).await
     }
 
+    /// As [`Conn::send`], for one of many who get the same message.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub async fn send_shared(&mut self, message: &Broadcast) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        self.share(message);
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
     /// As [`Conn::send`], also when the client has closed already or broken the protocol: what answers messages that came
     /// before that goes out before our Close.
     ///
@@ -333,6 +348,11 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
+        self.share(message);
+        Ok(())
+    }
+
+    fn share(&mut self, message: &Broadcast) {
         let contexts = &self.entry.shared.contexts;
         let encoded = match self.session.form() {
             Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
@@ -340,7 +360,6 @@ impl Conn {
         };
         self.sent.count(message.payload().len());
         self.enqueue(message.is_text(), encoded);
-        Ok(())
     }
 
     fn queue(&mut self, message: Message) -> Result<(), Closing> {

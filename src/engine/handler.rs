@@ -36,8 +36,8 @@ pub trait Handler: Send + Sync {
     fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a>;
 
     /// Before the 101 of a session: header lines for it, by name and value; or what is answered in its place. `None`: the
-    /// session is welcome, and there is nothing to be said.
-    fn greet<'a>(&'a self, _spec: &'a SessionSpec) -> Option<Greeting<'a>> {
+    /// session is welcome, and there is nothing to be said. What it notes in the settings is there when the session runs.
+    fn greet<'a>(&'a self, _spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
         None
     }
 

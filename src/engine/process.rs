@@ -254,7 +254,7 @@ impl Desk {
         let Some(handler) = self.handlers.find(&spec.handler.name) else {
             return no_handler(&spec.handler.name);
         };
-        let headers = match handler.greet(&spec) {
+        let headers = match handler.greet(&mut spec) {
             Some(greeting) => match greeting.await {
                 Ok(headers) => headers,
                 Err(Refused { status, reason }) => return refused(status, reason),

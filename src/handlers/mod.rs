@@ -7,14 +7,17 @@ pub mod plugin;
 use crate::engine::Registry;
 
 /// Every handler that `WebSocketHandler` can name.
-pub const NAMES: &[&str] = &["echo"];
+pub const NAMES: &[&str] = &["channel", "echo"];
+
+/// What runs the sessions of channels.
+pub const CHANNEL: &str = "channel";
 
 /// What runs the sessions of a C plugin, which `WebSocketHandler` names by its file.
 pub const PLUGIN: &str = "plugin";
 
 /// The handlers of an engine.
 pub fn registry() -> Registry {
-    Registry::default().with("echo", echo::Echo).with(PLUGIN, plugin::Plugin)
+    Registry::default().with(CHANNEL, channel::Channel::default()).with("echo", echo::Echo).with(PLUGIN, plugin::Plugin)
 }
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ pub struct Subscription {
     pub since: Option<String>,
     /// How what it publishes is kept.
     pub history: History,
+    /// What the client was told before the session began: whether all that came after `since` is there. The handler's own
+    /// note.
+    pub recovered: Option<bool>,
 }
 
 /// A pattern of names: its pieces with anything, even nothing, between them.

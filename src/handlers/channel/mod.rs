@@ -1,5 +1,93 @@
 //! `WebSocketHandler channel NAME …`: what is published to a channel reaches every client that is subscribed to it.
 //!
 //! * [`call`]: what httpd and this handler say to each other
+//! * [`hub`]: what all threads have together: the channels of [`crate::bus`], and the way to the subscribers
+//! * [`local`]: the subscribers of one thread
+//! * [`post`]: a message, in the forms in which subscribers get it
+//! * [`session`]: one client
+//! * [`v1`]: what a client says that speaks the subprotocol `channels.v1`
+//!
+//! A message goes from its publisher to the hub, which numbers and keeps it; from there to each thread that has subscribers;
+//! there into the post boxes of their connections ([`crate::engine::peer::Peer::post`]).
 
 pub mod call;
+pub mod hub;
+pub mod local;
+pub mod post;
+pub mod session;
+pub mod v1;
+
+use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec};
+use call::{Call, Server, Subscription};
+use hub::Hub;
+use log::error;
+use session::Since;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+/// How often what is too old is looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// The channel handler.
+#[derive(Default)]
+pub struct Channel {
+    hub: Arc<Hub>,
+    sweeps: SweepOnce,
+}
+
+struct SweepOnce(Once);
+
+impl Default for SweepOnce {
+    fn default() -> Self {
+        SweepOnce(Once::new())
+    }
+}
+
+impl Handler for Channel {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(session::run(&self.hub, conn))
+    }
+
+    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
+        Some(Box::pin(async {
+            let settings = &mut spec.handler.settings;
+            let wrong = |e| Refused { status: 500, reason: format!("no subscription: {e}") };
+            let mut subscription: Subscription = postcard::from_bytes(settings).map_err(wrong)?;
+            self.hub.admit(&subscription.channels)?;
+            subscription.recovered = match Since::of(subscription.since.as_deref()) {
+                Since::Now | Since::Kept => return Ok(Vec::new()),
+                Since::Id(id) => Some(self.hub.recovers(&subscription.channels, &id)),
+                Since::Unknown => Some(false),
+            };
+            *settings = postcard::to_stdvec(&subscription).map_err(wrong)?;
+            Ok(subscription.recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string())).collect())
+        }))
+    }
+
+    fn call(&self, request: Vec<u8>) -> Later<'_, Result<Vec<u8>, Refused>> {
+        Box::pin(async move {
+            let wrong = |e: postcard::Error| Refused { status: 500, reason: format!("no call of a channel: {e}") };
+            let call: Call = postcard::from_bytes(&request).map_err(wrong)?;
+            postcard::to_stdvec(&self.hub.call(call)?).map_err(wrong)
+        })
+    }
+
+    fn configure(&self, settings: &[u8]) {
+        match postcard::from_bytes::<Server>(settings) {
+            Ok(server) => self.hub.configure(&server),
+            Err(e) => error!("WS0120: the configuration of channels cannot be read: {e}"),
+        }
+        self.sweeps.0.call_once(|| {
+            let hub = self.hub.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    hub.sweep();
+                }
+            });
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

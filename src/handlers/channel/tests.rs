@@ -1,0 +1,1 @@
+//! The channel handler in an engine, with real sockets.
