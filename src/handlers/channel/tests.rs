@@ -352,3 +352,8 @@ fn there_are_only_so_many_channels() {
     let publish = Call::Publish { channels: vec!["b".into()], message, history: History::default() };
     assert_eq!(house.call(&publish).unwrap_err().status, 507);
 }
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(session::size() <= 640, "{}", session::size());
+}
