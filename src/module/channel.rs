@@ -1,5 +1,6 @@
 //! From a request to its subscription: the names of channels, worked out with httpd's expressions.
 
+use super::WebSocket;
 use super::directives::Channels;
 use crate::apache::expr::Expression;
 use crate::apache::request::Request;
@@ -48,8 +49,9 @@ impl NoSubscription {
 ///
 /// # Errors
 /// See [`NoSubscription`].
-pub fn subscription(request: &Request, config: &Channels) -> Result<Subscription, NoSubscription> {
-    let query = request.query();
+pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
+    let config = request.config::<WebSocket>().channels().clone();
+    let query = request.query().map(Cow::into_owned);
     let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
     let mut subscription = Subscription {
         max: config.max(),
@@ -59,10 +61,10 @@ pub fn subscription(request: &Request, config: &Channels) -> Result<Subscription
         history: config.history(),
         ..Subscription::default()
     };
-    let mut evaluate = || fill(&mut subscription, request, config);
+    let mut evaluate = |request: &Request| fill(&mut subscription, request, &config);
     match query.as_deref().map(query_of_names).transpose()? {
         Some(query) => request.with_query(&query, evaluate)?,
-        None => evaluate()?,
+        None => evaluate(request)?,
     }
     let count = subscription.channels.len();
     if count > subscription.max as usize {
