@@ -86,7 +86,7 @@ impl Hub {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         // Its keys are random. No other engine has had the epoch.
         let epoch = format!("{:x}", RandomState::new().build_hasher().finish());
-        let Server { channels, history_bytes, .. } = Server::default();
+        let Server { channels, history_bytes } = Server::default();
         Hub {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(State {
