@@ -41,8 +41,8 @@ function connect() {
   opening.onmessage = ({ data }) => {
     silent = false;
     const said = JSON.parse(data);
-    // Not what was still under way from a room that we have left.
-    if (said.channel === undefined || said.channel === channel()) answers[said.type]?.(said);
+    // Not what was still under way from a room that we have left, but for the word that our message is there.
+    if ([undefined, channel()].includes(said.channel) || said.type === "published") answers[said.type]?.(said);
   };
   opening.onclose = ({ code, reason }) => lost(code, reason);
 }
@@ -135,6 +135,10 @@ const answers = {
     members.delete(member);
     showMembers();
     note(`${member} has left.`);
+  },
+
+  published({ ref }) {
+    settle(ref);
   },
 
   error({ message, ref }) {
