@@ -23,6 +23,7 @@ mod harness_itself;
 mod http2;
 mod limits;
 mod log_rotation;
+mod php;
 mod plugin;
 mod plugin_end;
 mod plugin_examples;
