@@ -11,6 +11,8 @@ mod bad_clients;
 mod bad_config;
 mod bad_frames;
 mod browser;
+mod channel_load;
+mod channels;
 mod compression;
 mod contexts;
 mod drain;
