@@ -76,7 +76,7 @@ function lost(code, reason) {
 
 // A network may go without a word. The server's pings do not reach scripts, so we ask for what we have: that changes
 // nothing, and is answered.
-setInterval(() => {
+function watch() {
   if (!socket) return;
   if (silent) {
     lost(1006);
@@ -84,7 +84,9 @@ setInterval(() => {
   }
   silent = true;
   if (!behind) ask({ type: "subscribe", channel: channel() });
-}, HEARTBEAT);
+}
+
+setInterval(watch, HEARTBEAT);
 
 addEventListener("online", () => {
   if (retry !== null) connect();

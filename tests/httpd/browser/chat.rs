@@ -2,6 +2,7 @@
 
 use super::chromium::Chromium;
 use super::demo::{keep, serve};
+use super::{site, visit};
 use crate::harness::Server;
 use crate::harness::wait::PATIENCE;
 use fantoccini::wd::WindowHandle;
@@ -197,8 +198,10 @@ fn after_a_lost_connection() {
     let bob = Visitor::enter(&browser, &lobby(&server), "Bob");
     ann.say("before");
     ann.shows(MESSAGES, &["Ann before"]);
-    // As the page's own watch over a silent server does; and without a next attempt, so that there is time.
-    ann.run("lost(1006); clearTimeout(retry);");
+    // A silent server is asked whether it is there.
+    ann.run("watch(); await until(() => !silent);");
+    // Nobody has answered until the next time. No other attempt for now, so that there is time.
+    ann.run("watch(); watch(); clearTimeout(retry);");
     bob.shows(MEMBERS, &["Bob you"]);
     bob.say("where is Ann?");
     bob.shows(LINES, &["Ann before", "Ann has left.", "Bob where is Ann?"]);
@@ -241,4 +244,57 @@ fn after_a_lost_engine() {
     ann.shows(MESSAGES, &["Ann before", "Bob after"]);
     bob.shows(MESSAGES, &["Ann before", "Bob after"]);
     keep(&browser.screenshot(), "chat-missed.png");
+}
+
+/// Who is sent away stays away, until the visitor wants to come back.
+#[test]
+fn a_room_is_closed() {
+    let server = serve();
+    let browser = Chromium::start();
+    let ann = Visitor::enter(&browser, &lobby(&server), "Ann");
+    ann.say("before");
+    ann.shows(LINES, &["Ann before"]);
+    let deleted = ann
+        .run("return (await fetch('/publish?channel=chat/lobby&reason=Good%20night', { method: 'DELETE' })).status;");
+    assert_eq!(deleted, json!(200));
+    ann.turn().wait_until("document.getElementById('status').textContent === 'Closed by the server: Good night.'");
+    browser.click("reconnect");
+    ann.connected();
+    ann.shows(LINES, &["Ann before", "Reconnected, nothing missed."]);
+    let bob = Visitor::enter(&browser, &lobby(&server), "Bob");
+    bob.shows(LINES, &[]);
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+/// The first block of this language in the README's section on channels.
+fn readme(language: &str) -> &'static str {
+    let readme = include_str!("../../../README.md");
+    let section = readme.split_once("\n## Channels\n").expect("a section on channels").1;
+    let block = section.split_once(&format!("\n```{language}\n")).expect("a block").1;
+    block.split_once("\n```").expect("its end").0
+}
+
+#[test]
+fn the_example_of_the_readme() {
+    let server = site().module("authz_host").config(readme("apache")).start();
+    let publish = |text: &str| {
+        let line = readme("sh").replace("http://localhost", &server.http_url("")).replace("Hello", text);
+        let output = Command::new("sh").args(["-c", &line]).output().expect("a shell");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    publish("early");
+    let page = visit(&server);
+    page.run("window.shown = []; window.show = (text) => shown.push(text);");
+    page.run_with("(0, eval)(arguments[0]);", vec![json!(readme("js"))]);
+    page.wait_until("shown.length === 1");
+    publish("Hello");
+    page.wait_until("shown.length === 2");
+    let engine = server.engine();
+    server.expect_log(&format!("WS0201: the engine process {}", engine.pid));
+    engine.signal(Signal::KILL);
+    page.wait_until("shown.length === 3");
+    publish("again");
+    page.wait_until("shown.length === 4");
+    let expected = json!(["early", "Hello", "(Some news may be missing here.)", "again"]);
+    assert_eq!(page.run("return shown;"), expected);
 }
