@@ -30,6 +30,7 @@ mod plugin;
 mod plugin_end;
 mod plugin_examples;
 mod plugin_load;
+mod redis;
 mod relay;
 mod restart;
 mod same_packet;
