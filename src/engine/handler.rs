@@ -3,6 +3,7 @@
 use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,8 +13,17 @@ pub type Running<'a> = Pin<Box<dyn Future<Output = CloseFrame> + 'a>>;
 /// What comes later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Header lines for the 101 of a session, by name and value; or what is answered in its place.
-pub type Greeting<'a> = Later<'a, Result<Vec<(String, String)>, Refused>>;
+/// What a handler has ready for a session before its 101.
+#[derive(Debug, Default)]
+pub struct Welcome {
+    /// Header lines for the 101, by name and value.
+    pub headers: Vec<(String, String)>,
+    /// What [`Conn::take_link`] finds, where the session does not bring a link itself: a connection that was made for it.
+    pub link: Option<OwnedFd>,
+}
+
+/// What a session is welcomed with; or what is answered in the place of its 101.
+pub type Greeting<'a> = Later<'a, Result<Welcome, Refused>>;
 
 /// A handler's no: what becomes the answer to a request of HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +45,8 @@ pub trait Handler: Send + Sync {
     /// A panic in it closes the session with 1011 and is logged.
     fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a>;
 
-    /// Before the 101 of a session: header lines for it, by name and value; or what is answered in its place. `None`: the
-    /// session is welcome, and there is nothing to be said. What it notes in the settings is there when the session runs.
+    /// Before the 101 of a session. `None`: it is welcome, and there is nothing to be said. Runs on the engine's main
+    /// thread; the client waits, and gives up after some seconds. What it notes in the settings is there when the session runs.
     fn greet<'a>(&'a self, _spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
         None
     }

@@ -32,7 +32,7 @@ pub mod thread;
 
 pub use broadcast::Broadcast;
 pub use conn::Conn;
-pub use handler::{Greeting, Handler, Later, Refused, Registry, Running};
+pub use handler::{Greeting, Handler, Later, Refused, Registry, Running, Welcome};
 pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};
 
 use crate::wire::CloseFrame;

@@ -6,7 +6,7 @@ use super::conn::going_away;
 use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
 use super::log_writer::NamedLog;
 use super::quota::{Counts, Place};
-use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec};
+use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -170,8 +170,16 @@ async fn attend(desk: Rc<Desk>, stream: tokio::net::UnixStream) {
     desk.links.set(desk.links.get() - 1);
 }
 
-/// The tickets of one link, with what they hold until their sessions come.
-type Granted = RefCell<HashMap<u64, (SessionSpec, Vec<Place>)>>;
+/// What is kept ready for a session that has not come yet.
+struct Seat {
+    spec: SessionSpec,
+    places: Vec<Place>,
+    /// See [`Welcome::link`].
+    link: Option<OwnedFd>,
+}
+
+/// The tickets of one link.
+type Granted = RefCell<HashMap<u64, Seat>>;
 
 async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::Result<()> {
     let mut session_logs = Vec::new();
@@ -189,13 +197,13 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
             }
             ToEngine::Take { ticket, early, linked } => {
                 let socket = link.descriptor()?;
-                let link = if linked { Some(link.descriptor()?) } else { None };
-                let Some((spec, places)) = granted.borrow_mut().remove(&ticket) else {
+                let brought = if linked { Some(link.descriptor()?) } else { None };
+                let Some(Seat { spec, places, link: made }) = granted.borrow_mut().remove(&ticket) else {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")));
                 };
                 desk.granted.set(desk.granted.get() - 1);
                 debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-                desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places, link });
+                desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places, link: brought.or(made) });
                 if let Some(frame) = &*desk.ending.borrow() {
                     desk.engine.close(ticket, frame);
                 }
@@ -254,12 +262,12 @@ impl Desk {
         let Some(handler) = self.handlers.find(&spec.handler.name) else {
             return no_handler(&spec.handler.name);
         };
-        let headers = match handler.greet(&mut spec) {
+        let Welcome { headers, link } = match handler.greet(&mut spec) {
             Some(greeting) => match greeting.await {
-                Ok(headers) => headers,
+                Ok(welcome) => welcome,
                 Err(Refused { status, reason }) => return refused(status, reason),
             },
-            None => Vec::new(),
+            None => Welcome::default(),
         };
         if self.ending.borrow().is_some() {
             return refused(503, "it is ending".into());
@@ -285,7 +293,7 @@ impl Desk {
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
         self.granted.set(self.granted.get() + 1);
-        granted.borrow_mut().insert(ticket, (spec, places));
+        granted.borrow_mut().insert(ticket, Seat { spec, places, link });
         FromEngine::Granted { ticket, headers }
     }
 

@@ -17,7 +17,7 @@ pub mod post;
 pub mod session;
 pub mod v1;
 
-use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec};
+use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec, Welcome};
 use call::{Call, Server, Subscription};
 use hub::Hub;
 use log::error;
@@ -55,12 +55,13 @@ impl Handler for Channel {
             let mut subscription: Subscription = postcard::from_bytes(settings).map_err(wrong)?;
             self.hub.admit(&subscription.channels)?;
             subscription.recovered = match Since::of(subscription.since.as_deref()) {
-                Since::Now | Since::Kept => return Ok(Vec::new()),
+                Since::Now | Since::Kept => return Ok(Welcome::default()),
                 Since::Id(id) => Some(self.hub.recovers(&subscription.channels, &id)),
                 Since::Unknown => Some(false),
             };
             *settings = postcard::to_stdvec(&subscription).map_err(wrong)?;
-            Ok(subscription.recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string())).collect())
+            let headers = subscription.recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string()));
+            Ok(Welcome { headers: headers.collect(), link: None })
         }))
     }
 

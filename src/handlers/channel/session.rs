@@ -110,12 +110,14 @@ pub async fn run(hub: &Arc<Hub>, conn: &mut Conn) -> CloseFrame {
 
 impl Session<'_> {
     async fn live(&mut self, channels: Vec<Arc<str>>, since: Since, told: Option<bool>) -> Stop {
-        if let Err(stop) = self.begin(&channels, since, told, None).await {
+        // Boxed, as what follows, so that an idle session keeps no room for what happens now and then.
+        if let Err(stop) = Box::pin(self.begin(&channels, since, told, None)).await {
             return stop;
         }
+        drop(channels);
         while let Some(message) = self.conn.recv().await {
             let taken = match self.dialect {
-                Dialect::V1 => self.attend(message).await,
+                Dialect::V1 => Box::pin(self.attend(message)).await,
                 Dialect::Bare | Dialect::Nchan => self.forward(message),
             };
             if let Err(stop) = taken {
@@ -332,4 +334,13 @@ impl Session<'_> {
 
 fn not_subscribed(channel: &str) -> Problem {
     Problem::new(Code::NotSubscribed, format!("channel {channel} is not subscribed to"))
+}
+
+/// Bytes of a session's task.
+#[cfg(test)]
+pub fn size() -> usize {
+    fn of<'a, F: Future>(_: fn(&'a Arc<Hub>, &'a mut Conn) -> F) -> usize {
+        size_of::<F>()
+    }
+    of(run)
 }

@@ -1,1 +1,359 @@
-//! The channel handler in an engine, with real sockets.
+//! The channel handler in an engine of two threads, with real sockets.
+
+use super::call::{Answer, Message as Published, Pattern};
+use super::*;
+use crate::bus::History;
+use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry};
+use crate::wire::{CloseCode, CloseFrame, Message, close};
+use serde_json::{Value, json};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tungstenite::WebSocket;
+use tungstenite::protocol::Role;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Client = WebSocket<UnixStream>;
+
+struct House {
+    engine: Engine,
+    handler: Arc<dyn Handler>,
+}
+
+fn subscription(channels: &[&str]) -> Subscription {
+    Subscription {
+        channels: channels.iter().map(|name| (*name).to_owned()).collect(),
+        max: 3,
+        ..Subscription::default()
+    }
+}
+
+fn since(channels: &[&str], since: &str) -> Subscription {
+    Subscription { since: Some(since.into()), ..subscription(channels) }
+}
+
+/// A client that may do everything.
+fn master(channels: &[&str]) -> Subscription {
+    let allowed = vec![Pattern(vec!["room/".into(), String::new()])];
+    Subscription { publishes: true, presence: true, member: Some("ann".into()), allowed, ..subscription(channels) }
+}
+
+impl House {
+    fn new() -> House {
+        let registry = Arc::new(Registry::default().with("channel", Channel::default()));
+        let handler = registry.find("channel").unwrap();
+        House { engine: Engine::start(2, &registry).unwrap(), handler }
+    }
+
+    fn spec(protocol: Option<&str>, subscription: &Subscription) -> SessionSpec {
+        let settings = postcard::to_stdvec(subscription).unwrap();
+        SessionSpec {
+            handler: HandlerSpec { name: "channel".into(), args: vec![], settings },
+            protocol: protocol.map(str::to_owned),
+            limits: Limits { close_timeout: Duration::from_millis(200), send_buffer: 100_000, ..Limits::default() },
+            compression: None,
+            reserved_close_codes: false,
+            client: "192.0.2.1".into(),
+            user: None,
+            server: "localhost".into(),
+            uri: "/".into(),
+            quotas: vec![],
+            log: None,
+        }
+    }
+
+    /// What the 101 says, and the client.
+    fn greeted(&self, protocol: Option<&str>, subscription: &Subscription) -> (Vec<(String, String)>, Client) {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let mut spec = House::spec(protocol, subscription);
+        let Welcome { headers, .. } = now(self.handler.greet(&mut spec).unwrap()).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        self.engine.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![], link: None });
+        (headers, WebSocket::from_raw_socket(ours, Role::Client, None))
+    }
+
+    fn client(&self, protocol: Option<&str>, subscription: &Subscription) -> Client {
+        self.greeted(protocol, subscription).1
+    }
+
+    fn call(&self, call: &Call) -> Result<Answer, Refused> {
+        let answer = now(self.handler.call(postcard::to_stdvec(call).unwrap()))?;
+        Ok(postcard::from_bytes(&answer).unwrap())
+    }
+
+    fn publish_kept(&self, channel: &str, text: &str, messages: u32) -> (String, u64) {
+        let message = Published { text: true, content_type: None, payload: text.into() };
+        let history = History { messages, seconds: 60 };
+        match self.call(&Call::Publish { channels: vec![channel.into()], message, history }).unwrap() {
+            Answer::Published(receipts) => (receipts[0].id.clone(), receipts[0].subscribers),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn publish(&self, channel: &str, text: &str) -> (String, u64) {
+        self.publish_kept(channel, text, 10)
+    }
+
+    fn subscribers(&self, channel: &str) -> u64 {
+        match self.call(&Call::Info { channel: channel.into() }).unwrap() {
+            Answer::Info(info) => info.map_or(0, |info| info.subscribers),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wait_for(&self, channel: &str, subscribers: u64) {
+        let start = Instant::now();
+        while self.subscribers(channel) != subscribers {
+            assert!(start.elapsed() < PATIENCE, "{}, not {subscribers}", self.subscribers(channel));
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// What is ready when it is asked for the first time, as all is that one engine does alone.
+fn now<T>(later: Later<'_, T>) -> T {
+    let mut later = later;
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match later.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it is not ready"),
+    }
+}
+
+fn text(client: &mut Client) -> String {
+    client.read().unwrap().into_text().unwrap().to_string()
+}
+
+fn said(client: &mut Client) -> Value {
+    serde_json::from_str(&text(client)).unwrap()
+}
+
+fn ask(client: &mut Client, request: &Value) -> Value {
+    client.send(Message::text(request.to_string())).unwrap();
+    said(client)
+}
+
+fn closed(client: &mut Client) -> Option<CloseFrame> {
+    loop {
+        if let Message::Close(frame) = client.read().unwrap() {
+            return frame;
+        }
+    }
+}
+
+#[test]
+fn everybody_gets_everything_in_one_order() {
+    let house = House::new();
+    let mut clients: Vec<Client> = (0..20).map(|_| house.client(None, &subscription(&["a", "b"]))).collect();
+    house.wait_for("a", 20);
+    house.wait_for("b", 20);
+    std::thread::scope(|scope| {
+        for channel in ["a", "b"] {
+            let house = &house;
+            scope.spawn(move || {
+                (0..200).for_each(|n| assert_eq!(house.publish(channel, &format!("{channel}{n}")).1, 20))
+            });
+        }
+    });
+    let orders: Vec<Vec<String>> = clients.iter_mut().map(|client| (0..400).map(|_| text(client)).collect()).collect();
+    assert!(orders.iter().all(|order| *order == orders[0]));
+    for channel in ["a", "b"] {
+        let own: Vec<&String> = orders[0].iter().filter(|text| text.starts_with(channel)).collect();
+        assert!(own.iter().enumerate().all(|(n, text)| **text == format!("{channel}{n}")));
+    }
+    drop(clients);
+    house.wait_for("a", 0);
+    assert_eq!(house.publish("a", "nobody").1, 0);
+}
+
+#[test]
+fn a_client_goes_on_where_it_was() {
+    let house = House::new();
+    let ids: Vec<String> = (1..=5).map(|n| house.publish_kept("a", &n.to_string(), 3).0).collect();
+    let resumed = |id: &str, recovered: &str, texts: &[&str]| {
+        let (headers, mut client) = house.greeted(None, &since(&["a"], id));
+        assert_eq!(headers, [("WebSocket-Recovered".to_owned(), recovered.to_owned())], "{id}");
+        texts.iter().for_each(|expected| assert_eq!(text(&mut client), *expected, "{id}"));
+        house.wait_for("a", 1);
+        house.publish_kept("a", "live", 3);
+        assert_eq!(text(&mut client), "live");
+        drop(client);
+        house.wait_for("a", 0);
+    };
+    // The live messages of the earlier ones push older messages out.
+    resumed(&ids[2], "true", &["4", "5"]);
+    resumed(&ids[2], "true", &["4", "5", "live"]);
+    resumed(&ids[2], "false", &["5", "live", "live"]);
+    resumed("elsewhere:1", "false", &["live", "live", "live"]);
+    resumed("rubbish", "false", &["live", "live", "live"]);
+    let (headers, mut client) = house.greeted(None, &since(&["a"], "*"));
+    assert_eq!(headers, []);
+    assert_eq!(text(&mut client), "live");
+}
+
+#[test]
+fn kept_messages_come_however_many_they_are() {
+    let house = House::new();
+    let large = "x".repeat(30_000);
+    let first = house.publish_kept("a", &large, 100).0;
+    (1..50).for_each(|n| drop(house.publish_kept("a", &format!("{n}{large}"), 100)));
+    // More than a page, and more than what may wait for a client: it is not hurried.
+    let (headers, mut client) = house.greeted(Some("ws+meta.nchan"), &since(&["a"], &first));
+    assert_eq!(headers[0].1, "true");
+    (50..60).for_each(|n| drop(house.publish_kept("a", &format!("{n}{large}"), 100)));
+    for n in 1..60 {
+        let text = text(&mut client);
+        let (head, body) = text.split_once("\n\n").unwrap();
+        assert!(head.starts_with("id: "), "{head}");
+        assert_eq!(body, format!("{n}{large}"));
+    }
+}
+
+#[test]
+fn who_does_not_keep_up_is_closed_and_told() {
+    let house = House::new();
+    let mut slow = house.client(None, &subscription(&["a"]));
+    let mut quick = house.client(None, &subscription(&["a"]));
+    house.wait_for("a", 2);
+    let large = "x".repeat(60_000);
+    for _ in 0..20 {
+        house.publish("a", &large);
+        assert_eq!(text(&mut quick).len(), large.len());
+    }
+    assert_eq!(closed(&mut slow), Some(close(CloseCode::Again, "slow consumer")));
+}
+
+#[test]
+fn what_a_client_sends_is_published_where_that_is_allowed() {
+    let house = House::new();
+    let mut reader = house.client(None, &subscription(&["a"]));
+    let mut writer = house.client(None, &Subscription { publishes: true, ..subscription(&["a", "b"]) });
+    house.wait_for("a", 2);
+    house.wait_for("b", 1);
+    writer.send(Message::binary(vec![1, 2, 3])).unwrap();
+    assert_eq!(reader.read().unwrap(), Message::binary(vec![1, 2, 3]));
+    // Once of each channel.
+    assert_eq!([writer.read().unwrap(), writer.read().unwrap()], [(); 2].map(|()| Message::binary(vec![1, 2, 3])));
+    reader.send(Message::text("me too")).unwrap();
+    assert_eq!(closed(&mut reader).unwrap().code, CloseCode::Policy);
+}
+
+#[test]
+fn a_deleted_channel_closes_its_subscribers_after_what_came_before() {
+    let house = House::new();
+    let mut client = house.client(None, &subscription(&["a"]));
+    house.wait_for("a", 1);
+    let id = house.publish("a", "last words").0;
+    let delete = Call::Delete { channels: vec!["a".into(), "b".into()], code: 4001, reason: "over".into() };
+    match house.call(&delete).unwrap() {
+        Answer::Deleted(infos) => {
+            let first = infos[0].as_ref().unwrap();
+            assert_eq!((first.subscribers, first.messages, first.last_id.as_ref()), (1, 1, Some(&id)));
+            assert_eq!(infos[1], None);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(text(&mut client), "last words");
+    assert_eq!(closed(&mut client), Some(close(CloseCode::Library(4001), "over")));
+    house.wait_for("a", 0);
+    assert_eq!(house.greeted(None, &since(&["a"], &id)).0[0].1, "true", "nothing came after it");
+}
+
+#[test]
+fn a_live_socket_subscribes_and_unsubscribes() {
+    let house = House::new();
+    let mut client = house.client(Some("channels.v1"), &master(&["a"]));
+    let first = said(&mut client);
+    assert_eq!((&first["type"], &first["channel"], first.get("recovered")), (&json!("subscribed"), &json!("a"), None));
+    let id = house.publish("room/1", "before").0;
+    let subscribed =
+        ask(&mut client, &json!({"type": "subscribe", "channel": "room/1", "since": first["id"], "ref": 1}));
+    assert_eq!(subscribed["recovered"], true);
+    assert_eq!((&subscribed["id"], &subscribed["ref"]), (&first["id"], &json!(1)));
+    let message = said(&mut client);
+    assert_eq!(message, json!({"type": "message", "channel": "room/1", "id": id, "data": "before"}));
+    let again = ask(&mut client, &json!({"type": "subscribe", "channel": "room/1"}));
+    assert_eq!(again, json!({"type": "subscribed", "channel": "room/1"}));
+    ask(&mut client, &json!({"type": "subscribe", "channel": "room/2"}));
+    for (request, code) in [
+        (json!({"type": "subscribe", "channel": "room/3", "ref": 2}), "too_many"),
+        (json!({"type": "subscribe", "channel": "secret", "ref": 2}), "forbidden"),
+        (json!({"type": "subscribe", "channel": "room/ 3", "ref": 2}), "bad_request"),
+        (json!({"type": "unsubscribe", "channel": "room/3", "ref": 2}), "not_subscribed"),
+        (json!({"type": "publish", "channel": "secret", "data": "", "ref": 2}), "forbidden"),
+        (json!({"ref": 2}), "bad_request"),
+    ] {
+        let answer = ask(&mut client, &request);
+        assert_eq!((&answer["type"], &answer["code"], &answer["ref"]), (&json!("error"), &json!(code), &json!(2)));
+    }
+    let gone = ask(&mut client, &json!({"type": "unsubscribe", "channel": "room/1", "ref": "x"}));
+    assert_eq!(gone, json!({"type": "unsubscribed", "channel": "room/1", "ref": "x"}));
+    assert_eq!(house.publish("room/1", "unheard").1, 0);
+    // Its own message comes back to it, as to everybody.
+    let published = ask(&mut client, &json!({"type": "publish", "channel": "room/2", "base64": "/w==", "ref": 3}));
+    assert_eq!((&published["type"], &published["subscribers"]), (&json!("published"), &json!(1)));
+    let message = said(&mut client);
+    assert_eq!((&message["id"], &message["base64"]), (&published["id"], &json!("/w==")));
+    client.send(Message::binary(vec![1])).unwrap();
+    assert_eq!(closed(&mut client).unwrap().code, CloseCode::Unsupported);
+}
+
+#[test]
+fn presence_tells_who_comes_and_goes() {
+    let house = House::new();
+    let mut ann = house.client(Some("channels.v1"), &master(&["a"]));
+    said(&mut ann);
+    ann.send(Message::text(json!({"type": "subscribe", "channel": "a", "presence": true}).to_string())).unwrap();
+    assert_eq!(said(&mut ann)["type"], "subscribed");
+    let there = json!({"type": "presence", "channel": "a", "members": [{"member": "ann", "connections": 1}],
+        "subscribers": 1});
+    assert_eq!(said(&mut ann), there);
+    let joe = || Subscription { member: Some("joe".into()), ..subscription(&["a"]) };
+    let first = house.client(None, &joe());
+    assert_eq!(said(&mut ann), json!({"type": "join", "channel": "a", "member": "joe"}));
+    // A second connection of the same member, and one of nobody in particular, are no news.
+    let second = house.client(None, &joe());
+    let nobody = house.client(None, &subscription(&["a"]));
+    house.wait_for("a", 4);
+    let presence = ask(&mut ann, &json!({"type": "presence", "channel": "a", "ref": 0}));
+    assert_eq!(presence["members"][1], json!({"member": "joe", "connections": 2}));
+    assert_eq!(presence["subscribers"], 4);
+    drop((first, nobody));
+    house.wait_for("a", 2);
+    drop(second);
+    assert_eq!(said(&mut ann), json!({"type": "leave", "channel": "a", "member": "joe"}));
+    match house.call(&Call::Info { channel: "a".into() }).unwrap() {
+        Answer::Info(Some(info)) => assert_eq!(info.members, [("ann".to_owned(), 1)]),
+        other => panic!("{other:?}"),
+    }
+    let mut plain = house.client(Some("channels.v1"), &subscription(&["a"]));
+    said(&mut plain);
+    assert_eq!(ask(&mut plain, &json!({"type": "presence", "channel": "a"}))["code"], "forbidden");
+    assert_eq!(ask(&mut plain, &json!({"type": "publish", "channel": "a", "data": ""}))["code"], "forbidden");
+}
+
+#[test]
+fn there_are_only_so_many_channels() {
+    let house = House::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let server = Server { channels: 1, ..Server::default() };
+    house.handler.configure(&postcard::to_stdvec(&server).unwrap());
+    let _client = house.client(None, &subscription(&["a"]));
+    house.wait_for("a", 1);
+    let refused = now(house.handler.greet(&mut House::spec(None, &subscription(&["b"]))).unwrap()).unwrap_err();
+    assert_eq!(refused.status, 507);
+    assert!(now(house.handler.greet(&mut House::spec(None, &subscription(&["a"]))).unwrap()).is_ok());
+    let message = Published { text: false, content_type: None, payload: vec![] };
+    let publish = Call::Publish { channels: vec!["b".into()], message, history: History::default() };
+    assert_eq!(house.call(&publish).unwrap_err().status, 507);
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(session::size() <= 640, "{}", session::size());
+}
