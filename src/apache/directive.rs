@@ -1,5 +1,6 @@
 //! Directives: a table of values on our side, httpd's command table made from it at compile time.
 
+use super::expr;
 use super::ffi;
 use super::guard::guard;
 use super::pool::Pool;
@@ -146,7 +147,9 @@ extern "C" fn set<C: Section + 'static>(
             Place { in_htaccess, in_virtual_host: (*parms.server).is_virtual != 0, path }
         };
         config.enter(place);
-        match (directive.set)(config, &words) {
+        // SAFETY: httpd's own parameters.
+        let set = unsafe { expr::reading(parms, || (directive.set)(config, &words)) };
+        match set {
             Ok(()) => std::ptr::null(),
             Err(why) => {
                 let name = directive.name.to_string_lossy();

@@ -14,6 +14,8 @@ pub mod connection;
 pub mod crash;
 pub mod directive;
 pub mod dso;
+pub mod exchange;
+pub mod expr;
 mod ffi;
 pub(crate) mod guard;
 pub mod log;

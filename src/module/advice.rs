@@ -1,5 +1,6 @@
 //! Advice at startup: settings that cannot carry what `WebSocketMaxConnections` allows, and what to set instead.
 
+use super::{directives, publish};
 use crate::apache::log::{self, Level};
 use crate::apache::{conftree, mpm};
 use rustix::process::{Resource, getrlimit};
@@ -30,6 +31,9 @@ struct Facts {
 
 /// Logs the advice for the configuration that was just read.
 pub fn give() {
+    for line in publish::advice() {
+        log::main(Level::Warning, &line);
+    }
     let numbers = conftree::arguments_of("WebSocketMaxConnections");
     let Some(wanted) = numbers.iter().filter_map(|number| number.trim().parse().ok()).max() else { return };
     let factor =
@@ -38,7 +42,7 @@ pub fn give() {
     let facts = Facts {
         wanted,
         kept: conftree::arguments_of("SSLEngine").iter().any(|engine| engine.trim().eq_ignore_ascii_case("on"))
-            || conftree::arguments_of("WebSocketHandler").iter().any(|words| words.split_whitespace().count() > 1),
+            || conftree::arguments_of("WebSocketHandler").iter().any(|words| names_plugin(words)),
         suspends: mpm::can_suspend(),
         workers: children * mpm::threads_per_child(),
         children,
@@ -48,6 +52,11 @@ pub fn give() {
     for line in advice(&facts) {
         log::main(Level::Warning, &line);
     }
+}
+
+/// True for the words of a WebSocketHandler that is a plugin: its first is a file.
+fn names_plugin(words: &str) -> bool {
+    words.split_whitespace().next().is_some_and(|word| directives::looks_like_a_plugin(word.trim_matches('"')))
 }
 
 fn advice(facts: &Facts) -> Vec<String> {

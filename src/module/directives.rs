@@ -1,9 +1,13 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
+pub mod channel;
+mod table;
+
 use super::plugin::{Loaded, Plugin};
 use crate::apache::directive::{Context, Directive, Place, Section};
 use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
+use crate::handlers::channel::post::PROTOCOLS;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
@@ -13,6 +17,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use channel::Channels;
+pub use table::DIRECTIVES;
+
 /// What the directives of a section say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
@@ -20,6 +27,7 @@ pub struct Config {
     handler: Option<Option<HandlerSpec>>,
     /// The plugin that `handler` names, where it names one.
     plugin: Option<Loaded>,
+    channels: Channels,
     plugin_threads: Option<usize>,
     protocols: Option<Protocols>,
     max_message_size: Option<usize>,
@@ -95,6 +103,7 @@ impl Config {
         Config {
             handler: self.handler.clone().or_else(|| outer.handler.clone()),
             plugin: if self.handler.is_some() { self.plugin.clone() } else { outer.plugin.clone() },
+            channels: self.channels.over(&outer.channels, self.handler.is_some()),
             plugin_threads: self.plugin_threads.or(outer.plugin_threads),
             protocols: self.protocols.clone().or_else(|| outer.protocols.clone()),
             max_message_size: self.max_message_size.or(outer.max_message_size),
@@ -132,6 +141,11 @@ impl Config {
         self.plugin.as_ref()
     }
 
+    /// What is said of channels.
+    pub fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
     /// Threads of a child on which plugins' functions run.
     pub fn plugin_threads(&self) -> usize {
         self.plugin_threads.unwrap_or(8)
@@ -140,7 +154,7 @@ impl Config {
     /// What the opening handshake is measured against.
     pub fn policy(&self) -> Policy {
         Policy {
-            protocols: self.protocols.clone().unwrap_or_default(),
+            protocols: self.protocols.clone().unwrap_or_else(|| self.own_protocols()),
             origin: match self.origin_check.unwrap_or(OriginRule::Same) {
                 OriginRule::Off => OriginCheck::Off,
                 OriginRule::Same => OriginCheck::Same,
@@ -154,6 +168,16 @@ impl Config {
                     window_bits: self.compression_window.unwrap_or(MAX_WINDOW_BITS),
                 }
             }),
+        }
+    }
+
+    /// The subprotocols that the handler speaks by itself.
+    fn own_protocols(&self) -> Protocols {
+        match self.handler() {
+            Some(handler) if handler.name == handlers::CHANNEL => {
+                Protocols::Listed(PROTOCOLS.iter().map(|name| (*name).to_owned()).collect())
+            }
+            _ => Protocols::default(),
         }
     }
 
@@ -218,186 +242,6 @@ const DEFAULT_LEVEL: u8 = 3;
 /// Bytes; see [`Config::compression`].
 const DEFAULT_MIN_SIZE: u32 = 256;
 
-/// All directives.
-pub static DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketHandler",
-        arguments: "echo|plugin.so init|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"What runs the WebSocket sessions here: 'echo', the file and the init function of a plugin, or 'Off'",
-        set: handler,
-    },
-    Directive {
-        name: c"WebSocketProtocols",
-        arguments: "name ...|*",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"The subprotocols that are spoken here, the preferred first; '*' for whichever the client offers first",
-        set: protocols,
-    },
-    Directive {
-        name: c"WebSocketMaxMessageSize",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "1048576",
-        help: c"Bytes of the largest message that is accepted, its fragments added up",
-        set: max_message_size,
-    },
-    Directive {
-        name: c"MaxMessageSize",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"The older name of WebSocketMaxMessageSize",
-        set: old_max_message_size,
-    },
-    Directive {
-        name: c"WebSocketPluginThreads",
-        arguments: "number",
-        context: Context::Global,
-        default: "8",
-        help: c"Threads of each child of httpd on which the functions of plugins run",
-        set: plugin_threads,
-    },
-    Directive {
-        name: c"WebSocketOriginCheck",
-        arguments: "Off|Same|Trusted",
-        context: Context::Everywhere,
-        default: "Same",
-        help: c"Which pages may connect: any ('Off'), those of this site ('Same') or of the origins of WebSocketTrustedOrigin ('Trusted')",
-        set: origin_check,
-    },
-    Directive {
-        name: c"WebSocketTrustedOrigin",
-        arguments: "origin ...",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"The origins whose pages may connect under 'WebSocketOriginCheck Trusted', as https://www.example.com",
-        set: trusted_origin,
-    },
-    Directive {
-        name: c"WebSocketPing",
-        arguments: "interval [timeout]|Off",
-        context: Context::Everywhere,
-        default: "30 10",
-        help: c"Seconds of silence before a client is sent a Ping, and seconds after which an unanswered one ends the connection; or 'Off'",
-        set: ping,
-    },
-    Directive {
-        name: c"WebSocketIdleTimeout",
-        arguments: "seconds|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Seconds without a message either way before a connection is closed, or 'Off'",
-        set: idle_timeout,
-    },
-    Directive {
-        name: c"WebSocketCloseTimeout",
-        arguments: "seconds",
-        context: Context::Everywhere,
-        default: "5",
-        help: c"Seconds that a client has to answer a Close of the server",
-        set: close_timeout,
-    },
-    Directive {
-        name: c"WebSocketSendBuffer",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "1048576",
-        help: c"Bytes that may wait for a client before nothing more is read from it or it is given up",
-        set: send_buffer,
-    },
-    Directive {
-        name: c"WebSocketCompression",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether messages are compressed (permessage-deflate) for clients that can: 'On' or 'Off'",
-        set: compression,
-    },
-    Directive {
-        name: c"WebSocketCompressionLevel",
-        arguments: "level",
-        context: Context::Everywhere,
-        default: "3",
-        help: c"How hard the server compresses: from 1 (fast) to 9 (small)",
-        set: compression_level,
-    },
-    Directive {
-        name: c"WebSocketCompressionMinSize",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "256",
-        help: c"Bytes of the smallest message that the server compresses",
-        set: compression_min_size,
-    },
-    Directive {
-        name: c"WebSocketCompressionContextTakeover",
-        arguments: "Off|Server|Client|Both",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Which side may refer to earlier messages when it compresses one: neither ('Off'), 'Server', 'Client' or 'Both'",
-        set: compression_takeover,
-    },
-    Directive {
-        name: c"WebSocketCompressionWindow",
-        arguments: "bits",
-        context: Context::Everywhere,
-        default: "15",
-        help: c"How far back a compressor may refer, in bits: from 9 (512 bytes) to 15 (32 KB)",
-        set: compression_window,
-    },
-    Directive {
-        name: c"WebSocketAllowReservedStatusCodes",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether clients may close with the codes 1004, 1014 and 1016 to 2999: 'On' or 'Off'",
-        set: reserved_close_codes,
-    },
-    Directive {
-        name: c"WebSocketMaxConnections",
-        arguments: "number|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Connections that may be open here at a time, or 'Off'",
-        set: max_connections,
-    },
-    Directive {
-        name: c"WebSocketMaxConnectionsPerClient",
-        arguments: "number|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Connections that one client address may have open here at a time, or 'Off'",
-        set: max_connections_per_client,
-    },
-    Directive {
-        name: c"WebSocketEngineThreads",
-        arguments: "number",
-        context: Context::Global,
-        default: "the number of CPUs",
-        help: c"Threads that run all sessions; takes effect when the server is started",
-        set: engine_threads,
-    },
-    Directive {
-        name: c"WebSocketLog",
-        arguments: "file|\"|program\"",
-        context: Context::Host,
-        default: "none",
-        help: c"A file, or a '|program', that gets a line for each session that ends",
-        set: session_log,
-    },
-    Directive {
-        name: c"WebSocketDrainTimeout",
-        arguments: "seconds",
-        context: Context::Everywhere,
-        default: "60",
-        help: c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1001",
-        set: drain_timeout,
-    },
-];
-
 /// The longest time that a directive takes: a day.
 const MAX_SECONDS: u64 = 86_400;
 
@@ -420,6 +264,11 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
         return Err(format!("takes the name of a handler ({known}), or Off"));
     };
     let name = name.to_ascii_lowercase();
+    if name == handlers::CHANNEL {
+        config.channels.set_names(args)?;
+        config.handler = Some(Some(HandlerSpec { name, args: Vec::new(), settings: Vec::new() }));
+        return Ok(());
+    }
     if !args.is_empty() && (name == "off" || handlers::NAMES.contains(&name.as_str())) {
         return Err(format!("{name} takes no arguments; \"{}\" is too much", args.join(" ")));
     }
@@ -434,7 +283,7 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 }
 
 /// A word that is a path, and no name of a handler.
-fn looks_like_a_plugin(word: &str) -> bool {
+pub fn looks_like_a_plugin(word: &str) -> bool {
     word.contains('/') || word.ends_with(".so")
 }
 

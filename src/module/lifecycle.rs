@@ -113,8 +113,10 @@ fn greet(server: &Server, path: &Path) -> io::Result<String> {
 }
 
 /// What the configuration says to handlers as a whole.
-fn handler_settings(_server: &Server) -> Vec<(String, Vec<u8>)> {
-    Vec::new()
+fn handler_settings(server: &Server) -> Vec<(String, Vec<u8>)> {
+    let channels = postcard::to_stdvec(&server.config::<WebSocket>().channels().server());
+    // Plain data, which always has a form.
+    vec![(handlers::CHANNEL.into(), channels.unwrap_or_default())]
 }
 
 /// Makes the socket of a new engine, and starts it.

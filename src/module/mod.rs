@@ -1,8 +1,10 @@
 //! The composition root: what httpd loads.
 //!
 //! * [`advice`]: at startup, on settings that do not go together
+//! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`publish`]: HTTP's way to the channels
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`plugin`]: C plugins
 //! * [`lifecycle`]: the engine process beside httpd's own
@@ -10,10 +12,12 @@
 //! * [`logger`]: the `log` facade, to httpd's error log
 
 pub mod advice;
+pub mod channel;
 pub mod directives;
 pub mod lifecycle;
 pub mod logger;
 pub mod plugin;
+pub mod publish;
 pub mod relay;
 pub mod session_logs;
 pub mod upgrade;

@@ -2,7 +2,7 @@
 
 use super::plugin::{self, Opening};
 use super::relay::{self, Relayed, Session};
-use super::{WebSocket, lifecycle, session_logs};
+use super::{WebSocket, channel, lifecycle, publish, session_logs};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -11,6 +11,7 @@ use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
 use crate::engine::SessionSpec;
 use crate::engine::handoff::{Grant, HandoffError, Link};
+use crate::handlers;
 use crate::wire::handshake::{Accept, Offer, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -31,15 +32,22 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 /// The status of the refusal.
 pub fn handle(request: &mut Request) -> HookResult {
     let config = request.config::<WebSocket>();
-    let Some(handler) = config.handler().cloned() else { return without_handler(request) };
+    let Some(mut handler) = config.handler().cloned() else { return without_handler(request) };
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
     let accept = match consider(request) {
         Ok(accept) => accept,
+        // Not an upgrade: one address may serve subscribers and publishers.
+        Err(refusal) if refusal.status().is_none() && request.handler_name() == publish::HANDLER => {
+            return publish::handle(request);
+        }
         Err(refusal) => return refuse(request, &refusal),
     };
     let custody = custody(request)?;
+    if handler.name == handlers::CHANNEL {
+        handler.settings = subscribe(request)?;
+    }
     let (accept, plugin) = ask_plugin(request, accept)?;
     let config = request.config::<WebSocket>();
     let client = request.client_address();
@@ -61,7 +69,10 @@ pub fn handle(request: &mut Request) -> HookResult {
 }
 
 /// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.
-fn without_handler(request: &Request) -> HookResult {
+fn without_handler(request: &mut Request) -> HookResult {
+    if request.handler_name() == publish::HANDLER {
+        return publish::handle(request);
+    }
     if request.handler_name() != "websocket-handler" || request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
@@ -76,6 +87,17 @@ fn without_handler(request: &Request) -> HookResult {
             Err(INTERNAL_SERVER_ERROR)
         }
     }
+}
+
+/// Where channels are configured: what the request is subscribed to, in the handler's form.
+fn subscribe(request: &Request) -> Result<Vec<u8>, u16> {
+    let config = request.config::<WebSocket>().channels();
+    let subscription = channel::subscription(request, config).map_err(|why| {
+        let level = if why.status() == INTERNAL_SERVER_ERROR { Level::Error } else { Level::Info };
+        log::request(level, request, &format!("WS0015: refused with {}: {why}", why.status()));
+        why.status()
+    })?;
+    postcard::to_stdvec(&subscription).map_err(|_| INTERNAL_SERVER_ERROR)
 }
 
 /// Where a plugin is configured: its answer, with the subprotocol that it wants.

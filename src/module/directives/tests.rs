@@ -27,7 +27,7 @@ fn handlers_are_known_by_name() {
     let config = configured(&["WebSocketHandler Echo"]).unwrap();
     assert_eq!(config.handler().map(|h| h.name.as_str()), Some("echo"));
     assert!(Config::default().handler().is_none());
-    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of echo"));
+    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, echo"));
     assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
     assert!(error("WebSocketHandler").contains("echo"));
 }

@@ -1,0 +1,230 @@
+//! The directives of channels.
+
+use super::{Config, Words, is_off, on_off, one};
+use crate::apache::expr::Expression;
+use crate::bus::History;
+use crate::handlers::channel::call::Server;
+
+/// What the directives of a section say of channels; `None` where they say nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Channels {
+    names: Vec<Expression>,
+    max: Option<u32>,
+    allowed: Option<Vec<Allowed>>,
+    publishes: Option<bool>,
+    history: Option<History>,
+    presence: Option<bool>,
+    member: Option<Expression>,
+    total: Option<usize>,
+    memory: Option<usize>,
+    /// `Off` is `Some(None)`.
+    broker: Option<Option<String>>,
+}
+
+/// A pattern: what stands before, between and after its asterisks, each an expression where there is something.
+pub type Allowed = Vec<Option<Expression>>;
+
+impl Channels {
+    /// This, an inner section's, over an outer one's. `own_names`: it says itself which channels there are.
+    pub fn over(&self, outer: &Channels, own_names: bool) -> Channels {
+        Channels {
+            names: if own_names { self.names.clone() } else { outer.names.clone() },
+            max: self.max.or(outer.max),
+            allowed: self.allowed.clone().or_else(|| outer.allowed.clone()),
+            publishes: self.publishes.or(outer.publishes),
+            history: self.history.or(outer.history),
+            presence: self.presence.or(outer.presence),
+            member: self.member.clone().or_else(|| outer.member.clone()),
+            total: self.total.or(outer.total),
+            memory: self.memory.or(outer.memory),
+            broker: self.broker.clone().or_else(|| outer.broker.clone()),
+        }
+    }
+
+    /// The channels of a connection.
+    pub fn names(&self) -> &[Expression] {
+        &self.names
+    }
+
+    /// Those that it may subscribe to besides.
+    pub fn allowed(&self) -> &[Allowed] {
+        self.allowed.as_deref().unwrap_or_default()
+    }
+
+    /// Channels of a connection at a time.
+    pub fn max(&self) -> u32 {
+        self.max.unwrap_or(64)
+    }
+
+    /// What subscribers send is published.
+    pub fn publishes(&self) -> bool {
+        self.publishes.unwrap_or(false)
+    }
+
+    /// How what is published here is kept.
+    pub fn history(&self) -> History {
+        self.history.unwrap_or_default()
+    }
+
+    /// Subscribers may know who is there.
+    pub fn presence(&self) -> bool {
+        self.presence.unwrap_or(false)
+    }
+
+    /// As whom a connection is there; `None`: as the user who has logged in.
+    pub fn member(&self) -> Option<&Expression> {
+        self.member.as_ref()
+    }
+
+    /// What holds for the server as a whole.
+    pub fn server(&self) -> Server {
+        let default = Server::default();
+        Server {
+            channels: self.total.unwrap_or(default.channels),
+            history_bytes: self.memory.unwrap_or(default.history_bytes),
+            broker: self.broker.clone().unwrap_or(default.broker),
+        }
+    }
+
+    /// What stands behind `WebSocketHandler channel`.
+    ///
+    /// # Errors
+    /// There is nothing, or what is no expression.
+    pub fn set_names(&mut self, words: Words<'_, '_>) -> Result<(), String> {
+        let names = words.iter().flat_map(|word| split_words(word)).map(Expression::compile);
+        self.names = names.collect::<Result<_, _>>()?;
+        if self.names.is_empty() {
+            return Err("channel takes the names of channels, as \"room/%{QUERY_STRING}\"".into());
+        }
+        Ok(())
+    }
+}
+
+/// Cuts at blanks, but not in the parentheses and braces of an expression.
+fn split_words(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    let is_cut = move |c: char| {
+        match c {
+            '{' | '(' => depth += 1,
+            '}' | ')' => depth -= 1,
+            _ => {}
+        }
+        depth <= 0 && c.is_whitespace()
+    };
+    text.split(is_cut).filter(|word| !word.is_empty())
+}
+
+/// Cuts at asterisks, but not in the parentheses and braces of an expression.
+fn split_pattern(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    text.split(move |c: char| {
+        match c {
+            '{' | '(' => depth += 1,
+            '}' | ')' => depth -= 1,
+            _ => {}
+        }
+        depth <= 0 && c == '*'
+    })
+}
+
+fn number(words: Words<'_, '_>, what: &str) -> Result<u32, String> {
+    let word = one(words, what)?;
+    let number = word.parse().ok().filter(|number| (1..=i32::MAX as u32).contains(number));
+    number.ok_or_else(|| format!("\"{word}\" is not {what} from 1 to {}", i32::MAX))
+}
+
+pub(super) fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.max = Some(number(words, "a number of channels")?);
+    Ok(())
+}
+
+pub(super) fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    if words.is_empty() {
+        return Err("takes names of channels, in which * matches anything, as room/*".into());
+    }
+    let pieces = |word| {
+        let pieces =
+            split_pattern(word).map(|piece| (!piece.is_empty()).then(|| Expression::compile(piece)).transpose());
+        pieces.collect::<Result<Allowed, String>>()
+    };
+    let allowed = config.channels.allowed.get_or_insert_default();
+    for word in words.iter().flat_map(|word| split_words(word)) {
+        allowed.push(pieces(word)?);
+    }
+    Ok(())
+}
+
+pub(super) fn publish(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.publishes = Some(on_off(words)?);
+    Ok(())
+}
+
+pub(super) fn presence(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.presence = Some(on_off(words)?);
+    Ok(())
+}
+
+pub(super) fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let parse = |word: &str| word.parse().ok().filter(|number| (1..=i32::MAX as u32).contains(number));
+    config.channels.history = Some(match words {
+        [off] if is_off(off) => History { messages: 0, seconds: 0 },
+        [messages, seconds] => match (parse(messages), parse(seconds)) {
+            (Some(messages), Some(seconds)) => History { messages, seconds },
+            _ => {
+                return Err(format!(
+                    "\"{messages} {seconds}\" is not a number of messages and one of seconds, as 10 3600"
+                ));
+            }
+        },
+        _ => return Err("takes how many messages are kept, and for how many seconds, as 10 3600; or Off".into()),
+    });
+    Ok(())
+}
+
+pub(super) fn member(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.member = Some(Expression::compile(one(words, "an expression, as %{REMOTE_USER}")?)?);
+    Ok(())
+}
+
+pub(super) fn total(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.total = Some(number(words, "a number of channels")? as usize);
+    Ok(())
+}
+
+pub(super) fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number of bytes")?;
+    config.channels.memory = Some(word.parse().map_err(|_| format!("\"{word}\" is no number of bytes"))?);
+    Ok(())
+}
+
+pub(super) fn broker(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "the URL of a Redis server, or Off")?;
+    if is_off(word) {
+        config.channels.broker = Some(None);
+        return Ok(());
+    }
+    let host = word.strip_prefix("redis://").or_else(|| word.strip_prefix("rediss://"));
+    if host.is_none_or(str::is_empty) {
+        return Err(format!(
+            "\"{word}\" is no URL of a Redis server; write redis://host:port/db or rediss://host:port/db"
+        ));
+    }
+    config.channels.broker = Some(Some(word.to_owned()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_patterns_are_cut_outside_of_expressions() {
+        let words = |text| split_words(text).collect::<Vec<_>>();
+        assert_eq!(words(" a  room/%{QUERY_STRING}\tb "), ["a", "room/%{QUERY_STRING}", "b"]);
+        assert_eq!(words("%{tolower:%{env:A B}} c"), ["%{tolower:%{env:A B}}", "c"]);
+        let pieces = |text| split_pattern(text).collect::<Vec<_>>();
+        assert_eq!(pieces("user/%{REMOTE_USER}/*"), ["user/%{REMOTE_USER}/", ""]);
+        assert_eq!(pieces("%{env:*}*"), ["%{env:*}", ""]);
+        assert_eq!(pieces("plain"), ["plain"]);
+    }
+}

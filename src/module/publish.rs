@@ -1,0 +1,374 @@
+//! `SetHandler websocket-publish`: HTTP's way to the channels. POST publishes, GET tells, DELETE ends.
+
+use super::{WebSocket, lifecycle};
+use crate::apache::exchange::BodyError;
+use crate::apache::log::{self, Level};
+use crate::apache::request::Request;
+use crate::apache::{HookResult, Verdict, conftree};
+use crate::engine::handoff::HandoffError;
+use crate::handlers;
+use crate::handlers::channel::call::{Answer, Call, Info, Message, is_name};
+use crate::wire::CloseCode;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The name in `SetHandler`.
+pub const HANDLER: &str = "websocket-publish";
+/// What is answered to.
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+/// Channels in a request, at most.
+const MAX_CHANNELS: usize = 255;
+/// Bytes of the largest message that goes to the engine.
+const MAX_BODY: usize = 64 << 20;
+/// Channels of a page, at most; and where nobody says how many.
+const MAX_PAGE: u32 = 1000;
+const PAGE: u32 = 100;
+const JSON: &CStr = c"application/json";
+
+/// An answer: its status, and what is in it.
+type Reply = (u16, Value);
+
+/// Answers a request of a location that publishes.
+///
+/// # Errors
+/// A status that httpd makes a page for.
+pub fn handle(request: &mut Request) -> HookResult {
+    if request.is_subrequest() {
+        return Ok(Verdict::Declined);
+    }
+    if !is_loopback(&request.client_address()) && request.lets_strangers_in() {
+        log::request(
+            Level::Warning,
+            request,
+            "WS0016: refused: nothing guards this location, so only this machine may publish here; \
+             write \"Require ip ADDRESS\" or \"Require user NAME\" into it",
+        );
+        return Err(403);
+    }
+    let (status, body) = match &*request.method() {
+        "POST" | "PUT" => publish(request),
+        "GET" | "HEAD" => tell(request),
+        "DELETE" => delete(request),
+        "OPTIONS" => {
+            request.headers_out().set(request.pool(), "Allow", METHODS);
+            request.answer(200, JSON, b"");
+            return Ok(Verdict::Answered);
+        }
+        method => {
+            let why = format!("{method} is none of {METHODS}");
+            request.headers_out().set(request.pool(), "Allow", METHODS);
+            Err((405, problem(&why)))
+        }
+    }
+    .unwrap_or_else(|refusal| refusal);
+    if status == 503 {
+        request.headers_out().set(request.pool(), "Retry-After", "5");
+    }
+    // What is said here changes with each message.
+    request.headers_out().set(request.pool(), "Cache-Control", "no-store");
+    let mut body = body.to_string();
+    body.push('\n');
+    request.answer(status, JSON, body.as_bytes());
+    Ok(Verdict::Answered)
+}
+
+fn is_loopback(address: &str) -> bool {
+    match address.parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback(),
+        Ok(IpAddr::V6(address)) => {
+            address == Ipv6Addr::LOCALHOST || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
+        }
+        Err(_) => false,
+    }
+}
+
+fn problem(why: &str) -> Value {
+    json!({ "error": why })
+}
+
+fn bad(why: &str) -> Reply {
+    (400, problem(why))
+}
+
+/// The parameters of the query.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn of(request: &Request) -> Parameters {
+        let query = request.query().unwrap_or_default();
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        Parameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Those of `channel`, none twice.
+    fn channels(&self) -> Result<Vec<String>, Reply> {
+        let mut channels: Vec<String> = Vec::new();
+        for (_, channel) in self.0.iter().filter(|(name, _)| name == "channel") {
+            // What is not UTF-8 was decoded to U+FFFD.
+            if !is_name(channel) || channel.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(bad(&format!(
+                    "{channel:?} is no name of a channel: UTF-8 without blanks, up to 1024 bytes"
+                )));
+            }
+            if !channels.contains(channel) {
+                channels.push(channel.clone());
+            }
+        }
+        if channels.len() > MAX_CHANNELS {
+            return Err(bad(&format!("{} channels, and {MAX_CHANNELS} are allowed", channels.len())));
+        }
+        Ok(channels)
+    }
+
+    fn some_channels(&self) -> Result<Vec<String>, Reply> {
+        let channels = self.channels()?;
+        if channels.is_empty() { Err(bad("which channel? Add ?channel=NAME")) } else { Ok(channels) }
+    }
+}
+
+/// True when the body is text: as the query says, or its media type.
+fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<bool, Reply> {
+    let is_utf8 = std::str::from_utf8(body).is_ok();
+    match requested {
+        Some("binary") => return Ok(false),
+        Some("text") if is_utf8 => return Ok(true),
+        Some("text") => return Err(bad("the message is not UTF-8, and cannot be text")),
+        Some(_) => return Err(bad("type is text or binary")),
+        None => {}
+    }
+    let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let is_text = match media_type.as_deref() {
+        // What curl says of -d, and PHP of a body, without being asked.
+        None | Some("" | "application/x-www-form-urlencoded" | "application/json") => true,
+        Some(other) => other.starts_with("text/") || other.ends_with("+json"),
+    };
+    Ok(is_text && is_utf8)
+}
+
+/// What subscribers are told of the media type: nothing where nobody has chosen it.
+fn told_type(content_type: Option<&str>) -> Option<String> {
+    let content_type = content_type?;
+    // It goes into a line of its own in ws+meta.nchan.
+    let is_line = !content_type.is_empty() && !content_type.contains(|c: char| c.is_control());
+    (is_line && content_type != "application/x-www-form-urlencoded").then(|| content_type.to_owned())
+}
+
+fn publish(request: &mut Request) -> Result<Reply, Reply> {
+    let parameters = Parameters::of(request);
+    let channels = parameters.some_channels()?;
+    let config = request.config::<WebSocket>();
+    let history = config.channels().history();
+    let limit = config.limits().max_message_size.min(MAX_BODY);
+    let payload = request.read_body(limit).map_err(|why| match why {
+        BodyError::TooLarge => (413, problem(&format!("the message is longer than {limit} bytes"))),
+        BodyError::Status(status) => (status, problem("the message did not come")),
+    })?;
+    let headers = request.headers_in();
+    let content_type =
+        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type")).map(|(_, value)| value);
+    let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
+    let message = Message { text, content_type: told_type(content_type.as_deref()), payload };
+    let Answer::Published(receipts) = call(request, &Call::Publish { channels, message, history })? else {
+        return Err(unexpected());
+    };
+    let status = if receipts.iter().any(|receipt| receipt.subscribers > 0) { 201 } else { 202 };
+    let body = receipts
+        .into_iter()
+        .map(|receipt| (receipt.channel, json!({ "id": receipt.id, "subscribers": receipt.subscribers })));
+    Ok((status, Value::Object(body.collect())))
+}
+
+fn tell(request: &mut Request) -> Result<Reply, Reply> {
+    let parameters = Parameters::of(request);
+    let channels = parameters.channels()?;
+    match &channels[..] {
+        [] => list(request, &parameters),
+        [channel] => match call(request, &Call::Info { channel: channel.clone() })? {
+            Answer::Info(Some(info)) => {
+                let members = info
+                    .members
+                    .iter()
+                    .map(|(member, connections)| json!({ "member": member, "connections": connections }));
+                let members = members.collect();
+                let mut body = facts(&info);
+                body.insert("members".into(), Value::Array(members));
+                Ok((200, Value::Object(body)))
+            }
+            Answer::Info(None) => Err(no_channel()),
+            _ => Err(unexpected()),
+        },
+        _ => Err(bad("one channel at a time, or none for the list")),
+    }
+}
+
+fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> {
+    let limit = match parameters.get("limit") {
+        None => PAGE,
+        Some(limit) => limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MAX_PAGE).contains(limit))
+            .ok_or_else(|| bad(&format!("limit is a number from 1 to {MAX_PAGE}")))?,
+    };
+    let text = |name| parameters.get(name).unwrap_or_default().to_owned();
+    let Answer::List { channels, more } =
+        call(request, &Call::List { prefix: text("prefix"), after: text("after"), limit })?
+    else {
+        return Err(unexpected());
+    };
+    let next = channels.last().filter(|_| more).map(|info| info.channel.clone());
+    let channels: Vec<Value> = channels.iter().map(|info| Value::Object(facts(info))).collect();
+    Ok((200, json!({ "channels": channels, "next": next })))
+}
+
+fn delete(request: &mut Request) -> Result<Reply, Reply> {
+    let parameters = Parameters::of(request);
+    let channels = parameters.some_channels()?;
+    let reason = parameters.get("reason").unwrap_or("channel deleted").to_owned();
+    // RFC 6455 section 5.5: what a control frame holds beside the code.
+    if reason.len() > 123 {
+        return Err(bad("the reason is longer than 123 bytes"));
+    }
+    let code = match parameters.get("code") {
+        None => 1000,
+        Some(code) => code
+            .parse()
+            .ok()
+            .filter(|code| may_be_sent(*code))
+            .ok_or_else(|| bad("code is one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
+    };
+    let Answer::Deleted(infos) = call(request, &Call::Delete { channels: channels.clone(), code, reason })? else {
+        return Err(unexpected());
+    };
+    if infos.iter().all(Option::is_none) {
+        return Err(no_channel());
+    }
+    let infos = channels
+        .into_iter()
+        .zip(infos)
+        .map(|(channel, info)| (channel, info.map_or(Value::Null, |info| Value::Object(facts(&info)))));
+    Ok((200, Value::Object(infos.collect())))
+}
+
+/// RFC 6455 section 7.4: codes that are no mere placeholders, have a meaning, and are not the client's alone.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1009 | 1011..=1014 | 3000..=4999) && CloseCode::from(code).is_allowed()
+}
+
+fn facts(info: &Info) -> Map<String, Value> {
+    let Info { channel, subscribers, messages, bytes, last_id, members: _ } = info;
+    let pairs = [
+        ("channel", json!(channel)),
+        ("subscribers", json!(subscribers)),
+        ("messages", json!(messages)),
+        ("bytes", json!(bytes)),
+        ("last_id", json!(last_id)),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn no_channel() -> Reply {
+    (404, problem("there is no such channel"))
+}
+
+fn unexpected() -> Reply {
+    (500, problem("the engine gave another answer"))
+}
+
+/// Asks the engine.
+fn call(request: &Request, call: &Call) -> Result<Answer, Reply> {
+    let unavailable = || (503, problem("the engine cannot be asked"));
+    let door = lifecycle::door().ok_or_else(unavailable)?;
+    let question = postcard::to_stdvec(call).map_err(|_| unexpected())?;
+    match door.call(handlers::CHANNEL, question) {
+        Ok(answer) => postcard::from_bytes(&answer).map_err(|_| unexpected()),
+        Err(HandoffError::Refused { status, reason, .. }) => {
+            let level = if status >= 500 { Level::Error } else { Level::Info };
+            log::request(level, request, &format!("WS0017: refused with {status}: {reason}"));
+            Err((status, problem(&reason)))
+        }
+        Err(why) => {
+            log::request(Level::Error, request, &format!("WS0018: the engine cannot be asked: {why}"));
+            Err(unavailable())
+        }
+    }
+}
+
+/// A warning for each location that publishes and that nothing in the configuration guards.
+pub fn advice() -> Vec<String> {
+    conftree::sections_of("SetHandler", |arguments| arguments.trim().trim_matches('"').eq_ignore_ascii_case(HANDLER))
+        .into_iter()
+        .filter(|place| !place.holds(guards))
+        .map(|place| {
+            format!(
+                "WS0225: nothing guards {}, where SetHandler {HANDLER} stands: only this machine may publish there; write \
+                 \"Require local\" into it if that is meant, or \"Require ip ADDRESS\" or \"Require user NAME\"",
+                place.name().map_or(Cow::Borrowed("the server"), Cow::Owned)
+            )
+        })
+        .collect()
+}
+
+/// A directive that keeps somebody out.
+fn guards(directive: &str, arguments: &str) -> bool {
+    let arguments = arguments.trim().to_ascii_lowercase();
+    match directive.to_ascii_lowercase().as_str() {
+        "require" => arguments.split_whitespace().collect::<Vec<_>>() != ["all", "granted"],
+        "deny" | "allow" => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_the_loopback() {
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["192.0.2.1", "::", "::ffff:192.0.2.1", "0.0.0.0", "", "localhost"] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_text_where_its_type_and_bytes_say_so() {
+        for (requested, content_type, body, expected) in [
+            (None, None, &b"x"[..], Ok(true)),
+            (None, Some("application/x-www-form-urlencoded"), b"x", Ok(true)),
+            (None, Some("Text/Plain; charset=utf-8"), b"x", Ok(true)),
+            (None, Some("application/activity+json"), b"x", Ok(true)),
+            (None, Some("application/json"), b"\xff", Ok(false)),
+            (None, Some("image/png"), b"x", Ok(false)),
+            (Some("text"), Some("image/png"), b"x", Ok(true)),
+            (Some("binary"), None, b"x", Ok(false)),
+            (Some("text"), None, b"\xff", Err(400)),
+            (Some("other"), None, b"x", Err(400)),
+        ] {
+            let got = is_text(requested, content_type, body).map_err(|(status, _)| status);
+            assert_eq!(got, expected, "{requested:?} {content_type:?}");
+        }
+        assert_eq!(told_type(Some("text/plain")).as_deref(), Some("text/plain"));
+        assert_eq!([told_type(Some("a\nb")), told_type(Some("application/x-www-form-urlencoded"))], [None, None]);
+    }
+
+    #[test]
+    fn codes_are_those_that_a_server_may_send() {
+        assert!([1000, 1001, 1011, 3000, 4999].into_iter().all(may_be_sent));
+        assert!(![0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000].into_iter().any(may_be_sent));
+    }
+
+    #[test]
+    fn rules_that_keep_somebody_out_guard() {
+        assert!(guards("Require", "local") && guards("require", "ALL denied") && guards("Deny", "from all"));
+        assert!(!guards("Require", "All  Granted") && !guards("WebSocketHandler", "echo"));
+    }
+}
