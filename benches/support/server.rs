@@ -212,7 +212,7 @@ fn httpd_conf(root: &Path, modules: &Path, module: &Path, port: u16) -> String {
     };
     let event = load("mpm_event_module", "mod_mpm_event.so");
     let unixd = load("unixd_module", "mod_unixd.so");
-    let authz = load("authz_core_module", "mod_authz_core.so");
+    let authz = load("authz_core_module", "mod_authz_core.so") + &load("authz_host_module", "mod_authz_host.so");
     let user = unprivileged().map_or_else(String::new, |user| {
         let group = if user == "nobody" { "#65534" } else { user };
         format!("User {user}\nGroup {group}\n")
