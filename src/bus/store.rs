@@ -291,6 +291,12 @@ impl<M: Payload> Store<M> {
         self.channels.values_mut().for_each(|channel| channel.gone = channel.gone.max(upto));
     }
 
+    /// A message of a channel that is not known, with this offset, was [`Full`]'s.
+    pub fn overlook(&mut self, offset: u64) {
+        self.sequence = self.sequence.max(offset);
+        self.forgotten = self.forgotten.max(offset);
+    }
+
     /// The channels that have subscribers.
     pub fn subscribed(&self) -> Vec<Arc<str>> {
         let subscribed = self.channels.iter().filter(|(_, channel)| !channel.subscribers.is_empty());

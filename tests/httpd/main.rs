@@ -31,6 +31,7 @@ mod plugin_end;
 mod plugin_examples;
 mod plugin_load;
 mod redis;
+mod redis_lost;
 mod relay;
 mod restart;
 mod same_packet;

@@ -1,84 +1,13 @@
 //! Two httpds whose channels are one, through a real Redis.
 
-use crate::harness::port::Port;
 use crate::harness::publish::{json, post, publish, subscribers};
+use crate::harness::redis::Redis;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use tempfile::TempDir;
-
-const PASSWORD: &str = "open-sesame";
-
-/// The user without rights, on all Debian machines.
-const NOBODY: u32 = 65534;
-
-/// A Redis of the test's own.
-struct Redis {
-    port: Port,
-    folder: TempDir,
-    process: Option<Child>,
-}
-
-impl Redis {
-    fn start() -> Redis {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut redis = Redis { port: Port::reserve(), folder, process: None };
-        redis.come_back();
-        redis
-    }
-
-    fn url(&self) -> String {
-        format!("redis://:{PASSWORD}@127.0.0.1:{}/3", self.port.number())
-    }
-
-    /// Starts it with what it has on its disk.
-    fn come_back(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.arg("--port").arg(self.port.number().to_string()).arg("--dir").arg(self.folder.path());
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
-        command.args(["--requirepass", PASSWORD]).stdout(Stdio::null()).stderr(Stdio::null());
-        if rustix::process::geteuid().is_root() {
-            give(self.folder.path(), NOBODY);
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        self.process = Some(command.spawn().expect("redis-server (Debian: redis-server)"));
-        let address = (Ipv4Addr::LOCALHOST, self.port.number());
-        wait_until("Redis listens", PATIENCE, || TcpStream::connect(address).is_ok());
-    }
-
-    fn go(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("Redis is ours");
-            process.wait().expect("its end");
-        }
-    }
-
-    fn forget(&self) {
-        for entry in fs::read_dir(self.folder.path()).expect("its folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("its data gone");
-        }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.go();
-    }
-}
-
-fn give(path: &Path, user: u32) {
-    chown(path, Some(user), Some(user)).expect("a folder for Redis");
-    assert_eq!(fs::metadata(path).expect("the folder").uid(), user);
-}
 
 fn httpd(redis: &Redis) -> Server {
     let server = Httpd::new(Mpm::Event)
@@ -244,4 +173,43 @@ fn without_a_broker_nobody_is_let_in() {
     server.expect_log("WS0007: no session: the engine refused: the broker is away");
     let answer = Raw::answer(&server, &Handshake::new("/news"));
     assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("5")));
+}
+
+#[test]
+fn nobody_comes_or_goes_unseen() {
+    let redis = Redis::start();
+    let (one, two) = (httpd(&redis), httpd(&redis));
+    let (mut ann, _) = member(&one, "ann");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let handshake = Handshake::new("/chat?joe").header("Sec-WebSocket-Protocol", "channels.v1");
+                Raw::open_with(&two, &handshake).reset();
+            }
+        });
+        // In a scope that ends by itself.
+        let _done = Done(&done);
+        for _ in 0..150 {
+            for presence in [false, true] {
+                let ask = json!({"type": "subscribe", "channel": "chat", "presence": presence});
+                ann.send(&Frame::text(ask.to_string()));
+            }
+            let there = std::iter::repeat_with(|| said(&mut ann)).find(|said| said["type"] == "presence");
+            let there = there.expect("an answer")["members"].as_array().map(Vec::len);
+            // Who is there leaves next, and who is not joins.
+            let next = if there == Some(2) { ["leave", "join"] } else { ["join", "leave"] };
+            assert_eq!([said(&mut ann)["type"].clone(), said(&mut ann)["type"].clone()], next);
+        }
+    });
+    ann.close();
+}
+
+/// Sets it when dropped.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,5 +1,10 @@
--- node: the epoch, the last number, the last that is not kept, and whether the node was known.
+-- node, and the epoch, number and time of the last entry that it has read (a time of 0: it has not read that one):
+-- the epoch, the last number, the last that is not kept, and whether the node was known.
 local e, at, node = epoch(), now(), ARGV[2]
+if e == ARGV[3] and fell_back(tonumber(ARGV[4]), ARGV[5]) then
+    e = ARGV[1]
+    redis.call('SET', P .. 'epoch', e)
+end
 local known = redis.call('ZSCORE', P .. 'nodes', node) and 1 or 0
 redis.call('ZADD', P .. 'nodes', at, node)
 for _, silent in ipairs(redis.call('ZRANGEBYSCORE', P .. 'nodes', '-inf', at - SILENCE)) do bury(silent) end

@@ -33,6 +33,15 @@ local function append(budget, keep, size, ...)
     return number
 end
 
+-- The log has gone back behind an entry that somebody has read: what has its number now, or will, is another.
+local function fell_back(number, time)
+    if number > tonumber(redis.call('GET', P .. 'sequence') or '0') then return true end
+    if time == '0' or number <= tonumber(redis.call('GET', P .. 'gone') or '0') then return false end
+    local id = string.format('%.0f-0', number)
+    local entry = redis.call('XRANGE', P .. 'log', id, id)[1]
+    return not entry or entry[2][6] ~= time
+end
+
 local function subscribers(channel)
     local count = 0
     for _, of_node in ipairs(redis.call('HVALS', P .. 'subscribers:' .. channel)) do count = count + of_node end

@@ -8,7 +8,8 @@
 //!   number that was
 //! * `attend.lua`: how many connections a node (an engine) has in a channel, and of a member there; a member that comes to the
 //!   first node or leaves the last is an entry of the log, too
-//! * `beat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out
+//! * `beat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out. A log that has gone back behind what
+//!   the node has read (Redis came back with older data) begins another epoch: a number never stands for two messages
 //! * `bury.lua`: a node says that it ends
 //! * `look.lua`: who is subscribed; `own.lua`: of them those that a node has told of
 
@@ -85,6 +86,17 @@ pub struct Standing {
     pub gone: u64,
     /// The node was known.
     pub known: bool,
+}
+
+/// The last entry that somebody has read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last {
+    /// Which count the number is of.
+    pub epoch: String,
+    /// Its number.
+    pub number: u64,
+    /// See [`Entry::at`]; 0 where that entry itself was not read.
+    pub at: u64,
 }
 
 /// The scripts.
@@ -198,13 +210,13 @@ impl Link {
         self.run(script).await
     }
 
-    /// Says that this node is alive.
+    /// Says that this node is alive, and what it has read last. `epoch` is for where none holds any more.
     ///
     /// # Errors
     /// As [`Link::publish`].
-    pub async fn beat(&self, node: &str) -> Result<Standing, RedisError> {
-        let mut script = self.scripts.beat.arg(&self.epoch);
-        script.arg(node);
+    pub async fn beat(&self, epoch: &str, node: &str, last: &Last) -> Result<Standing, RedisError> {
+        let mut script = self.scripts.beat.arg(epoch);
+        script.arg(node).arg(&last.epoch).arg(last.number).arg(last.at);
         let (epoch, sequence, gone, known) = self.run(script).await?;
         Ok(Standing { epoch, sequence, gone, known })
     }
@@ -239,6 +251,17 @@ impl Link {
         let mut script = self.scripts.look.arg(&self.epoch);
         script.arg(channels);
         self.run(script).await
+    }
+
+    /// The last number that was given.
+    ///
+    /// # Errors
+    /// As [`Link::publish`].
+    pub async fn sequence(&self) -> Result<u64, RedisError> {
+        let mut command = redis::cmd("GET");
+        let sequence: Option<u64> =
+            command.arg("{mod_websocket}:sequence").query_async(&mut self.commands.clone()).await?;
+        Ok(sequence.unwrap_or(0))
     }
 
     /// At most `limit` channels with subscribers whose names begin with `prefix` and come after `after`, by name.

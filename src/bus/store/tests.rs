@@ -232,6 +232,18 @@ fn a_forgotten_channel_is_not_said_to_be_whole() {
 }
 
 #[test]
+fn what_there_was_no_room_for_is_not_said_to_be_whole() {
+    let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 1, bytes: 100 });
+    store.subscribe(0, 0, "a", None).unwrap();
+    assert_eq!(store.publish_at(0, 0, 1, "b", KEPT, |_| vec![1]), Err(Full));
+    store.overlook(1);
+    store.publish_at(0, 0, 2, "a", KEPT, |_| vec![1]).unwrap();
+    assert!(store.recovers(0, &["a"], &"e:0".parse().unwrap()), "that channel has lost nothing");
+    assert!(!store.recovers(0, &["b"], &"e:0".parse().unwrap()));
+    assert!(store.recovers(0, &["b"], &"e:1".parse().unwrap()));
+}
+
+#[test]
 fn channels_are_listed_by_prefix_in_pages() {
     let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 10, bytes: 100 });
     for name in ["b", "a/2", "a/1", "a", "a/3", "c"] {

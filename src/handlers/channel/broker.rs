@@ -4,7 +4,7 @@
 //! While the broker is away publishers are refused; subscribers stay, and get what they missed when it is back.
 
 use super::hub::Hub;
-use crate::bus::redis::{self, Link, PATIENCE, Reader};
+use crate::bus::redis::{self, Link, PATIENCE, Reader, Standing};
 use ::redis::RedisError;
 use log::{info, warn};
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ pub struct Broker {
     url: String,
     node: String,
     link: watch::Receiver<Option<Link>>,
-    loaded: watch::Receiver<bool>,
+    read: watch::Receiver<Option<u64>>,
     changes: mpsc::UnboundedSender<Change>,
     task: AbortHandle,
 }
@@ -44,12 +44,12 @@ impl Broker {
     pub fn start(hub: &Arc<Hub>, url: &str) -> Arc<Broker> {
         let node = super::hub::random();
         let (links, link) = watch::channel(None);
-        let (loads, loaded) = watch::channel(false);
+        let (reads, read) = watch::channel(None);
         let (changes, received) = mpsc::unbounded_channel();
         let reading =
-            Reading { hub: hub.clone(), url: url.into(), node: node.clone(), links, loads, changes: received };
+            Reading { hub: hub.clone(), url: url.into(), node: node.clone(), links, reads, changes: received };
         let task = tokio::spawn(reading.run()).abort_handle();
-        Arc::new(Broker { url: url.into(), node, link, loaded, changes, task })
+        Arc::new(Broker { url: url.into(), node, link, read, changes, task })
     }
 
     /// Where it is.
@@ -62,10 +62,16 @@ impl Broker {
         self.link.borrow().clone()
     }
 
-    /// Waits until all that the broker has is here; false if that takes too long.
+    /// Waits until all that the broker had at first is here; false if that takes too long.
     pub async fn is_loaded(&self) -> bool {
-        let mut loaded = self.loaded.clone();
-        matches!(tokio::time::timeout(PATIENCE, loaded.wait_for(|loaded| *loaded)).await, Ok(Ok(_)))
+        self.has_read(0).await
+    }
+
+    /// Waits until the entry with that number is here; false if that takes too long.
+    pub async fn has_read(&self, number: u64) -> bool {
+        let mut read = self.read.clone();
+        let is_there = |read: &Option<u64>| read.is_some_and(|read| read >= number);
+        matches!(tokio::time::timeout(PATIENCE, read.wait_for(is_there)).await, Ok(Ok(_)))
     }
 
     /// Tells the others, soon.
@@ -74,8 +80,9 @@ impl Broker {
         let _ = self.changes.send(change);
     }
 
-    /// Tells the others that this engine ends.
+    /// Tells the others that this engine is not there any more; nothing is read from now on.
     pub async fn leave(&self) {
+        self.task.abort();
         if let Some(link) = self.link() {
             // They find out by themselves when this does not reach them.
             let _ = link.bury(&self.node).await;
@@ -89,7 +96,8 @@ struct Reading {
     url: String,
     node: String,
     links: watch::Sender<Option<Link>>,
-    loads: watch::Sender<bool>,
+    /// The last number that was read, once all has been that was there at first.
+    reads: watch::Sender<Option<u64>>,
     changes: mpsc::UnboundedReceiver<Change>,
 }
 
@@ -117,23 +125,23 @@ impl Reading {
     async fn follow(&mut self) -> Result<Infallible, RedisError> {
         let opened = tokio::time::timeout(PATIENCE * 2, redis::open(&self.url, &super::hub::random())).await;
         let (link, mut reader) = opened.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        let standing = link.beat(&self.node).await?;
+        let standing = alive(&self.hub, &link, &self.node).await?;
         self.hub.meet(&standing);
         while self.hub.sequence() < standing.sequence {
             let entries = reader.next(self.hub.sequence()).await?;
             if entries.is_empty() {
                 // The rest of them have gone meanwhile.
-                self.hub.meet(&link.beat(&self.node).await?);
+                self.hub.meet(&alive(&self.hub, &link, &self.node).await?);
                 break;
             }
             entries.into_iter().for_each(|entry| self.hub.apply(entry));
         }
         self.tell_all(&link).await?;
         self.links.send_replace(Some(link.clone()));
-        self.loads.send_replace(true);
+        self.reads.send_replace(Some(self.hub.sequence()));
         info!("WS0122: the broker is there: message {} is the last", self.hub.sequence());
-        let Reading { hub, node, changes, .. } = self;
-        tokio::try_join!(read(hub, &mut reader), tell(hub, &link, node, changes), beat(hub, &link, node))
+        let Reading { hub, node, changes, reads, .. } = self;
+        tokio::try_join!(read(hub, &mut reader, reads), tell(hub, &link, node, changes), beat(hub, &link, node))
             .map(|(never, ..)| never)
     }
 
@@ -154,11 +162,12 @@ impl Reading {
     }
 }
 
-async fn read(hub: &Hub, reader: &mut Reader) -> Result<Infallible, RedisError> {
+async fn read(hub: &Hub, reader: &mut Reader, reads: &watch::Sender<Option<u64>>) -> Result<Infallible, RedisError> {
     loop {
         for entry in reader.next(hub.sequence()).await? {
             hub.apply(entry);
         }
+        reads.send_replace(Some(hub.sequence()));
     }
 }
 
@@ -181,10 +190,14 @@ async fn say(hub: &Hub, link: &Link, node: &str, (channel, member): &Change) -> 
     link.attend(node, channel, subscribers, member.as_deref().map(|member| (member, connections))).await
 }
 
+async fn alive(hub: &Hub, link: &Link, node: &str) -> Result<Standing, RedisError> {
+    link.beat(&super::hub::random(), node, &hub.last()).await
+}
+
 async fn beat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, RedisError> {
     loop {
         tokio::time::sleep(BEAT).await;
-        let standing = link.beat(node).await?;
+        let standing = alive(hub, link, node).await?;
         if !standing.known || !hub.is_of(&standing.epoch) {
             // It was emptied, or this node was given up: from the beginning.
             return Err(std::io::Error::other("what it had is lost").into());

@@ -5,7 +5,7 @@
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
 use super::post::{Post, share};
-use crate::bus::redis::{Entry, Link, Message, Standing, What};
+use crate::bus::redis::{Entry, Last, Link, Message, Standing, What};
 use crate::bus::store::{Facts, Full, Page};
 use crate::bus::{History, Id, Limits, Store};
 use crate::engine::{Broadcast, Refused};
@@ -58,6 +58,8 @@ struct State {
     /// Joins and leaves so far, where there is no broker.
     presences: u64,
     broker: Option<Arc<Broker>>,
+    /// The last entry of the broker's log that was read: its number, and when it was written.
+    read: (u64, u64),
     /// Bytes that history may take.
     budget: usize,
 }
@@ -104,6 +106,7 @@ impl Hub {
                 threads: Vec::new(),
                 presences: 0,
                 broker: None,
+                read: (0, 0),
                 budget: history_bytes,
             }),
             since: Instant::now(),
@@ -133,7 +136,10 @@ impl Hub {
         if state.broker.as_ref().map(|broker| broker.url()) == server.broker.as_deref() {
             return;
         }
-        state.broker = server.broker.as_deref().map(|url| Broker::start(self, url));
+        let new = server.broker.as_deref().map(|url| Broker::start(self, url));
+        if let Some(old) = std::mem::replace(&mut state.broker, new) {
+            tokio::spawn(async move { old.leave().await });
+        }
         if state.broker.is_none() {
             // The messages of the broker are its own.
             state.store.restart(&random(), 0);
@@ -145,12 +151,11 @@ impl Hub {
         self.lock().broker.clone()
     }
 
-    /// The way to the broker, where there is one.
-    fn link(&self) -> Result<Option<Link>, Refused> {
-        match self.broker() {
-            Some(broker) => broker.link().map(Some).ok_or_else(|| away("the broker is away")),
-            None => Ok(None),
-        }
+    /// The way to the broker, where there is one. Its first time may still have to come.
+    async fn link(&self) -> Result<Option<Link>, Refused> {
+        let Some(broker) = self.broker() else { return Ok(None) };
+        let link = if broker.is_loaded().await { broker.link() } else { None };
+        link.map(Some).ok_or_else(|| away("the broker is away"))
     }
 
     /// The engine ends: the others are told.
@@ -191,8 +196,12 @@ impl Hub {
                 let time = now - age.saturating_sub(at).min(now);
                 let message = call::Message { text, content_type, payload };
                 // Whoever published it has seen to it that it is text.
-                if let Ok((message, content_type)) = share(message) {
-                    state.take(now, time, Some(number), &channel, &message, content_type.as_deref(), history);
+                if let Ok((message, content_type)) = share(message)
+                    && state
+                        .take(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
+                        .is_none()
+                {
+                    state.store.overlook(number);
                 }
             }
             What::Delete { code, reason } => {
@@ -207,11 +216,20 @@ impl Hub {
             What::Unknown => {}
         }
         state.store.advance(number);
+        state.read = (number, at);
     }
 
     /// The last offset that was given.
     pub fn sequence(&self) -> u64 {
         self.lock().store.sequence()
+    }
+
+    /// Which entry of the broker's log was read last.
+    pub fn last(&self) -> Last {
+        let state = self.lock();
+        let Id { epoch, offset: number } = state.store.id(state.store.sequence());
+        let at = if state.read.0 == number { state.read.1 } else { 0 };
+        Last { epoch: epoch.to_string(), number, at }
     }
 
     /// True for the epoch of the store.
@@ -268,9 +286,23 @@ impl Hub {
     }
 
     /// True when all messages of these channels after that id are kept.
-    pub fn recovers(&self, channels: &[impl AsRef<str>], since: &Id) -> bool {
+    pub async fn recovers(&self, channels: &[impl AsRef<str>], since: &Id) -> bool {
+        self.catch_up(since).await;
         let now = self.now();
         self.lock().store.recovers(now, channels, since)
+    }
+
+    /// Whoever was at another server may know what is not here yet.
+    async fn catch_up(&self, since: &Id) {
+        if self.is_of(&since.epoch)
+            && self.sequence() < since.offset
+            && let Some(broker) = self.broker()
+            && let Some(link) = broker.link()
+            // Else nobody was ever given it, and it is not waited for.
+            && link.sequence().await.is_ok_and(|last| since.offset <= last)
+        {
+            broker.has_read(since.offset).await;
+        }
     }
 
     /// The offset after which a client goes on that knows this id: what it can have missed comes after it.
@@ -331,7 +363,7 @@ impl Hub {
         message: call::Message,
         history: History,
     ) -> Result<Vec<Receipt>, Refused> {
-        if let Some(link) = self.link()? {
+        if let Some(link) = self.link().await? {
             let call::Message { text, content_type, payload } = message;
             if text && std::str::from_utf8(&payload).is_err() {
                 return Err(Refused { status: 400, reason: super::post::NoText.to_string() });
@@ -360,7 +392,7 @@ impl Hub {
     /// # Errors
     /// The broker is away.
     pub async fn members(&self, channel: &str) -> Result<(Vec<(Arc<str>, u32)>, u64, u64), Refused> {
-        if let Some(link) = self.link()? {
+        if let Some(link) = self.link().await? {
             let (number, subscribers, members) = look(&link, &[channel]).await?;
             let members = members.into_iter().map(|(member, count)| (member.into(), count)).collect();
             return Ok((members, subscribers.first().copied().unwrap_or(0), number));
@@ -416,7 +448,7 @@ impl Hub {
             let (page, more) = state.store.list(now, prefix, after, limit);
             (page.iter().map(|facts| state.info(facts)).collect::<Vec<_>>(), more)
         };
-        if let Some(link) = self.link()? {
+        if let Some(link) = self.link().await? {
             let elsewhere = link.list(prefix, after, limit + 1).await.map_err(|why| away(&why.to_string()))?;
             let end = channels.last().filter(|_| more).map(|info| info.channel.clone());
             for channel in elsewhere.iter().filter(|name| end.as_ref().is_none_or(|end| *name < end)) {
@@ -434,7 +466,7 @@ impl Hub {
     }
 
     async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<Option<Info>, Refused> {
-        if let Some(link) = self.link()? {
+        if let Some(link) = self.link().await? {
             let info = self.tell(channel).await?;
             if info.is_some() {
                 link.delete(channel, code, reason).await.map_err(|why| away(&why.to_string()))?;

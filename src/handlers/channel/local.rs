@@ -12,6 +12,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+/// What a subscriber is told of joins and leaves.
+pub enum Presence {
+    /// Nothing.
+    Off,
+    /// It is being found out who is there. What happens meanwhile waits, with its number.
+    Held(Vec<(u64, Arc<Broadcast>)>),
+    /// Those after this number.
+    After(u64),
+}
+
 /// One connection, subscribed to one channel.
 pub struct Subscriber {
     /// The connection.
@@ -20,8 +30,8 @@ pub struct Subscriber {
     pub dialect: Dialect,
     /// What came before this it has, or does not want.
     pub begin: Begin,
-    /// It wants to hear of joins and leaves: those after this number.
-    pub presence: Option<u64>,
+    /// Whether it wants to hear of joins and leaves.
+    pub presence: Presence,
     /// As whom it is there.
     pub member: Option<Arc<str>>,
 }
@@ -62,9 +72,9 @@ impl Local {
     }
 
     fn deliver(&self, delivery: &Delivery) {
-        let channels = self.channels.borrow();
-        let Some(subscribers) = channels.get(delivery.channel()) else { return };
-        let subscribers = subscribers.iter().map(|(_, subscriber)| subscriber);
+        let mut channels = self.channels.borrow_mut();
+        let Some(subscribers) = channels.get_mut(delivery.channel()) else { return };
+        let subscribers = subscribers.iter_mut().map(|(_, subscriber)| subscriber);
         match delivery {
             Delivery::Post(post) => {
                 for subscriber in subscribers.filter(|known| known.begin.offset < post.id().offset) {
@@ -74,14 +84,21 @@ impl Local {
             Delivery::Presence { channel, member, joined, number } => {
                 let mut message: Option<Arc<Broadcast>> = None;
                 for subscriber in subscribers {
-                    let wanted = subscriber.presence.is_some_and(|since| since < *number);
+                    let wanted = match subscriber.presence {
+                        Presence::Off => false,
+                        Presence::Held(_) => true,
+                        Presence::After(since) => since < *number,
+                    };
                     if wanted && subscriber.member.as_ref() != Some(member) {
                         let message = message.get_or_insert_with(|| {
                             let say =
                                 if *joined { Say::Join { channel, member } } else { Say::Leave { channel, member } };
                             Arc::new(say.to_all())
                         });
-                        subscriber.peer.post(message.clone());
+                        match &mut subscriber.presence {
+                            Presence::Held(held) => held.push((*number, message.clone())),
+                            _ => subscriber.peer.post(message.clone()),
+                        }
                     }
                 }
             }
@@ -109,11 +126,12 @@ impl Local {
         }
     }
 
-    /// Whether a subscriber wants to hear of joins and leaves; those after this number.
-    pub fn set_presence(&self, channel: &Arc<str>, key: usize, presence: Option<u64>) {
+    /// Whether a subscriber wants to hear of joins and leaves; what it was told before.
+    pub fn set_presence(&self, channel: &Arc<str>, key: usize, presence: Presence) -> Presence {
         let mut channels = self.channels.borrow_mut();
-        if let Some(subscriber) = channels.get_mut(channel).and_then(|subscribers| subscribers.get_mut(key)) {
-            subscriber.presence = presence;
+        match channels.get_mut(channel).and_then(|subscribers| subscribers.get_mut(key)) {
+            Some(subscriber) => std::mem::replace(&mut subscriber.presence, presence),
+            None => Presence::Off,
         }
     }
 }

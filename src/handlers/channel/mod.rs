@@ -58,7 +58,7 @@ impl Handler for Channel {
             self.hub.admit(&subscription.channels).await?;
             subscription.recovered = match Since::of(subscription.since.as_deref()) {
                 Since::Now | Since::Kept => return Ok(Welcome::default()),
-                Since::Id(id) => Some(self.hub.recovers(&subscription.channels, &id)),
+                Since::Id(id) => Some(self.hub.recovers(&subscription.channels, &id).await),
                 Since::Unknown => Some(false),
             };
             *settings = postcard::to_stdvec(&subscription).map_err(wrong)?;

@@ -2,7 +2,7 @@
 
 use super::call::{self, Subscription, is_name};
 use super::hub::Hub;
-use super::local::{Local, Subscriber};
+use super::local::{Local, Presence, Subscriber};
 use super::post::Dialect;
 use super::v1::{self, Code, Payload, Problem, Request, Say, Wish};
 use crate::bus::Id;
@@ -136,11 +136,12 @@ impl Session<'_> {
         told: Option<bool>,
         reference: Option<&Value>,
     ) -> Result<(), Stop> {
-        let recovered = told.or_else(|| match &since {
-            Since::Now | Since::Kept => None,
-            Since::Id(id) => Some(self.hub.recovers(channels, id)),
-            Since::Unknown => Some(false),
-        });
+        let recovered = match (&since, told) {
+            (_, Some(told)) => Some(told),
+            (Since::Now | Since::Kept, None) => None,
+            (Since::Id(id), None) => Some(self.hub.recovers(channels, id).await),
+            (Since::Unknown, None) => Some(false),
+        };
         let mut after = match &since {
             Since::Now => None,
             Since::Kept | Since::Unknown => Some(0),
@@ -159,7 +160,7 @@ impl Session<'_> {
                     let peer = conn.peer().clone();
                     let member = member.clone();
                     let subscriber =
-                        Subscriber { peer, dialect: *dialect, begin, presence: None, member: member.clone() };
+                        Subscriber { peer, dialect: *dialect, begin, presence: Presence::Off, member: member.clone() };
                     let key = local.add(channel, subscriber);
                     let (hub, local, channel) = (hub.clone(), local.clone(), channel.clone());
                     subscribed.insert(channel.clone(), Subscribed { hub, local, channel, key, member });
@@ -302,15 +303,26 @@ impl Session<'_> {
     /// Begins or ends the telling of joins and leaves; at its beginning the client is told who is there.
     async fn set_presence(&mut self, channel: &Arc<str>, presence: bool) -> Result<Result<(), Problem>, Stop> {
         let Some(Subscribed { key, .. }) = self.subscribed.get(channel) else { return Ok(Ok(())) };
-        let (members, subscribers, number) = match self.hub.members(channel).await {
-            Ok(members) => members,
-            Err(Refused { reason, .. }) => return Ok(Err(Problem::new(Code::Unavailable, reason))),
-        };
-        self.local.set_presence(channel, *key, presence.then_some(number));
-        if presence {
-            self.conn.send(Say::presence(channel, &members, subscribers).answer(None)).await?;
+        if !presence {
+            self.local.set_presence(channel, *key, Presence::Off);
+            return Ok(Ok(()));
         }
-        Ok(Ok(()))
+        // The answer takes its time, and others come and go in it.
+        let before = self.local.set_presence(channel, *key, Presence::Held(Vec::new()));
+        let (after, done) = match self.hub.members(channel).await {
+            Ok((members, subscribers, number)) => {
+                self.conn.send(Say::presence(channel, &members, subscribers).answer(None)).await?;
+                (Presence::After(number), Ok(()))
+            }
+            Err(Refused { reason, .. }) => (before, Err(Problem::new(Code::Unavailable, reason))),
+        };
+        let since = if let Presence::After(number) = after { number } else { u64::MAX };
+        if let Presence::Held(held) = self.local.set_presence(channel, *key, after) {
+            for (_, message) in held.into_iter().filter(|(at, _)| *at > since) {
+                self.conn.peer().post(message);
+            }
+        }
+        Ok(done)
     }
 
     fn may_use(&self, channel: &str) -> Result<(), Problem> {

@@ -6,6 +6,7 @@ use super::server::Server;
 use super::tls;
 use super::wait::{PATIENCE, holds_within};
 use rustix::process::{Pid, Signal};
+use std::ffi::OsString;
 use std::fmt::{self, Display, Write as _};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -67,6 +68,7 @@ pub(crate) struct Httpd {
     modules: Vec<String>,
     websocket: bool,
     tls: bool,
+    environment: Vec<(String, OsString)>,
     snippets: String,
 }
 
@@ -87,6 +89,7 @@ impl Httpd {
             modules: ["unixd", "authz_core", "log_config"].map(str::to_owned).to_vec(),
             websocket: true,
             tls: false,
+            environment: Vec::new(),
             snippets: String::new(),
         };
         httpd.file("htdocs/index.html", "<p>A page of the site.</p>\n")
@@ -107,6 +110,12 @@ impl Httpd {
     /// Loads `mod_<name>` unless it is compiled in.
     pub(crate) fn module(mut self, name: &str) -> Self {
         self.modules.push(name.to_owned());
+        self
+    }
+
+    /// A variable of the environment that httpd is started in.
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -178,7 +187,7 @@ impl Httpd {
     /// Writes the configuration and starts httpd; returns once it is serving.
     pub(crate) fn start(self) -> Server {
         self.write_config();
-        Server::start(self.root, self.port, self.tls)
+        Server::start(self.root, self.port, self.tls, self.environment)
     }
 
     /// Writes the configuration and has `httpd -t` look at it.

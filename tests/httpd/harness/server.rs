@@ -40,13 +40,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(root: TempDir, port: Port, with_tls: bool) -> Self {
+    pub(super) fn start(root: TempDir, port: Port, with_tls: bool, environment: Vec<(String, OsString)>) -> Self {
         raise_descriptor_limit();
         let stderr = File::create(root.path().join("logs/stderr.log")).expect("a file for httpd's stderr");
         let child = installation()
             .server()
             .args(arguments(root.path()))
             .arg("-DFOREGROUND")
+            .envs(environment)
             .env(MARK, root.path())
             // It signals its whole process group when it stops.
             .process_group(0)

@@ -1,0 +1,152 @@
+//! What a Redis does that is not at its best, and what is said then of what was lost.
+
+use crate::harness::publish::{json, post, publish, subscribers};
+use crate::harness::redis::Redis;
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, wait_until};
+use std::time::{Duration, Instant};
+
+fn httpd(redis: &Redis, more: &str) -> Server {
+    let server = Httpd::new(Mpm::Event)
+        .module("authz_host")
+        .environment("SSL_CERT_FILE", redis.certificate())
+        .config(format!("WebSocketBroker {}\nWebSocketChannelHistory 1000 3600\n{more}", redis.url()))
+        .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
+        .config("<Location \"/other\">\n  WebSocketHandler channel other\n</Location>")
+        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
+        .start();
+    server.expect_links(2);
+    server
+}
+
+fn will_be_away(servers: &[&Server]) {
+    for server in servers {
+        server.expect_log("WS0121: the broker is away");
+        server.tolerate_log("WS0017: refused with 503");
+    }
+}
+
+fn try_publish(server: &Server, text: &str) -> u16 {
+    post(server, "/publish?channel=news", "text/plain", text.as_bytes()).status
+}
+
+fn resume(server: &Server, path: &str, id: &str) -> (Raw, bool) {
+    let mut client = Raw::connect(server);
+    let answer = client.ask(&Handshake::new(path).header("Last-Event-ID", id));
+    answer.assert_accepted();
+    let recovered = answer.header("WebSocket-Recovered") == Some("true");
+    (client, recovered)
+}
+
+/// As after a crash of one that writes to its disk now and then, or with a replica that has not got all.
+#[test]
+fn a_broker_that_comes_back_with_less_is_another() {
+    let mut redis = Redis::start();
+    let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
+    let mut client = Raw::open(&one, "/news");
+    wait_until("it is subscribed", PATIENCE, || subscribers(&two, "news") == 1);
+    publish(&two, "news", "first");
+    client.expect(&Frame::text("first"));
+    will_be_away(&[&one, &two]);
+    redis.go();
+    let old = redis.copy();
+    redis.come_back();
+    wait_until("publishers are heard", PATIENCE, || try_publish(&two, "second") == 201);
+    client.expect(&Frame::text("second"));
+    let (id, _) = publish(&two, "news", "third");
+    client.expect(&Frame::text("third"));
+
+    redis.go();
+    wait_until("publishers are refused", PATIENCE, || try_publish(&one, "lost") == 503);
+    redis.fall_back(&old);
+    redis.come_back();
+    // Two messages are not there any more.
+    assert_eq!(client.close_code(), Some(1012));
+    wait_until("publishers are heard", PATIENCE, || try_publish(&two, "new") == 202);
+    for server in [&one, &two] {
+        let (mut client, recovered) = resume(server, "/news", &id);
+        assert!(!recovered);
+        client.expect(&Frame::text("first"));
+        client.expect(&Frame::text("new"));
+    }
+}
+
+#[test]
+fn a_client_is_not_ahead_of_the_server_it_comes_back_to() {
+    let redis = Redis::start();
+    let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
+    let mut behind = 0;
+    for number in 0..100 {
+        let (id, _) = publish(&one, "news", &number.to_string());
+        let (client, recovered) = resume(&two, "/news", &id);
+        behind += u32::from(!recovered);
+        client.reset();
+    }
+    assert_eq!(behind, 0, "times that nothing was lost, and it was not told so");
+}
+
+#[test]
+fn what_a_server_has_no_room_for_is_not_recovered_there() {
+    let redis = Redis::start();
+    let (one, two) = (httpd(&redis, "WebSocketChannelsMax 1"), httpd(&redis, ""));
+    let mut other = Raw::open(&one, "/other");
+    wait_until("it is subscribed", PATIENCE, || subscribers(&two, "other") == 1);
+    let (id, _) = publish(&two, "other", "all have this");
+    publish(&two, "news", "no room for this");
+    let last = publish(&two, "other", "and this").0;
+    wait_until("all is read", PATIENCE, || json(&Raw::page(&one, "/publish?channel=other"))["last_id"] == *last);
+    ["all have this", "and this"].map(|text| other.expect(&Frame::text(text)));
+    other.close();
+    wait_until("there is room", PATIENCE, || subscribers(&one, "other") == 0);
+    let (_client, recovered) = resume(&one, "/news", &id);
+    assert!(!recovered);
+}
+
+#[test]
+fn a_broker_that_hangs_is_away() {
+    let redis = Redis::start();
+    let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
+    let mut client = Raw::open(&one, "/news");
+    wait_until("it is subscribed", PATIENCE, || subscribers(&two, "news") == 1);
+    publish(&two, "news", "before");
+    client.expect(&Frame::text("before"));
+    will_be_away(&[&one, &two]);
+    redis.freeze();
+    let begin = Instant::now();
+    assert_eq!(try_publish(&two, "unknown"), 503);
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    wait_until("publishers are refused at once", PATIENCE, || {
+        let begin = Instant::now();
+        try_publish(&two, "lost") == 503 && begin.elapsed() < Duration::from_millis(500)
+    });
+    redis.wake();
+    wait_until("publishers are heard", PATIENCE, || try_publish(&two, "after") == 201);
+    // What got no answer was published, or was not.
+    let last = std::iter::repeat_with(|| client.frame())
+        .find(|frame| ![Frame::text("unknown"), Frame::text("lost")].contains(frame));
+    assert_eq!(last, Some(Frame::text("after")));
+}
+
+#[test]
+fn a_server_that_comes_later_has_what_was_published() {
+    let redis = Redis::start();
+    let one = httpd(&redis, "");
+    let (id, _) = publish(&one, "news", "first");
+    publish(&one, "news", "second");
+    let two = httpd(&redis, "");
+    let (mut client, recovered) = resume(&two, "/news", &id);
+    assert!(recovered);
+    client.expect(&Frame::text("second"));
+    client.close();
+}
+
+#[test]
+fn over_tls() {
+    let redis = Redis::start_with_tls();
+    let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
+    let mut client = Raw::open(&one, "/news");
+    wait_until("it is subscribed", PATIENCE, || subscribers(&two, "news") == 1);
+    publish(&two, "news", "hello");
+    client.expect(&Frame::text("hello"));
+    client.close();
+}
