@@ -4,6 +4,8 @@ use crate::harness::publish::{json, post, publish, subscribers};
 use crate::harness::redis::Redis;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, wait_until};
+use rustix::process::Signal;
+use std::fs;
 use std::time::{Duration, Instant};
 
 fn httpd(redis: &Redis, more: &str) -> Server {
@@ -72,6 +74,41 @@ fn a_broker_that_comes_back_with_less_is_another() {
 }
 
 #[test]
+fn numbers_that_were_given_twice_are_noticed() {
+    let mut redis = Redis::start();
+    let one = httpd(&redis, "");
+    publish(&one, "news", "first");
+    will_be_away(&[&one]);
+    redis.go();
+    let old = redis.copy();
+    redis.come_back();
+    wait_until("publishers are heard", PATIENCE, || try_publish(&one, "second") == 202);
+    let (id, _) = publish(&one, "news", "third");
+    let mut client = Raw::open(&one, "/news");
+    one.engine().signal(Signal::STOP);
+    redis.go();
+    redis.fall_back(&old);
+    redis.come_back();
+    // It knows nothing of them, and goes on after the first.
+    let two = httpd(&redis, "");
+    two.tolerate_log("WS0121: the broker is away");
+    for text in ["a", "b", "c", "d"] {
+        publish(&two, "news", text);
+    }
+    one.engine().signal(Signal::CONT);
+    assert_eq!(client.close_code(), Some(1012));
+    let (mut client, recovered) = resume(&one, "/news", &id);
+    assert!(!recovered);
+    for text in ["first", "a", "b", "c", "d"] {
+        client.expect(&Frame::text(text));
+    }
+    // The other has heard of it.
+    wait_until("publishers are heard", PATIENCE, || try_publish(&two, "last") == 201);
+    client.expect(&Frame::text("last"));
+    client.close();
+}
+
+#[test]
 fn a_client_is_not_ahead_of_the_server_it_comes_back_to() {
     let redis = Redis::start();
     let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
@@ -95,7 +132,9 @@ fn what_a_server_has_no_room_for_is_not_recovered_there() {
     publish(&two, "news", "no room for this");
     let last = publish(&two, "other", "and this").0;
     wait_until("all is read", PATIENCE, || json(&Raw::page(&one, "/publish?channel=other"))["last_id"] == *last);
-    ["all have this", "and this"].map(|text| other.expect(&Frame::text(text)));
+    for text in ["all have this", "and this"] {
+        other.expect(&Frame::text(text));
+    }
     other.close();
     wait_until("there is room", PATIENCE, || subscribers(&one, "other") == 0);
     let (_client, recovered) = resume(&one, "/news", &id);
@@ -141,6 +180,54 @@ fn a_server_that_comes_later_has_what_was_published() {
 }
 
 #[test]
+fn a_server_that_stops_counts_no_more() {
+    let redis = Redis::start();
+    let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
+    let client = Raw::open(&two, "/news");
+    wait_until("it is subscribed", PATIENCE, || subscribers(&one, "news") == 1);
+    two.stop();
+    // Long before it would be given up.
+    wait_until("it has gone", Duration::from_secs(5), || subscribers(&one, "news") == 0);
+    drop(client);
+}
+
+#[test]
+fn a_server_moves_from_one_broker_to_another() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let (one, two, three) = (httpd(&old, ""), httpd(&old, ""), httpd(&new, ""));
+    let mut client = Raw::open(&one, "/news");
+    wait_until("it is subscribed", PATIENCE, || subscribers(&two, "news") == 1);
+    let (id, _) = publish(&two, "news", "old");
+    client.expect(&Frame::text("old"));
+    configure(&one, &old.url(), &new.url());
+    // What it was told is another count's.
+    assert_eq!(client.close_code(), Some(1012));
+    wait_until("it has gone there", Duration::from_secs(5), || subscribers(&two, "news") == 0);
+    let (mut client, recovered) = resume(&one, "/news", &id);
+    assert!(!recovered);
+    wait_until("it is subscribed", PATIENCE, || subscribers(&three, "news") == 1);
+    publish(&three, "news", "new");
+    client.expect(&Frame::text("new"));
+
+    configure(&one, &new.url(), "Off");
+    assert_eq!(client.close_code(), Some(1012));
+    one.expect_links(0);
+    let mut client = Raw::open(&one, "/news");
+    publish(&three, "news", "not for it");
+    assert_eq!(publish(&one, "news", "its own").1, 1);
+    client.expect(&Frame::text("its own"));
+    client.close();
+}
+
+/// A graceful restart with another broker.
+fn configure(server: &Server, old: &str, new: &str) {
+    let path = server.path("conf/httpd.conf");
+    let text = fs::read_to_string(&path).expect("the configuration");
+    fs::write(&path, text.replace(old, new)).expect("the configuration");
+    server.graceful();
+}
+
+#[test]
 fn over_tls() {
     let redis = Redis::start_with_tls();
     let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
@@ -149,4 +236,19 @@ fn over_tls() {
     publish(&two, "news", "hello");
     client.expect(&Frame::text("hello"));
     client.close();
+}
+
+#[test]
+fn a_certificate_that_nobody_trusts_is_refused() {
+    let (redis, other) = (Redis::start_with_tls(), Redis::start_with_tls());
+    let server = Httpd::new(Mpm::Event)
+        .environment("SSL_CERT_FILE", other.certificate())
+        .config(format!("WebSocketBroker {}", redis.url()))
+        .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
+        .start();
+    server.expect_log("WS0121: the broker is away");
+    server.expect_log("WS0007: no session: the engine refused: the broker is away");
+    assert_eq!(Raw::answer(&server, &Handshake::new("/news")).status, 503);
+    let log = server.error_log();
+    assert!(log.contains("UnknownIssuer") || log.contains("certificate"), "{log}");
 }
