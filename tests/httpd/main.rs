@@ -12,6 +12,7 @@ mod bad_config;
 mod bad_frames;
 mod browser;
 mod channel_load;
+mod channel_requests;
 mod channels;
 mod compression;
 mod contexts;
