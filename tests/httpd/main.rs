@@ -11,6 +11,7 @@ mod bad_clients;
 mod bad_config;
 mod bad_frames;
 mod browser;
+mod channel_history;
 mod channel_load;
 mod channel_requests;
 mod channels;
