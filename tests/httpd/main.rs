@@ -14,6 +14,7 @@ mod browser;
 mod channel_history;
 mod channel_load;
 mod channel_requests;
+mod channel_resume;
 mod channels;
 mod compression;
 mod contexts;
