@@ -15,6 +15,7 @@ mod channel_history;
 mod channel_load;
 mod channel_requests;
 mod channel_resume;
+mod channel_transports;
 mod channels;
 mod compression;
 mod contexts;
