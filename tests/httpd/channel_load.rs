@@ -7,6 +7,7 @@ use crate::harness::publish::{publish, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, heavy, wait_until};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -14,7 +15,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 const SUBSCRIBERS: usize = 1000;
-const MESSAGES: usize = 200;
+/// Messages before, between and after the restarts, at least.
+const MESSAGES: usize = 50;
+/// Messages that may be under way.
+const AHEAD: usize = 10;
+/// What is published last.
+const END: &str = "that is all";
 /// Threads of clients.
 const CLIENTS: usize = 8;
 
@@ -146,21 +152,25 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
     let server = httpd.start();
     // Children that drain take their slots for a second.
     server.tolerate_log("AH03490: scoreboard is full");
-    let seen = AtomicUsize::new(0);
+    let progress: Vec<AtomicUsize> = (0..CLIENTS).map(|_| AtomicUsize::new(0)).collect();
     let returned = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                let (server, seen) = (&server, &seen);
+        let clients: Vec<_> = progress
+            .iter()
+            .enumerate()
+            .map(|(client, progress)| {
+                let server = &server;
                 scope.spawn(move || {
                     let numbers = (client..SUBSCRIBERS).step_by(CLIENTS);
                     let plain = |number: usize| (!number.is_multiple_of(secure)).then_some(plain);
                     let mut all: Vec<Subscriber> =
                         numbers.map(|number| Subscriber::new(server, plain(number))).collect();
-                    for message in 0..MESSAGES {
-                        for subscriber in &mut all {
-                            assert_eq!(subscriber.next(server), format!("message {message}"));
+                    for message in 0.. {
+                        let texts = all.iter_mut().map(|subscriber| subscriber.next(server)).collect::<HashSet<_>>();
+                        progress.store(message + 1, Ordering::Relaxed);
+                        if texts.iter().all(|text| text == END) {
+                            break;
                         }
-                        seen.fetch_max(message + 1, Ordering::Relaxed);
+                        assert_eq!(texts, HashSet::from([format!("message {message}")]));
                     }
                     all.iter().map(|subscriber| subscriber.returned).sum::<usize>()
                 })
@@ -168,16 +178,21 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
             .collect();
         wait_until("all are subscribed", PATIENCE * 3, || subscribers(&server, "news") == SUBSCRIBERS as u64);
         let mut publishers = Publishers::new(&server, plain);
-        for message in 0..MESSAGES {
-            let given = publishers.publish(message, &format!("message {message}")) as usize;
-            let expected = if message <= 50 { SUBSCRIBERS..=SUBSCRIBERS } else { 1..=SUBSCRIBERS };
-            assert!(expected.contains(&given), "message {message} was given to {given}");
-            if [50, 100, 150].contains(&message) {
-                // Each has an id to come back with.
-                wait_until("the first has been seen", PATIENCE, || seen.load(Ordering::Relaxed) > 0);
-                server.graceful();
+        let mut message = 0;
+        for restart in 0..4 {
+            let old = if restart > 0 { server.begin_graceful() } else { Vec::new() };
+            let mut left = MESSAGES;
+            while left > 0 || old.iter().any(|child| child.is_running()) {
+                let given = publishers.publish(message, &format!("message {message}")) as usize;
+                let expected = if restart == 0 { SUBSCRIBERS..=SUBSCRIBERS } else { 1..=SUBSCRIBERS };
+                assert!(expected.contains(&given), "message {message} was given to {given}");
+                (message, left) = (message + 1, left.saturating_sub(1));
+                wait_until("nobody is far behind", PATIENCE, || {
+                    progress.iter().all(|progress| progress.load(Ordering::Relaxed) + AHEAD >= message)
+                });
             }
         }
+        publishers.publish(1, END);
         publishers.speaker.close();
         clients.into_iter().map(|client| client.join().expect("a client")).sum::<usize>()
     });
