@@ -210,9 +210,9 @@ fn a_channel_can_be_taken_from_where_one_was() {
     ] {
         let answer = ask(&mut client, &json!({"type": "subscribe", "channel": "room/1", "since": since}));
         assert_eq!(answer.get("recovered"), recovered.map(Value::from).as_ref(), "{since:?}: {answer}");
-        for n in first..12 {
+        for (n, id) in ids.iter().enumerate().skip(first) {
             let message = said(&mut client);
-            assert_eq!((&message["id"], &message["data"]), (&json!(ids[n]), &json!(n.to_string())), "{since:?}");
+            assert_eq!((&message["id"], &message["data"]), (&json!(id), &json!(n.to_string())), "{since:?}");
         }
         assert_eq!(ask(&mut client, &json!({"type": "unsubscribe", "channel": "room/1"}))["type"], "unsubscribed");
     }

@@ -117,9 +117,9 @@ fn one_id_for_several_channels() {
         }
     };
     read(&mut live, 0);
-    for known in 0..16 {
+    for (known, id) in ids.iter().enumerate() {
         // Also the id of a message that was none of theirs.
-        let (mut client, answer) = open(&server, &offering(&format!("/both?last_event_id={}", ids[known]), NCHAN));
+        let (mut client, answer) = open(&server, &offering(&format!("/both?last_event_id={id}"), NCHAN));
         assert_eq!(recovered(&answer), Some(true), "{known}");
         read(&mut client, known + 1);
         client.close();
