@@ -143,10 +143,10 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
         )
         .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
         .config(format!("Listen {plain}\n<VirtualHost {plain}>\n  SSLEngine Off\n</VirtualHost>"));
+    // Room for children that drain: they keep their places, and new ones are to serve meanwhile.
     httpd = match mpm {
-        Mpm::Event => httpd.config("AsyncRequestWorkerFactor 80"),
-        // Children that drain keep their threads.
-        Mpm::Worker => httpd.config("ServerLimit 6"),
+        Mpm::Event => httpd.config("ServerLimit 8\nAsyncRequestWorkerFactor 80"),
+        Mpm::Worker => httpd.config("ServerLimit 8"),
         Mpm::Prefork => httpd,
     };
     let server = httpd.start();
