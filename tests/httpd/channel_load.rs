@@ -147,7 +147,8 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
     httpd = match mpm {
         Mpm::Event => httpd.config("ServerLimit 8\nAsyncRequestWorkerFactor 80"),
         Mpm::Worker => httpd.config("ServerLimit 8"),
-        Mpm::Prefork => httpd,
+        // Else it makes one a second.
+        Mpm::Prefork => httpd.config("MinSpareServers 30"),
     };
     let server = httpd.start();
     // Children that drain take their slots for a second.
