@@ -214,6 +214,6 @@ fn worker() {
 
 #[test]
 fn prefork() {
-    // Each wss connection holds a process.
-    a_thousand(Mpm::Prefork, 60, 50);
+    // Each wss connection holds a process; in a restart there are those of two generations, and the spare ones.
+    a_thousand(Mpm::Prefork, 100, 50);
 }
