@@ -4,7 +4,7 @@
 
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
-use super::post::{Post, share};
+use super::post::{OVERHEAD, Post, share};
 use crate::bus::redis::{Entry, Last, Link, Message, Standing, What};
 use crate::bus::store::{Facts, Full, Page};
 use crate::bus::{History, Id, Limits, Store};
@@ -381,6 +381,10 @@ impl Hub {
         let (message, content_type) = share(message).map_err(|e| Refused { status: 400, reason: e.to_string() })?;
         let now = self.now();
         let mut state = self.lock();
+        // To all of them or to none: who is refused may try again.
+        if !state.store.has_room(channels) {
+            return Err(full());
+        }
         let publish = |channel: &String| {
             state.take(now, now, None, channel, &message, content_type.as_deref(), history).ok_or_else(full)
         };
@@ -574,7 +578,7 @@ impl State {
             channel: facts.channel.to_string(),
             subscribers: facts.subscribers,
             messages: facts.messages as u64,
-            bytes: facts.bytes as u64,
+            bytes: (facts.bytes - facts.messages * OVERHEAD) as u64,
             last_id: (facts.last > 0).then(|| self.store.id(facts.last).to_string()),
             members: Vec::new(),
         }

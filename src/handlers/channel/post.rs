@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
 
 /// What a kept message takes beside its payload (bytes, about).
-const OVERHEAD: usize = 128;
+pub const OVERHEAD: usize = 128;
 
 /// How a subscriber gets its messages: by its subprotocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

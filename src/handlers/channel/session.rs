@@ -248,6 +248,8 @@ impl Session<'_> {
                 } else if self.subscribed.len() >= self.subscription.max as usize {
                     let max = self.subscription.max;
                     return Ok(Err(Problem::new(Code::TooMany, format!("{max} channels are subscribed to"))));
+                } else if let Err(Refused { reason, .. }) = self.hub.admit(&[&name]).await {
+                    return Ok(Err(Problem::new(Code::Unavailable, reason)));
                 } else {
                     self.begin(std::slice::from_ref(&name), Since::of(since.as_deref()), None, reference).await?;
                 }

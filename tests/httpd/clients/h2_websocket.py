@@ -43,6 +43,7 @@ class Stream:
     def __init__(self, number):
         self.number = number
         self.status = None
+        self.headers = {}
         self.data = bytearray()
         self.ended = False
         self.reset = False
@@ -107,7 +108,8 @@ class Client:
                     # Only the window of the connection: the other streams are to go on.
                     self.http2.increment_flow_control_window(size)
             elif isinstance(event, ResponseReceived):
-                stream.status = int(dict(event.headers)[":status"])
+                stream.headers = dict(event.headers)
+                stream.status = int(stream.headers[":status"])
             elif isinstance(event, StreamEnded):
                 stream.ended = True
             elif isinstance(event, StreamReset):
@@ -159,7 +161,7 @@ class Client:
         self.until(f"the page {path} is there", lambda: stream.ended)
         return stream.status, bytes(stream.data)
 
-    def ask(self, path="/echo", version="13", origin=None):
+    def ask(self, path="/echo", version="13", origin=None, headers=()):
         """Asks for a WebSocket, and does not wait for the answer."""
         return self.request(
             [
@@ -170,6 +172,7 @@ class Client:
                 (":authority", self.authority),
                 ("sec-websocket-version", version),
                 ("origin", origin or f"https://{self.authority}"),
+                *headers,
             ],
             False,
         )
@@ -352,6 +355,44 @@ def drain(client):
     for stream in (one, two):
         opcode, payload = client.until("the Close is there", stream.frame)
         assert (opcode, payload) == (CLOSE, struct.pack(">H", 1001) + b"server is restarting"), (opcode, payload)
+        client.write(stream, frame(CLOSE, payload[:2]))
+        client.until(f"stream {stream.number} has ended", lambda stream=stream: stream.ended)
+
+
+def channel(client):
+    """Two subscribers in two streams, of which one leaves and comes back."""
+    nchan = [("sec-websocket-protocol", "ws+meta.nchan")]
+
+    def subscribe(headers):
+        stream = client.ask(path="/news", headers=headers)
+        assert client.status(stream) == 200, stream.status
+        return stream
+
+    def message(stream):
+        opcode, payload = client.until("a message is there", stream.frame)
+        head, body = payload.split(b"\n\n", 1)
+        assert head.startswith(b"id: "), head
+        return opcode, body, head.split(b"\n")[0][4:].decode()
+
+    stays, leaves = subscribe(nchan), subscribe(nchan)
+    assert stays.headers.get("sec-websocket-protocol") == "ws+meta.nchan", stays.headers
+    assert "websocket-recovered" not in stays.headers, stays.headers
+    say("two are subscribed")
+    expected = [(TEXT, "caf\u00e9".encode()), (BINARY, b"\xff\x00"), (TEXT, b""), (TEXT, b"x" * (1 << 20))]
+    for opcode, body in expected:
+        here, there = message(stays), message(leaves)
+        assert here == there and here[:2] == (opcode, body), (str(here)[:80], str(there)[:80])
+    client.close(leaves)
+    say("one has left")
+    missed = [message(stays) for _ in range(3)]
+    assert [body for _, body, _ in missed] == [b"0", b"1", b"2"], missed
+    back = subscribe([*nchan, ("last-event-id", here[2])])
+    assert back.headers.get("websocket-recovered") == "true", back.headers
+    assert [message(back) for _ in range(3)] == missed
+    say("it is back")
+    for stream in (stays, back):
+        opcode, payload = client.until("the Close is there", stream.frame)
+        assert (opcode, payload) == (CLOSE, struct.pack(">H", 4001) + b"over"), (opcode, payload)
         client.write(stream, frame(CLOSE, payload[:2]))
         client.until(f"stream {stream.number} has ended", lambda stream=stream: stream.ended)
 

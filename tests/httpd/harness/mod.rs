@@ -9,6 +9,7 @@
 //! // the engine still holds, or a process left behind.
 //! ```
 
+pub(crate) mod channel;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod frame;
