@@ -4,13 +4,12 @@ use super::{WebSocket, lifecycle};
 use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::{HookResult, Verdict, conftree};
+use crate::apache::{HookResult, Verdict};
 use crate::engine::handoff::HandoffError;
 use crate::handlers;
 use crate::handlers::channel::call::{Answer, Call, Info, Message, is_name};
 use crate::wire::CloseCode;
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -38,7 +37,7 @@ pub fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
-    if !is_loopback(&request.client_address()) && request.lets_strangers_in() {
+    if !is_loopback(&request.client_address()) && !request.is_guarded(request.config::<WebSocket>().rules()) {
         log::request(
             Level::Warning,
             request,
@@ -47,8 +46,19 @@ pub fn handle(request: &mut Request) -> HookResult {
         );
         return Err(403);
     }
+    if !is_own_page(request) {
+        log::request(
+            Level::Info,
+            request,
+            "WS0019: refused: a page of another site may not publish (WebSocketOriginCheck)",
+        );
+        return Err(403);
+    }
     let (status, body) = match &*request.method() {
-        "POST" | "PUT" => publish(request),
+        "POST" | "PUT" => match publish(request).transpose() {
+            Some(reply) => reply,
+            None => return Ok(Verdict::Answered),
+        },
         "GET" | "HEAD" => tell(request),
         "DELETE" => delete(request),
         "OPTIONS" => {
@@ -72,6 +82,19 @@ pub fn handle(request: &mut Request) -> HookResult {
     body.push('\n');
     request.answer(status, JSON, body.as_bytes());
     Ok(Verdict::Answered)
+}
+
+/// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
+/// from this machine.
+fn is_own_page(request: &Request) -> bool {
+    let values = |name: &'static str| {
+        let lines = request.headers_in().iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    let (origins, hosts) = (values("Origin"), values("Host"));
+    let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
+    let host = hosts.first().map_or("", |host| host.trim());
+    request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
 }
 
 fn is_loopback(address: &str) -> bool {
@@ -159,16 +182,19 @@ fn told_type(content_type: Option<&str>) -> Option<String> {
     (is_line && content_type != "application/x-www-form-urlencoded").then(|| content_type.to_owned())
 }
 
-fn publish(request: &mut Request) -> Result<Reply, Reply> {
+/// `None`: httpd has answered already.
+fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
     let parameters = Parameters::of(request);
     let channels = parameters.some_channels()?;
     let config = request.config::<WebSocket>();
     let history = config.channels().history();
     let limit = config.limits().max_message_size.min(MAX_BODY);
-    let payload = request.read_body(limit).map_err(|why| match why {
-        BodyError::TooLarge => (413, problem(&format!("the message is longer than {limit} bytes"))),
-        BodyError::Status(status) => (status, problem("the message did not come")),
-    })?;
+    let payload = match request.read_body(limit) {
+        Ok(payload) => payload,
+        Err(BodyError::TooLarge) => return Err((413, problem(&format!("the message is longer than {limit} bytes")))),
+        Err(BodyError::Status(status)) => return Err((status, problem("the message did not come"))),
+        Err(BodyError::Answered) => return Ok(None),
+    };
     let headers = request.headers_in();
     let content_type =
         headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type")).map(|(_, value)| value);
@@ -181,7 +207,7 @@ fn publish(request: &mut Request) -> Result<Reply, Reply> {
     let body = receipts
         .into_iter()
         .map(|receipt| (receipt.channel, json!({ "id": receipt.id, "subscribers": receipt.subscribers })));
-    Ok((status, Value::Object(body.collect())))
+    Ok(Some((status, Value::Object(body.collect()))))
 }
 
 fn tell(request: &mut Request) -> Result<Reply, Reply> {
@@ -300,31 +326,6 @@ fn call(request: &Request, call: &Call) -> Result<Answer, Reply> {
     }
 }
 
-/// A warning for each location that publishes and that nothing in the configuration guards.
-pub fn advice() -> Vec<String> {
-    conftree::sections_of("SetHandler", |arguments| arguments.trim().trim_matches('"').eq_ignore_ascii_case(HANDLER))
-        .into_iter()
-        .filter(|place| !place.holds(guards))
-        .map(|place| {
-            format!(
-                "WS0225: nothing guards {}, where SetHandler {HANDLER} stands: only this machine may publish there; write \
-                 \"Require local\" into it if that is meant, or \"Require ip ADDRESS\" or \"Require user NAME\"",
-                place.name().map_or(Cow::Borrowed("the server"), Cow::Owned)
-            )
-        })
-        .collect()
-}
-
-/// A directive that keeps somebody out.
-fn guards(directive: &str, arguments: &str) -> bool {
-    let arguments = arguments.trim().to_ascii_lowercase();
-    match directive.to_ascii_lowercase().as_str() {
-        "require" => arguments.split_whitespace().collect::<Vec<_>>() != ["all", "granted"],
-        "deny" | "allow" => true,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,11 +365,5 @@ mod tests {
     fn codes_are_those_that_a_server_may_send() {
         assert!([1000, 1001, 1011, 3000, 4999].into_iter().all(may_be_sent));
         assert!(![0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000].into_iter().any(may_be_sent));
-    }
-
-    #[test]
-    fn rules_that_keep_somebody_out_guard() {
-        assert!(guards("Require", "local") && guards("require", "ALL denied") && guards("Deny", "from all"));
-        assert!(!guards("Require", "All  Granted") && !guards("WebSocketHandler", "echo"));
     }
 }
