@@ -35,19 +35,19 @@ mod support;
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use support::client::Target;
 use support::frame::Batch;
 use support::load::Load;
 use support::proc::{self, CpuTime};
+use support::report::median;
 use support::server::{SERVE_PEER, Server, serve_peer};
-use support::{Result, client};
+use support::{Result, client, machine, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench echo -- [options]
@@ -62,9 +62,19 @@ usage: cargo bench --bench echo -- [options]
 /// Payload bytes and messages under way on each connection.
 const ROWS: [(usize, usize); 3] = [(64, 1), (64, 16), (64 * 1024, 1)];
 
-/// The server's core and the generator's.
-const SERVER_CPU: usize = 0;
-const GENERATOR_CPU: usize = 1;
+/// What httpd serves.
+const SITE: &str = r#"<Location "/">
+Require all granted
+WebSocketHandler echo
+WebSocketOriginCheck Off
+</Location>
+<Location "/compressed">
+WebSocketCompression On
+</Location>
+<Location "/compressed/contexts">
+WebSocketCompressionContextTakeover Both
+</Location>
+"#;
 
 /// Descriptors for everything but the connections.
 const OTHER_DESCRIPTORS: u64 = 200;
@@ -87,7 +97,7 @@ struct Options {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = if arguments.iter().any(|argument| argument == SERVE_PEER) {
-        raise_descriptor_limit().and_then(|_| serve_peer())
+        machine::raise_descriptor_limit().and_then(|_| serve_peer())
     } else {
         Options::parse(&arguments).and_then(|options| run(&options))
     };
@@ -103,11 +113,11 @@ fn main() -> ExitCode {
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
         let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
-        let module = target_directory()?.join("release/libmod_websocket.so");
+        let module = machine::target_directory()?.join("release/libmod_websocket.so");
         let mut options = if smoke {
             Self { seconds: 0.2, rounds: 1, connections: 8, idle: 100, spin: false, json: None, module, smoke }
         } else {
-            let json = Some(target_directory()?.join("bench/echo.json"));
+            let json = Some(machine::target_directory()?.join("bench/echo.json"));
             Self { seconds: 2.0, rounds: 5, connections: 64, idle: 10_000, spin: false, json, module, smoke }
         };
         let mut arguments = arguments.iter();
@@ -140,12 +150,6 @@ impl Options {
     }
 }
 
-/// The directory of which this program lies in `PROFILE/deps`.
-fn target_directory() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    Ok(program.ancestors().nth(3).ok_or("this program is not in a target directory")?.to_path_buf())
-}
-
 fn run(options: &Options) -> Result<()> {
     let module = options.module.is_file().then(|| options.module.canonicalize()).transpose()?;
     if module.is_none() {
@@ -156,19 +160,18 @@ fn run(options: &Options) -> Result<()> {
         eprintln!("echo: {message}; only the peer is tried");
     }
     let mut notes = Vec::new();
-    if let Some(newer) = module.as_deref().and_then(newer_source) {
+    if let Some(newer) = module.as_deref().and_then(machine::newer_source) {
         notes.push(format!("the module is older than {}: `cargo build --release` makes a new one", newer.display()));
     }
-    let descriptors = raise_descriptor_limit()?;
-    let pinned = std::thread::available_parallelism()?.get() >= 2 && pin_generator();
-    if !pinned {
+    let descriptors = machine::raise_descriptor_limit()?;
+    let cpu = machine::pin_generator();
+    if cpu.is_none() {
         notes.push("server and generator are not on cores of their own".into());
     }
-    let cpu = pinned.then_some(SERVER_CPU);
 
     let (mut text, mut rows) = (String::new(), Vec::new());
     {
-        let ours = module.as_deref().map(|module| Server::httpd(module, cpu)).transpose()?;
+        let ours = module.as_deref().map(|module| Server::httpd(module, cpu, SITE, "/echo")).transpose()?;
         let peer = Server::peer(cpu)?;
         for (payload, depth) in ROWS {
             rows.push(echo(options, ours.as_ref(), &peer, payload, depth)?);
@@ -186,13 +189,13 @@ fn run(options: &Options) -> Result<()> {
             ("ours, with contexts", Some("/compressed/contexts"), 10),
         ] {
             if let Some(module) = &module {
-                let server = Server::httpd(module, cpu)?;
-                let target = path.map_or(server.echo, |path| server.compressed(path));
+                let server = Server::httpd(module, cpu, SITE, "/echo")?;
+                let target = path.map_or(server.target, |path| Target { path, compressed: true, ..server.target });
                 idle_rows.push((name, idle(options.idle.div_ceil(share), &server, target, descriptors, &mut notes)?));
             }
         }
         let server = Server::peer(cpu)?;
-        idle_rows.push(("tokio-tungstenite", idle(options.idle, &server, server.echo, descriptors, &mut notes)?));
+        idle_rows.push(("tokio-tungstenite", idle(options.idle, &server, server.target, descriptors, &mut notes)?));
         text += &idle_table(&idle_rows);
     }
     for note in &notes {
@@ -201,23 +204,19 @@ fn run(options: &Options) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes())?;
 
     if let Some(file) = &options.json {
-        let report = json!({
+        let figures = json!({
             "benchmark": "echo",
             "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine(),
+            "machine": machine::facts(),
             "settings": {
                 "seconds": options.seconds, "rounds": options.rounds, "connections": options.connections,
-                "idle": options.idle, "spin": options.spin, "pinned": pinned, "module": module,
+                "idle": options.idle, "spin": options.spin, "pinned": cpu.is_some(), "module": module,
             },
             "echo": rows.iter().map(Row::json).collect::<Vec<_>>(),
             "idle": idle_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
             "notes": notes,
         });
-        if let Some(directory) = file.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
-        eprintln!("written: {}", file.display());
+        report::write(file, &figures)?;
     }
     Ok(())
 }
@@ -245,7 +244,7 @@ fn echo(options: &Options, ours: Option<&Server>, peer: &Server, payload: usize,
     let time = Duration::from_secs_f64(options.seconds);
     let mut servers = Vec::new();
     for server in ours.into_iter().chain([peer]) {
-        let sockets = client::open(server.echo, options.connections)?;
+        let sockets = client::open(server.target, options.connections)?;
         let mut load = Load::new(sockets, Batch::new(payload, depth), options.spin)?;
         load.verify()?;
         load.run(time / 4)?;
@@ -274,9 +273,7 @@ fn echo(options: &Options, ours: Option<&Server>, peer: &Server, payload: usize,
 impl Row {
     /// Ours ÷ peer in each round, lowest first.
     fn ratios(&self) -> Vec<f64> {
-        let mut ratios: Vec<f64> = self.ours.iter().zip(&self.peer).map(|(ours, peer)| ours.cpu / peer.cpu).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios
+        report::ratios(self.ours.iter().map(|s| s.cpu), self.peer.iter().map(|s| s.cpu))
     }
 
     fn json(&self) -> Value {
@@ -296,13 +293,6 @@ impl Row {
     }
 }
 
-/// The lower middle of an even number of values; nothing of none.
-fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied()
-}
-
 fn echo_table(rows: &[Row]) -> String {
     let mut table = String::from(
         "\nEcho: CPU of the server's whole process tree, µs per message\n\
@@ -318,11 +308,7 @@ fn echo_table(rows: &[Row]) -> String {
                 _ => format!("{:>width$} {:>9} {:>6}", "-", "-", "-"),
             }
         };
-        let ratios = row.ratios();
-        let ratio = match (median(ratios.iter().copied()), ratios.first(), ratios.last()) {
-            (Some(ratio), Some(lowest), Some(highest)) => format!("{ratio:>8.2}  ({lowest:.2}-{highest:.2})"),
-            _ => format!("{:>8}", "-"),
-        };
+        let ratio = report::ratio_column(&row.ratios());
         let (ours, peer) = (side(&row.ours, 8), side(&row.peer, 17));
         table += &format!("{:>7}  {:>9} | {ours} | {peer} | {ratio}\n", row.payload, row.depth);
     }
@@ -351,9 +337,9 @@ fn idle(wanted: usize, server: &Server, target: Target, descriptors: u64, notes:
     eprintln!("{connections} idle connections");
     // What is allocated once, on first use, is not the price of a connection.
     drop(Silent::open(target, (connections / 100).clamp(1, 64))?);
-    let (bytes_before, threads_before) = (settled_memory(server)?, proc::thread_count(server.pid()));
+    let (bytes_before, threads_before) = (server.settled_memory()?, proc::thread_count(server.pid()));
     let mut silent = Silent::open(target, connections)?;
-    let (bytes_after, threads_after) = (settled_memory(server)?, proc::thread_count(server.pid()));
+    let (bytes_after, threads_after) = (server.settled_memory()?, proc::thread_count(server.pid()));
     // They have to be there still, all of them.
     silent.verify()?;
     Ok(Idle { connections, bytes_before, bytes_after, threads_before, threads_after })
@@ -383,21 +369,6 @@ impl Silent {
             Self::Compressed(sockets) => client::exchange(sockets),
         }
     }
-}
-
-/// The memory of a server once three readings in a row agree (to half a percent), or the last one after 10 seconds.
-fn settled_memory(server: &Server) -> Result<u64> {
-    let (mut last, mut agreed) = (proc::memory(server.pid())?, 0);
-    for _ in 0..50 {
-        std::thread::sleep(Duration::from_millis(200));
-        let now = proc::memory(server.pid())?;
-        agreed = if now.abs_diff(last) <= last / 200 { agreed + 1 } else { 0 };
-        last = now;
-        if agreed == 2 {
-            break;
-        }
-    }
-    Ok(last)
 }
 
 impl Idle {
@@ -432,48 +403,4 @@ fn idle_table(rows: &[(&str, Idle)]) -> String {
         );
     }
     table
-}
-
-/// Raises the soft limit of open files to the hard one, which it returns. Children inherit it.
-fn raise_descriptor_limit() -> Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    Ok(limit.maximum.unwrap_or(u64::MAX))
-}
-
-/// Puts this thread on its core. The servers are put on theirs when they start.
-fn pin_generator() -> bool {
-    let pid = std::process::id().to_string();
-    let mut taskset = Command::new("taskset");
-    taskset.args(["-p", "-c", &GENERATOR_CPU.to_string(), &pid]).stdout(Stdio::null());
-    taskset.status().is_ok_and(|status| status.success())
-}
-
-/// A source of the module that changed after the module was built.
-fn newer_source(module: &Path) -> Option<PathBuf> {
-    let built = module.metadata().ok()?.modified().ok()?;
-    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).ok()?.flatten() {
-            let metadata = entry.metadata().ok()?;
-            if metadata.is_dir() {
-                directories.push(entry.path());
-            } else if metadata.modified().ok()? > built {
-                return Some(entry.path());
-            }
-        }
-    }
-    None
-}
-
-fn machine() -> Value {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
-    json!({
-        "cpu": model,
-        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "tcp_congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control").trim(),
-    })
 }

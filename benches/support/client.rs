@@ -12,8 +12,9 @@ use super::frame::compressed;
 /// Handshakes under way at once: enough to keep the server busy, far below any listen queue.
 const WAVE: usize = 32;
 
-/// Connections from one source address, well below the range of ephemeral ports (28,232 by default).
-const PER_ADDRESS: usize = 4000;
+/// Connections from one source address: many times as many as that may be opened within a minute, and a port of one that
+/// was closed is free again after that.
+const PER_ADDRESS: usize = 1000;
 
 /// The key and its answer are the example of RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";

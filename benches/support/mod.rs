@@ -1,11 +1,16 @@
 //! What the benchmarks share: servers to measure, a load generator, and the readings of /proc.
 //!
-//! Nothing here knows the module's code: both servers are measured from outside, as processes behind a TCP port.
+//! Nothing here knows the module's code: all servers are measured from outside, as processes behind a TCP port.
+
+#![allow(dead_code, reason = "no benchmark uses all of it")]
 
 pub(crate) mod client;
+pub(crate) mod fanout;
 pub(crate) mod frame;
 pub(crate) mod load;
+pub(crate) mod machine;
 pub(crate) mod proc;
+pub(crate) mod report;
 pub(crate) mod server;
 
 /// Whatever stops a benchmark: it is printed, and the run fails.

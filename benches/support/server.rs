@@ -1,6 +1,7 @@
-//! The servers: our module inside a private httpd, and the peer. Each is a child process, and gone when dropped.
+//! The servers: our module inside a private httpd, and those beside it. Each is a child process, and gone when dropped.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -23,44 +24,56 @@ pub(crate) const SERVE_PEER: &str = "--serve-peer";
 /// How long a server may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A running echo server.
+/// A running server.
 pub(crate) struct Server {
     child: Child,
-    /// The echo, without compression.
-    pub(crate) echo: Target,
-    /// httpd's ServerRoot.
+    /// Where WebSockets are opened, without compression.
+    pub(crate) target: Target,
+    /// Its configuration and its logs.
     root: Option<TempDir>,
 }
 
 impl Server {
-    /// httpd (event MPM) with the module `module`, one engine thread, and `/echo`. `cpu`: the only core it may use.
-    pub(crate) fn httpd(module: &Path, cpu: Option<usize>) -> Result<Self> {
+    /// httpd (event MPM) with the module `module`, one engine thread, and the lines `site` in its configuration, which give
+    /// a WebSocket at `path`. `cpu`: the only core it may use.
+    pub(crate) fn httpd(module: &Path, cpu: Option<usize>, site: &str, path: &'static str) -> Result<Self> {
         let httpd = httpd_program()?;
         let modules = httpd_modules()?;
-        // The port is free again at the end of this line, and httpd takes it: good enough on a loopback interface.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let root = TempDir::with_prefix("mod_websocket-bench-")?;
-        // httpd's User has to get at the engine's socket.
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755))?;
+        let (root, address) = (new_root()?, free_address()?);
         fs::create_dir(root.path().join("run"))?;
         fs::create_dir(root.path().join("htdocs"))?;
         let configuration = root.path().join("httpd.conf");
-        fs::write(&configuration, httpd_conf(root.path(), &modules, module, port))?;
-
+        fs::write(&configuration, httpd_conf(root.path(), &modules, module, address.port()) + site)?;
         let mut command = confined(&httpd, cpu);
         command.arg("-d").arg(root.path()).arg("-f").arg(&configuration).arg("-DFOREGROUND");
+        Self::start(command, root, Target { address, path, compressed: false })
+    }
+
+    /// nginx with nchan, one worker, and the lines `site` in its `server`, which give a WebSocket at `path`; `None` where
+    /// one of them is not installed. `cpu`: the only core it may use.
+    pub(crate) fn nchan(cpu: Option<usize>, site: &str, path: &'static str) -> Result<Option<Self>> {
+        let Some((nginx, module)) = programs("nginx").next().zip(nchan_module()) else { return Ok(None) };
+        let (root, address) = (new_root()?, free_address()?);
+        let configuration = root.path().join("nginx.conf");
+        fs::write(&configuration, nginx_conf(&module, address.port(), site))?;
+        let mut command = confined(&nginx, cpu);
+        // The slash is nginx's custom: it puts names behind the prefix as they are.
+        command.arg("-p").arg(root.path().join("")).arg("-c").arg(&configuration);
+        command.arg("-e").arg(root.path().join("error.log"));
+        Self::start(command, root, Target { address, path, compressed: false }).map(Some)
+    }
+
+    /// Starts a server that lives in `root`, and waits until it opens WebSockets.
+    fn start(mut command: Command, root: TempDir, target: Target) -> Result<Self> {
         // What is said before the error log is open goes beside it.
         let console = fs::File::create(root.path().join("console.log"))?;
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let echo = Target { address, path: "/echo", compressed: false };
-        let mut server = Self { child: command.spawn()?, echo, root: Some(root) };
-
+        let mut server = Self { child: command.spawn()?, target, root: Some(root) };
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = client::open(echo, 1) {
+        while let Err(error) = client::open(target, 1) {
             let ended = server.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                return Err(format!("httpd does not serve WebSockets: {error}\n{}", server.log()).into());
+                return Err(format!("the server does not serve WebSockets: {error}\n{}", server.log()).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -73,16 +86,11 @@ impl Server {
         let mut child = command.arg(SERVE_PEER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("the peer has no output")?;
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let mut server = Self { child, echo: Target { address, path: "/", compressed: false }, root: None };
+        let mut server = Self { child, target: Target { address, path: "/", compressed: false }, root: None };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        server.echo.address.set_port(line.trim().parse().map_err(|_| "the peer did not start")?);
+        server.target.address.set_port(line.trim().parse().map_err(|_| "the peer did not start")?);
         Ok(server)
-    }
-
-    /// The echo of httpd with compression, and with the context takeover that `path` stands for.
-    pub(crate) fn compressed(&self, path: &'static str) -> Target {
-        Target { path, compressed: true, ..self.echo }
     }
 
     /// The process at the root of the server's tree.
@@ -90,9 +98,25 @@ impl Server {
         self.child.id()
     }
 
-    /// Lines of httpd's error log that are warnings or worse.
+    /// Its memory once three readings in a row agree (to half a percent), or the last one after 10 seconds.
+    pub(crate) fn settled_memory(&self) -> Result<u64> {
+        let (mut last, mut agreed) = (proc::memory(self.pid())?, 0);
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = proc::memory(self.pid())?;
+            agreed = if now.abs_diff(last) <= last / 200 { agreed + 1 } else { 0 };
+            last = now;
+            if agreed == 2 {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Lines of the error log that are warnings or worse: `[module:level]` as httpd writes them, `[level]` as nginx does.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        let bad = |line: &&str| [":warn]", ":error]", ":crit]", ":alert]", ":emerg]"].iter().any(|l| line.contains(l));
+        let levels = ["warn]", "error]", "crit]", "alert]", "emerg]"];
+        let bad = |line: &&str| levels.iter().any(|level| line.contains(level));
         self.log().lines().filter(bad).map(String::from).collect()
     }
 
@@ -167,6 +191,20 @@ fn confined(program: &Path, cpu: Option<usize>) -> Command {
     command
 }
 
+/// A place for a server's files.
+fn new_root() -> Result<TempDir> {
+    let root = TempDir::with_prefix("mod_websocket-bench-")?;
+    // The user as whom it serves has to get at what is in there.
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(root)
+}
+
+/// An address whose port was free a moment ago and now is again: good enough on a loopback interface.
+fn free_address() -> Result<SocketAddrV4> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr()?.port()))
+}
+
 fn httpd_conf(root: &Path, modules: &Path, module: &Path, port: u16) -> String {
     let (root, modules, module) = (root.display(), modules.display(), module.display());
     let load = |identifier: &str, file: &str| {
@@ -174,8 +212,11 @@ fn httpd_conf(root: &Path, modules: &Path, module: &Path, port: u16) -> String {
     };
     let event = load("mpm_event_module", "mod_mpm_event.so");
     let unixd = load("unixd_module", "mod_unixd.so");
-    let authz = load("authz_core_module", "mod_authz_core.so");
-    let user = if rustix::process::geteuid().is_root() { unprivileged() } else { String::new() };
+    let authz = load("authz_core_module", "mod_authz_core.so") + &load("authz_host_module", "mod_authz_host.so");
+    let user = unprivileged().map_or_else(String::new, |user| {
+        let group = if user == "nobody" { "#65534" } else { user };
+        format!("User {user}\nGroup {group}\n")
+    });
     // One child with a fixed number of threads: httpd itself shall not grow while memory is measured.
     format!(
         r#"ServerRoot "{root}"
@@ -196,36 +237,54 @@ MaxSpareThreads 25
 MaxConnectionsPerChild 0
 DocumentRoot "{root}/htdocs"
 WebSocketEngineThreads 1
-<Location "/">
-Require all granted
-WebSocketHandler echo
-WebSocketOriginCheck Off
-</Location>
-<Location "/compressed">
-WebSocketCompression On
-</Location>
-<Location "/compressed/contexts">
-WebSocketCompressionContextTakeover Both
-</Location>
 "#
     )
 }
 
-/// `User` and `Group` for a root that must not serve as root.
-fn unprivileged() -> String {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let known = |name: &&str| passwd.lines().any(|line| line.split(':').next() == Some(name));
-    let user = ["www-data", "apache", "http"].into_iter().find(known).unwrap_or("nobody");
-    let group = if user == "nobody" { "#65534" } else { user };
-    format!("User {user}\nGroup {group}\n")
+fn nginx_conf(module: &Path, port: u16, site: &str) -> String {
+    let mut configuration = format!("load_module {};\n", module.display());
+    if let Some(user) = unprivileged() {
+        let _ = writeln!(configuration, "user {user};");
+    }
+    // Names of files are relative to the prefix.
+    configuration += "daemon off;\nworker_processes 1;\npid nginx.pid;\nerror_log error.log warn;\n\
+                      events { worker_connections 20000; }\nhttp {\naccess_log off;\n";
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        let _ = writeln!(configuration, "{kind}_temp_path {kind};");
+    }
+    configuration += "keepalive_timeout 1h;\nkeepalive_requests 1000000000;\n";
+    let _ = writeln!(configuration, "server {{\nlisten 127.0.0.1:{port};\n{site}\n}}\n}}");
+    configuration
 }
 
-/// The first of Debian's and everybody else's name in PATH or where distributions put it.
-fn httpd_program() -> Result<PathBuf> {
+/// The user as whom a root serves that must not serve as root; `None`: this is no root.
+fn unprivileged() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let known = |name: &&str| passwd.lines().any(|line| line.split(':').next() == Some(name));
+    Some(["www-data", "apache", "http"].into_iter().find(known).unwrap_or("nobody"))
+}
+
+/// Programs of that name, in PATH or where distributions put httpd and nginx.
+fn programs(name: &'static str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/apache2/bin"].map(PathBuf::from));
-    let programs = directories.flat_map(|directory| ["apache2", "httpd"].map(|name| directory.join(name)));
-    programs.into_iter().find(|program| program.is_file()).ok_or_else(|| "no httpd found: install apache2".into())
+    let usual = ["/usr/sbin", "/usr/local/apache2/bin"].map(PathBuf::from);
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(usual).collect();
+    directories.into_iter().map(move |directory| directory.join(name)).filter(|program| program.is_file())
+}
+
+/// Debian's or everybody else's httpd.
+fn httpd_program() -> Result<PathBuf> {
+    let found = ["apache2", "httpd"].into_iter().find_map(|name| programs(name).next());
+    found.ok_or_else(|| "no httpd found: install apache2".into())
+}
+
+/// nginx's module nchan where distributions put it.
+fn nchan_module() -> Option<PathBuf> {
+    let directories = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"].map(PathBuf::from);
+    directories.map(|directory| directory.join("ngx_nchan_module.so")).into_iter().find(|module| module.is_file())
 }
 
 /// Where httpd keeps its modules: what apxs says, else where distributions put them.

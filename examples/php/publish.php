@@ -1,10 +1,17 @@
 <?php
-// Publishes ?text= to the channel ?channel=, and says how many clients it was given to.
-$url = 'http://127.0.0.1:' . $_SERVER['SERVER_PORT'] . '/publish?channel=' . rawurlencode($_GET['channel']);
-$context = stream_context_create(['http' => [
-    'method' => 'POST',
-    'header' => 'Content-Type: text/plain',
-    'content' => $_GET['text'],
-]]);
-$receipts = json_decode(file_get_contents($url, false, $context), true);
-echo $receipts[$_GET['channel']]['subscribers'], " clients have it\n";
+// A page that tells everybody who is subscribed to the channel "news" (see "Channels" in the README).
+
+/** Publishes a message; returns its id and the number of its subscribers. */
+function publish(string $channel, string $message, string $type = 'text/plain; charset=utf-8'): array
+{
+    $url = (getenv('PUBLISH_URL') ?: 'http://127.0.0.1/publish') . '?channel=' . rawurlencode($channel);
+    $request = ['method' => 'POST', 'header' => "Content-Type: $type", 'content' => $message, 'ignore_errors' => true];
+    $answer = json_decode((string) file_get_contents($url, false, stream_context_create(['http' => $request])), true);
+    return $answer[$channel] ?? throw new RuntimeException($answer['error'] ?? "$url does not answer as it should");
+}
+
+$event = ['event' => 'order', 'number' => 4711, 'for' => 'Zoë'];
+$published = publish('news', json_encode($event), 'application/json');
+
+header('Content-Type: text/plain; charset=utf-8');
+echo "Message {$published['id']} went to {$published['subscribers']} subscribers.\n";

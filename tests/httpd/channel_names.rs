@@ -14,7 +14,7 @@ fn httpd(mpm: Mpm) -> Httpd {
     Httpd::new(mpm)
         .login()
         .module("authz_host")
-        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
+        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>\nWebSocketChannelHistory Off")
 }
 
 fn answer(server: &Server, handshake: &Handshake) -> Response {
@@ -144,7 +144,6 @@ fn patterns_are_as_wide_as_they_are_written() {
         ("a-x-b", "forbidden"),
         ("*", "subscribed"),
         ("anything", "forbidden"),
-        ("of//x", "forbidden"),
         ("a b", "bad_request"),
     ] {
         assert_eq!(subscribe(&mut client, channel), answer, "{channel}");

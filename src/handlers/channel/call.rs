@@ -66,11 +66,13 @@ pub struct Server {
     pub channels: usize,
     /// Bytes of all messages that are kept, together.
     pub history_bytes: usize,
+    /// Where several engines meet: `redis://…` or `rediss://…`; `None`: this engine is alone.
+    pub broker: Option<String>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Server { channels: 1_000_000, history_bytes: 64 << 20 }
+        Server { channels: 1_000_000, history_bytes: 64 << 20, broker: None }
     }
 }
 
@@ -122,7 +124,7 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
-/// The answer to a [`Call`]. What fails is refused with an HTTP status: 507 when there are as many
+/// The answer to a [`Call`]. What fails is refused with an HTTP status: 503 without a broker, 507 when there are as many
 /// channels as there may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {

@@ -17,6 +17,8 @@ pub struct Channels {
     member: Option<Expression>,
     total: Option<usize>,
     memory: Option<usize>,
+    /// `Off` is `Some(None)`.
+    broker: Option<Option<String>>,
 }
 
 /// A pattern: what stands before, between and after its asterisks, each an expression where there is something.
@@ -35,6 +37,7 @@ impl Channels {
             member: self.member.clone().or_else(|| outer.member.clone()),
             total: self.total.or(outer.total),
             memory: self.memory.or(outer.memory),
+            broker: self.broker.clone().or_else(|| outer.broker.clone()),
         }
     }
 
@@ -79,6 +82,7 @@ impl Channels {
         Server {
             channels: self.total.unwrap_or(default.channels),
             history_bytes: self.memory.unwrap_or(default.history_bytes),
+            broker: self.broker.clone().unwrap_or(default.broker),
         }
     }
 
@@ -194,6 +198,22 @@ pub(super) fn total(config: &mut Config, words: Words<'_, '_>) -> Result<(), Str
 pub(super) fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of bytes")?;
     config.channels.memory = Some(word.parse().map_err(|_| format!("\"{word}\" is no number of bytes"))?);
+    Ok(())
+}
+
+pub(super) fn broker(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "the URL of a Redis server, or Off")?;
+    if is_off(word) {
+        config.channels.broker = Some(None);
+        return Ok(());
+    }
+    let host = word.strip_prefix("redis://").or_else(|| word.strip_prefix("rediss://"));
+    if host.is_none_or(str::is_empty) {
+        return Err(format!(
+            "\"{word}\" is no URL of a Redis server; write redis://host:port/db or rediss://host:port/db"
+        ));
+    }
+    config.channels.broker = Some(Some(word.to_owned()));
     Ok(())
 }
 

@@ -244,4 +244,12 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         help: c"Bytes of all messages that are kept, together; the oldest go first",
         set: channel::memory,
     },
+    Directive {
+        name: c"WebSocketBroker",
+        arguments: "url|Off",
+        context: Context::Global,
+        default: "Off",
+        help: c"A Redis server, redis://host:port/db, through which the channels of several servers are one",
+        set: channel::broker,
+    },
 ];

@@ -1,0 +1,425 @@
+//! CPU time per delivery of a message to many, and memory per subscriber: our channels inside httpd beside nginx with nchan.
+//!
+//! ```text
+//! cargo build --release        # the module that httpd loads; `cargo bench` does not make it
+//! scripts/need-packages fanout nginx-light libnginx-mod-nchan
+//! cargo bench --bench fanout
+//! cargo bench --bench fanout -- --seconds 5 --rounds 9 --subscribers 500 --rates 50 --bytes 64 --json fanout.json
+//! ```
+//!
+//! **Fan-out.** One channel, and that many subscribers. A message is published by POST on a kept-alive connection, one
+//! after the other, and goes to every subscriber. What counts is the CPU time, user and system, of the server's *whole
+//! process tree* (the publishing and httpd's parent and child are in ours) divided by the messages that subscribers got. The loads:
+//!
+//! * at full speed, the next message when all have got the last;
+//! * at full speed, while fewer than 16 messages are under way, and the last has been answered;
+//! * some messages a second, and in between nothing.
+//!
+//! Both servers run at once, on the same core, and the load generator on another one (if there is one). In each round
+//! the subscribers are connected first to one server and then to the other, which sleeps meanwhile, as the descriptors of
+//! the generator may not be enough for both. Every byte that a subscriber gets is compared with what is due: the benchmark fails when a message is
+//! missing, doubled, changed or out of order. Neither server compresses, sends Pings or writes an access log; both
+//! keep the last 10 messages.
+//!
+//! **Memory.** A fresh server takes that many subscribers, each of which gets one message. What counts is the growth of
+//! the process tree's memory (Pss) divided by the subscribers. Socket buffers in the kernel are not in it.
+//!
+//! **How to read it.** As `benches/echo.rs` says: ratios only, and *ours ÷ nchan*. Sending on a loopback interface is
+//! also receiving: the kernel does most of the receiver's work on the sender's account, on both sides alike.
+//!
+//! Without `--bench` (`cargo test --benches`) or with `--test` it is only a check that all of this works: a few subscribers
+//! and a fraction of a second, and only with what is there, the module and nchan.
+
+mod support;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use support::fanout::{DIGITS, FanOut, Pace};
+use support::proc::{self, CpuTime};
+use support::report::median;
+use support::server::Server;
+use support::{Result, machine, report};
+
+const USAGE: &str = "\
+usage: cargo bench --bench fanout -- [options]
+  --seconds S             load per server, row and round (default 2)
+  --rounds N              rounds per row (default 5)
+  --subscribers N[,N...]  how many (default 500,10000)
+  --rates R[,R...]        messages a second of the slow load, for each number of subscribers (default 50,5)
+  --bytes N               payload of a message, at least 16 (default 64)
+  --memory N              subscribers for the memory row, 0 for none (default 10000)
+  --only NAME             ours or nchan
+  --spin                  the generator never sleeps (see benches/echo.rs)
+  --json FILE             where the JSON goes (default: bench/fanout.json in the target directory)
+  --module FILE           the module (default: release/libmod_websocket.so in the target directory)";
+
+/// What httpd serves. Pings are off as they are in nchan.
+const OURS: &str = r#"KeepAliveTimeout 3600
+MaxKeepAliveRequests 0
+WebSocketOriginCheck Off
+WebSocketPing Off
+<Location "/sub">
+Require all granted
+WebSocketHandler channel bench
+</Location>
+<Location "/pub">
+Require local
+SetHandler websocket-publish
+WebSocketChannelHistory 10 3600
+</Location>
+"#;
+
+/// What nginx serves. A subscriber begins with the next message, as it does with us.
+const NCHAN: &str = "\
+location = /sub { nchan_subscriber websocket; nchan_channel_id bench; nchan_subscriber_first_message newest; }
+location = /pub {
+    nchan_publisher http; nchan_channel_id bench; nchan_message_buffer_length 10; nchan_message_timeout 1h;
+}";
+
+/// Messages under way under the second load.
+const DEPTH: usize = 16;
+
+/// Descriptors for everything but the subscribers.
+const OTHER_DESCRIPTORS: u64 = 200;
+
+struct Options {
+    seconds: f64,
+    rounds: usize,
+    /// Subscribers, and the messages a second of the slow load.
+    sizes: Vec<(usize, f64)>,
+    bytes: usize,
+    memory: usize,
+    only: Option<String>,
+    spin: bool,
+    json: Option<PathBuf>,
+    module: PathBuf,
+    /// Only check that it works.
+    smoke: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match Options::parse(&arguments).and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fanout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
+        let module = machine::target_directory()?.join("release/libmod_websocket.so");
+        let mut options = Self {
+            seconds: if smoke { 0.2 } else { 2.0 },
+            rounds: if smoke { 1 } else { 5 },
+            sizes: Vec::new(),
+            bytes: 64,
+            memory: if smoke { 100 } else { 10_000 },
+            only: None,
+            spin: false,
+            json: if smoke { None } else { Some(machine::target_directory()?.join("bench/fanout.json")) },
+            module,
+            smoke,
+        };
+        let (mut subscribers, mut rates) = if smoke { ("20", "50") } else { ("500,10000", "50,5") };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--bench" | "--test" => continue,
+                "--spin" => {
+                    options.spin = true;
+                    continue;
+                }
+                _ => {}
+            }
+            let usage = || format!("{argument}: not understood\n{USAGE}");
+            let value = arguments.next().ok_or_else(usage)?;
+            let number = || value.parse::<usize>().map_err(|_| usage());
+            match argument.as_str() {
+                "--seconds" => options.seconds = value.parse().map_err(|_| usage())?,
+                "--rounds" => options.rounds = number()?,
+                "--subscribers" => subscribers = value,
+                "--rates" => rates = value,
+                "--bytes" => options.bytes = number()?,
+                "--memory" => options.memory = number()?,
+                "--only" if ["ours", "nchan"].contains(&value.as_str()) => options.only = Some(value.clone()),
+                "--json" => options.json = Some(value.into()),
+                "--module" => options.module = value.into(),
+                _ => return Err(usage().into()),
+            }
+        }
+        let wrong = |what: &str| format!("{what}\n{USAGE}");
+        for (count, rate) in subscribers.split(',').zip(rates.split(',')) {
+            let size = count.parse().ok().zip(rate.parse().ok());
+            options.sizes.push(size.ok_or_else(|| wrong("--subscribers and --rates are lists of numbers"))?);
+        }
+        if subscribers.split(',').count() != rates.split(',').count() {
+            return Err(wrong("as many --rates as --subscribers are needed").into());
+        }
+        let sizes_are_right = options.sizes.iter().all(|(count, rate)| *count > 0 && (0.01..1e6).contains(rate));
+        if options.rounds == 0 || !sizes_are_right || !(0.01..=3600.0).contains(&options.seconds) {
+            return Err(wrong("--seconds, --rounds, --subscribers and --rates must be more than nothing").into());
+        }
+        if options.bytes < DIGITS {
+            return Err(wrong("--bytes: a message has room for its number").into());
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == name)
+    }
+}
+
+/// A server under test.
+struct Candidate {
+    server: Server,
+    name: &'static str,
+    /// Path and query of the publish location.
+    publish: &'static str,
+}
+
+/// Those that are there and wanted, ours first.
+fn candidates(options: &Options, cpu: Option<usize>) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::new();
+    if options.wants("ours") && options.module.is_file() {
+        let server = Server::httpd(&options.module.canonicalize()?, cpu, OURS, "/sub")?;
+        candidates.push(Candidate { server, name: "ours", publish: "/pub?channel=bench" });
+    }
+    if options.wants("nchan")
+        && let Some(server) = Server::nchan(cpu, NCHAN, "/sub")?
+    {
+        candidates.push(Candidate { server, name: "nchan", publish: "/pub" });
+    }
+    Ok(candidates)
+}
+
+fn run(options: &Options) -> Result<()> {
+    let mut notes = Vec::new();
+    if options.wants("ours") {
+        if !options.module.is_file() {
+            let message = format!("{} does not exist: run `cargo build --release` first", options.module.display());
+            if !options.smoke {
+                return Err(message.into());
+            }
+            notes.push(message);
+        } else if let Some(newer) = machine::newer_source(&options.module) {
+            notes
+                .push(format!("the module is older than {}: `cargo build --release` makes a new one", newer.display()));
+        }
+    }
+    let descriptors = machine::raise_descriptor_limit()?.saturating_sub(OTHER_DESCRIPTORS) as usize;
+    let mut fitting = |wanted: usize| {
+        if descriptors < wanted {
+            notes.push(format!("{descriptors} subscribers in place of {wanted}: the limit of open files (ulimit -Hn)"));
+        }
+        wanted.min(descriptors)
+    };
+    let sizes: Vec<(usize, f64)> = options.sizes.iter().map(|(count, rate)| (fitting(*count), *rate)).collect();
+    let memory = fitting(options.memory);
+    let cpu = machine::pin_generator();
+    if cpu.is_none() {
+        notes.push("server and generator are not on cores of their own".into());
+    }
+
+    let candidates_now = candidates(options, cpu)?;
+    let names: Vec<&str> = candidates_now.iter().map(|candidate| candidate.name).collect();
+    if options.wants("nchan") && !names.contains(&"nchan") {
+        notes.push("nginx with nchan is not there (Debian: nginx-light, libnginx-mod-nchan)".into());
+    }
+    let mut rows = Vec::new();
+    for (count, rate) in sizes {
+        rows.extend(fan_out(options, &candidates_now, count, rate)?);
+    }
+    notes.extend(candidates_now.iter().flat_map(|candidate| candidate.server.complaints()));
+    drop(candidates_now);
+    let mut text = fan_out_table(&rows);
+
+    let mut memory_rows = Vec::new();
+    if memory > 0 {
+        // Fresh ones: what the loads have made a server allocate is not the price of a subscriber.
+        for candidate in candidates(options, cpu)? {
+            memory_rows.push((candidate.name, measure_memory(options, &candidate, memory)?));
+        }
+        text += &memory_table(&memory_rows);
+    }
+    for note in &notes {
+        text += &format!("note: {note}\n");
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+
+    if let Some(file) = &options.json {
+        let figures = json!({
+            "benchmark": "fanout",
+            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+            "machine": machine::facts(),
+            "settings": {
+                "seconds": options.seconds, "rounds": options.rounds, "bytes": options.bytes, "depth": DEPTH,
+                "spin": options.spin, "pinned": cpu.is_some(), "module": options.module,
+            },
+            "fan_out": rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "memory": memory_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
+            "notes": notes,
+        });
+        report::write(file, &figures)?;
+    }
+    Ok(())
+}
+
+/// One server under load for one round.
+struct Sample {
+    /// CPU microseconds of the process tree per delivery.
+    cpu: f64,
+    /// Deliveries a second.
+    rate: f64,
+    /// The share of one core that the server used.
+    busy: f64,
+}
+
+/// One line of the fan-out table.
+struct Row {
+    subscribers: usize,
+    load: String,
+    ours: Vec<Sample>,
+    nchan: Vec<Sample>,
+}
+
+fn fan_out(options: &Options, candidates: &[Candidate], count: usize, rate: f64) -> Result<Vec<Row>> {
+    let time = Duration::from_secs_f64(options.seconds);
+    let loads = [
+        ("one under way".to_owned(), Pace::UnderWay(1)),
+        (format!("{DEPTH} under way"), Pace::UnderWay(DEPTH)),
+        (format!("{rate} a second"), Pace::EachSecond(rate)),
+    ];
+    let row = |load: &String| Row { subscribers: count, load: load.clone(), ours: Vec::new(), nchan: Vec::new() };
+    let mut rows: Vec<Row> = loads.iter().map(|(load, _)| row(load)).collect();
+    for round in 1..=options.rounds {
+        for Candidate { server, name, publish } in candidates {
+            eprintln!("{count} subscribers, round {round}, {name}");
+            let mut subscribers = FanOut::open(server.target, publish, count, options.bytes, options.spin)?;
+            subscribers.run(Pace::UnderWay(1), time / 4)?;
+            for (row, (_, pace)) in rows.iter_mut().zip(&loads) {
+                let before = CpuTime::of_tree(server.pid());
+                let done = subscribers.run(*pace, time)?;
+                let cpu = CpuTime::of_tree(server.pid()).seconds_since(&before);
+                let deliveries = done.messages as f64 * count as f64;
+                let sample =
+                    Sample { cpu: cpu * 1e6 / deliveries, rate: deliveries / done.seconds, busy: cpu / done.seconds };
+                if *name == "ours" { row.ours.push(sample) } else { row.nchan.push(sample) }
+            }
+            subscribers.close(server.target, publish)?;
+        }
+    }
+    Ok(rows)
+}
+
+impl Row {
+    /// Ours ÷ nchan in each round, lowest first.
+    fn ratios(&self) -> Vec<f64> {
+        report::ratios(self.ours.iter().map(|s| s.cpu), self.nchan.iter().map(|s| s.cpu))
+    }
+
+    fn json(&self) -> Value {
+        let side = |samples: &[Sample]| {
+            json!({
+                "cpu_us_per_delivery": median(samples.iter().map(|s| s.cpu)),
+                "deliveries_per_second": median(samples.iter().map(|s| s.rate)),
+                "busy": median(samples.iter().map(|s| s.busy)),
+                "cpu_us_per_delivery_of_rounds": samples.iter().map(|s| s.cpu).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "subscribers": self.subscribers, "load": self.load,
+            "ours": side(&self.ours), "nchan": side(&self.nchan),
+            "ratio": median(self.ratios()), "ratios": self.ratios(),
+        })
+    }
+}
+
+fn fan_out_table(rows: &[Row]) -> String {
+    let mut table = String::from(
+        "\nFan-out: CPU of the server's whole process tree, µs per delivery\n\
+         subscribers  load          |   ours       /s    busy |  nchan       /s    busy |  ours ÷ nchan (lowest-highest)\n",
+    );
+    for row in rows {
+        let side = |samples: &[Sample]| {
+            let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
+            match (of(|s| s.cpu), of(|s| s.rate), of(|s| s.busy)) {
+                (Some(cpu), Some(rate), Some(busy)) => format!("{cpu:>6.2} {rate:>8.0} {:>5.0} %", busy * 100.0),
+                _ => format!("{:>6} {:>8} {:>7}", "-", "-", "-"),
+            }
+        };
+        let (ours, nchan, ratio) = (side(&row.ours), side(&row.nchan), report::ratio_column(&row.ratios()));
+        table += &format!("{:>11}  {:<13} | {ours} | {nchan} | {ratio}\n", row.subscribers, row.load);
+    }
+    table
+}
+
+/// A server with subscribers that have nothing to do.
+struct Memory {
+    subscribers: usize,
+    bytes_before: u64,
+    bytes_after: u64,
+    threads: usize,
+}
+
+fn measure_memory(options: &Options, candidate: &Candidate, count: usize) -> Result<Memory> {
+    let Candidate { server, name, publish } = candidate;
+    eprintln!("{count} subscribers, memory, {name}");
+    let open = |count| -> Result<FanOut> {
+        let mut subscribers = FanOut::open(server.target, publish, count, options.bytes, false)?;
+        subscribers.run(Pace::UnderWay(1), Duration::from_millis(1))?;
+        Ok(subscribers)
+    };
+    // What is allocated once, on first use, is not the price of a subscriber.
+    open((count / 100).clamp(1, 64))?.close(server.target, publish)?;
+    let bytes_before = server.settled_memory()?;
+    let mut subscribers = open(count)?;
+    let (bytes_after, threads) = (server.settled_memory()?, proc::thread_count(server.pid()));
+    // They have to be there still, all of them.
+    subscribers.run(Pace::UnderWay(1), Duration::from_millis(1))?;
+    Ok(Memory { subscribers: count, bytes_before, bytes_after, threads })
+}
+
+impl Memory {
+    fn bytes_per_subscriber(&self) -> f64 {
+        (self.bytes_after as f64 - self.bytes_before as f64) / self.subscribers as f64
+    }
+
+    fn json(&self, name: &str) -> Value {
+        json!({
+            "server": name, "subscribers": self.subscribers, "bytes_per_subscriber": self.bytes_per_subscriber(),
+            "bytes_before": self.bytes_before, "bytes_after": self.bytes_after, "threads": self.threads,
+        })
+    }
+}
+
+fn memory_table(rows: &[(&str, Memory)]) -> String {
+    let mut table = String::from(
+        "\nIdle subscribers: memory (Pss) of the server's whole process tree\n\
+         \u{20}      subscribers  bytes each  MiB before  MiB after  threads\n",
+    );
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    for (name, row) in rows {
+        table += &format!(
+            "{name:<5}  {:>11}  {:>10.0}  {:>10.1}  {:>9.1}  {:>7}\n",
+            row.subscribers,
+            row.bytes_per_subscriber(),
+            mib(row.bytes_before),
+            mib(row.bytes_after),
+            row.threads,
+        );
+    }
+    if let [(_, ours), (_, nchan)] = rows {
+        table += &format!("ours ÷ nchan: {:.2}\n", ours.bytes_per_subscriber() / nchan.bytes_per_subscriber());
+    }
+    table
+}

@@ -1,0 +1,316 @@
+//! The load generator of fan-out: one thread, one epoll, many subscribers of one channel and one publisher.
+//!
+//! All messages are of one length, and each begins with its number. So a subscriber is no more than a socket and the bytes
+//! that it has received: where it stands tells what has to come next, and every byte that comes is compared with that.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+
+use super::Result;
+use super::client::{self, Target};
+
+/// A server that is silent for so long has lost a message.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Digits of a message's number.
+pub(crate) const DIGITS: usize = 16;
+
+/// The publisher's place among the events.
+const PUBLISHER: u64 = u64::MAX;
+
+/// When messages are published.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// At once, with so many under way at most: published, and not yet received by all.
+    UnderWay(usize),
+    /// That many each second, however long they take.
+    EachSecond(f64),
+}
+
+/// What a stretch of load did.
+pub(crate) struct Done {
+    pub(crate) messages: u64,
+    pub(crate) seconds: f64,
+}
+
+/// Subscribers of a channel, and a connection that publishes to it.
+pub(crate) struct FanOut {
+    epoll: OwnedFd,
+    spin: bool,
+    subscribers: Vec<Subscriber>,
+    publisher: Publisher,
+    /// Bytes of a message.
+    length: usize,
+    /// Messages that all have received.
+    completed: u64,
+    /// The messages after those.
+    under_way: VecDeque<UnderWay>,
+    buffer: Vec<u8>,
+    events: Vec<epoll::Event>,
+}
+
+struct Subscriber {
+    socket: TcpStream,
+    received: u64,
+}
+
+struct UnderWay {
+    frame: Vec<u8>,
+    /// Subscribers that have not received it.
+    missing: usize,
+}
+
+impl FanOut {
+    /// Opens `count` WebSockets, and waits until the server says that so many are subscribed. `publish`: path and query of
+    /// the publish location. With `spin` the generator never sleeps, see [`super::load::Load::new`].
+    pub(crate) fn open(target: Target, publish: &str, count: usize, length: usize, spin: bool) -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut subscribers = Vec::with_capacity(count);
+        for (index, socket) in client::open(target, count)?.into_iter().enumerate() {
+            socket.set_nonblocking(true)?;
+            epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
+            subscribers.push(Subscriber { socket, received: 0 });
+        }
+        await_subscribers(target, publish, count)?;
+        let publisher = Publisher::open(target, publish)?;
+        epoll::add(&epoll, &publisher.socket, epoll::EventData::new_u64(PUBLISHER), epoll::EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            spin,
+            subscribers,
+            publisher,
+            length: length.max(DIGITS),
+            completed: 0,
+            under_way: VecDeque::new(),
+            buffer: vec![0; 256 * 1024],
+            events: Vec::with_capacity(1024),
+        })
+    }
+
+    /// Publishes for `time`, then waits until everybody has everything: all that was published is counted.
+    pub(crate) fn run(&mut self, pace: Pace, time: Duration) -> Result<Done> {
+        let (start, before) = (Instant::now(), self.completed);
+        let (mut last, mut due) = (Duration::ZERO, Duration::ZERO);
+        let mut events = std::mem::take(&mut self.events);
+        loop {
+            let now = start.elapsed();
+            if now < time && !self.publisher.is_waiting() {
+                let is_due = match pace {
+                    Pace::UnderWay(most) => self.under_way.len() < most,
+                    Pace::EachSecond(_) => now >= due,
+                };
+                if is_due {
+                    self.publish()?;
+                    if let Pace::EachSecond(rate) = pace {
+                        due += Duration::from_secs_f64(1.0 / rate);
+                    }
+                }
+            }
+            if now >= time && self.under_way.is_empty() && !self.publisher.is_waiting() {
+                break;
+            }
+            let sleep = match pace {
+                _ if self.spin => Duration::ZERO,
+                Pace::EachSecond(_) if !self.publisher.is_waiting() => due.min(time).saturating_sub(now),
+                _ => Duration::from_secs(1),
+            };
+            let sleep = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
+            events.clear();
+            if epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&sleep))? > 0 {
+                last = now;
+            } else if now.saturating_sub(last) > PATIENCE && !(self.under_way.is_empty() && now < time) {
+                let missing = self.under_way.front().map_or(0, |message| message.missing);
+                return Err(format!("message {} has not reached {missing} subscribers", self.completed).into());
+            }
+            for event in &events {
+                // Copied: the kernel's struct is packed.
+                match event.data.u64() {
+                    PUBLISHER => self.publisher.read()?,
+                    index => self.read(index as usize)?,
+                }
+            }
+        }
+        self.events = events;
+        Ok(Done { messages: self.completed - before, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        let number = self.completed + self.under_way.len() as u64;
+        let message = format!("{number:0DIGITS$}{:.<1$}", "", self.length - DIGITS);
+        self.publisher.post(message.as_bytes())?;
+        let frame = text_frame(message.as_bytes());
+        self.under_way.push_back(UnderWay { frame, missing: self.subscribers.len() });
+        Ok(())
+    }
+
+    /// Reads once. Every byte has to be the one that is due.
+    fn read(&mut self, index: usize) -> Result<()> {
+        let subscriber = &mut self.subscribers[index];
+        let mut received = match subscriber.socket.read(&mut self.buffer) {
+            Ok(0) => return Err("the server closed a connection".into()),
+            Ok(n) => &self.buffer[..n],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let length = frame_length(self.length) as u64;
+        while !received.is_empty() {
+            let (number, at) = (subscriber.received / length, (subscriber.received % length) as usize);
+            let message = self.under_way.get_mut((number - self.completed) as usize);
+            let message = message.ok_or_else(|| format!("subscriber {index} got more than was published"))?;
+            let due = &message.frame[at..];
+            let (here, rest) = received.split_at(due.len().min(received.len()));
+            if here != &due[..here.len()] {
+                let got = String::from_utf8_lossy(here);
+                return Err(format!("subscriber {index} got {got:?} where message {number} was due").into());
+            }
+            subscriber.received += here.len() as u64;
+            received = rest;
+            if here.len() == due.len() {
+                message.missing -= 1;
+            }
+        }
+        while self.under_way.front().is_some_and(|message| message.missing == 0) {
+            self.under_way.pop_front();
+            self.completed += 1;
+        }
+        Ok(())
+    }
+
+    /// Closes all, and waits until the server has noticed.
+    pub(crate) fn close(self, target: Target, publish: &str) -> Result<()> {
+        drop(self);
+        await_subscribers(target, publish, 0)
+    }
+}
+
+/// An unmasked text frame (RFC 6455 section 5.2).
+fn text_frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match payload.len() {
+        length @ 0..=125 => frame.push(length as u8),
+        length @ 126..=0xffff => {
+            frame.push(126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn frame_length(payload: usize) -> usize {
+    payload
+        + match payload {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => 10,
+        }
+}
+
+/// A kept-alive connection of HTTP.
+struct Publisher {
+    socket: TcpStream,
+    /// What each request begins with.
+    head: String,
+    /// What has come of the answer; `None` when none is due.
+    answer: Option<Vec<u8>>,
+}
+
+impl Publisher {
+    fn open(target: Target, publish: &str) -> Result<Self> {
+        let address = target.address;
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        let head = format!("POST {publish} HTTP/1.1\r\nHost: {address}\r\nContent-Type: text/plain\r\n");
+        Ok(Self { socket, head, answer: None })
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Sends the message. The socket blocks, and only a server that does not read makes it wait.
+    fn post(&mut self, message: &[u8]) -> Result<()> {
+        let mut request = format!("{}Content-Length: {}\r\n\r\n", self.head, message.len()).into_bytes();
+        request.extend_from_slice(message);
+        self.socket.write_all(&request)?;
+        self.answer = Some(Vec::new());
+        Ok(())
+    }
+
+    /// Reads once, which does not wait when epoll has said so.
+    fn read(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        let count = self.socket.read(&mut buffer)?;
+        let Some(answer) = self.answer.as_mut().filter(|_| count > 0) else {
+            return Err("the server closed the publisher's connection".into());
+        };
+        answer.extend_from_slice(&buffer[..count]);
+        if let Some((status, _)) = complete(answer)? {
+            // Somebody has got it.
+            if status != 201 {
+                return Err(format!("a message was answered with {status}").into());
+            }
+            self.answer = None;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the publish location says that the channel has so many subscribers.
+fn await_subscribers(target: Target, publish: &str, count: usize) -> Result<()> {
+    let address = target.address;
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let request = format!("GET {publish} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
+    let start = Instant::now();
+    loop {
+        socket.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        let (status, body) = loop {
+            let mut buffer = [0; 4096];
+            let read = socket.read(&mut buffer)?;
+            answer.extend_from_slice(&buffer[..read]);
+            match complete(&answer)? {
+                Some(whole) => break whole,
+                None if read == 0 => return Err("the server closed the publisher's connection".into()),
+                None => {}
+            }
+        };
+        // Without subscribers and messages there is no channel.
+        let subscribers = match status {
+            200 => serde_json::from_slice::<serde_json::Value>(&body)?["subscribers"].as_u64(),
+            404 => Some(0),
+            status => return Err(format!("GET {publish} was answered with {status}").into()),
+        };
+        if subscribers == Some(count as u64) {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(format!("{subscribers:?} subscribers where {count} were due").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Status and body of an answer, when it is complete.
+fn complete(answer: &[u8]) -> Result<Option<(u16, Vec<u8>)>> {
+    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
+    let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no answer of HTTP")?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("Content-Length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let length = length.ok_or_else(|| format!("an answer without Content-Length: {head}"))?;
+    Ok((body.len() >= length).then(|| (status, body[..length].to_vec())))
+}

@@ -1,0 +1,67 @@
+//! What a benchmark has to know of the machine, and of the build that it is part of.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use super::Result;
+
+/// The server's core and the generator's.
+const SERVER_CPU: usize = 0;
+const GENERATOR_CPU: usize = 1;
+
+/// Raises the soft limit of open files to the hard one, which it returns. Children inherit it.
+pub(crate) fn raise_descriptor_limit() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Puts this thread on a core of its own, and returns the one for the servers; `None` where there is but one core.
+pub(crate) fn pin_generator() -> Option<usize> {
+    if std::thread::available_parallelism().ok()?.get() < 2 {
+        return None;
+    }
+    let pid = std::process::id().to_string();
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-p", "-c", &GENERATOR_CPU.to_string(), &pid]).stdout(Stdio::null());
+    taskset.status().is_ok_and(|status| status.success()).then_some(SERVER_CPU)
+}
+
+/// The directory of which this program lies in `PROFILE/deps`.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    Ok(program.ancestors().nth(3).ok_or("this program is not in a target directory")?.to_path_buf())
+}
+
+/// A source of the module that changed after the module was built.
+pub(crate) fn newer_source(module: &Path) -> Option<PathBuf> {
+    let built = module.metadata().ok()?.modified().ok()?;
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).ok()?.flatten() {
+            let metadata = entry.metadata().ok()?;
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if metadata.modified().ok()? > built {
+                return Some(entry.path());
+            }
+        }
+    }
+    None
+}
+
+/// What the figures depend on.
+pub(crate) fn facts() -> Value {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
+    json!({
+        "cpu": model,
+        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "tcp_congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control").trim(),
+    })
+}
