@@ -4,7 +4,8 @@ use crate::harness::publish::{json, post, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls, wait_until};
 use rustls::version;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 every_mpm!(bodies, connections_go_on);
 
@@ -231,7 +232,9 @@ fn bodies(mpm: Mpm) {
     let mut limited = Raw::connect(&server);
     limited.write(&small.header("Transfer-Encoding", "chunked").bytes(&limited.host()));
     limited.try_write(&chunked(&[b"more than ten bytes"]));
-    refused("more than LimitRequestBody", limited.response(false), 413);
+    // So does its LimitRequestBody; nothing of ours follows.
+    assert_eq!(limited.response(false).status, 413);
+    limited.expect_end();
     server.tolerate_log("AH01591");
     server.tolerate_log("AH01588");
     client.close();
@@ -268,24 +271,25 @@ fn a_stream_of_http2() {
         .config("WebSocketMaxMessageSize 100000")
         .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
         .start();
-    for (size, status) in [(0, "202"), (5, "202"), (100_000, "202"), (100_001, "413")] {
-        let path = server.path("run/body");
-        std::fs::write(&path, vec![b'x'; size]).expect("a file");
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(
-                "cat \"$1\" | curl --silent --insecure --http2 --request POST --upload-file - \
-                  --header 'Content-Type: text/plain' --write-out '\\n%{http_version} %{http_code}' \"$2\"",
-            )
-            .args(["sh", &path.to_string_lossy(), &server.http_url(&format!("/publish?channel=a{size}"))])
-            .output()
+    for (size, status) in [(0, 202), (5, 202), (100_000, 202), (100_001, 413)] {
+        let path = format!("/publish?channel=a{size}");
+        let mut curl = Command::new("curl")
+            .args(["--silent", "--insecure", "--http2", "--request", "POST", "--upload-file", "-"])
+            .args(["--header", "Content-Type: text/plain", &server.http_url(&path)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
             .expect("curl");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(said.lines().last(), Some(format!("2 {status}").as_str()), "{size}: {said}");
-        if status == "202" {
-            let mut info = Raw::connect(&server);
-            let request = Handshake::page(&format!("/publish?channel=a{size}")).version("HTTP/1.0");
-            assert_eq!(json(&info.ask(&request))["messages"], 1, "{size}");
+        // It may be told no before it has sent everything.
+        let _ = curl.stdin.take().expect("its input").write_all(&vec![b'x'; size]);
+        curl.wait().expect("curl's end");
+        // The server's word: an answer that comes before the end of a request is lost on some curls (RFC 9113 section 8.1).
+        let line = format!("\"POST {path} HTTP/2.0\" {status}");
+        wait_until("the answer is written down", PATIENCE, || server.access_log().contains(&line));
+        if status == 202 {
+            let request = Handshake::page(&path).version("HTTP/1.0");
+            let bytes = json(&Raw::answer(&server, &request))["bytes"].as_u64();
+            assert!(bytes >= Some(size as u64), "{size}: {bytes:?}");
         }
     }
 }
