@@ -194,7 +194,7 @@ fn note<C: Section + 'static>(
         unsafe {
             // Without the module that means it, the line must not pass.
             if ffi::ap_find_linked_module(c"mod_authz_core.c".as_ptr()).is_null() {
-                return c"there is no mod_authz_core: load it, or take the line out".as_ptr();
+                return c"Require and AuthMerging are mod_authz_core's, which is not loaded: load it, or take the line out".as_ptr();
             }
             let arguments = CStr::from_ptr(arguments).to_string_lossy();
             what(&*parms, (*config.cast::<C>()).requires(), &arguments);

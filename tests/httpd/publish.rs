@@ -132,6 +132,27 @@ fn virtual_hosts_are_warned_of_each_for_itself() {
     assert_eq!(warnings(&server), 1, "{}", server.error_log());
 }
 
+/// Under `Satisfy Any` the older rules of mod_access_compat may let in whom `Require` was never asked about.
+#[test]
+fn a_rule_that_was_not_asked_does_not_guard() {
+    let server = httpd(Mpm::Event)
+        .module("access_compat")
+        .config(
+            "<Location \"/any\">\n  SetHandler websocket-publish\n  Satisfy Any\n  AuthType Basic\n  AuthName x\n  \
+             AuthUserFile \"{root}/conf/users\"\n  Require user alice\n</Location>\n\
+             <Location \"/older\">\n  SetHandler websocket-publish\n  Order deny,allow\n  Deny from all\n  \
+             Allow from 127.0.0.1\n</Location>",
+        )
+        .start();
+    assert_eq!(Raw::answer(&server, &from_elsewhere("/any")).status, 403);
+    server.expect_log("WS0016: refused: nothing guards this location");
+    assert_eq!(post(&server, "/any?channel=a", "text/plain", b"").status, 202);
+    server.expect_log("WS0225: nothing guards <Location \"/older\">");
+    assert_eq!(post(&server, "/older?channel=a", "text/plain", b"").status, 202);
+    assert_eq!(Raw::answer(&server, &from_elsewhere("/older")).status, 403);
+    server.expect_log("AH01797: client denied by server configuration");
+}
+
 /// A client's certificate is a login.
 #[test]
 fn certificates_guard() {
