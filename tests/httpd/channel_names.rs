@@ -64,7 +64,7 @@ fn names_follow_the_request(mpm: Mpm) {
     assert!(log.contains("GET /query?a&last_event_id=x:1&b HTTP/1.1\" 101"), "{log}");
 }
 
-/// The handler's own words for what it does not do: none of these is a 101, and nobody is subscribed by them.
+/// What makes no name, or two of one, makes no subscription.
 #[test]
 fn blanks_that_a_client_brings_do_not_separate_names() {
     let server = httpd(Mpm::Event)
@@ -89,7 +89,7 @@ fn blanks_that_a_client_brings_do_not_separate_names() {
     assert_eq!(subscribers(&server, "admin"), 0);
 }
 
-/// Two letters of one name are two bytes, and four; where they are cut off in the middle there is no name.
+/// A channel that is named twice counts once.
 #[test]
 fn as_many_channels_as_may_be() {
     let server = httpd(Mpm::Event)
@@ -177,7 +177,7 @@ fn subprotocols_are_the_handlers_unless_something_else_is_said() {
     assert_eq!(chosen("/news/echo", "channels.v1"), None);
 }
 
-/// An .htaccess file may say so too, but reads no files through its expressions.
+/// An .htaccess file may name channels, and is read again with each request.
 #[test]
 fn htaccess_files() {
     let server = httpd(Mpm::Event)
