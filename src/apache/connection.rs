@@ -5,6 +5,8 @@ use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::BorrowedFd;
 
+const NONBLOCK: ffi::apr_read_type_e = ffi::apr_read_type_e_APR_NONBLOCK_READ;
+
 /// A client's connection.
 #[repr(transparent)]
 pub struct Connection(ffi::conn_rec);
@@ -78,7 +80,7 @@ impl Connection {
                 self.0.input_filters,
                 brigade,
                 ffi::ap_input_mode_t_AP_MODE_EXHAUSTIVE,
-                ffi::apr_read_type_e_APR_NONBLOCK_READ,
+                NONBLOCK,
                 0,
             );
             let mut outcome = if status == 0 { Ok(()) } else { Err(broken()) };
@@ -86,7 +88,7 @@ impl Connection {
             while !bucket.is_null() && ffi::shim_bucket_is_socket(bucket) == 0 && outcome.is_ok() {
                 if ffi::shim_bucket_is_metadata(bucket) == 0 {
                     let (mut data, mut length) = (std::ptr::null(), 0);
-                    if ffi::shim_bucket_read(bucket, &mut data, &mut length) != 0 {
+                    if ffi::shim_bucket_read(bucket, &mut data, &mut length, NONBLOCK) != 0 {
                         outcome = Err(broken());
                     } else if length > 0 {
                         taken.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
@@ -152,14 +154,14 @@ impl Connection {
                 self.0.input_filters,
                 brigade,
                 ffi::ap_input_mode_t_AP_MODE_READBYTES,
-                ffi::apr_read_type_e_APR_NONBLOCK_READ,
+                NONBLOCK,
                 Self::PIECE as ffi::apr_off_t,
             );
             let mut bucket = ffi::shim_brigade_first(brigade);
             while status == 0 && !bucket.is_null() {
                 if ffi::shim_bucket_is_metadata(bucket) == 0 {
                     let (mut data, mut length) = (std::ptr::null(), 0);
-                    status = ffi::shim_bucket_read(bucket, &mut data, &mut length);
+                    status = ffi::shim_bucket_read(bucket, &mut data, &mut length, NONBLOCK);
                     if status == 0 && length > 0 {
                         out.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
                     }

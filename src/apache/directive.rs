@@ -1,5 +1,6 @@
 //! Directives: a table of values on our side, httpd's command table made from it at compile time.
 
+use super::authz::{self, Requires};
 use super::expr;
 use super::ffi;
 use super::guard::guard;
@@ -52,6 +53,9 @@ pub struct Place {
 pub trait Section {
     /// Called before each directive: the place where it stands.
     fn enter(&mut self, place: Place);
+
+    /// The `Require` lines of the section, which are noted there.
+    fn requires(&mut self) -> &mut Requires;
 }
 
 /// A directive of a module whose configuration is `C`.
@@ -72,17 +76,20 @@ pub struct Directive<C: 'static> {
     pub set: fn(&mut C, &[Cow<'_, str>]) -> Result<(), String>,
 }
 
-/// httpd's form of a table: its entries, and one that ends it.
+/// httpd's form of a table: its entries, those of [`authz`], and one that ends it.
 #[repr(transparent)]
 pub struct Commands<const N: usize>([ffi::command_rec; N]);
+
+/// Entries of [`Commands`] beside those of the table that it is made from.
+pub const MORE_COMMANDS: usize = 3;
 
 // SAFETY: the entries point to statics and functions, and nobody writes to them.
 unsafe impl<const N: usize> Sync for Commands<N> {}
 
 impl<const N: usize> Commands<N> {
-    /// From a table with one entry less.
+    /// From a table with [`MORE_COMMANDS`] entries less.
     pub const fn new<C: Section + 'static>(table: &'static [Directive<C>]) -> Commands<N> {
-        assert!(table.len() + 1 == N);
+        assert!(table.len() + MORE_COMMANDS == N);
         let mut commands = [END; N];
         let mut i = 0;
         while i < table.len() {
@@ -97,6 +104,8 @@ impl<const N: usize> Commands<N> {
             };
             i += 1;
         }
+        let [require, merging] = authz::commands::<C>();
+        (commands[i], commands[i + 1]) = (require, merging);
         Commands(commands)
     }
 
@@ -142,9 +151,7 @@ extern "C" fn set<C: Section + 'static>(
         // SAFETY: server and path are valid during the call, the latter or NULL.
         let place = unsafe {
             let path = (!parms.path.is_null()).then(|| CStr::from_ptr(parms.path).to_string_lossy().into_owned());
-            // As ap_check_cmd_context sees it.
-            let in_htaccess = parms.pool == parms.temp_pool;
-            Place { in_htaccess, in_virtual_host: (*parms.server).is_virtual != 0, path }
+            Place { in_htaccess: is_htaccess(parms), in_virtual_host: (*parms.server).is_virtual != 0, path }
         };
         config.enter(place);
         // SAFETY: httpd's own parameters.
@@ -158,4 +165,9 @@ extern "C" fn set<C: Section + 'static>(
             }
         }
     })
+}
+
+/// A directive of an .htaccess file, as ap_check_cmd_context sees it.
+pub(super) fn is_htaccess(parms: &ffi::cmd_parms) -> bool {
+    parms.pool == parms.temp_pool
 }

@@ -1,4 +1,4 @@
-//! A request that is answered as any other of HTTP: its body, the answer, and who may make it.
+//! A request that is answered as any other of HTTP: its body, and the answer.
 
 use super::ffi;
 use super::request::Request;
@@ -13,10 +13,13 @@ pub enum BodyError {
     TooLarge,
     /// httpd says so, with this status.
     Status(u16),
+    /// A filter has answered the request.
+    Answered,
 }
 
-/// An address that no client has (RFC 5737).
-const STRANGER: &CStr = c"192.0.2.1";
+/// Bytes of the body that are asked for at a time.
+const PIECE: ffi::apr_off_t = 64 * 1024;
+const BLOCK: ffi::apr_read_type_e = ffi::apr_read_type_e_APR_BLOCK_READ;
 
 impl Request {
     /// The query, as the client sent it.
@@ -49,37 +52,59 @@ impl Request {
         what(unsafe { Request::from_ptr(request) })
     }
 
-    /// Reads the body.
+    /// Reads the body, chunked or not, once; waits for it, as long as `Timeout` says for each piece.
     ///
     /// # Errors
-    /// It is longer than `limit` bytes, or does not come.
+    /// See [`BodyError`]. What is left of the body is read by nobody, or by httpd after the answer.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let request = self.as_mut_ptr();
-        // SAFETY: the request is valid, and this thread runs it. The buffer is as long as it is said to be.
-        unsafe {
-            match ffi::ap_setup_client_block(request, ffi::REQUEST_CHUNKED_DECHUNK as c_int) {
-                0 => {}
-                status => return Err(BodyError::Status(status as u16)),
-            }
-            // 0 where the length is not known.
-            if (*request).remaining > limit as ffi::apr_off_t {
+        let announced = self.headers_in().iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
+        let announced = announced.and_then(|(_, length)| length.trim().parse::<u64>().ok()).unwrap_or(0);
+        if announced > limit as u64 {
+            return Err(BodyError::TooLarge);
+        }
+        let mut body = Vec::with_capacity(announced as usize);
+        while !self.read_piece(&mut body)? {
+            if body.len() > limit {
                 return Err(BodyError::TooLarge);
             }
-            let mut body = Vec::new();
-            if ffi::ap_should_client_block(request) == 0 {
-                return Ok(body);
-            }
-            let mut piece = [0; 16 * 1024];
-            loop {
-                match ffi::ap_get_client_block(request, piece.as_mut_ptr().cast(), piece.len()) {
-                    0 => return Ok(body),
-                    count if count < 0 => return Err(BodyError::Status(ffi::HTTP_BAD_REQUEST as u16)),
-                    count => body.extend_from_slice(&piece[..count as usize]),
+        }
+        if body.len() > limit { Err(BodyError::TooLarge) } else { Ok(body) }
+    }
+
+    /// Reads on; true at the end of the body. Not by ap_get_client_block, which does not tell what went wrong.
+    fn read_piece(&mut self, body: &mut Vec<u8>) -> Result<bool, BodyError> {
+        let request = self.as_mut_ptr();
+        let mut is_end = false;
+        // SAFETY: request, pool, allocator and filters are valid while a handler runs; the brigade is ours and is destroyed
+        // with its buckets below, until which a bucket's data is valid.
+        let status = unsafe {
+            let brigade = ffi::apr_brigade_create((*request).pool, (*(*request).connection).bucket_alloc);
+            let readbytes = ffi::ap_input_mode_t_AP_MODE_READBYTES;
+            let mut status = ffi::ap_get_brigade((*request).input_filters, brigade, readbytes, BLOCK, PIECE);
+            let mut bucket = ffi::shim_brigade_first(brigade);
+            // A filter that answers a read that waits with nothing has nothing more.
+            is_end |= bucket.is_null();
+            while status == 0 && !bucket.is_null() {
+                is_end |= ffi::shim_bucket_is_eos(bucket) != 0;
+                if ffi::shim_bucket_is_metadata(bucket) == 0 {
+                    let (mut data, mut length) = (ptr::null(), 0);
+                    status = ffi::shim_bucket_read(bucket, &mut data, &mut length, BLOCK);
+                    if status == 0 && length > 0 {
+                        body.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
+                    }
                 }
-                if body.len() > limit {
-                    return Err(BodyError::TooLarge);
-                }
+                bucket = ffi::shim_brigade_next(brigade, bucket);
             }
+            ffi::apr_brigade_destroy(brigade);
+            status
+        };
+        if status == 0 {
+            return Ok(is_end);
+        }
+        // SAFETY: no pointers.
+        match unsafe { ffi::ap_map_http_request_error(status, ffi::HTTP_BAD_REQUEST as c_int) } {
+            ffi::AP_FILTER_ERROR => Err(BodyError::Answered),
+            status => Err(BodyError::Status(u16::try_from(status).unwrap_or(ffi::HTTP_BAD_REQUEST as u16))),
         }
     }
 
@@ -96,40 +121,6 @@ impl Request {
             let length = CString::new(body.len().to_string()).unwrap_or_default();
             Request::from_ptr(request).headers_out().set_bytes(c"Content-Length", &length);
             ffi::ap_rwrite(body.as_ptr().cast(), body.len() as c_int, request);
-        }
-    }
-
-    /// True when httpd's rules would let anybody make this request: from anywhere, without a login or any header line.
-    ///
-    /// Asks the hooks that ap_process_request_internal asks, for somebody who is not there.
-    pub fn lets_strangers_in(&mut self) -> bool {
-        let request = self.as_mut_ptr();
-        // SAFETY: the request is valid, this thread runs it, and all fields are put back before anybody else looks. The log
-        // configuration and the table live longer than they are there.
-        unsafe {
-            let mut address = ptr::null_mut();
-            if ffi::apr_sockaddr_info_get(&mut address, STRANGER.as_ptr(), 0, 0, 0, (*request).pool) != 0 {
-                return true;
-            }
-            let quiet = ffi::ap_logconf { module_levels: ptr::null_mut(), level: ffi::APLOG_EMERG as c_int };
-            let kept = ptr::read(request);
-            (*request).useragent_addr = address;
-            (*request).useragent_ip = STRANGER.as_ptr().cast_mut();
-            (*request).user = ptr::null_mut();
-            (*request).headers_in = ffi::apr_table_make((*request).pool, 1);
-            (*request).log = &quiet;
-            let ok = ffi::OK as c_int;
-            let access = ffi::ap_run_access_checker(request);
-            let access = access == ok || access == ffi::DECLINED;
-            // Declined: it wants to know who it is.
-            let rules = ffi::ap_run_access_checker_ex(request) == ok;
-            let either = ffi::ap_satisfies(request) == ffi::SATISFY_ANY as c_int;
-            (*request).useragent_addr = kept.useragent_addr;
-            (*request).useragent_ip = kept.useragent_ip;
-            (*request).user = kept.user;
-            (*request).headers_in = kept.headers_in;
-            (*request).log = kept.log;
-            if either { access || rules } else { access && rules }
         }
     }
 }

@@ -51,10 +51,13 @@ pub(super) unsafe fn reading<T>(parms: *const ffi::cmd_parms, read: impl FnOnce(
 /// See [`Parse`].
 unsafe fn parse(parms: *const ffi::cmd_parms, text: &CStr) -> Result<*const ffi::ap_expr_info_t, String> {
     let mut error: *const c_char = ptr::null();
-    let flags = ffi::AP_EXPR_FLAG_STRING_RESULT | ffi::AP_EXPR_FLAG_DONT_VARY;
+    let mut flags = ffi::AP_EXPR_FLAG_STRING_RESULT | ffi::AP_EXPR_FLAG_DONT_VARY;
     // SAFETY: the parameters are valid while the directive is read; the parser gets a copy of the text that lives in the
     // directive's pool, as what it compiles does. The error is NULL or a string there.
     unsafe {
+        if super::directive::is_htaccess(&*parms) {
+            flags |= ffi::shim_expr_without_files();
+        }
         let kept = ffi::apr_pstrmemdup((*parms).pool, text.as_ptr(), text.to_bytes().len());
         let compiled = ffi::ap_expr_parse_cmd_mi(parms, kept, flags, &mut error, None, super::log::module_index());
         if !error.is_null() {

@@ -9,6 +9,7 @@
 //! * A pool and what is allocated from it is used by one thread at a time; a request's by the thread that runs it.
 //! * The shared object is never unmapped (`-z nodelete`): function pointers that httpd keeps stay good through restarts.
 
+pub mod authz;
 pub mod conftree;
 pub mod connection;
 pub mod crash;

@@ -26,14 +26,28 @@ int shim_bucket_is_metadata(const apr_bucket *bucket)
     return APR_BUCKET_IS_METADATA(bucket);
 }
 
+int shim_bucket_is_eos(const apr_bucket *bucket)
+{
+    return APR_BUCKET_IS_EOS(bucket);
+}
+
 int shim_bucket_is_socket(const apr_bucket *bucket)
 {
     return APR_BUCKET_IS_SOCKET(bucket);
 }
 
-apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length)
+apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length, apr_read_type_e block)
 {
-    return apr_bucket_read(bucket, data, length, APR_NONBLOCK_READ);
+    return apr_bucket_read(bucket, data, length, block);
+}
+
+unsigned int shim_expr_without_files(void)
+{
+#ifdef AP_EXPR_FLAG_RESTRICTED_FILE_FUNC
+    return AP_EXPR_FLAG_RESTRICTED_FILE_FUNC;
+#else
+    return 0;
+#endif
 }
 
 void shim_connection_abandon(conn_rec *c)

@@ -36,10 +36,13 @@ int shim_status_is_eof(apr_status_t status);
 /* APR_BRIGADE_FIRST and APR_BUCKET_NEXT; NULL in the place of APR_BRIGADE_SENTINEL */
 apr_bucket *shim_brigade_first(apr_bucket_brigade *brigade);
 apr_bucket *shim_brigade_next(apr_bucket_brigade *brigade, apr_bucket *bucket);
-/* APR_BUCKET_IS_METADATA, APR_BUCKET_IS_SOCKET, apr_bucket_read */
+/* APR_BUCKET_IS_METADATA, APR_BUCKET_IS_EOS, APR_BUCKET_IS_SOCKET, apr_bucket_read */
 int shim_bucket_is_metadata(const apr_bucket *bucket);
+int shim_bucket_is_eos(const apr_bucket *bucket);
 int shim_bucket_is_socket(const apr_bucket *bucket);
-apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length);
+apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length, apr_read_type_e block);
+/* AP_EXPR_FLAG_RESTRICTED_FILE_FUNC, where this httpd has it: no files are read through expressions */
+unsigned int shim_expr_without_files(void);
 /* c->cs and its CONN_STATE_SUSPENDED: the connection is nobody's but its suspender's */
 int shim_connection_is_suspended(const conn_rec *c);
 void shim_connection_set_suspended(conn_rec *c);

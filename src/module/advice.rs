@@ -1,6 +1,6 @@
 //! Advice at startup: settings that cannot carry what `WebSocketMaxConnections` allows, and what to set instead.
 
-use super::{directives, publish};
+use super::{directives, unguarded};
 use crate::apache::log::{self, Level};
 use crate::apache::{conftree, mpm};
 use rustix::process::{Resource, getrlimit};
@@ -31,7 +31,7 @@ struct Facts {
 
 /// Logs the advice for the configuration that was just read.
 pub fn give() {
-    for line in publish::advice() {
+    for line in unguarded::warnings() {
         log::main(Level::Warning, &line);
     }
     let numbers = conftree::arguments_of("WebSocketMaxConnections");

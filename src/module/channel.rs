@@ -133,7 +133,8 @@ fn since_of_header(request: &Request) -> Option<String> {
 /// What QUERY_STRING is in the names of channels: without the parameter that is ours, and decoded, so that `caf%C3%A9` means
 /// the channel that publishers call `café`.
 fn query_of_names(query: &str) -> Result<CString, NoSubscription> {
-    let is_ours = |part: &&str| part.split_once('=').map_or(*part, |(name, _)| name) == LAST_EVENT_ID;
+    let is_ours =
+        |part: &&str| form_urlencoded::parse(part.as_bytes()).next().is_some_and(|(name, _)| name == LAST_EVENT_ID);
     let rest: Vec<&str> = query.split('&').filter(|part| !is_ours(part)).collect();
     let decoded: Vec<u8> = percent_encoding::percent_decode_str(&rest.join("&")).collect();
     CString::new(decoded).map_err(|_| bad_name("QUERY_STRING", "there is a %00 in it"))
@@ -149,6 +150,7 @@ mod tests {
         assert_eq!(names("room").unwrap(), "room");
         assert_eq!(names("last_event_id=e:1").unwrap(), "");
         assert_eq!(names("a=caf%C3%A9&last_event_id=e%3A1&b").unwrap(), "a=café&b");
+        assert_eq!(names("a&last%5Fevent_id=e:1").unwrap(), "a");
         assert_eq!(names("a%26b+c").unwrap(), "a&b+c");
         assert_eq!(names("a%00b").unwrap_err().status(), 400);
         assert_eq!(since_of_query("room&last_event_id=e%3A1").as_deref(), Some("e:1"));

@@ -4,6 +4,7 @@ pub mod channel;
 mod table;
 
 use super::plugin::{Loaded, Plugin};
+use crate::apache::authz::Requires;
 use crate::apache::directive::{Context, Directive, Place, Section};
 use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
@@ -51,6 +52,7 @@ pub struct Config {
     max_connections_per_client: Option<Option<Bound>>,
     /// Where the directive stands that is being read.
     place: Place,
+    requires: Requires,
 }
 
 /// A number of sessions, and where it was set: those of the same place count together.
@@ -80,6 +82,10 @@ impl Bound {
 impl Section for Config {
     fn enter(&mut self, place: Place) {
         self.place = place;
+    }
+
+    fn requires(&mut self) -> &mut Requires {
+        &mut self.requires
     }
 }
 
@@ -128,6 +134,7 @@ impl Config {
                 .clone()
                 .or_else(|| outer.max_connections_per_client.clone()),
             place: Place::default(),
+            requires: self.requires.over(&outer.requires),
         }
     }
 
@@ -139,6 +146,11 @@ impl Config {
     /// The plugin that runs them, if it is one.
     pub fn plugin(&self) -> Option<&Loaded> {
         self.plugin.as_ref()
+    }
+
+    /// The `Require` lines that hold here.
+    pub fn rules(&self) -> &Requires {
+        &self.requires
     }
 
     /// What is said of channels.

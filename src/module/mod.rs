@@ -5,6 +5,7 @@
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`publish`]: HTTP's way to the channels
+//! * [`unguarded`]: at startup, on publishing locations that anybody may use
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`plugin`]: C plugins
 //! * [`lifecycle`]: the engine process beside httpd's own
@@ -20,11 +21,12 @@ pub mod plugin;
 pub mod publish;
 pub mod relay;
 pub mod session_logs;
+pub mod unguarded;
 pub mod upgrade;
 
 use crate::apache::HookResult;
 use crate::apache::connection::Connection;
-use crate::apache::directive::Commands;
+use crate::apache::directive::{Commands, MORE_COMMANDS};
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
 use crate::apache::request::Request;
@@ -34,7 +36,7 @@ use directives::{Config, DIRECTIVES};
 /// This module.
 pub struct WebSocket;
 
-static COMMANDS: Commands<{ DIRECTIVES.len() + 1 }> = Commands::new(DIRECTIVES);
+static COMMANDS: Commands<{ DIRECTIVES.len() + MORE_COMMANDS }> = Commands::new(DIRECTIVES);
 
 /// What `LoadModule websocket_module` looks for. Its name is that of the C module before it, so that existing
 /// `<IfModule mod_websocket.c>` blocks hold.

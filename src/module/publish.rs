@@ -4,13 +4,12 @@ use super::{WebSocket, lifecycle};
 use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::{HookResult, Verdict, conftree};
+use crate::apache::{HookResult, Verdict};
 use crate::engine::handoff::HandoffError;
 use crate::handlers;
 use crate::handlers::channel::call::{Answer, Call, Info, Message, is_name};
 use crate::wire::CloseCode;
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -38,7 +37,7 @@ pub fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
-    if !is_loopback(&request.client_address()) && request.lets_strangers_in() {
+    if !is_loopback(&request.client_address()) && !request.is_guarded(request.config::<WebSocket>().rules()) {
         log::request(
             Level::Warning,
             request,
@@ -56,7 +55,10 @@ pub fn handle(request: &mut Request) -> HookResult {
         return Err(403);
     }
     let (status, body) = match &*request.method() {
-        "POST" | "PUT" => publish(request),
+        "POST" | "PUT" => match publish(request).transpose() {
+            Some(reply) => reply,
+            None => return Ok(Verdict::Answered),
+        },
         "GET" | "HEAD" => tell(request),
         "DELETE" => delete(request),
         "OPTIONS" => {
@@ -180,16 +182,19 @@ fn told_type(content_type: Option<&str>) -> Option<String> {
     (is_line && content_type != "application/x-www-form-urlencoded").then(|| content_type.to_owned())
 }
 
-fn publish(request: &mut Request) -> Result<Reply, Reply> {
+/// `None`: httpd has answered already.
+fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
     let parameters = Parameters::of(request);
     let channels = parameters.some_channels()?;
     let config = request.config::<WebSocket>();
     let history = config.channels().history();
     let limit = config.limits().max_message_size.min(MAX_BODY);
-    let payload = request.read_body(limit).map_err(|why| match why {
-        BodyError::TooLarge => (413, problem(&format!("the message is longer than {limit} bytes"))),
-        BodyError::Status(status) => (status, problem("the message did not come")),
-    })?;
+    let payload = match request.read_body(limit) {
+        Ok(payload) => payload,
+        Err(BodyError::TooLarge) => return Err((413, problem(&format!("the message is longer than {limit} bytes")))),
+        Err(BodyError::Status(status)) => return Err((status, problem("the message did not come"))),
+        Err(BodyError::Answered) => return Ok(None),
+    };
     let headers = request.headers_in();
     let content_type =
         headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type")).map(|(_, value)| value);
@@ -202,7 +207,7 @@ fn publish(request: &mut Request) -> Result<Reply, Reply> {
     let body = receipts
         .into_iter()
         .map(|receipt| (receipt.channel, json!({ "id": receipt.id, "subscribers": receipt.subscribers })));
-    Ok((status, Value::Object(body.collect())))
+    Ok(Some((status, Value::Object(body.collect()))))
 }
 
 fn tell(request: &mut Request) -> Result<Reply, Reply> {
@@ -321,31 +326,6 @@ fn call(request: &Request, call: &Call) -> Result<Answer, Reply> {
     }
 }
 
-/// A warning for each location that publishes and that nothing in the configuration guards.
-pub fn advice() -> Vec<String> {
-    conftree::sections_of("SetHandler", |arguments| arguments.trim().trim_matches('"').eq_ignore_ascii_case(HANDLER))
-        .into_iter()
-        .filter(|place| !place.holds(guards))
-        .map(|place| {
-            format!(
-                "WS0225: nothing guards {}, where SetHandler {HANDLER} stands: only this machine may publish there; write \
-                 \"Require local\" into it if that is meant, or \"Require ip ADDRESS\" or \"Require user NAME\"",
-                place.name().map_or(Cow::Borrowed("the server"), Cow::Owned)
-            )
-        })
-        .collect()
-}
-
-/// A directive that keeps somebody out.
-fn guards(directive: &str, arguments: &str) -> bool {
-    let arguments = arguments.trim().to_ascii_lowercase();
-    match directive.to_ascii_lowercase().as_str() {
-        "require" => arguments.split_whitespace().collect::<Vec<_>>() != ["all", "granted"],
-        "deny" | "allow" => true,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,11 +365,5 @@ mod tests {
     fn codes_are_those_that_a_server_may_send() {
         assert!([1000, 1001, 1011, 3000, 4999].into_iter().all(may_be_sent));
         assert!(![0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000].into_iter().any(may_be_sent));
-    }
-
-    #[test]
-    fn rules_that_keep_somebody_out_guard() {
-        assert!(guards("Require", "local") && guards("require", "ALL denied") && guards("Deny", "from all"));
-        assert!(!guards("Require", "All  Granted") && !guards("WebSocketHandler", "echo"));
     }
 }

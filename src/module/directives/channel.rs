@@ -100,30 +100,28 @@ impl Channels {
     }
 }
 
-/// Cuts at blanks, but not in the parentheses and braces of an expression.
+/// Cuts at blanks, but not in an expression's `%{…}` or parentheses, nor after a backslash.
 fn split_words(text: &str) -> impl Iterator<Item = &str> {
-    let mut depth = 0_i32;
-    let is_cut = move |c: char| {
-        match c {
-            '{' | '(' => depth += 1,
-            '}' | ')' => depth -= 1,
-            _ => {}
-        }
-        depth <= 0 && c.is_whitespace()
-    };
-    text.split(is_cut).filter(|word| !word.is_empty())
+    split(text, char::is_whitespace).filter(|word| !word.is_empty())
 }
 
-/// Cuts at asterisks, but not in the parentheses and braces of an expression.
+/// Cuts at asterisks, with the same exceptions.
 fn split_pattern(text: &str) -> impl Iterator<Item = &str> {
-    let mut depth = 0_i32;
+    split(text, |c| c == '*')
+}
+
+fn split(text: &str, is_separator: fn(char) -> bool) -> impl Iterator<Item = &str> {
+    let (mut depth, mut is_escaped) = (0_i32, false);
     text.split(move |c: char| {
+        let is_literal = is_escaped;
+        is_escaped = c == '\\' && !is_literal;
         match c {
+            _ if is_literal => return false,
             '{' | '(' => depth += 1,
             '}' | ')' => depth -= 1,
             _ => {}
         }
-        depth <= 0 && c == '*'
+        depth <= 0 && is_separator(c)
     })
 }
 
@@ -140,7 +138,13 @@ pub(super) fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
 
 pub(super) fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     if words.is_empty() {
-        return Err("takes names of channels, in which * matches anything, as room/*".into());
+        return Err("takes names of channels, in which * matches anything, as room/*; or Off".into());
+    }
+    if let [off] = words
+        && is_off(off)
+    {
+        config.channels.allowed = Some(Vec::new());
+        return Ok(());
     }
     let pieces = |word| {
         let pieces =
@@ -226,5 +230,7 @@ mod tests {
         assert_eq!(pieces("user/%{REMOTE_USER}/*"), ["user/%{REMOTE_USER}/", ""]);
         assert_eq!(pieces("%{env:*}*"), ["%{env:*}", ""]);
         assert_eq!(pieces("plain"), ["plain"]);
+        assert_eq!(pieces(r"a\**\\*"), [r"a\*", r"\\", ""]);
+        assert_eq!(words(r"a\ b c"), [r"a\ b", "c"]);
     }
 }

@@ -190,9 +190,9 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
     },
     Directive {
         name: c"WebSocketChannelAllow",
-        arguments: "pattern ...",
+        arguments: "pattern ...|Off",
         context: Context::Everywhere,
-        default: "none",
+        default: "Off",
         help: c"Channels that clients of channels.v1 may subscribe to while connected: expressions, in which '*' matches anything",
         set: channel::allow,
     },
