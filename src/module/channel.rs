@@ -87,9 +87,17 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -
         }
     }
     for pieces in config.allowed() {
-        let piece =
-            |piece: &Option<Expression>| piece.as_ref().map_or(Ok(String::new()), |piece| value(piece, request));
-        subscription.allowed.push(Pattern(pieces.iter().map(piece).collect::<Result<_, _>>()?));
+        let mut pattern = Vec::new();
+        let mut is_whole = true;
+        for piece in pieces {
+            let value = piece.as_ref().map(|piece| value(piece, request)).transpose()?;
+            // What the request lacks must not widen the pattern: of `%{REMOTE_USER}*` the asterisk would be left.
+            is_whole &= value.as_ref().is_none_or(|value| !value.is_empty());
+            pattern.push(value.unwrap_or_default());
+        }
+        if is_whole {
+            subscription.allowed.push(Pattern(pattern));
+        }
     }
     let member = match config.member() {
         Some(expression) => value(expression, request)?,

@@ -192,6 +192,25 @@ fn the_rules_of_httpd_hold_for_both() {
 }
 
 #[test]
+fn pages_of_other_sites_publish_nothing() {
+    let server = httpd(Mpm::Event)
+        .config(
+            "<Location \"/trusting\">\n  SetHandler websocket-publish\n  Require local\n  WebSocketOriginCheck Off\n\
+             </Location>",
+        )
+        .start();
+    let from = |path: &str, origin: &str| {
+        let request = Handshake::page(&format!("{path}?channel=a")).method("POST").version("HTTP/1.0");
+        let request = request.header("Content-Length", "0").header("Origin", origin);
+        Raw::answer(&server, &request.header("Host", "www.example")).status
+    };
+    assert_eq!(from("/publish", "http://www.example"), 202);
+    assert_eq!(from("/publish", "http://other.example"), 403);
+    assert_eq!(from("/publish", "null"), 403);
+    assert_eq!(from("/trusting", "http://other.example"), 202);
+}
+
+#[test]
 fn a_wrong_configuration_is_explained() {
     for (line, text) in [
         ("WebSocketHandler channel", "takes the names of channels"),
@@ -305,7 +324,7 @@ fn a_live_socket_subscribes_publishes_and_sees_who_is_there() {
     let server = httpd(Mpm::Event)
         .login()
         .config(
-            "<Location \"/chat\">\n  WebSocketHandler channel lobby\n  WebSocketChannelAllow \"room/*\" \"of/%{REMOTE_USER}/*\"\n  \
+            "<Location \"/chat\">\n  WebSocketHandler channel lobby\n  WebSocketChannelAllow \"room/*\" \"of/%{REMOTE_USER}/*\" \"%{QUERY_STRING}*\"\n  \
              WebSocketChannelPublish On\n  WebSocketChannelPresence On\n  AuthType Basic\n  AuthName x\n  \
              AuthUserFile \"{root}/conf/users\"\n  Require user alice\n</Location>\n\
              <Location \"/guest\">\n  WebSocketHandler channel lobby\n  WebSocketChannelMember \"guest-%{QUERY_STRING}\"\n</Location>",
