@@ -144,7 +144,9 @@ const answers = {
   },
 
   error({ message, ref }) {
-    note(settle(ref) ? `Not sent: ${message}.` : `The server says: ${message}.`);
+    const refused = settle(ref);
+    note(refused ? `Not sent: ${message}.` : `The server says: ${message}.`);
+    if (refused) at("text").value ||= refused.text;
   },
 };
 
@@ -165,7 +167,7 @@ function say(text) {
   const waiting = line(name, text);
   waiting.classList.add("waiting");
   waiting.setAttribute("aria-hidden", "true");
-  unsent.set(key, { room: channel(), data: JSON.stringify({ from: name, text, key }), waiting, over: null });
+  unsent.set(key, { text, room: channel(), data: JSON.stringify({ from: name, text, key }), waiting, over: null });
   if (!behind) publish(key);
 }
 
@@ -176,8 +178,10 @@ function publish(key) {
 }
 
 function settle(key) {
-  unsent.get(key)?.waiting.remove();
-  return unsent.delete(key);
+  const message = unsent.get(key);
+  message?.waiting.remove();
+  unsent.delete(key);
+  return message;
 }
 
 // ---- Rooms

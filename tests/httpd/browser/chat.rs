@@ -258,9 +258,14 @@ fn a_room_is_closed() {
         .run("return (await fetch('/publish?channel=chat/lobby&reason=Good%20night', { method: 'DELETE' })).status;");
     assert_eq!(deleted, json!(200));
     ann.turn().wait_until("document.getElementById('status').textContent === 'Closed by the server: Good night.'");
+    // What the server does not take goes back to where it was typed.
+    ann.say("typed");
+    ann.run("answers.error({ message: 'the broker is away', ref: [...unsent.keys()][0] });");
+    ann.shows(LINES, &["Ann before", "Not sent: the broker is away."]);
+    assert_eq!(ann.run("return document.getElementById('text').value;"), json!("typed"));
     browser.click("reconnect");
     ann.connected();
-    ann.shows(LINES, &["Ann before", "Reconnected, nothing missed."]);
+    ann.shows(LINES, &["Ann before", "Not sent: the broker is away.", "Reconnected, nothing missed."]);
     let bob = Visitor::enter(&browser, &lobby(&server), "Bob");
     bob.shows(LINES, &[]);
     assert_eq!(browser.console(), [""; 0]);
