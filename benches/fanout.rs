@@ -12,7 +12,7 @@
 //! process tree* (the publishing and httpd's parent and child are in ours) divided by the messages that subscribers got. The loads:
 //!
 //! * at full speed, the next message when all have got the last;
-//! * at full speed, while fewer than 16 messages are under way, and the last has been answered;
+//! * at full speed, 16 messages under way: the requests do not wait for the answers to those before them;
 //! * some messages a second, and in between nothing.
 //!
 //! Both servers run at once, on the same core, and the load generator on another one (if there is one). In each round
