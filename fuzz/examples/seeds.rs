@@ -208,7 +208,11 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 hello(),
                 log("logs/ws.log"),
                 log("|rotate"),
-                ToEngine::Configure(Configuration { log_level: -1, with_log: true, settings: vec![("channel".into(), vec![0])] }),
+                ToEngine::Configure(Configuration {
+                    log_level: -1,
+                    with_log: true,
+                    settings: vec![("channel".into(), vec![0])],
+                }),
                 ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] },
             ]),
         ),

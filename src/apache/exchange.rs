@@ -29,7 +29,7 @@ impl Request {
     }
 
     /// Runs `what` while the query is another.
-    pub fn with_query<T>(&self, query: &CStr, what: impl FnOnce() -> T) -> T {
+    pub fn with_query<T>(&mut self, query: &CStr, what: impl FnOnce(&Request) -> T) -> T {
         struct Restore(*mut ffi::request_rec, *mut c_char);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -37,7 +37,7 @@ impl Request {
                 unsafe { (*self.0).args = self.1 };
             }
         }
-        let request = self.as_ptr();
+        let request = self.as_mut_ptr();
         // SAFETY: this thread runs the request, and nobody else looks at the field meanwhile. What is put there is a copy in
         // the request's pool, and what was there is put back.
         let _restore = unsafe {
@@ -45,7 +45,8 @@ impl Request {
             (*request).args = ffi::apr_pstrmemdup((*request).pool, query.as_ptr(), query.to_bytes().len());
             restore
         };
-        what()
+        // SAFETY: the request is valid, and not written to while `what` reads it.
+        what(unsafe { Request::from_ptr(request) })
     }
 
     /// Reads the body.
@@ -53,7 +54,7 @@ impl Request {
     /// # Errors
     /// It is longer than `limit` bytes, or does not come.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let request = self.as_ptr();
+        let request = self.as_mut_ptr();
         // SAFETY: the request is valid, and this thread runs it. The buffer is as long as it is said to be.
         unsafe {
             match ffi::ap_setup_client_block(request, ffi::REQUEST_CHUNKED_DECHUNK as c_int) {
@@ -84,7 +85,7 @@ impl Request {
 
     /// Sends an answer. Whatever its status, httpd adds no page of its own.
     pub fn answer(&mut self, status: u16, content_type: &CStr, body: &[u8]) {
-        let request = self.as_ptr();
+        let request = self.as_mut_ptr();
         // SAFETY: the request is valid, and this thread runs it; the content type is static or copied by the pool; the
         // body is as long as it is said to be.
         unsafe {
@@ -93,7 +94,7 @@ impl Request {
             let kept = ffi::apr_pstrmemdup((*request).pool, content_type.as_ptr(), content_type.to_bytes().len());
             ffi::ap_set_content_type(request, kept);
             let length = CString::new(body.len().to_string()).unwrap_or_default();
-            self.headers_out().set_bytes(c"Content-Length", &length);
+            Request::from_ptr(request).headers_out().set_bytes(c"Content-Length", &length);
             ffi::ap_rwrite(body.as_ptr().cast(), body.len() as c_int, request);
         }
     }
@@ -101,8 +102,8 @@ impl Request {
     /// True when httpd's rules would let anybody make this request: from anywhere, without a login or any header line.
     ///
     /// Asks the hooks that ap_process_request_internal asks, for somebody who is not there.
-    pub fn lets_strangers_in(&self) -> bool {
-        let request = self.as_ptr();
+    pub fn lets_strangers_in(&mut self) -> bool {
+        let request = self.as_mut_ptr();
         // SAFETY: the request is valid, this thread runs it, and all fields are put back before anybody else looks. The log
         // configuration and the table live longer than they are there.
         unsafe {

@@ -55,6 +55,11 @@ impl Request {
         std::ptr::from_ref(&self.0).cast_mut()
     }
 
+    /// As `as_ptr`, for who writes.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut ffi::request_rec {
+        &raw mut self.0
+    }
+
     /// The request's pool.
     pub fn pool(&self) -> &Pool {
         // SAFETY: see above.

@@ -2,6 +2,7 @@
 //! passed in. May import: `wire`.
 //!
 //! * [`id`]: the ids of messages, `epoch:offset`
+//! * [`redis`]: where several engines meet
 //! * [`store`]: the channels of this engine
 //!
 //! # Ids
@@ -12,6 +13,7 @@
 //! crash begins a new one, and an id of another epoch tells nothing.
 
 pub mod id;
+pub mod redis;
 pub mod store;
 
 pub use id::Id;

@@ -204,16 +204,17 @@ impl<M: Payload> Store<M> {
         history: History,
         make: impl FnOnce(&Id) -> M,
     ) -> Result<Published, Full> {
-        self.publish_at(now, self.sequence + 1, name, history, make)
+        self.publish_at(now, now, self.sequence + 1, name, history, make)
     }
 
-    /// As [`Store::publish`], with an offset that somebody else gave: above all that this channel has had.
+    /// As [`Store::publish`], with an offset that somebody else gave, above all there were, and at a time that may be past.
     ///
     /// # Errors
     /// It would be one channel too many.
     pub fn publish_at(
         &mut self,
         now: u64,
+        time: u64,
         offset: u64,
         name: &str,
         history: History,
@@ -236,7 +237,7 @@ impl<M: Payload> Store<M> {
             self.bytes -= size;
         }
         if fits {
-            channel.kept.push_back(Item { offset, time: now, message });
+            channel.kept.push_back(Item { offset, time, message });
             channel.bytes += size;
             self.bytes += size;
             self.order.insert(offset, name.clone());
@@ -259,6 +260,48 @@ impl<M: Payload> Store<M> {
         // The change of the history may have made older messages too old.
         self.expire(now);
         Ok(published)
+    }
+
+    /// The next offset was given to what is no message.
+    pub fn advance(&mut self, offset: u64) {
+        self.sequence = self.sequence.max(offset);
+    }
+
+    /// Begins anew in another epoch, all of whose messages up to that offset are gone. Subscribers and members stay.
+    pub fn restart(&mut self, epoch: &str, gone: u64) {
+        self.epoch = epoch.into();
+        self.sequence = gone;
+        self.bytes = 0;
+        self.order.clear();
+        self.expiries.clear();
+        self.idle.clear();
+        self.channels.retain(|_, channel| !channel.subscribers.is_empty());
+        for channel in self.channels.values_mut() {
+            let subscribers = std::mem::take(&mut channel.subscribers);
+            let members = std::mem::take(&mut channel.members);
+            *channel = Channel { subscribers, members, gone, ..Channel::new(channel.used) };
+        }
+        self.forgotten = gone;
+    }
+
+    /// Messages up to that offset may have been missed, in any channel.
+    pub fn miss(&mut self, upto: u64) {
+        self.sequence = self.sequence.max(upto);
+        self.forgotten = self.forgotten.max(upto);
+        self.channels.values_mut().for_each(|channel| channel.gone = channel.gone.max(upto));
+    }
+
+    /// The channels that have subscribers.
+    pub fn subscribed(&self) -> Vec<Arc<str>> {
+        let subscribed = self.channels.iter().filter(|(_, channel)| !channel.subscribers.is_empty());
+        subscribed.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many are subscribed to a channel, and how many of them are this member.
+    pub fn attendance(&self, name: &str, member: Option<&str>) -> (u64, u32) {
+        let channel = self.channels.get(name);
+        let connections = |channel: &Channel<M>| member.and_then(|member| channel.members.get(member).copied());
+        (channel.map_or(0, Channel::count), channel.and_then(connections).unwrap_or(0))
     }
 
     /// One more subscriber at `place`, who is `member`. True when that member was not there before.

@@ -57,6 +57,11 @@ pub trait Handler: Send + Sync {
         Box::pin(async { Err(Refused { status: 500, reason: "the handler cannot be called".into() }) })
     }
 
+    /// The engine ends, and all sessions have ended: what there is to be said to others, within a second. `None`: nothing.
+    fn end(&self) -> Option<Later<'_, ()>> {
+        None
+    }
+
     /// What the configuration says to the handler as a whole, in a form of the handler's own: once before everything else,
     /// and again when it was read anew. Called on the engine's main thread, in its runtime.
     fn configure(&self, _settings: &[u8]) {}
@@ -71,6 +76,11 @@ impl Registry {
     pub fn with(mut self, name: &'static str, handler: impl Handler + 'static) -> Registry {
         self.0.insert(name, Arc::new(handler));
         self
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Handler>> {
+        self.0.values()
     }
 
     /// The handler of that name.

@@ -29,6 +29,8 @@ const FDS_PER_THREAD: u64 = 8;
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long the end waits for session logs that do not take their last lines.
 const LOGS_LIMIT: Duration = Duration::from_secs(1);
+/// How long a handler may take for its end.
+const HANDLERS_LIMIT: Duration = Duration::from_secs(1);
 /// How long the sessions of an engine that was replaced by one of another version go on.
 const RETIREMENT: Duration = Duration::from_secs(60);
 
@@ -327,5 +329,9 @@ impl Desk {
     async fn end(&self, frame: CloseFrame) {
         *self.ending.borrow_mut() = Some(frame.clone());
         self.engine.drain(frame, DRAIN_LIMIT).await;
+        for end in self.handlers.all().filter_map(|handler| handler.end()) {
+            // Whoever was to be told finds out by itself.
+            let _ = tokio::time::timeout(HANDLERS_LIMIT, end).await;
+        }
     }
 }

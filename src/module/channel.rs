@@ -1,5 +1,6 @@
 //! From a request to its subscription: the names of channels, worked out with httpd's expressions.
 
+use super::WebSocket;
 use super::directives::Channels;
 use crate::apache::expr::Expression;
 use crate::apache::request::Request;
@@ -48,8 +49,9 @@ impl NoSubscription {
 ///
 /// # Errors
 /// See [`NoSubscription`].
-pub fn subscription(request: &Request, config: &Channels) -> Result<Subscription, NoSubscription> {
-    let query = request.query();
+pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
+    let config = request.config::<WebSocket>().channels().clone();
+    let query = request.query().map(Cow::into_owned);
     let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
     let mut subscription = Subscription {
         max: config.max(),
@@ -59,10 +61,10 @@ pub fn subscription(request: &Request, config: &Channels) -> Result<Subscription
         history: config.history(),
         ..Subscription::default()
     };
-    let mut evaluate = || fill(&mut subscription, request, config);
+    let mut evaluate = |request: &Request| fill(&mut subscription, request, &config);
     match query.as_deref().map(query_of_names).transpose()? {
         Some(query) => request.with_query(&query, evaluate)?,
-        None => evaluate()?,
+        None => evaluate(request)?,
     }
     let count = subscription.channels.len();
     if count > subscription.max as usize {
@@ -85,9 +87,17 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -
         }
     }
     for pieces in config.allowed() {
-        let piece =
-            |piece: &Option<Expression>| piece.as_ref().map_or(Ok(String::new()), |piece| value(piece, request));
-        subscription.allowed.push(Pattern(pieces.iter().map(piece).collect::<Result<_, _>>()?));
+        let mut pattern = Vec::new();
+        let mut is_whole = true;
+        for piece in pieces {
+            let value = piece.as_ref().map(|piece| value(piece, request)).transpose()?;
+            // What the request lacks must not widen the pattern: of `%{REMOTE_USER}*` the asterisk would be left.
+            is_whole &= value.as_ref().is_none_or(|value| !value.is_empty());
+            pattern.push(value.unwrap_or_default());
+        }
+        if is_whole {
+            subscription.allowed.push(Pattern(pattern));
+        }
     }
     let member = match config.member() {
         Some(expression) => value(expression, request)?,

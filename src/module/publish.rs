@@ -47,6 +47,14 @@ pub fn handle(request: &mut Request) -> HookResult {
         );
         return Err(403);
     }
+    if !is_own_page(request) {
+        log::request(
+            Level::Info,
+            request,
+            "WS0019: refused: a page of another site may not publish (WebSocketOriginCheck)",
+        );
+        return Err(403);
+    }
     let (status, body) = match &*request.method() {
         "POST" | "PUT" => publish(request),
         "GET" | "HEAD" => tell(request),
@@ -72,6 +80,19 @@ pub fn handle(request: &mut Request) -> HookResult {
     body.push('\n');
     request.answer(status, JSON, body.as_bytes());
     Ok(Verdict::Answered)
+}
+
+/// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
+/// from this machine.
+fn is_own_page(request: &Request) -> bool {
+    let values = |name: &'static str| {
+        let lines = request.headers_in().iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    let (origins, hosts) = (values("Origin"), values("Host"));
+    let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
+    let host = hosts.first().map_or("", |host| host.trim());
+    request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
 }
 
 fn is_loopback(address: &str) -> bool {

@@ -90,9 +90,8 @@ fn without_handler(request: &mut Request) -> HookResult {
 }
 
 /// Where channels are configured: what the request is subscribed to, in the handler's form.
-fn subscribe(request: &Request) -> Result<Vec<u8>, u16> {
-    let config = request.config::<WebSocket>().channels();
-    let subscription = channel::subscription(request, config).map_err(|why| {
+fn subscribe(request: &mut Request) -> Result<Vec<u8>, u16> {
+    let subscription = channel::subscription(request).map_err(|why| {
         let level = if why.status() == INTERNAL_SERVER_ERROR { Level::Error } else { Level::Info };
         log::request(level, request, &format!("WS0015: refused with {}: {why}", why.status()));
         why.status()

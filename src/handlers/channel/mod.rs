@@ -1,5 +1,6 @@
 //! `WebSocketHandler channel NAME …`: what is published to a channel reaches every client that is subscribed to it.
 //!
+//! * [`broker`]: what makes the channels of several engines one
 //! * [`call`]: what httpd and this handler say to each other
 //! * [`hub`]: what all threads have together: the channels of [`crate::bus`], and the way to the subscribers
 //! * [`local`]: the subscribers of one thread
@@ -10,6 +11,7 @@
 //! A message goes from its publisher to the hub, which numbers and keeps it; from there to each thread that has subscribers;
 //! there into the post boxes of their connections ([`crate::engine::peer::Peer::post`]).
 
+pub mod broker;
 pub mod call;
 pub mod hub;
 pub mod local;
@@ -53,7 +55,7 @@ impl Handler for Channel {
             let settings = &mut spec.handler.settings;
             let wrong = |e| Refused { status: 500, reason: format!("no subscription: {e}") };
             let mut subscription: Subscription = postcard::from_bytes(settings).map_err(wrong)?;
-            self.hub.admit(&subscription.channels)?;
+            self.hub.admit(&subscription.channels).await?;
             subscription.recovered = match Since::of(subscription.since.as_deref()) {
                 Since::Now | Since::Kept => return Ok(Welcome::default()),
                 Since::Id(id) => Some(self.hub.recovers(&subscription.channels, &id)),
@@ -69,8 +71,12 @@ impl Handler for Channel {
         Box::pin(async move {
             let wrong = |e: postcard::Error| Refused { status: 500, reason: format!("no call of a channel: {e}") };
             let call: Call = postcard::from_bytes(&request).map_err(wrong)?;
-            postcard::to_stdvec(&self.hub.call(call)?).map_err(wrong)
+            postcard::to_stdvec(&self.hub.call(call).await?).map_err(wrong)
         })
+    }
+
+    fn end(&self) -> Option<Later<'_, ()>> {
+        Some(Box::pin(self.hub.end()))
     }
 
     fn configure(&self, settings: &[u8]) {

@@ -118,7 +118,7 @@ impl Session<'_> {
         while let Some(message) = self.conn.recv().await {
             let taken = match self.dialect {
                 Dialect::V1 => Box::pin(self.attend(message)).await,
-                Dialect::Bare | Dialect::Nchan => self.forward(message),
+                Dialect::Bare | Dialect::Nchan => Box::pin(self.forward(message)).await,
             };
             if let Err(stop) = taken {
                 return stop;
@@ -206,7 +206,7 @@ impl Session<'_> {
     }
 
     /// A message of a client that speaks no subprotocol of requests: it goes to its channels.
-    fn forward(&mut self, message: Message) -> Result<(), Stop> {
+    async fn forward(&mut self, message: Message) -> Result<(), Stop> {
         if !self.subscription.publishes {
             return Err(Stop::Close(close(CloseCode::Policy, "this channel is not published to from here")));
         }
@@ -214,7 +214,7 @@ impl Session<'_> {
             Message::Text(text) => call::Message { text: true, content_type: None, payload: text.as_bytes().to_vec() },
             other => call::Message { text: false, content_type: None, payload: other.into_data().to_vec() },
         };
-        let published = self.hub.publish(&self.subscription.channels, message, self.subscription.history);
+        let published = self.hub.publish(&self.subscription.channels, message, self.subscription.history).await;
         published.map_err(|Refused { reason, .. }| Stop::Close(close(CloseCode::Again, &reason)))?;
         Ok(())
     }
@@ -250,10 +250,10 @@ impl Session<'_> {
                 } else {
                     self.begin(std::slice::from_ref(&name), Since::of(since.as_deref()), None, reference).await?;
                 }
-                if let Some(presence) = presence {
-                    self.set_presence(&name, presence).await?;
+                match presence {
+                    Some(presence) => self.set_presence(&name, presence).await,
+                    None => Ok(Ok(())),
                 }
-                Ok(Ok(()))
             }
             Wish::Unsubscribe { channel } => {
                 if self.subscribed.remove(&*channel).is_none() {
@@ -269,9 +269,13 @@ impl Session<'_> {
                 if let Err(problem) = self.may_see(Some(true)) {
                     return Ok(Err(problem));
                 }
-                let (members, subscribers, _) = self.hub.members(&channel);
-                self.conn.send(Say::presence(&channel, &members, subscribers).answer(reference)).await?;
-                Ok(Ok(()))
+                match self.hub.members(&channel).await {
+                    Ok((members, subscribers, _)) => {
+                        self.conn.send(Say::presence(&channel, &members, subscribers).answer(reference)).await?;
+                        Ok(Ok(()))
+                    }
+                    Err(Refused { reason, .. }) => Ok(Err(Problem::new(Code::Unavailable, reason))),
+                }
             }
             Wish::Publish { channel, payload } => {
                 if let Err(problem) = self.may_use(&channel).and_then(|()| self.may_publish()) {
@@ -282,7 +286,7 @@ impl Session<'_> {
                     Payload::Binary(bytes) => (false, bytes),
                 };
                 let message = call::Message { text, content_type: None, payload };
-                match self.hub.publish(&[channel], message, self.subscription.history) {
+                match self.hub.publish(&[channel], message, self.subscription.history).await {
                     Ok(receipts) => {
                         for receipt in &receipts {
                             self.conn.send(Say::published(receipt).answer(reference)).await?;
@@ -296,14 +300,17 @@ impl Session<'_> {
     }
 
     /// Begins or ends the telling of joins and leaves; at its beginning the client is told who is there.
-    async fn set_presence(&mut self, channel: &Arc<str>, presence: bool) -> Result<(), Closing> {
-        let Some(Subscribed { key, .. }) = self.subscribed.get(channel) else { return Ok(()) };
-        let (members, subscribers, number) = self.hub.members(channel);
+    async fn set_presence(&mut self, channel: &Arc<str>, presence: bool) -> Result<Result<(), Problem>, Stop> {
+        let Some(Subscribed { key, .. }) = self.subscribed.get(channel) else { return Ok(Ok(())) };
+        let (members, subscribers, number) = match self.hub.members(channel).await {
+            Ok(members) => members,
+            Err(Refused { reason, .. }) => return Ok(Err(Problem::new(Code::Unavailable, reason))),
+        };
         self.local.set_presence(channel, *key, presence.then_some(number));
         if presence {
             self.conn.send(Say::presence(channel, &members, subscribers).answer(None)).await?;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn may_use(&self, channel: &str) -> Result<(), Problem> {

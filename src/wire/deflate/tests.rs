@@ -48,7 +48,10 @@ impl Client {
         let before = self.deflate.total_out();
         self.deflate.compress(payload, &mut out, flush).unwrap();
         out.truncate((self.deflate.total_out() - before) as usize);
-        if flush == DeflateFlush::SyncFlush {
+        if flush == DeflateFlush::SyncFlush && out.is_empty() {
+            // zlib does not flush twice in a row. RFC 7692 section 7.2.3.6: an empty block without its tail.
+            out.push(0);
+        } else if flush == DeflateFlush::SyncFlush {
             assert!(out.ends_with(&TAIL));
             out.truncate(out.len() - 4);
         }

@@ -5,7 +5,7 @@ use crate::harness::process::family;
 use crate::harness::wait::{PATIENCE, holds_within, wait_until};
 use fantoccini::elements::Element;
 use fantoccini::error::CmdError;
-use fantoccini::wd::{Capabilities, TimeoutConfiguration};
+use fantoccini::wd::{Capabilities, TimeoutConfiguration, WindowHandle};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustix::process::Signal;
@@ -29,7 +29,7 @@ const PRELUDE: &str = include_str!("prelude.js");
 /// The environment variable that marks the processes of a test's browser.
 const MARK: &str = "MOD_WEBSOCKET_TEST_BROWSER";
 
-/// A browser with one window.
+/// A browser with one window, to begin with.
 ///
 /// Its fields are dropped from the first to the last.
 pub(super) struct Chromium {
@@ -73,6 +73,27 @@ impl Chromium {
     #[track_caller]
     pub(super) fn goto(&self, url: &str) {
         self.wait(self.client.goto(url));
+    }
+
+    /// Another tab, at `url`, which the next commands are for.
+    #[track_caller]
+    pub(super) fn open_tab(&self, url: &str) -> WindowHandle {
+        let tab = self.wait(self.client.new_window(true)).handle;
+        self.turn_to(&tab);
+        self.goto(url);
+        tab
+    }
+
+    /// The next commands are for this tab.
+    #[track_caller]
+    pub(super) fn turn_to(&self, tab: &WindowHandle) {
+        self.wait(self.client.switch_to_window(tab.clone()));
+    }
+
+    /// Closes the tab that commands are for. Next, another one is to be turned to.
+    #[track_caller]
+    pub(super) fn close_tab(&self) {
+        self.wait(self.client.close_window());
     }
 
     /// Runs the body of an async function in the page, after the prelude; returns what it returns. Its parameters are

@@ -12,8 +12,11 @@ fn demo(path: &str) -> PathBuf {
 }
 
 /// The demo's httpd.conf and pages under the harness's ServerRoot.
-fn serve() -> Server {
-    let mut httpd = Httpd::new(Mpm::Event).module("mime").module("dir").config("Define DEMO_HTDOCS \"{root}/htdocs\"");
+pub(super) fn serve() -> Server {
+    let mut httpd = Httpd::new(Mpm::Event).config("Define DEMO_HTDOCS \"{root}/htdocs\"");
+    for module in ["authz_host", "mime", "dir"] {
+        httpd = httpd.module(module);
+    }
     for entry in fs::read_dir(demo("htdocs")).expect("the demo's pages") {
         let entry = entry.expect("a page of the demo");
         let name = entry.file_name().into_string().expect("a file name");
@@ -162,7 +165,7 @@ fn from_a_file() {
 }
 
 /// Leaves a screenshot in target/screenshots for somebody to look at.
-fn keep(png: &[u8], name: &str) {
+pub(super) fn keep(png: &[u8], name: &str) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent");
     let folder = target.join("screenshots");
     fs::create_dir_all(&folder).expect("a folder for screenshots");

@@ -1,10 +1,11 @@
-//! The WebSocket API of a browser, member by member, and the demo page: headless Chromium against a real httpd.
+//! The WebSocket API of a browser, member by member, and the demo's pages: headless Chromium against a real httpd.
 //!
 //! The browser and its driver are Debian's packages chromium and chromium-driver. A test is mostly a script that runs
 //! in a page of the server under test and returns what it saw, which the test compares in full. What the scripts have
 //! in common is in `prelude.js`.
 
 mod api;
+mod chat;
 mod chromium;
 mod closing;
 mod demo;

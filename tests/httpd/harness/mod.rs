@@ -18,6 +18,7 @@ pub(crate) mod log;
 pub(crate) mod plugin;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod publish;
 pub(crate) mod raw;
 pub(crate) mod server;
 pub(crate) mod tls;

@@ -33,7 +33,12 @@ impl Raw {
     /// Likewise, with this configuration of TLS.
     #[track_caller]
     pub(crate) fn connect_by(server: &Server, tls: Option<&Arc<ClientConfig>>) -> Self {
-        let address = server.address();
+        Self::connect_to(server.address(), tls)
+    }
+
+    /// Likewise, at another address of the server.
+    #[track_caller]
+    pub(crate) fn connect_to(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Self {
         let stream = TcpStream::connect(address).expect("a connection to httpd");
         stream.set_read_timeout(Some(SILENCE)).expect("a read timeout");
         stream.set_write_timeout(Some(SILENCE)).expect("a write timeout");
@@ -147,12 +152,21 @@ impl Raw {
     /// The next frame.
     #[track_caller]
     pub(crate) fn frame(&mut self) -> Frame {
+        let frame = self.frame_or_end();
+        frame.unwrap_or_else(|| panic!("{}the connection ended with {:?} before a frame", self.topic, self.received))
+    }
+
+    /// The next frame; `None` when the connection ends before it.
+    #[track_caller]
+    pub(crate) fn frame_or_end(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, length)) = Frame::from_server(&self.received) {
                 self.received.drain(..length);
-                return frame;
+                return Some(frame);
             }
-            assert!(self.receive() > 0, "{}the connection ended with {:?} before a frame", self.topic, self.received);
+            if self.receive() == 0 {
+                return None;
+            }
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Server {
     announced: Mutex<Vec<Announced>>,
     rotations: Mutex<usize>,
     patience: Mutex<Duration>,
+    /// Connections that the engine has of its own.
+    links: Mutex<usize>,
 }
 
 impl Server {
@@ -65,6 +67,7 @@ impl Server {
             announced: Mutex::default(),
             rotations: Mutex::default(),
             patience: Mutex::new(PATIENCE),
+            links: Mutex::new(0),
         };
         if with_tls {
             // Whatever OpenSSL this machine has.
@@ -210,6 +213,11 @@ impl Server {
         *locked(&self.patience) = within;
     }
 
+    /// The engine has so many connections that are no client's.
+    pub(crate) fn expect_links(&self, count: usize) {
+        *locked(&self.links) = count;
+    }
+
     /// Takes httpd's parent away without a chance to clean up. Its children are ended here, as init would have to.
     pub(crate) fn kill_parent(&self) {
         let children = self.children();
@@ -302,7 +310,8 @@ impl Drop for Server {
         if !std::thread::panicking() && self.parent.is_running() {
             for engine in self.engines() {
                 let patience = *locked(&self.patience);
-                if !holds_within(patience, || engine.network_sockets().is_empty()) {
+                let links = *locked(&self.links);
+                if !holds_within(patience, || engine.network_sockets().len() <= links) {
                     problems.push(format!("the engine keeps {:?} without a client", engine.network_sockets()));
                 }
             }

@@ -1,0 +1,12 @@
+-- budget, messages, seconds, text, content type, payload, channel ...: the epoch, and offset and subscribers of each.
+local answer = { epoch() }
+local budget, messages, seconds = tonumber(ARGV[2]), ARGV[3], ARGV[4]
+for i = 8, #ARGV do
+    local channel = ARGV[i]
+    local keep = tonumber(messages) > 0 and tonumber(seconds) * 1000 or 0
+    local number = append(budget, keep, #ARGV[7] + #channel + 200, 'kind', 'message', 'channel', channel,
+        'messages', messages, 'seconds', seconds, 'text', ARGV[5], 'type', ARGV[6], 'payload', ARGV[7])
+    answer[#answer + 1] = number
+    answer[#answer + 1] = subscribers(channel)
+end
+return answer
