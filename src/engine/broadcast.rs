@@ -1,9 +1,11 @@
 //! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
 
 use crate::wire::Message;
-use crate::wire::session::Form;
+use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
+use crate::wire::session::{Contexts, Form};
 use bytes::Bytes;
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A data message, and the forms in which it goes out. May be shared between threads.
 #[derive(Debug)]
@@ -58,6 +60,59 @@ impl Broadcast {
         let encoded = encode(self.payload.clone());
         forms.push((form, encoded.clone()));
         encoded
+    }
+}
+
+/// Messages that many get, one after the other. Their frames are put together once for all who get the same bytes.
+#[derive(Debug)]
+pub struct Volley {
+    messages: Vec<Arc<Broadcast>>,
+    forms: RefCell<Vec<(Form, Frames)>>,
+}
+
+/// The frames of a volley in one form.
+#[derive(Debug)]
+struct Frames {
+    bytes: Bytes,
+    /// Where each begins.
+    begins: Vec<usize>,
+}
+
+impl Volley {
+    /// Of these messages.
+    pub fn new(messages: Vec<Arc<Broadcast>>) -> Volley {
+        Volley { messages, forms: RefCell::default() }
+    }
+
+    /// The messages from the `first` on.
+    pub fn messages(&self, first: usize) -> &[Arc<Broadcast>] {
+        self.messages.get(first..).unwrap_or_default()
+    }
+
+    /// The frames of the messages from the `first` on, in this form.
+    pub fn frames(&self, form: Form, contexts: &RefCell<Contexts>, first: usize) -> Bytes {
+        let mut forms = self.forms.borrow_mut();
+        let known = forms.iter().position(|(known, _)| *known == form);
+        let place = known.unwrap_or_else(|| {
+            forms.push((form, Frames::of(&self.messages, form, &mut contexts.borrow_mut())));
+            forms.len() - 1
+        });
+        let frames = &forms[place].1;
+        frames.begins.get(first).map_or_else(Bytes::new, |begin| frames.bytes.slice(begin..))
+    }
+}
+
+impl Frames {
+    fn of(messages: &[Arc<Broadcast>], form: Form, contexts: &mut Contexts) -> Frames {
+        let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.payload().len() + MAX_SERVER_HEADER).sum());
+        let mut begins = Vec::with_capacity(messages.len());
+        for message in messages {
+            let (payload, compressed) = message.encoded(form, |payload| form.encode(contexts, payload));
+            begins.push(bytes.len());
+            put_data_header(&mut bytes, Kind { text: message.is_text(), compressed }, payload.len());
+            bytes.extend_from_slice(&payload);
+        }
+        Frames { bytes: bytes.into(), begins }
     }
 }
 

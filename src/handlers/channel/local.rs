@@ -1,16 +1,24 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
 use super::hub::{Begin, Delivery, Hub};
-use super::post::Dialect;
+use super::post::{Dialect, Post};
 use super::v1::Say;
-use crate::engine::Broadcast;
+use crate::bus::Payload;
 use crate::engine::peer::Peer;
+use crate::engine::{Broadcast, Volley};
 use slab::Slab;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Messages that are distributed together, at most.
+const TOGETHER: usize = 64;
+/// And bytes of them; a single message may be longer.
+const TOGETHER_BYTES: usize = 64 * 1024;
+/// Subscribers that get messages before others have their turn.
+const TURN: usize = 64;
 
 /// One connection, subscribed to one channel.
 pub struct Subscriber {
@@ -56,21 +64,68 @@ impl Local {
     }
 
     async fn distribute(self: Rc<Self>, mut deliveries: UnboundedReceiver<Delivery>) {
-        while let Some(delivery) = deliveries.recv().await {
-            self.deliver(&delivery);
+        let mut come = Vec::new();
+        // What has come while the last was distributed is distributed together.
+        while deliveries.recv_many(&mut come, TOGETHER).await > 0 {
+            let mut come = come.drain(..).peekable();
+            while let Some(delivery) = come.next() {
+                let Delivery::Post(post) = delivery else {
+                    self.tell(&delivery);
+                    continue;
+                };
+                let mut bytes = post.size();
+                let mut posts = vec![post];
+                // In between, nothing else: subscribers see everything in one order.
+                while let Some(Delivery::Post(next)) = come.next_if(|next| match next {
+                    Delivery::Post(post) => {
+                        bytes += post.size();
+                        post.channel() == posts[0].channel() && bytes <= TOGETHER_BYTES
+                    }
+                    _ => false,
+                }) {
+                    posts.push(next);
+                }
+                self.fan_out(&posts).await;
+            }
         }
     }
 
-    fn deliver(&self, delivery: &Delivery) {
+    /// Posts messages of one channel to its subscribers. Others of the thread get their turn meanwhile.
+    async fn fan_out(&self, posts: &[Arc<Post>]) {
+        let mut volleys: [Option<Volley>; Dialect::ALL] = Default::default();
+        let (mut key, mut end) = (0, None);
+        loop {
+            {
+                let channels = self.channels.borrow();
+                let Some(subscribers) = channels.get(posts[0].channel()) else { return };
+                // Those who subscribe from now on do so after these messages.
+                let end = *end.get_or_insert_with(|| subscribers.iter().next_back().map_or(0, |(last, _)| last + 1));
+                let turn = key..end.min(key + TURN);
+                for subscriber in turn.clone().filter_map(|key| subscribers.get(key)) {
+                    let Subscriber { peer, dialect, begin, .. } = subscriber;
+                    let first = posts.partition_point(|post| post.id().offset <= begin.offset);
+                    if first < posts.len() {
+                        let volley = volleys[*dialect as usize].get_or_insert_with(|| {
+                            Volley::new(posts.iter().map(|post| post.form(*dialect).clone()).collect())
+                        });
+                        peer.post_all(volley, first);
+                    }
+                }
+                key = turn.end;
+                if key == end {
+                    return;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn tell(&self, delivery: &Delivery) {
         let channels = self.channels.borrow();
         let Some(subscribers) = channels.get(delivery.channel()) else { return };
         let subscribers = subscribers.iter().map(|(_, subscriber)| subscriber);
         match delivery {
-            Delivery::Post(post) => {
-                for subscriber in subscribers.filter(|known| known.begin.offset < post.id().offset) {
-                    subscriber.peer.post(post.form(subscriber.dialect).clone());
-                }
-            }
+            Delivery::Post(_) => {}
             Delivery::Presence { channel, member, joined, number } => {
                 let mut message: Option<Arc<Broadcast>> = None;
                 for subscriber in subscribers {
