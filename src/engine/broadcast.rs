@@ -161,4 +161,23 @@ mod tests {
         assert_eq!(times, 3);
         assert!(Broadcast::new(Message::Ping(Bytes::new())).is_none());
     }
+
+    #[test]
+    fn a_volley_is_put_together_once_for_all_of_the_same_kind() {
+        let text = "sheep and goats and sheep and goats";
+        let messages = [Message::text(text), Message::binary(vec![7; 3])];
+        let volley = Volley::new(messages.map(|message| Arc::new(Broadcast::new(message).unwrap())).into());
+        let contexts = RefCell::default();
+        let plain = Session::new(&LIMITS).form().unwrap();
+        let whole = volley.frames(plain, &contexts, 0);
+        assert_eq!(whole[..], [&[0x81, 35], text.as_bytes(), &[0x82, 3, 7, 7, 7]].concat());
+        assert_eq!(volley.frames(plain, &contexts, 1), whole[37..]);
+        assert_eq!(volley.frames(plain, &contexts, 1).as_ptr(), whole[37..].as_ptr());
+        assert_eq!((volley.frames(plain, &contexts, 2).len(), volley.messages(2).len()), (0, 0));
+        let compressed = Session::new(&compressed(true, 3)).form().unwrap();
+        let frames = volley.frames(compressed, &contexts, 0);
+        assert_eq!(frames[0], 0xc1);
+        assert!(frames.len() < whole.len());
+        assert!(frames.ends_with(&[0x82, 3, 7, 7, 7]), "that was too short to be compressed");
+    }
 }
