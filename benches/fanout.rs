@@ -12,7 +12,7 @@
 //! process tree* (the publishing and httpd's parent and child are in ours) divided by the messages that subscribers got. The loads:
 //!
 //! * at full speed, the next message when all have got the last;
-//! * at full speed, while fewer than 16 messages are under way, and the last has been answered;
+//! * at full speed, 16 messages under way: the requests do not wait for the answers to those before them;
 //! * some messages a second, and in between nothing.
 //!
 //! Both servers run at once, on the same core, and the load generator on another one (if there is one). In each round
@@ -25,7 +25,10 @@
 //! the process tree's memory (Pss) divided by the subscribers. Socket buffers in the kernel are not in it.
 //!
 //! **How to read it.** As `benches/echo.rs` says: ratios only, and *ours ÷ nchan*. Sending on a loopback interface is
-//! also receiving: the kernel does most of the receiver's work on the sender's account, on both sides alike.
+//! also receiving: the kernel does most of the receiver's work, and wakes it, on the sender's account, on both sides alike.
+//! A server whose clients are on other machines does not pay for that. With `--remote` this one does not either: everything
+//! that arrives is steered to the generator's core (receive packet steering), in a network namespace, so that nothing
+//! else on the machine is changed.
 //!
 //! Without `--bench` (`cargo test --benches`) or with `--test` it is only a check that all of this works: a few subscribers
 //! and a fraction of a second, and only with what is there, the module and nchan.
@@ -54,6 +57,7 @@ usage: cargo bench --bench fanout -- [options]
   --bytes N               payload of a message, at least 16 (default 64)
   --memory N              subscribers for the memory row, 0 for none (default 10000)
   --only NAME             ours or nchan
+  --remote                clients as if on another machine: their core does the receiving (as root; needs unshare, ip)
   --spin                  the generator never sleeps (see benches/echo.rs)
   --json FILE             where the JSON goes (default: bench/fanout.json in the target directory)
   --module FILE           the module (default: release/libmod_websocket.so in the target directory)";
@@ -87,6 +91,20 @@ const DEPTH: usize = 16;
 /// Descriptors for everything but the subscribers.
 const OTHER_DESCRIPTORS: u64 = 200;
 
+/// What `--remote` becomes where it is done.
+const STEERED: &str = "--steered";
+
+/// Whose the work of receiving is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remote {
+    /// The sender's, as is usual on a loopback interface.
+    No,
+    /// It is to be the generator's.
+    Wanted,
+    /// It is.
+    Yes,
+}
+
 struct Options {
     seconds: f64,
     rounds: usize,
@@ -95,6 +113,7 @@ struct Options {
     bytes: usize,
     memory: usize,
     only: Option<String>,
+    remote: Remote,
     spin: bool,
     json: Option<PathBuf>,
     module: PathBuf,
@@ -104,7 +123,15 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match Options::parse(&arguments).and_then(|options| run(&options)) {
+    let result = Options::parse(&arguments).and_then(|options| {
+        if options.remote == Remote::Wanted {
+            let steered = |argument: &String| if argument == "--remote" { STEERED.into() } else { argument.clone() };
+            machine::run_steered(&arguments.iter().map(steered).collect::<Vec<_>>())
+        } else {
+            run(&options)
+        }
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fanout: {error}");
@@ -124,6 +151,7 @@ impl Options {
             bytes: 64,
             memory: if smoke { 100 } else { 10_000 },
             only: None,
+            remote: Remote::No,
             spin: false,
             json: if smoke { None } else { Some(machine::target_directory()?.join("bench/fanout.json")) },
             module,
@@ -136,6 +164,14 @@ impl Options {
                 "--bench" | "--test" => continue,
                 "--spin" => {
                     options.spin = true;
+                    continue;
+                }
+                "--remote" => {
+                    options.remote = Remote::Wanted;
+                    continue;
+                }
+                STEERED => {
+                    options.remote = Remote::Yes;
                     continue;
                 }
                 _ => {}
@@ -263,7 +299,7 @@ fn run(options: &Options) -> Result<()> {
             "machine": machine::facts(),
             "settings": {
                 "seconds": options.seconds, "rounds": options.rounds, "bytes": options.bytes, "depth": DEPTH,
-                "spin": options.spin, "pinned": cpu.is_some(), "module": options.module,
+                "remote": options.remote == Remote::Yes, "spin": options.spin, "pinned": cpu.is_some(), "module": options.module,
             },
             "fan_out": rows.iter().map(Row::json).collect::<Vec<_>>(),
             "memory": memory_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),

@@ -9,8 +9,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use super::Result;
 use super::frame::compressed;
 
-/// Handshakes under way at once: enough to keep the server busy, far below any listen queue.
-const WAVE: usize = 32;
+/// Handshakes under way at once: enough to keep the server busy, fewer than httpd has workers.
+const WAVE: usize = 16;
 
 /// Connections from one source address: many times as many as that may be opened within a minute, and a port of one that
 /// was closed is free again after that.

@@ -100,31 +100,32 @@ impl FanOut {
         let mut events = std::mem::take(&mut self.events);
         loop {
             let now = start.elapsed();
-            if now < time && !self.publisher.is_waiting() {
-                let is_due = match pace {
-                    Pace::UnderWay(most) => self.under_way.len() < most,
-                    Pace::EachSecond(_) => now >= due,
-                };
-                if is_due {
-                    self.publish()?;
-                    if let Pace::EachSecond(rate) = pace {
+            match pace {
+                Pace::UnderWay(most) => {
+                    while now < time && self.under_way() < most {
+                        self.publish()?;
+                    }
+                }
+                Pace::EachSecond(rate) => {
+                    while now < time && now >= due {
+                        self.publish()?;
                         due += Duration::from_secs_f64(1.0 / rate);
                     }
                 }
             }
-            if now >= time && self.under_way.is_empty() && !self.publisher.is_waiting() {
+            if now >= time && self.under_way() == 0 {
                 break;
             }
             let sleep = match pace {
                 _ if self.spin => Duration::ZERO,
-                Pace::EachSecond(_) if !self.publisher.is_waiting() => due.min(time).saturating_sub(now),
+                Pace::EachSecond(_) if now < time => due.min(time).saturating_sub(now),
                 _ => Duration::from_secs(1),
             };
             let sleep = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
             events.clear();
             if epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&sleep))? > 0 {
                 last = now;
-            } else if now.saturating_sub(last) > PATIENCE && !(self.under_way.is_empty() && now < time) {
+            } else if now.saturating_sub(last) > PATIENCE && self.under_way() > 0 {
                 let missing = self.under_way.front().map_or(0, |message| message.missing);
                 return Err(format!("message {} has not reached {missing} subscribers", self.completed).into());
             }
@@ -138,6 +139,11 @@ impl FanOut {
         }
         self.events = events;
         Ok(Done { messages: self.completed - before, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    /// Messages that not everybody has received, or that are not answered.
+    fn under_way(&self) -> usize {
+        self.under_way.len().max(self.publisher.unanswered)
     }
 
     fn publish(&mut self) -> Result<()> {
@@ -216,13 +222,15 @@ fn frame_length(payload: usize) -> usize {
         }
 }
 
-/// A kept-alive connection of HTTP.
+/// A kept-alive connection of HTTP, which does not wait for an answer before it sends the next request (RFC 9112
+/// section 9.3.2).
 struct Publisher {
     socket: TcpStream,
     /// What each request begins with.
     head: String,
-    /// What has come of the answer; `None` when none is due.
-    answer: Option<Vec<u8>>,
+    unanswered: usize,
+    /// Of answers that are not complete.
+    received: Vec<u8>,
 }
 
 impl Publisher {
@@ -231,11 +239,7 @@ impl Publisher {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let head = format!("POST {publish} HTTP/1.1\r\nHost: {address}\r\nContent-Type: text/plain\r\n");
-        Ok(Self { socket, head, answer: None })
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.answer.is_some()
+        Ok(Self { socket, head, unanswered: 0, received: Vec::new() })
     }
 
     /// Sends the message. The socket blocks, and only a server that does not read makes it wait.
@@ -243,24 +247,18 @@ impl Publisher {
         let mut request = format!("{}Content-Length: {}\r\n\r\n", self.head, message.len()).into_bytes();
         request.extend_from_slice(message);
         self.socket.write_all(&request)?;
-        self.answer = Some(Vec::new());
+        self.unanswered += 1;
         Ok(())
     }
 
     /// Reads once, which does not wait when epoll has said so.
     fn read(&mut self) -> Result<()> {
-        let mut buffer = [0; 4096];
-        let count = self.socket.read(&mut buffer)?;
-        let Some(answer) = self.answer.as_mut().filter(|_| count > 0) else {
-            return Err("the server closed the publisher's connection".into());
-        };
-        answer.extend_from_slice(&buffer[..count]);
-        if let Some((status, _)) = complete(answer)? {
+        for (status, _) in answers(&mut self.socket, &mut self.received)? {
             // Somebody has got it.
-            if status != 201 {
+            if status != 201 || self.unanswered == 0 {
                 return Err(format!("a message was answered with {status}").into());
             }
-            self.answer = None;
+            self.unanswered -= 1;
         }
         Ok(())
     }
@@ -272,18 +270,12 @@ fn await_subscribers(target: Target, publish: &str, count: usize) -> Result<()> 
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let request = format!("GET {publish} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
-    let start = Instant::now();
+    let (start, mut received) = (Instant::now(), Vec::new());
     loop {
         socket.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
         let (status, body) = loop {
-            let mut buffer = [0; 4096];
-            let read = socket.read(&mut buffer)?;
-            answer.extend_from_slice(&buffer[..read]);
-            match complete(&answer)? {
-                Some(whole) => break whole,
-                None if read == 0 => return Err("the server closed the publisher's connection".into()),
-                None => {}
+            if let Some(answer) = answers(&mut socket, &mut received)?.pop() {
+                break answer;
             }
         };
         // Without subscribers and messages there is no channel.
@@ -302,15 +294,28 @@ fn await_subscribers(target: Target, publish: &str, count: usize) -> Result<()> 
     }
 }
 
-/// Status and body of an answer, when it is complete.
-fn complete(answer: &[u8]) -> Result<Option<(u16, Vec<u8>)>> {
-    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
-    let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no answer of HTTP")?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("Content-Length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    let length = length.ok_or_else(|| format!("an answer without Content-Length: {head}"))?;
-    Ok((body.len() >= length).then(|| (status, body[..length].to_vec())))
+/// Reads once; status and body of the answers that are complete now.
+fn answers(socket: &mut TcpStream, received: &mut Vec<u8>) -> Result<Vec<(u16, Vec<u8>)>> {
+    let mut buffer = [0; 4096];
+    match socket.read(&mut buffer)? {
+        0 => return Err("the server closed the publisher's connection".into()),
+        count => received.extend_from_slice(&buffer[..count]),
+    }
+    let mut answers = Vec::new();
+    while let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&received[..end]);
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no answer of HTTP")?;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("Content-Length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        let length = length.ok_or_else(|| format!("an answer without Content-Length: {head}"))?;
+        let whole = end + 4 + length;
+        if received.len() < whole {
+            break;
+        }
+        answers.push((status, received[end + 4..whole].to_vec()));
+        received.drain(..whole);
+    }
+    Ok(answers)
 }

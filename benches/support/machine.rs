@@ -30,6 +30,24 @@ pub(crate) fn pin_generator() -> Option<usize> {
     taskset.status().is_ok_and(|status| status.success()).then_some(SERVER_CPU)
 }
 
+/// Runs this program once more, with these arguments, in a network of its own, where the generator's core does all the
+/// work of receiving.
+///
+/// # Errors
+/// This is no root, or util-linux or iproute2 is not there; or the program has failed.
+pub(crate) fn run_steered(arguments: &[String]) -> Result<()> {
+    // sysfs shows the network of whoever mounts it. See Documentation/networking/scaling.rst in the kernel's sources.
+    let script = format!(
+        "set -e; mount -t sysfs sysfs /sys; ip link set lo up; \
+         for cpus in /sys/class/net/lo/queues/rx-*/rps_cpus; do echo {:x} > $cpus; done; exec \"$0\" \"$@\"",
+        1 << GENERATOR_CPU
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-c", &script]).arg(std::env::current_exe()?).args(arguments);
+    let status = command.status().map_err(|error| format!("unshare: {error}"))?;
+    if status.success() { Ok(()) } else { Err("the run in a network of its own has failed (it takes a root)".into()) }
+}
+
 /// The directory of which this program lies in `PROFILE/deps`.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;

@@ -1,9 +1,11 @@
 //! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
 
 use crate::wire::Message;
-use crate::wire::session::Form;
+use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
+use crate::wire::session::{Contexts, Form};
 use bytes::Bytes;
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A data message, and the forms in which it goes out. May be shared between threads.
 #[derive(Debug)]
@@ -61,6 +63,59 @@ impl Broadcast {
     }
 }
 
+/// Messages that many get, one after the other. Their frames are put together once for all who get the same bytes.
+#[derive(Debug)]
+pub struct Volley {
+    messages: Vec<Arc<Broadcast>>,
+    forms: RefCell<Vec<(Form, Frames)>>,
+}
+
+/// The frames of a volley in one form.
+#[derive(Debug)]
+struct Frames {
+    bytes: Bytes,
+    /// Where each begins.
+    begins: Vec<usize>,
+}
+
+impl Volley {
+    /// Of these messages.
+    pub fn new(messages: Vec<Arc<Broadcast>>) -> Volley {
+        Volley { messages, forms: RefCell::default() }
+    }
+
+    /// The messages from the `first` on.
+    pub fn messages(&self, first: usize) -> &[Arc<Broadcast>] {
+        self.messages.get(first..).unwrap_or_default()
+    }
+
+    /// The frames of the messages from the `first` on, in this form.
+    pub fn frames(&self, form: Form, contexts: &RefCell<Contexts>, first: usize) -> Bytes {
+        let mut forms = self.forms.borrow_mut();
+        let known = forms.iter().position(|(known, _)| *known == form);
+        let place = known.unwrap_or_else(|| {
+            forms.push((form, Frames::of(&self.messages, form, &mut contexts.borrow_mut())));
+            forms.len() - 1
+        });
+        let frames = &forms[place].1;
+        frames.begins.get(first).map_or_else(Bytes::new, |begin| frames.bytes.slice(begin..))
+    }
+}
+
+impl Frames {
+    fn of(messages: &[Arc<Broadcast>], form: Form, contexts: &mut Contexts) -> Frames {
+        let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.payload().len() + MAX_SERVER_HEADER).sum());
+        let mut begins = Vec::with_capacity(messages.len());
+        for message in messages {
+            let (payload, compressed) = message.encoded(form, |payload| form.encode(contexts, payload));
+            begins.push(bytes.len());
+            put_data_header(&mut bytes, Kind { text: message.is_text(), compressed }, payload.len());
+            bytes.extend_from_slice(&payload);
+        }
+        Frames { bytes: bytes.into(), begins }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +160,24 @@ mod tests {
         assert_eq!(send(&compressed(false, 3)), None, "it depends on what went before");
         assert_eq!(times, 3);
         assert!(Broadcast::new(Message::Ping(Bytes::new())).is_none());
+    }
+
+    #[test]
+    fn a_volley_is_put_together_once_for_all_of_the_same_kind() {
+        let text = "sheep and goats and sheep and goats";
+        let messages = [Message::text(text), Message::binary(vec![7; 3])];
+        let volley = Volley::new(messages.map(|message| Arc::new(Broadcast::new(message).unwrap())).into());
+        let contexts = RefCell::default();
+        let plain = Session::new(&LIMITS).form().unwrap();
+        let whole = volley.frames(plain, &contexts, 0);
+        assert_eq!(whole[..], [&[0x81, 35], text.as_bytes(), &[0x82, 3, 7, 7, 7]].concat());
+        assert_eq!(volley.frames(plain, &contexts, 1), whole[37..]);
+        assert_eq!(volley.frames(plain, &contexts, 1).as_ptr(), whole[37..].as_ptr());
+        assert_eq!((volley.frames(plain, &contexts, 2).len(), volley.messages(2).len()), (0, 0));
+        let compressed = Session::new(&compressed(true, 3)).form().unwrap();
+        let frames = volley.frames(compressed, &contexts, 0);
+        assert_eq!(frames[0], 0xc1);
+        assert!(frames.len() < whole.len());
+        assert!(frames.ends_with(&[0x82, 3, 7, 7, 7]), "that was too short to be compressed");
     }
 }

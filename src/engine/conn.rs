@@ -4,7 +4,7 @@
 //! send buffer waits for the client, nothing is read from it.
 
 use super::broadcast::{Broadcast, Encoded};
-use super::outbox::Outbox;
+use super::line::Line;
 use super::peer::Peer;
 use super::quota::Place;
 use super::socket::Socket;
@@ -13,6 +13,7 @@ use super::{Adoption, SessionSpec};
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
 use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
+use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
@@ -100,7 +101,8 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    fn count(&mut self, bytes: usize) {
+    /// One more message, of so many bytes.
+    pub fn count(&mut self, bytes: usize) {
         self.messages += 1;
         self.bytes += bytes as u64;
     }
@@ -129,16 +131,14 @@ pub struct Summary {
 
 /// One open session.
 pub struct Conn {
-    socket: Socket,
+    line: Rc<RefCell<Line>>,
     session: Session,
     /// What was decoded and not yet handed out.
     events: VecDeque<Event>,
-    outbox: Outbox,
     entry: Entry,
     spec: Box<SessionSpec>,
     end: Option<End>,
     received: Traffic,
-    sent: Traffic,
     since: Instant,
     places: Vec<Place>,
     link: Option<OwnedFd>,
@@ -155,16 +155,18 @@ impl Conn {
     /// The socket cannot be watched by epoll, or not be made non-blocking.
     pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
         let Adoption { socket, spec, early, places, link, .. } = adoption;
+        let session = Session::new(&spec.rules());
+        let line = Line::new(Socket::new(socket)?, session.form(), entry.shared.clone());
+        let line = Rc::new(RefCell::new(line));
+        entry.peer.connect(line.clone());
         let mut conn = Conn {
-            socket: Socket::new(socket)?,
-            session: Session::new(&spec.rules()),
+            line,
+            session,
             events: VecDeque::new(),
-            outbox: Outbox::default(),
             entry,
             spec: Box::new(spec),
             end: None,
             received: Traffic::default(),
-            sent: Traffic::default(),
             since: Instant::now(),
             places,
             link,
@@ -189,7 +191,7 @@ impl Conn {
 
     /// Bytes that wait for the client.
     pub fn backlog(&self) -> usize {
-        self.outbox.len()
+        self.line.borrow().outbox.len()
     }
 
     /// The next data message; `None` when the session is closing, for whatever reason, and from then on.
@@ -276,9 +278,7 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        let shared = &self.entry.shared;
-        self.outbox.lend(|| shared.buffers.borrow_mut().take());
-        put_control(self.outbox.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
+        put_control(self.ready_line().outbox.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
         if !self.is_full() {
             return Ok(());
         }
@@ -335,9 +335,12 @@ impl Conn {
     pub fn push(&mut self, message: &Broadcast) -> Result<(), Closing> {
         if self.end.is_none() && self.is_full() {
             // What the client has made room for is not to be held against it.
-            let Conn { outbox, socket, .. } = self;
+            let mut line = self.line.borrow_mut();
+            let Line { outbox, socket, .. } = &mut *line;
             let waiting = outbox.len();
-            match outbox.flush(|slices| socket.try_write(slices)) {
+            let flushed = outbox.flush(|slices| socket.try_write(slices));
+            drop(line);
+            match flushed {
                 Ok(empty) => self.note_flush(waiting, empty),
                 Err(e) => self.end = Some(End::Lost(e)),
             }
@@ -358,7 +361,7 @@ impl Conn {
             Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
             None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
         };
-        self.sent.count(message.payload().len());
+        self.line.borrow_mut().sent.count(message.payload().len());
         self.enqueue(message.is_text(), encoded);
     }
 
@@ -377,16 +380,21 @@ impl Conn {
             // Control frames are the session's own business.
             _ => return,
         };
-        self.sent.count(payload.len());
+        self.line.borrow_mut().sent.count(payload.len());
         let encoded = self.session.encode(&mut self.entry.shared.contexts.borrow_mut(), payload);
         self.enqueue(text, encoded);
     }
 
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded) {
-        let shared = &self.entry.shared;
-        self.outbox.lend(|| shared.buffers.borrow_mut().take());
-        self.outbox.push(Kind { text, compressed }, payload);
-        self.entry.peer.note_data(shared.now());
+        self.ready_line().outbox.push(Kind { text, compressed }, payload);
+        self.entry.peer.note_data(self.entry.shared.now());
+    }
+
+    /// The line, with a buffer to fill.
+    fn ready_line(&self) -> RefMut<'_, Line> {
+        let mut line = self.line.borrow_mut();
+        line.outbox.lend(|| self.entry.shared.buffers.borrow_mut().take());
+        line
     }
 
     /// Queues what others have posted.
@@ -405,7 +413,7 @@ impl Conn {
 
     /// More waits for the client than may.
     fn is_full(&self) -> bool {
-        self.outbox.len() > self.spec.limits.send_buffer
+        self.backlog() > self.spec.limits.send_buffer
     }
 
     /// Completes when there is room in the send buffer.
@@ -430,8 +438,7 @@ impl Conn {
     fn ping(&mut self) {
         let Entry { shared, peer } = &self.entry;
         if peer.is_doubted() {
-            self.outbox.lend(|| shared.buffers.borrow_mut().take());
-            put_control(self.outbox.tail(), Control::Ping, b"");
+            put_control(self.ready_line().outbox.tail(), Control::Ping, b"");
             let late = peer.note_ping(shared.now());
             shared.look_at(peer, late);
         }
@@ -440,7 +447,7 @@ impl Conn {
     /// After a flush of `waiting` bytes: a client that takes what had to wait for it is alive, though its answer to a
     /// Ping may have to wait until all that was sent before has arrived, or until something is read again.
     fn note_flush(&mut self, waiting: usize, empty: bool) {
-        if std::mem::replace(&mut self.blocked, !empty) && self.outbox.len() < waiting {
+        if std::mem::replace(&mut self.blocked, !empty) && self.backlog() < waiting {
             let now = self.entry.shared.now();
             self.entry.peer.note_life(now);
             self.entry.peer.note_data(now);
@@ -476,14 +483,16 @@ impl Conn {
         if self.events.capacity() == 0 {
             self.events = shared.queues.borrow_mut().take();
         }
-        self.outbox.lend(|| shared.buffers.borrow_mut().take());
-        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, self.outbox.tail());
+        let mut line = self.line.borrow_mut();
+        line.outbox.lend(|| shared.buffers.borrow_mut().take());
+        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, line.outbox.tail());
     }
 
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
     /// asks the connection to close.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         self.entry.peer.register(cx);
+        self.line.borrow_mut().is_open = false;
         loop {
             if self.entry.peer.close_asked() {
                 return Poll::Ready(Ok(()));
@@ -511,11 +520,14 @@ impl Conn {
             }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
-            match self.socket.poll_read(cx, &mut buffer) {
+            match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
                 Poll::Ready(Ok(count)) => self.decode(&buffer[..count]),
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
-                Poll::Pending => return self.poll_life(),
+                Poll::Pending => {
+                    self.line.borrow_mut().is_open = true;
+                    return self.poll_life();
+                }
             }
             if !self.events.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -533,18 +545,25 @@ impl Conn {
         self.entry.peer.is_denied() && tokio::task::coop::has_budget_remaining()
     }
 
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.line.borrow_mut().socket.poll_read(cx, buffer)
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Conn { outbox, socket, .. } = self;
+        let mut line = self.line.borrow_mut();
+        let Line { outbox, socket, .. } = &mut *line;
         let waiting = outbox.len();
         let empty = outbox.flush(|slices| match socket.poll_write(cx, slices) {
             Poll::Ready(written) => written,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         })?;
+        let buffer = outbox.reclaim();
+        drop(line);
         self.note_flush(waiting, empty);
         if !empty {
             return Poll::Pending;
         }
-        if let Some(buffer) = self.outbox.reclaim() {
+        if let Some(buffer) = buffer {
             self.entry.shared.buffers.borrow_mut().put_back(buffer);
         }
         Poll::Ready(Ok(()))
@@ -554,6 +573,7 @@ impl Conn {
     pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
         self.entry.peer.stop_watching();
+        self.line.borrow_mut().is_open = false;
         self.take_posts();
         let end = match (self.end.take(), self.entry.peer.take_close()) {
             (Some(end), _) => end,
@@ -563,7 +583,7 @@ impl Conn {
         match &end {
             End::Lost(_) | End::Unanswered => {}
             End::Client(_) => {
-                self.session.reply(self.outbox.tail());
+                self.session.reply(self.line.borrow_mut().outbox.tail());
                 self.hang_up().await;
             }
             End::Violation(frame) => {
@@ -574,16 +594,17 @@ impl Conn {
                 self.say_close(frame.clone());
                 self.within(close_timeout, Self::poll_answer).await;
                 // Nothing is written here but where the client's Close and ours crossed and its own still waits.
-                self.session.reply(self.outbox.tail());
+                self.session.reply(self.line.borrow_mut().outbox.tail());
                 self.hang_up().await;
             }
         }
-        Summary { spec: self.spec, received: self.received, sent: self.sent, end, open: self.since.elapsed() }
+        let sent = self.line.borrow().sent;
+        Summary { spec: self.spec, received: self.received, sent, end, open: self.since.elapsed() }
     }
 
     fn say_close(&mut self, frame: CloseFrame) {
         let mut contexts = self.entry.shared.contexts.borrow_mut();
-        self.session.close(&mut contexts, frame, self.outbox.tail());
+        self.session.close(&mut contexts, frame, self.line.borrow_mut().outbox.tail());
     }
 
     /// Writes what waits, says that nothing follows, and waits until the client has closed its side.
@@ -591,7 +612,7 @@ impl Conn {
         // The client may be back for another session before it has ended this connection.
         self.places = Vec::new();
         self.within(LINGER, Self::poll_flush_only).await;
-        self.socket.end_writing();
+        self.line.borrow().socket.end_writing();
         let mut left = LINGER_BYTES;
         self.within(LINGER, |conn, cx| conn.poll_discard(cx, &mut left)).await;
     }
@@ -629,7 +650,7 @@ impl Conn {
             }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
-            match self.socket.poll_read(cx, &mut buffer) {
+            match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(count)) => self.decode(&buffer[..count]),
                 Poll::Pending => return Poll::Pending,
@@ -640,7 +661,7 @@ impl Conn {
     fn poll_discard(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         let mut buffer = self.entry.shared.buffer.borrow_mut();
         loop {
-            match self.socket.poll_read(cx, &mut buffer) {
+            match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(count)) if count > 0 && count <= *left => *left -= count,
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,

@@ -5,6 +5,7 @@
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * [`conn`]: one connection, as a handler sees it
+//! * [`line`]: the way to its client, for the connection and for those who have something for many
 //! * [`socket`]: its byte stream
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
@@ -20,6 +21,7 @@ pub mod broadcast;
 pub mod conn;
 pub mod handler;
 pub mod handoff;
+pub mod line;
 pub mod log_line;
 pub mod log_writer;
 pub mod outbox;
@@ -30,7 +32,7 @@ pub mod socket;
 pub mod spec;
 pub mod thread;
 
-pub use broadcast::Broadcast;
+pub use broadcast::{Broadcast, Volley};
 pub use conn::Conn;
 pub use handler::{Greeting, Handler, Later, Refused, Registry, Running, Welcome};
 pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};

@@ -50,10 +50,15 @@ impl Outbox {
             self.open.extend_from_slice(&payload);
         } else {
             put_data_header(&mut self.open, kind, payload.len());
-            self.seal();
-            self.sealed_len += payload.len();
-            self.sealed.push_back(payload);
+            self.push_encoded(payload);
         }
+    }
+
+    /// Adds what is encoded already, be it the rest of a frame.
+    pub fn push_encoded(&mut self, bytes: Bytes) {
+        self.seal();
+        self.sealed_len += bytes.len();
+        self.sealed.push_back(bytes);
     }
 
     fn seal(&mut self) {

@@ -4,10 +4,12 @@
 //! its state. The clock looks at a connection when something may be due ([`Peer::look`]), and a connection only notes
 //! the tick at which something happened: what is due is worked out when it is looked at.
 
-use super::Broadcast;
+use super::broadcast::{Broadcast, Volley};
+use super::line::{Line, LineCell, Shot};
 use super::spec::{Limits, Ping};
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -43,6 +45,7 @@ pub struct Peer {
     pub id: u64,
     waker: RefCell<Option<Waker>>,
     close: RefCell<Option<Box<CloseFrame>>>,
+    line: LineCell,
     /// Messages that others want it to send.
     posts: Cell<Vec<Arc<Broadcast>>>,
     /// The tick at which `expired` turns true; 0 is never.
@@ -72,6 +75,7 @@ impl Peer {
             id,
             waker: RefCell::default(),
             close: RefCell::default(),
+            line: LineCell::new(),
             posts: Cell::default(),
             deadline: Cell::new(0),
             expired: Cell::new(false),
@@ -83,6 +87,11 @@ impl Peer {
             idle: Cell::new(limits.idle_timeout.map_or(0, ticks)),
             moved: Cell::new(now),
         }
+    }
+
+    /// This is the way to the client.
+    pub fn connect(&self, line: Rc<RefCell<Line>>) {
+        self.line.get_or_init(|| line);
     }
 
     /// Asks the connection to close with this frame; the first request counts.
@@ -108,6 +117,23 @@ impl Peer {
         posts.push(message);
         self.posts.set(posts);
         self.wake();
+    }
+
+    /// Posts the messages from the `first` on. Where nothing waits for the client, they are written here and now.
+    pub fn post_all(&self, volley: &Volley, first: usize) {
+        let shot = self.line.get().map_or(Shot::Not, |line| line.borrow_mut().shoot(volley, first));
+        match shot {
+            Shot::Sent(now) => self.note_data(now),
+            Shot::Begun(now) => {
+                self.note_data(now);
+                self.wake();
+            }
+            Shot::Not => {
+                for message in volley.messages(first) {
+                    self.post(message.clone());
+                }
+            }
+        }
     }
 
     /// What was posted and not taken.

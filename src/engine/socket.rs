@@ -1,6 +1,6 @@
 //! The byte stream of a session: a client's TCP connection, or one end of a socketpair where httpd must stay in between.
 
-use rustix::net::{AddressFamily, Shutdown, getsockname, shutdown};
+use rustix::net::{AddressFamily, SendFlags, Shutdown, getsockname, send, shutdown};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -61,6 +61,14 @@ impl Socket {
             Socket::Tcp(stream) => stream.try_write_vectored(slices),
             Socket::Unix(stream) => stream.try_write_vectored(slices),
         }
+    }
+
+    /// As [`Socket::try_write`], whatever the runtime knows of the stream: for those who do not wait on it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
     }
 
     /// Says that nothing more will be written.

@@ -298,6 +298,17 @@ impl Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form(Option<Compression>);
 
+impl Form {
+    /// As [`Session::encode`] of any session of this form.
+    pub fn encode(&self, contexts: &mut Contexts, payload: Bytes) -> (Bytes, bool) {
+        let deflate = self.0.map(PerMessageDeflate::new);
+        match deflate.and_then(|mut deflate| deflate.compress(&mut contexts.deflate, &payload)) {
+            Some(compressed) => (compressed, true),
+            None => (payload, false),
+        }
+    }
+}
+
 /// What the context takes for its socket: a slice to read, decompressed where that was negotiated, and a vector to write.
 struct Stream<'a> {
     input: &'a [u8],

@@ -1,16 +1,24 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
-use super::hub::{Begin, Delivery, Hub};
-use super::post::Dialect;
+use super::hub::{Delivery, Hub};
+use super::post::{Dialect, Post};
 use super::v1::Say;
-use crate::engine::Broadcast;
+use crate::bus::Payload;
 use crate::engine::peer::Peer;
+use crate::engine::{Broadcast, Volley};
 use slab::Slab;
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Messages of a run, at most.
+const RUN: usize = 64;
+/// And bytes of them; a single message may be longer.
+const RUN_BYTES: usize = 64 * 1024;
+/// Subscribers that get messages before others have their turn.
+const TURN: usize = 64;
 
 /// What a subscriber is told of joins and leaves.
 pub enum Presence {
@@ -28,12 +36,69 @@ pub struct Subscriber {
     pub peer: Rc<Peer>,
     /// How it gets messages.
     pub dialect: Dialect,
-    /// What came before this it has, or does not want.
-    pub begin: Begin,
+    /// What came up to this offset it has, or does not want.
+    pub known: Cell<u64>,
     /// Whether it wants to hear of joins and leaves.
     pub presence: Presence,
     /// As whom it is there.
     pub member: Option<Arc<str>>,
+}
+
+/// Messages of one channel, one after the other, on their way to its subscribers.
+struct Run {
+    posts: Vec<Arc<Post>>,
+    bytes: usize,
+    volleys: [Option<Volley>; Dialect::ALL],
+}
+
+impl Run {
+    fn of(post: Arc<Post>) -> Run {
+        Run { bytes: post.size(), posts: vec![post], volleys: Default::default() }
+    }
+
+    /// Takes along the messages of the channel that come next, up to a limit; what is in between is not overtaken, since
+    /// all subscribers see everything in one order. True when there were any.
+    fn grow(&mut self, come: &mut VecDeque<Delivery>) -> bool {
+        let before = self.posts.len();
+        while let (Some(Delivery::Post(next)), Some(last)) = (come.front(), self.posts.last()) {
+            let bytes = self.bytes + next.size();
+            let follows = next.channel() == last.channel() && next.id().offset > last.id().offset;
+            if !follows || bytes > RUN_BYTES || self.posts.len() >= RUN {
+                break;
+            }
+            self.posts.push(next.clone());
+            self.bytes = bytes;
+            come.pop_front();
+        }
+        let has_grown = self.posts.len() > before;
+        if has_grown {
+            self.volleys = Default::default();
+        }
+        has_grown
+    }
+
+    /// Posts what the subscriber does not have.
+    fn post(&mut self, subscriber: &Subscriber) {
+        let Subscriber { peer, dialect, known, .. } = subscriber;
+        let Some(last) = self.posts.last().map(|post| post.id().offset) else { return };
+        let first = self.posts.partition_point(|post| post.id().offset <= known.get());
+        if first == self.posts.len() {
+            return;
+        }
+        let volley = self.volleys[*dialect as usize].get_or_insert_with(|| {
+            let messages = self.posts.iter().map(|post| post.form(*dialect).clone());
+            Volley::new(messages.collect())
+        });
+        peer.post_all(volley, first);
+        known.set(last);
+    }
+}
+
+/// Takes what has come.
+fn gather(deliveries: &mut UnboundedReceiver<Delivery>, come: &mut VecDeque<Delivery>) {
+    while let Ok(delivery) = deliveries.try_recv() {
+        come.push_back(delivery);
+    }
 }
 
 /// The subscribers of a thread, by channel.
@@ -66,21 +131,57 @@ impl Local {
     }
 
     async fn distribute(self: Rc<Self>, mut deliveries: UnboundedReceiver<Delivery>) {
-        while let Some(delivery) = deliveries.recv().await {
-            self.deliver(&delivery);
+        let mut come = VecDeque::new();
+        loop {
+            gather(&mut deliveries, &mut come);
+            match come.pop_front() {
+                Some(Delivery::Post(post)) => self.fan_out(Run::of(post), &mut deliveries, &mut come).await,
+                Some(other) => self.tell(&other),
+                None => match deliveries.recv().await {
+                    Some(delivery) => come.push_back(delivery),
+                    None => return,
+                },
+            }
         }
     }
 
-    fn deliver(&self, delivery: &Delivery) {
+    /// Posts messages to the subscribers of their channel, by turns with whatever else the thread has to do. What is
+    /// published meanwhile comes along, and the round begins anew where it is: each subscriber gets at once what it lacks.
+    async fn fan_out(&self, mut run: Run, deliveries: &mut UnboundedReceiver<Delivery>, come: &mut VecDeque<Delivery>) {
+        let (mut key, mut end, mut left) = (0, 0, 0);
+        let mut has_grown = true;
+        loop {
+            gather(deliveries, come);
+            has_grown |= run.grow(come);
+            {
+                let channels = self.channels.borrow();
+                let Some(subscribers) = channels.get(run.posts[0].channel()) else { return };
+                if std::mem::take(&mut has_grown) {
+                    // Who subscribes after this knows these messages, or does not want them.
+                    end = end.max(subscribers.iter().next_back().map_or(0, |(last, _)| last + 1));
+                    left = end;
+                }
+                for _ in 0..left.min(TURN) {
+                    if let Some(subscriber) = subscribers.get(key) {
+                        run.post(subscriber);
+                    }
+                    key = (key + 1) % end;
+                    left -= 1;
+                }
+            }
+            if left == 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn tell(&self, delivery: &Delivery) {
         let mut channels = self.channels.borrow_mut();
         let Some(subscribers) = channels.get_mut(delivery.channel()) else { return };
         let subscribers = subscribers.iter_mut().map(|(_, subscriber)| subscriber);
         match delivery {
-            Delivery::Post(post) => {
-                for subscriber in subscribers.filter(|known| known.begin.offset < post.id().offset) {
-                    subscriber.peer.post(post.form(subscriber.dialect).clone());
-                }
-            }
+            Delivery::Post(_) => {}
             Delivery::Presence { channel, member, joined, number } => {
                 let mut message: Option<Arc<Broadcast>> = None;
                 for subscriber in subscribers {

@@ -25,6 +25,9 @@ pub enum Dialect {
 pub const PROTOCOLS: [&str; 2] = ["channels.v1", "ws+meta.nchan"];
 
 impl Dialect {
+    /// How many there are.
+    pub const ALL: usize = 3;
+
     /// That of a subprotocol; of none of ours: bare.
     pub fn of(protocol: Option<&str>) -> Dialect {
         match protocol {

@@ -1,7 +1,7 @@
 //! One client of the channel handler, from its first subscription to its end.
 
 use super::call::{self, Subscription, is_name};
-use super::hub::Hub;
+use super::hub::{Begin, Hub};
 use super::local::{Local, Presence, Subscriber};
 use super::post::Dialect;
 use super::v1::{self, Code, Payload, Problem, Request, Say, Wish};
@@ -10,6 +10,7 @@ use crate::engine::conn::Closing;
 use crate::engine::{Conn, Refused};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use serde_json::Value;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -155,12 +156,12 @@ impl Session<'_> {
         loop {
             let mut begun = None;
             let Session { hub, local, dialect, member, subscribed, conn, .. } = self;
-            let subscribe = |begin| {
+            let subscribe = |begin: Begin| {
                 for channel in channels {
-                    let peer = conn.peer().clone();
+                    let (peer, known) = (conn.peer().clone(), Cell::new(begin.offset));
                     let member = member.clone();
                     let subscriber =
-                        Subscriber { peer, dialect: *dialect, begin, presence: Presence::Off, member: member.clone() };
+                        Subscriber { peer, dialect: *dialect, known, presence: Presence::Off, member: member.clone() };
                     let key = local.add(channel, subscriber);
                     let (hub, local, channel) = (hub.clone(), local.clone(), channel.clone());
                     subscribed.insert(channel.clone(), Subscribed { hub, local, channel, key, member });

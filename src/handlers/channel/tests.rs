@@ -171,6 +171,26 @@ fn everybody_gets_everything_in_one_order() {
 }
 
 #[test]
+fn who_reads_late_gets_everything_in_order() {
+    let house = House::new();
+    let mut late = house.client(None, &subscription(&["a"]));
+    let mut prompt = house.client(Some("channels.v1"), &subscription(&["a"]));
+    house.wait_for("a", 2);
+    assert_eq!(said(&mut prompt)["type"], "subscribed");
+    // More than a socket takes, less than the send buffer more.
+    let message = |n: usize| format!("{n} {}", "x".repeat(1000));
+    for n in 0..180 {
+        house.publish("a", &message(n));
+        assert_eq!(said(&mut prompt)["data"], message(n));
+    }
+    for n in 0..180 {
+        assert_eq!(text(&mut late), message(n));
+    }
+    house.publish("a", "at once");
+    assert_eq!(text(&mut late), "at once");
+}
+
+#[test]
 fn a_client_goes_on_where_it_was() {
     let house = House::new();
     let ids: Vec<String> = (1..=5).map(|n| house.publish_kept("a", &n.to_string(), 3).0).collect();

@@ -1,0 +1,121 @@
+//! The way to one client: its socket, and what is on its way. The connection's task writes here, and so does whoever has
+//! something for many: while nothing waits, a message goes straight into the socket, and the task sleeps on.
+
+use super::broadcast::Volley;
+use super::conn::Traffic;
+use super::outbox::Outbox;
+use super::socket::Socket;
+use super::thread::Shared;
+use crate::wire::session::Form;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+/// See the module.
+pub struct Line {
+    /// The byte stream.
+    pub socket: Socket,
+    /// What the socket has not taken.
+    pub outbox: Outbox,
+    /// What was sent.
+    pub sent: Traffic,
+    /// The handler has sent what it has to send, and waits for the client: what others send may go out.
+    pub is_open: bool,
+    form: Option<Form>,
+    shared: Rc<Shared>,
+}
+
+/// A line, and whether there is one yet.
+pub type LineCell = OnceCell<Rc<RefCell<Line>>>;
+
+/// What became of messages that were to be written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shot {
+    /// They are in the socket, at this tick.
+    Sent(u32),
+    /// They are, in part. The task is to see to the rest.
+    Begun(u32),
+    /// They are not: something comes before them, or the socket is full or broken.
+    Not,
+}
+
+impl Line {
+    /// To this socket; messages go out in this form.
+    pub fn new(socket: Socket, form: Option<Form>, shared: Rc<Shared>) -> Line {
+        Line { socket, outbox: Outbox::default(), sent: Traffic::default(), is_open: false, form, shared }
+    }
+
+    /// Writes the messages from the `first` on, if nothing has to go before them.
+    pub fn shoot(&mut self, volley: &Volley, first: usize) -> Shot {
+        let Some(form) = self.form.filter(|_| self.is_open && self.outbox.is_empty()) else { return Shot::Not };
+        let frames = volley.frames(form, &self.shared.contexts, first);
+        let Ok(count) = self.socket.write_now(&frames) else { return Shot::Not };
+        for message in volley.messages(first) {
+            self.sent.count(message.payload().len());
+        }
+        let now = self.shared.now();
+        if count == frames.len() {
+            return Shot::Sent(now);
+        }
+        self.outbox.push_encoded(frames.slice(count..));
+        Shot::Begun(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Broadcast;
+    use crate::wire::session::{Rules, Session};
+    use std::io::{self, Read};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    fn volley(texts: &[&str]) -> Volley {
+        Volley::new(texts.iter().map(|text| Arc::new(Broadcast::text((*text).into()))).collect())
+    }
+
+    fn line() -> (Line, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
+        let form = Session::new(&rules).form();
+        (Line::new(Socket::new(ours.into()).unwrap(), form, Rc::new(Shared::new())), theirs)
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_what_waits() {
+        let (mut line, mut client) = line();
+        let volley = volley(&["one", "two", "three"]);
+        assert_eq!(line.shoot(&volley, 0), Shot::Not, "its handler may be about to send something");
+        line.is_open = true;
+        assert_eq!(line.shoot(&volley, 1), Shot::Sent(0));
+        let mut received = [0; 12];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(received, *b"\x81\x03two\x81\x05three");
+        assert_eq!(line.sent, Traffic { messages: 2, bytes: 8 });
+        line.outbox.push_encoded("rest".into());
+        assert_eq!(line.shoot(&volley, 0), Shot::Not);
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_waits() {
+        let (mut line, mut client) = line();
+        line.is_open = true;
+        let text = "x".repeat(1 << 20);
+        assert_eq!(line.shoot(&volley(&["first", &text]), 0), Shot::Begun(0));
+        let mut received = vec![0; 7 + 10 + text.len() - line.outbox.len()];
+        client.read_exact(&mut received).unwrap();
+        line.outbox
+            .flush(|slices| {
+                received.extend(slices.iter().flat_map(|slice| slice.to_vec()));
+                Ok(slices.iter().map(|slice| slice.len()).sum())
+            })
+            .unwrap();
+        assert!(received.ends_with(text.as_bytes()));
+        assert_eq!(received[..7], *b"\x81\x05first");
+        drop(client);
+        assert_eq!(line.shoot(&volley(&["lost"]), 0), Shot::Not, "the task finds out by itself");
+        assert_eq!(line.sent.messages, 2);
+        let gone = line.socket.write_now(b"x").map_err(|e| e.kind());
+        assert_eq!(gone, Err(io::ErrorKind::BrokenPipe));
+    }
+}
