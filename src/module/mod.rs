@@ -4,6 +4,7 @@
 //! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`plugin`]: C plugins
@@ -20,6 +21,7 @@ pub mod plugin;
 pub mod publish;
 pub mod relay;
 pub mod session_logs;
+pub mod tcp;
 pub mod upgrade;
 
 use crate::apache::HookResult;
