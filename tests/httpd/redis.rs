@@ -15,20 +15,20 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use tempfile::TempDir;
 
-const PASSWORD: &str = "open-sesame";
+pub(crate) const PASSWORD: &str = "open-sesame";
 
 /// The user without rights, on all Debian machines.
 const NOBODY: u32 = 65534;
 
 /// A Redis of the test's own.
-struct Redis {
-    port: Port,
+pub(crate) struct Redis {
+    pub(crate) port: Port,
     folder: TempDir,
     process: Option<Child>,
 }
 
 impl Redis {
-    fn start() -> Redis {
+    pub(crate) fn start() -> Redis {
         let folder = tempfile::tempdir().expect("a folder");
         let mut redis = Redis { port: Port::reserve(), folder, process: None };
         redis.come_back();
