@@ -36,6 +36,7 @@ mod restart;
 mod same_packet;
 mod session_log;
 mod site;
+mod standalone;
 mod tcp;
 mod tls;
 mod tls_load;
