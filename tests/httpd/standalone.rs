@@ -30,14 +30,14 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// The command, serving.
-struct Standalone {
+pub(crate) struct Standalone {
     port: Port,
     folder: TempDir,
     child: Child,
 }
 
 impl Standalone {
-    fn start(arguments: &[&str]) -> Standalone {
+    pub(crate) fn start(arguments: &[&str]) -> Standalone {
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its permissions");
         fs::create_dir(folder.path().join("tmp")).expect("a folder for what is temporary");
@@ -71,7 +71,7 @@ impl Standalone {
         fs::read_to_string(self.folder.path().join(file)).expect("what it says")
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number()))
     }
 
@@ -94,7 +94,7 @@ impl Standalone {
     }
 
     /// Ctrl-C; returns what it said on stdout.
-    fn interrupt(mut self) -> String {
+    pub(crate) fn interrupt(mut self) -> String {
         kill_process_group(Pid::from_child(&self.child), Signal::INT).expect("Ctrl-C");
         let mut status = None;
         wait_until("it ends", PATIENCE, || {
