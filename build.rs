@@ -132,6 +132,7 @@ mod httpd {
         "SATISFY_ANY",
         "ap_conftree",
         "ap_server_conf",
+        "ap_server_root",
         "ap_unixd_config",
     ];
 

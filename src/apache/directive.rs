@@ -15,6 +15,8 @@ pub enum Context {
     Global,
     /// The server and virtual hosts, outside of their sections.
     Host,
+    /// Server, virtual host, `<Location>`, `<Directory>`, `<Files>`, `<If>`; not `.htaccess`.
+    Sections,
     /// Server, virtual host, `<Location>`, `<Directory>`, `<Files>`, `<If>`; and `.htaccess` under
     /// `AllowOverride AuthConfig`.
     Everywhere,
@@ -24,6 +26,7 @@ impl Context {
     const fn req_override(self) -> c_int {
         match self {
             Context::Global | Context::Host => ffi::RSRC_CONF as c_int,
+            Context::Sections => (ffi::RSRC_CONF | ffi::ACCESS_CONF) as c_int,
             Context::Everywhere => (ffi::RSRC_CONF | ffi::ACCESS_CONF | ffi::OR_AUTHCFG) as c_int,
         }
     }
@@ -33,6 +36,7 @@ impl Context {
         match self {
             Context::Global => "server (global)",
             Context::Host => "server, virtual host",
+            Context::Sections => "server, virtual host, directory",
             Context::Everywhere => "server, virtual host, directory, .htaccess (AuthConfig)",
         }
     }

@@ -106,6 +106,22 @@ pub fn runtime_path(pool: &Pool, name: &str) -> Option<PathBuf> {
     }
 }
 
+/// A path as the configuration has it: it begins at `ServerRoot`, unless it is absolute.
+pub fn root_relative(path: &str) -> PathBuf {
+    // Unit tests have no httpd around them.
+    #[cfg(test)]
+    let root = OsStr::new("/");
+    // SAFETY: NULL, or a string that stays as long as the configuration is read.
+    #[cfg(not(test))]
+    let root = unsafe {
+        match ffi::ap_server_root {
+            root if root.is_null() => OsStr::new("/"),
+            root => OsStr::from_bytes(CStr::from_ptr(root).to_bytes()),
+        }
+    };
+    PathBuf::from(root).join(path)
+}
+
 /// The uid that httpd's children run as.
 pub fn user_id() -> u32 {
     // SAFETY: set while the configuration is read, constant afterwards.

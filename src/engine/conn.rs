@@ -270,6 +270,18 @@ impl Conn {
         poll_fn(|cx| self.poll_room(cx)).await
     }
 
+    /// Waits until all that was sent is written, for a handler that says no more: after it, its Close may take no longer than
+    /// [`super::Limits::close_timeout`].
+    ///
+    /// # Errors
+    /// The session is closing.
+    pub async fn flush(&mut self) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        poll_fn(|cx| self.poll_empty(cx)).await
+    }
+
     /// Queues a Ping or a Pong with this payload; its first 125 bytes (RFC 6455 section 5.5). Waits as [`Conn::send`] does.
     ///
     /// # Errors
@@ -303,6 +315,15 @@ impl Conn {
             }
         })
         .await;
+    }
+
+    /// For a handler that has waited long in [`Conn::tend`], which does not read: true when the client is gone, and the session
+    /// over with what it has sent last unread.
+    pub fn notice_end(&mut self) -> bool {
+        if self.end.is_none() && self.line.borrow().socket.is_ended() {
+            self.end = Some(End::Lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.end.is_some()
     }
 
     /// Why the session ends, when [`Conn::recv`] has said that it does.
@@ -429,6 +450,22 @@ impl Conn {
             Poll::Pending if !self.is_full() => return Poll::Ready(Ok(())),
             Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
             Poll::Pending if self.has_fallen_behind() => self.end = Some(slow_consumer()),
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(Err(Closing))
+    }
+
+    /// Completes when nothing waits for the client.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        self.entry.peer.register(cx);
+        if self.entry.peer.close_asked() {
+            return Poll::Ready(Err(Closing));
+        }
+        self.ping();
+        match self.poll_flush(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => self.end = Some(End::Lost(e)),
+            Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(Err(Closing))

@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 5";
+const VERSION: &str = "mod_websocket handoff 6";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -54,7 +54,7 @@ const READ: usize = 16 * 1024;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// From httpd to the engine.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -290,6 +290,18 @@ impl Link {
         }
     }
 
+    /// As [`Link::offer`], for a handler that may take some time.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer_within(&mut self, spec: &SessionSpec, patience: Duration) -> Result<Grant, HandoffError> {
+        let wait = |stream: &UnixStream, time| set_socket_timeout(stream, Timeout::Recv, Some(time));
+        wait(&self.stream, patience).map_err(io::Error::from)?;
+        let answer = self.offer(spec);
+        wait(&self.stream, PATIENCE).map_err(io::Error::from)?;
+        answer
+    }
+
     /// Calls a handler; returns its answer.
     ///
     /// # Errors
@@ -419,6 +431,14 @@ impl Door {
         self.ask(|link| link.offer(spec))
     }
 
+    /// As [`Door::offer`], for a handler that may take some time.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Grant), HandoffError> {
+        self.ask(|link| link.offer_within(spec, patience))
+    }
+
     /// Calls a handler; returns its answer.
     ///
     /// # Errors
@@ -445,8 +465,15 @@ impl Door {
             }
         }
         let mut link = Link::connect(&self.path)?;
-        let answer = question(&mut link)?;
-        Ok((link, answer))
+        match question(&mut link) {
+            Ok(answer) => Ok((link, answer)),
+            Err(why) => {
+                if !matches!(why, HandoffError::Unreachable(_) | HandoffError::Version(_)) {
+                    self.keep(link);
+                }
+                Err(why)
+            }
+        }
     }
 
     /// Asks the engine to close a session with this Close frame.

@@ -25,6 +25,8 @@ use tokio::sync::Notify;
 const RESERVED_FDS: u64 = 64;
 /// Descriptors of an engine thread: its epoll instance, and what its runtime has for itself.
 const FDS_PER_THREAD: u64 = 8;
+/// What counts the descriptors of connections that greetings have made: see [`Welcome::link`].
+const LINKS: &str = "connections made for sessions";
 /// How long a full stop waits for the clients' answers to its Close.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long the end waits for session logs that do not take their last lines.
@@ -180,6 +182,28 @@ struct Seat {
     link: Option<OwnedFd>,
 }
 
+/// A session in the count of those that were granted, until dropped, unless it is kept there.
+struct Reserved<'a>(Option<&'a Cell<u64>>);
+
+impl<'a> Reserved<'a> {
+    fn new(granted: &'a Cell<u64>) -> Reserved<'a> {
+        granted.set(granted.get() + 1);
+        Reserved(Some(granted))
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(granted) = self.0 {
+            granted.set(granted.get() - 1);
+        }
+    }
+}
+
 /// The tickets of one link.
 type Granted = RefCell<HashMap<u64, Seat>>;
 
@@ -264,6 +288,27 @@ impl Desk {
         let Some(handler) = self.handlers.find(&spec.handler.name) else {
             return no_handler(&spec.handler.name);
         };
+        // Before the greeting, which may have somebody else work for the session; and who counts them are the places from now
+        // on.
+        let mut places = match self.counts.take(std::mem::take(&mut spec.quotas)) {
+            Ok(places) => places,
+            Err(Quota { scope, max }) => {
+                return FromEngine::Refused { status: 503, reason: format!("{scope}: {max} are open"), by_quota: true };
+            }
+        };
+        let taken = self.engine.connections() as u64
+            + self.granted.get()
+            + self.links.get()
+            + u64::from(self.counts.taken(LINKS))
+            + self.engine.logs().count() as u64;
+        if taken >= self.capacity {
+            if !self.full.replace(true) {
+                warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");
+            }
+            return refused(503, "its limit of open files is reached".into());
+        }
+        self.full.set(false);
+        let reserved = Reserved::new(&self.granted);
         let Welcome { headers, link } = match handler.greet(&mut spec) {
             Some(greeting) => match greeting.await {
                 Ok(welcome) => welcome,
@@ -274,27 +319,12 @@ impl Desk {
         if self.ending.borrow().is_some() {
             return refused(503, "it is ending".into());
         }
-        let taken = self.engine.connections() as u64
-            + self.granted.get()
-            + self.links.get()
-            + self.engine.logs().count() as u64;
-        if taken >= self.capacity {
-            if !self.full.replace(true) {
-                warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");
-            }
-            return refused(503, "its limit of open files is reached".into());
+        if link.is_some() {
+            places.extend(self.counts.take(vec![Quota { scope: LINKS.into(), max: u32::MAX }]).unwrap_or_default());
         }
-        self.full.set(false);
-        // Who counts them are the places from now on.
-        let places = match self.counts.take(std::mem::take(&mut spec.quotas)) {
-            Ok(places) => places,
-            Err(Quota { scope, max }) => {
-                return FromEngine::Refused { status: 503, reason: format!("{scope}: {max} are open"), by_quota: true };
-            }
-        };
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
-        self.granted.set(self.granted.get() + 1);
+        reserved.keep();
         granted.borrow_mut().insert(ticket, Seat { spec, places, link });
         FromEngine::Granted { ticket, headers }
     }

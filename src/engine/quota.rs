@@ -30,6 +30,11 @@ impl Counts {
         quotas.into_iter().map(|quota| self.take_one(quota)).collect()
     }
 
+    /// How many places of this scope are taken.
+    pub fn taken(&self, scope: &str) -> u32 {
+        self.lock().get(scope).copied().unwrap_or(0)
+    }
+
     fn take_one(self: &Arc<Self>, quota: Quota) -> Result<Place, Quota> {
         let mut counts = self.lock();
         match counts.get_mut(&quota.scope) {
@@ -75,6 +80,7 @@ mod tests {
         // A limit that has changed counts those who came under the old one.
         let third = counts.take(vec![quota("site", 3)]).unwrap();
         std::thread::spawn(move || drop(first)).join().unwrap();
+        assert_eq!((counts.taken("client"), counts.taken("site")), (0, 2));
         assert_eq!(counts.lock().get("client"), None);
         drop((second, third));
         assert!(counts.lock().is_empty());

@@ -1,5 +1,6 @@
 //! The byte stream of a session: a client's TCP connection, or one end of a socketpair where httpd must stay in between.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, Shutdown, getsockname, send, shutdown};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,6 +70,13 @@ impl Socket {
     /// As there.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(send(self, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+    }
+
+    /// The other end has ended its side, though perhaps not all that it has sent is read.
+    pub fn is_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
+        // HUP and ERR are told of in any case.
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Says that nothing more will be written.

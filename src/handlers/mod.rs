@@ -3,11 +3,12 @@
 pub mod channel;
 pub mod echo;
 pub mod plugin;
+pub mod tcp;
 
 use crate::engine::Registry;
 
 /// Every handler that `WebSocketHandler` can name.
-pub const NAMES: &[&str] = &["channel", "echo"];
+pub const NAMES: &[&str] = &["channel", "echo", "tcp"];
 
 /// What runs the sessions of channels.
 pub const CHANNEL: &str = "channel";
@@ -15,9 +16,16 @@ pub const CHANNEL: &str = "channel";
 /// What runs the sessions of a C plugin, which `WebSocketHandler` names by its file.
 pub const PLUGIN: &str = "plugin";
 
+/// What runs the sessions that are connected to a server of TCP.
+pub const TCP: &str = "tcp";
+
 /// The handlers of an engine.
 pub fn registry() -> Registry {
-    Registry::default().with(CHANNEL, channel::Channel::default()).with("echo", echo::Echo).with(PLUGIN, plugin::Plugin)
+    Registry::default()
+        .with(CHANNEL, channel::Channel::default())
+        .with("echo", echo::Echo)
+        .with(PLUGIN, plugin::Plugin)
+        .with(TCP, tcp::Tcp::default())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod channel;
 mod table;
+pub mod tcp;
 
 use super::plugin::{Loaded, Plugin};
 use crate::apache::authz::Requires;
@@ -9,6 +10,7 @@ use crate::apache::directive::{Context, Directive, Place, Section};
 use crate::engine::{HandlerSpec, Limits, Ping, Quota};
 use crate::handlers;
 use crate::handlers::channel::post::PROTOCOLS;
+use crate::handlers::tcp::PROTOCOL;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 pub use channel::Channels;
 pub use table::DIRECTIVES;
+pub use tcp::Tcp;
 
 /// What the directives of a section say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +33,7 @@ pub struct Config {
     plugin: Option<Loaded>,
     channels: Channels,
     plugin_threads: Option<usize>,
+    tcp: Tcp,
     protocols: Option<Protocols>,
     max_message_size: Option<usize>,
     origin_check: Option<OriginRule>,
@@ -111,6 +115,7 @@ impl Config {
             plugin: if self.handler.is_some() { self.plugin.clone() } else { outer.plugin.clone() },
             channels: self.channels.over(&outer.channels, self.handler.is_some()),
             plugin_threads: self.plugin_threads.or(outer.plugin_threads),
+            tcp: self.tcp.over(&outer.tcp),
             protocols: self.protocols.clone().or_else(|| outer.protocols.clone()),
             max_message_size: self.max_message_size.or(outer.max_message_size),
             origin_check: self.origin_check.or(outer.origin_check),
@@ -163,6 +168,11 @@ impl Config {
         self.plugin_threads.unwrap_or(8)
     }
 
+    /// What is said of TCP servers.
+    pub fn tcp(&self) -> &Tcp {
+        &self.tcp
+    }
+
     /// What the opening handshake is measured against.
     pub fn policy(&self) -> Policy {
         Policy {
@@ -189,6 +199,7 @@ impl Config {
             Some(handler) if handler.name == handlers::CHANNEL => {
                 Protocols::Listed(PROTOCOLS.iter().map(|name| (*name).to_owned()).collect())
             }
+            Some(handler) if handler.name == handlers::TCP => Protocols::Listed(vec![PROTOCOL.to_owned()]),
             _ => Protocols::default(),
         }
     }
@@ -279,6 +290,10 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     if name == handlers::CHANNEL {
         config.channels.set_names(args)?;
         config.handler = Some(Some(HandlerSpec { name, args: Vec::new(), settings: Vec::new() }));
+        return Ok(());
+    }
+    if name == handlers::TCP {
+        config.handler = Some(Some(tcp::handler(config, args)?));
         return Ok(());
     }
     if !args.is_empty() && (name == "off" || handlers::NAMES.contains(&name.as_str())) {

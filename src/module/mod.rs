@@ -4,6 +4,7 @@
 //! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
 //! * [`unguarded`]: at startup, on publishing locations that anybody may use
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
@@ -21,6 +22,7 @@ pub mod plugin;
 pub mod publish;
 pub mod relay;
 pub mod session_logs;
+pub mod tcp;
 pub mod unguarded;
 pub mod upgrade;
 

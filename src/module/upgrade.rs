@@ -2,7 +2,7 @@
 
 use super::plugin::{self, Opening};
 use super::relay::{self, Relayed, Session};
-use super::{WebSocket, channel, lifecycle, publish, session_logs};
+use super::{WebSocket, channel, lifecycle, publish, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -10,7 +10,7 @@ use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
 use crate::engine::SessionSpec;
-use crate::engine::handoff::{Grant, HandoffError, Link};
+use crate::engine::handoff::{Grant, HandoffError, Link, PATIENCE};
 use crate::handlers;
 use crate::wire::handshake::{Accept, Offer, Refusal, negotiate};
 use std::borrow::Cow;
@@ -47,6 +47,9 @@ pub fn handle(request: &mut Request) -> HookResult {
     let custody = custody(request)?;
     if handler.name == handlers::CHANNEL {
         handler.settings = subscribe(request)?;
+    }
+    if handler.name == handlers::TCP {
+        handler.settings = connect(request, handler.args.first().map_or("", String::as_str))?;
     }
     let (accept, plugin) = ask_plugin(request, accept)?;
     let config = request.config::<WebSocket>();
@@ -97,6 +100,15 @@ fn subscribe(request: &mut Request) -> Result<Vec<u8>, u16> {
         why.status()
     })?;
     postcard::to_stdvec(&subscription).map_err(|_| INTERNAL_SERVER_ERROR)
+}
+
+/// Where a TCP server is configured: how to get there, in the handler's form.
+fn connect(request: &Request, target: &str) -> Result<Vec<u8>, u16> {
+    let settings = tcp::settings(request, target).map_err(|why| {
+        log::request(Level::Error, request, &format!("WS0020: {why}"));
+        INTERNAL_SERVER_ERROR
+    })?;
+    postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)
 }
 
 /// Where a plugin is configured: its answer, with the subprotocol that it wants.
@@ -210,7 +222,11 @@ fn hand_over(
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let (mut link, Grant { ticket, headers }) = door.offer(spec).map_err(|why| no_session(request, &why))?;
+    let offered = match spec.handler.name == handlers::TCP {
+        true => door.offer_within(spec, request.config::<WebSocket>().tcp().timeout() + PATIENCE),
+        false => door.offer(spec),
+    };
+    let (mut link, Grant { ticket, headers }) = offered.map_err(|why| no_session(request, &why))?;
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
     let pairs = Pairs::new(custody != Custody::Socket, plugin.is_some()).map_err(|why| {
         log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
@@ -267,6 +283,8 @@ fn keep(request: &mut Request, custody: Custody, relayed: Relayed) -> HookResult
 fn no_session(request: &Request, why: &HandoffError) -> u16 {
     let (status, level) = match why {
         HandoffError::Refused { status, by_quota: true, .. } => (*status, Level::Info),
+        // Below, it is about the request.
+        HandoffError::Refused { status: status @ 400..500, .. } => (*status, Level::Info),
         HandoffError::Refused { status, .. } => (*status, Level::Error),
         _ => (SERVICE_UNAVAILABLE, Level::Error),
     };

@@ -43,6 +43,8 @@ mod restart;
 mod same_packet;
 mod session_log;
 mod site;
+mod standalone;
+mod tcp;
 mod tls;
 mod tls_load;
 mod upgrade_of_the_module;

@@ -6,10 +6,10 @@ use super::*;
 pub static DIRECTIVES: &[Directive<Config>] = &[
     Directive {
         name: c"WebSocketHandler",
-        arguments: "echo|channel name ...|plugin.so init|Off",
+        arguments: "echo|channel name ...|tcp host:port|plugin.so init|Off",
         context: Context::Everywhere,
         default: "Off",
-        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, the file and the init function of a plugin, or 'Off'",
+        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, 'tcp' and a server, the file and the init function of a plugin, or 'Off'",
         set: handler,
     },
     Directive {
@@ -251,5 +251,21 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "Off",
         help: c"A Redis server, redis://host:port/db, through which the channels of several servers are one",
         set: channel::broker,
+    },
+    Directive {
+        name: c"WebSocketTcpTargets",
+        arguments: "file",
+        context: Context::Sections,
+        default: "none",
+        help: c"A file with lines 'name: host:port': what clients of 'WebSocketHandler tcp token' may name by '?token=name'",
+        set: tcp::targets,
+    },
+    Directive {
+        name: c"WebSocketConnectTimeout",
+        arguments: "seconds",
+        context: Context::Sections,
+        default: "3",
+        help: c"Seconds that connecting to the server of 'WebSocketHandler tcp' may take, before the client gets 504",
+        set: tcp::timeout,
     },
 ];

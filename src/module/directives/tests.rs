@@ -27,7 +27,7 @@ fn handlers_are_known_by_name() {
     let config = configured(&["WebSocketHandler Echo"]).unwrap();
     assert_eq!(config.handler().map(|h| h.name.as_str()), Some("echo"));
     assert!(Config::default().handler().is_none());
-    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, echo"));
+    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, echo, tcp"));
     assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
     assert!(error("WebSocketHandler").contains("echo"));
 }
@@ -50,6 +50,34 @@ fn a_plugin_is_a_file_and_a_function() {
     assert_eq!(size("MaxMessageSize 7"), 7);
     assert_eq!(size("MaxMessageSize 99999999999"), i32::MAX as usize);
     error("MaxMessageSize 0");
+}
+
+#[test]
+fn a_tcp_server_is_a_handler() {
+    let args = |line: &str| configured(&[line]).unwrap().handler().unwrap().args.clone();
+    assert_eq!(args("WebSocketHandler TCP localhost:5900"), ["localhost:5900"]);
+    assert_eq!(args("WebSocketHandler tcp unix_socket:/run/x"), ["unix:/run/x"]);
+    assert_eq!(args("WebSocketHandler tcp Token"), ["token"]);
+    assert!(error("WebSocketHandler tcp").contains("takes one server, as localhost:6379"));
+    assert!(error("WebSocketHandler tcp a:1 b:2").contains("takes one server"));
+    assert!(error("WebSocketHandler tcp redis").contains("\"redis\" has no port; write host:port"));
+    let mut config = Config::default();
+    config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+    let refused = handler(&mut config, &["tcp".into(), "localhost:1".into()]).expect_err("a way to servers");
+    assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
+
+    let own = configured(&["WebSocketHandler tcp a:1"]).unwrap().policy().protocols;
+    assert_eq!(own, Protocols::Listed(vec!["binary".into()]));
+    let outer = configured(&["WebSocketConnectTimeout 7", "WebSocketTcpTargets /etc/passwd"]).unwrap();
+    let inner = Config::default().over(&outer);
+    assert_eq!(inner.tcp().timeout(), Duration::from_secs(7));
+    assert_eq!(inner.tcp().targets(), Some("/etc/passwd".as_ref()));
+    assert_eq!((Config::default().tcp().timeout(), Config::default().tcp().targets()), (Duration::from_secs(3), None));
+    for line in ["WebSocketConnectTimeout 0", "WebSocketConnectTimeout 301", "WebSocketConnectTimeout soon"] {
+        assert!(error(line).contains("from 1 to 300"));
+    }
+    assert!(error("WebSocketTcpTargets /nowhere/targets").contains("/nowhere/targets cannot be read"));
+    assert!(error("WebSocketTcpTargets /etc").contains("no file"));
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use super::chromium::Chromium;
 use crate::harness::{Httpd, Mpm, Server};
+use crate::standalone::Standalone;
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file or a folder of the demo.
@@ -53,6 +55,26 @@ fn shown(page: &Chromium, ready_state: &str) -> Value {
           .map((id) => document.getElementById(id).textContent);
         "#,
     )
+}
+
+#[test]
+fn without_a_configuration() {
+    // httpd's user may not be able to reach a checkout.
+    let pages = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(pages.path(), fs::Permissions::from_mode(0o755)).expect("its permissions");
+    for entry in fs::read_dir(demo("htdocs")).expect("the demo's pages") {
+        let path = entry.expect("a page of the demo").path();
+        fs::copy(&path, pages.path().join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    let server = Standalone::start(&["--echo", "-d", pages.path().to_str().expect("UTF-8")]);
+    let page = Chromium::at(&format!("http://{}/", server.address()));
+    page.click("connect");
+    last_line(&page, "open", "no subprotocol");
+    page.fill("message", "hello");
+    page.click("send");
+    last_line(&page, "received", "hello");
+    server.interrupt();
+    last_line(&page, "close", "code 1001, reason “server is stopping”, wasClean true");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-const PASSWORD: &str = "open-sesame";
+pub(crate) const PASSWORD: &str = "open-sesame";
 
 /// The user without rights, on all Debian machines.
 const NOBODY: u32 = 65534;
@@ -45,6 +45,10 @@ impl Redis {
         let mut redis = Self { port: Port::reserve(), folder, with_tls, process: None };
         redis.come_back();
         redis
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
     }
 
     /// What `WebSocketBroker` is to say.

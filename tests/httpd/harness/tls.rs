@@ -29,7 +29,7 @@ fn openssl(conf: &Path, arguments: &[&str]) {
 }
 
 /// Writes a certificate for 127.0.0.1 and localhost, signed by itself, and its key.
-pub(super) fn make_certificate(root: &Path) {
+pub(crate) fn make_certificate(root: &Path) {
     openssl(
         &root.join("conf"),
         &[

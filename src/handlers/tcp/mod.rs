@@ -1,0 +1,87 @@
+//! `WebSocketHandler tcp TARGET`: the bytes of a TCP server, or of one on a Unix socket, in binary messages.
+//!
+//! * [`target`]: what can be connected to, and connecting
+//! * [`tokens`]: the file of the targets that clients may choose from
+//! * [`link`]: an open connection to a target
+//! * [`session`]: one client
+//!
+//! The connection is made before the 101, so that a target that is not there becomes an answer of HTTP. It travels to the
+//! session as [`Welcome::link`].
+
+pub mod link;
+pub mod session;
+pub mod target;
+pub mod tokens;
+
+use crate::engine::{Conn, Greeting, Handler, Refused, Running, SessionSpec, Welcome};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use target::Target;
+use tokens::Tokens;
+
+/// The one subprotocol that is spoken: that of websockify's clients.
+pub const PROTOCOL: &str = "binary";
+
+/// What the handler is to know of a session. Travels in [`crate::engine::HandlerSpec::settings`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Where to.
+    pub to: To,
+    /// How long connecting may take, all in all.
+    pub timeout: Duration,
+}
+
+/// Where a session is to be connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum To {
+    /// There, whoever comes.
+    Target(Target),
+    /// To what the client's token stands for.
+    Token {
+        /// The absolute path of the file that says it.
+        file: PathBuf,
+        /// As the client gave it; `None`: it gave none.
+        token: Option<String>,
+    },
+}
+
+/// The tcp handler.
+#[derive(Default)]
+pub struct Tcp {
+    tokens: Arc<Tokens>,
+}
+
+impl Tcp {
+    async fn target(&self, to: To) -> Result<Target, Refused> {
+        match to {
+            To::Target(target) => Ok(target),
+            To::Token { token: None, .. } => Err(Refused { status: 403, reason: "it has no ?token=".into() }),
+            To::Token { file, token: Some(token) } => {
+                let tokens = self.tokens.clone();
+                // The file may lie on a disk that takes its time, and others are greeted on this thread.
+                let found = tokio::task::spawn_blocking(move || tokens.find(&file, &token)).await;
+                found.unwrap_or_else(|e| Err(Refused { status: 500, reason: e.to_string() }))
+            }
+        }
+    }
+}
+
+impl Handler for Tcp {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(session::run(conn))
+    }
+
+    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
+        Some(Box::pin(async {
+            let wrong = |e| Refused { status: 500, reason: format!("no settings of tcp: {e}") };
+            let Settings { to, timeout } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
+            let link = self.target(to).await?.connect(timeout).await?;
+            Ok(Welcome { headers: Vec::new(), link: Some(link) })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! A session: bytes from its client's messages to the target, and the target's bytes in messages to the client.
+//!
+//! Who does not take holds the other up: nothing is read from a target whose client has a full send buffer, nor from a client
+//! whose target lets [`Link::has_room`] be false.
+
+use super::link::{Link, Turn};
+use crate::engine::{Conn, conn::Closing};
+use crate::wire::{CloseCode, CloseFrame, Message, close};
+use bytes::Bytes;
+use log::{debug, error};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+/// How long a target may take nothing of what a client that has gone has left for it.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long the target then has to end its side. Closing while it still talks could turn the last bytes for it into a reset.
+const LINGER: Duration = Duration::from_secs(2);
+/// How often it is looked whether a client is still there that is not read.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Runs a session.
+pub async fn run(conn: &mut Conn) -> CloseFrame {
+    match conn.take_link().map(Link::new) {
+        Some(Ok(link)) => Box::pin(live(conn, link)).await,
+        Some(Err(why)) => {
+            error!("WS0143: session {}: the connection to its target cannot be watched: {why}", conn.id());
+            close(CloseCode::Error, "internal error")
+        }
+        None => {
+            error!("WS0143: session {}: there is no connection to a target", conn.id());
+            close(CloseCode::Error, "internal error")
+        }
+    }
+}
+
+async fn live(conn: &mut Conn, mut link: Link) -> CloseFrame {
+    let end = exchange(conn, &mut link).await;
+    // Both what the client said last, and that it says no more, are still for the target.
+    tokio::task::spawn_local(take_leave(link));
+    match end {
+        Err(Closing) => close(CloseCode::Normal, ""),
+        Ok(end) => {
+            // What the target said before is not to be cut off by the time that the closing handshake may take.
+            let _ = conn.flush().await;
+            match end {
+                Ok(()) => close(CloseCode::Normal, ""),
+                Err(why) => {
+                    debug!("WS0144: session {}: its target is lost: {why}", conn.id());
+                    close(CloseCode::Error, "the connection to the target was lost")
+                }
+            }
+        }
+    }
+}
+
+/// Moves bytes until the session is closing, or the target says no more, and how it does.
+async fn exchange(conn: &mut Conn, link: &mut Link) -> Result<io::Result<()>, Closing> {
+    loop {
+        let turn = if link.has_room() {
+            tokio::select! {
+                message = conn.recv() => {
+                    match message {
+                        Some(Message::Binary(bytes)) => link.push(bytes),
+                        Some(Message::Text(text)) => link.push(text.into()),
+                        Some(_) => {}
+                        None => return Err(Closing),
+                    }
+                    continue;
+                }
+                turn = poll_fn(|cx| link.poll_turn(cx)) => turn,
+            }
+        } else {
+            tokio::select! {
+                () = conn.tend() => return Err(Closing),
+                turn = poll_fn(|cx| link.poll_turn(cx)) => turn,
+                () = tokio::time::sleep(LOOK) => {
+                    if conn.notice_end() {
+                        return Err(Closing);
+                    }
+                    continue;
+                }
+            }
+        };
+        match turn {
+            Turn::Taken => {}
+            Turn::Said(bytes) => deliver(conn, link, bytes).await?,
+            Turn::End(Ok(())) => return Ok(ended(link)),
+            Turn::End(Err(why)) => return Ok(Err(why)),
+        }
+    }
+}
+
+/// How a target has ended that has ended its side: a reset that was noticed in writing is told only there.
+fn ended(link: &Link) -> io::Result<()> {
+    match link.broken() {
+        // EPIPE: it had ended before.
+        Some(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why.kind().into()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the client what the target said. The target may take more meanwhile.
+async fn deliver(conn: &mut Conn, link: &mut Link, bytes: Bytes) -> Result<(), Closing> {
+    let mut sent = pin!(conn.send(Message::Binary(bytes)));
+    poll_fn(|cx| {
+        let _ = link.poll_write(cx);
+        sent.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Lets the target have what its client has said last, and waits until it has heard that this was all.
+async fn take_leave(mut link: Link) {
+    let mut talks = true;
+    while link.has_more() {
+        let taken = async {
+            while talks {
+                match poll_fn(|cx| link.poll_turn(cx)).await {
+                    Turn::Taken => return true,
+                    // It may want to get rid of that first.
+                    Turn::Said(_) => {}
+                    // It may still listen.
+                    Turn::End(Ok(())) => talks = false,
+                    Turn::End(Err(_)) => return false,
+                }
+            }
+            poll_fn(|cx| link.poll_write(cx)).await;
+            true
+        };
+        if !tokio::time::timeout(LAST_WORDS, taken).await.unwrap_or(false) {
+            return;
+        }
+    }
+    link.end_writing();
+    let rest = async { while let Turn::Said(_) = poll_fn(|cx| link.poll_turn(cx)).await {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}
