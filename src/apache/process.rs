@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Forks. The child runs `body` and ends with its answer as exit status, without any of httpd's cleanups.
 ///
@@ -131,6 +132,29 @@ pub fn has_ended(pid: i32) -> bool {
     let mut status = 0;
     // SAFETY: a pid of a child of ours, or one that is gone (ECHILD).
     unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) != 0 }
+}
+
+/// Waits for the end of a child of this process, and kills it if that does not come in time; returns its exit status, -1 if a
+/// signal ended it.
+pub fn wait_for(pid: i32, limit: Duration) -> Option<i32> {
+    let last = Instant::now() + limit;
+    loop {
+        let mut status = 0;
+        // SAFETY: a pid of a child of ours.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
+            0 if Instant::now() < last => std::thread::sleep(Duration::from_millis(2)),
+            0 => {
+                // SAFETY: it has not ended, so the pid is still its own; it does not wait for anything after SIGKILL.
+                unsafe {
+                    libc::kill(pid, libc::SIGKILL);
+                    libc::waitpid(pid, &mut status, 0);
+                }
+                return None;
+            }
+            _ if libc::WIFEXITED(status) => return Some(libc::WEXITSTATUS(status)),
+            _ => return Some(-1),
+        }
+    }
 }
 
 /// Why httpd's parent tells of a process.

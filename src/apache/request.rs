@@ -135,6 +135,20 @@ impl Request {
         unsafe { text(self.0.useragent_ip) }.unwrap_or_default()
     }
 
+    /// Address and port of the client, as mod_remoteip and the like see it, and those of the server that it has reached.
+    pub fn addresses(&self) -> ((String, u16), (String, u16)) {
+        // SAFETY: see above; the addresses are valid as long as the connection, or NULL.
+        unsafe {
+            let connection = &*self.0.connection;
+            let port = |address: *mut ffi::apr_sockaddr_t| address.as_ref().map_or(0, |address| address.port);
+            let local = text(connection.local_ip).unwrap_or_default();
+            (
+                (self.client_address().into_owned(), port(self.0.useragent_addr)),
+                (local.into_owned(), port(connection.local_addr)),
+            )
+        }
+    }
+
     /// The name of the virtual host, by httpd's `UseCanonicalName`.
     pub fn server_name(&self) -> Cow<'_, str> {
         // SAFETY: the request is valid.
@@ -189,6 +203,11 @@ impl Request {
                 request = (*request).prev;
             }
         }
+    }
+
+    /// The status for the access log, of an answer that somebody else gives.
+    pub fn set_status(&mut self, status: u16) {
+        self.0.status = i32::from(status);
     }
 
     /// Sends an interim response: the status line, the lines of `headers_out`, and no more; through the output filters

@@ -1,7 +1,9 @@
 //! What a handler is to the engine: straight-line code over a [`Conn`].
 
+use super::raw::{Ending, Raw};
 use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -20,10 +22,38 @@ pub struct Welcome {
     pub headers: Vec<(String, String)>,
     /// What [`Conn::take_link`] finds, where the session does not bring a link itself: a connection that was made for it.
     pub link: Option<OwnedFd>,
+    /// Who sends the 101.
+    pub reply: Reply,
 }
 
-/// What a session is welcomed with; or what is answered in the place of its 101.
-pub type Greeting<'a> = Later<'a, Result<Welcome, Refused>>;
+/// Who sends a session's 101.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// httpd: what it has negotiated, and the handler's header lines.
+    #[default]
+    Negotiated,
+    /// httpd: the handler's header lines are all of it.
+    Dictated,
+    /// The handler, or nobody: httpd says nothing to the client.
+    Silent,
+}
+
+/// What a session is welcomed with; or what is done in the place of that.
+pub type Greeting<'a> = Later<'a, Result<Welcome, Unwelcome>>;
+
+/// What becomes of a handshake that leads to no session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unwelcome {
+    /// It is answered with a status.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It is none of this handler's: whatever else httpd has there answers.
+    #[error("the handler has nothing there")]
+    Declined,
+    /// The connection ends without an answer.
+    #[error("the handler dropped the connection")]
+    Dropped,
+}
 
 /// A handler's no: what becomes the answer to a request of HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +75,11 @@ pub trait Handler: Send + Sync {
     /// A panic in it closes the session with 1011 and is logged.
     fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a>;
 
+    /// What runs the sessions instead of [`Handler::run`], where it is their bytes that the handler wants.
+    fn raw(&self) -> Option<&dyn RawHandler> {
+        None
+    }
+
     /// Before the 101 of a session. `None`: it is welcome, and there is nothing to be said. Runs on the engine's main
     /// thread; the client waits, and gives up after some seconds. What it notes in the settings is there when the session runs.
     fn greet<'a>(&'a self, _spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
@@ -65,6 +100,14 @@ pub trait Handler: Send + Sync {
     /// What the configuration says to the handler as a whole, in a form of the handler's own: once before everything else,
     /// and again when it was read anew. Called on the engine's main thread, in its runtime.
     fn configure(&self, _settings: &[u8]) {}
+}
+
+/// Runs sessions by their bytes.
+pub trait RawHandler {
+    /// One session, from after the 101 to its end. The future stays on its thread.
+    ///
+    /// A panic in it ends the session and is logged.
+    fn run<'a>(&'a self, raw: &'a mut Raw) -> Later<'a, Ending>;
 }
 
 /// The handlers of an engine, by name.

@@ -3,8 +3,9 @@
 //! ```text
 //! child                                     engine
 //!   Hello { version } Offer(SessionSpec) ──▶
-//!                            ◀── Granted { ticket }   or   Refused { … }: the client gets that status, and no 101
-//!   (the 101 goes to the client)
+//!                            ◀── Granted { ticket, … } or  Refused { … }: the client gets that status, and no 101
+//!                                                     or   Declined, Dropped: no answer of ours, or none at all
+//!   (the 101 goes to the client, unless the handler has said that it answers by itself)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
 //!                           (and a link to the child, for a handler that has its other half there)
 //!   Close { ticket, … }                   ──▶           later, over any link
@@ -16,8 +17,8 @@
 //! the message it belongs to (SCM_RIGHTS, unix(7)). A link serves one handshake after the other; a ticket lives as long
 //! as the link it came over.
 
-use super::SessionSpec;
 use super::log_writer::NamedLog;
+use super::{Reply, SessionSpec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -34,7 +35,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 6";
+const VERSION: &str = "mod_websocket handoff 7";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -132,7 +133,13 @@ pub enum FromEngine {
         ticket: u64,
         /// Header lines for the 101, by name and value.
         headers: Vec<(String, String)>,
+        /// Who sends it.
+        reply: Reply,
     },
+    /// The handler has nothing there: somebody else is to answer.
+    Declined,
+    /// The client gets no answer: its connection is to end.
+    Dropped,
     /// The answer to [`ToEngine::Call`].
     Answer {
         /// In the handler's own form.
@@ -156,6 +163,8 @@ pub struct Grant {
     pub ticket: u64,
     /// Header lines for the 101, by name and value.
     pub headers: Vec<(String, String)>,
+    /// Who sends it.
+    pub reply: Reply,
 }
 
 /// Why a session could not be handed over, or a handler not be called; whatever it is, no 101 was sent.
@@ -171,6 +180,12 @@ pub enum HandoffError {
         /// It was configured so, and is no error.
         by_quota: bool,
     },
+    /// The handler has nothing there: decline.
+    #[error("the handler has nothing there")]
+    Declined,
+    /// The handler wants the connection to end: answer nothing.
+    #[error("the handler dropped the connection")]
+    Dropped,
     /// The engine could not be asked: answer 503.
     #[error("the engine cannot be reached: {0}")]
     Unreachable(#[from] io::Error),
@@ -285,7 +300,9 @@ impl Link {
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<Grant, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
-            FromEngine::Granted { ticket, headers } => Ok(Grant { ticket, headers }),
+            FromEngine::Granted { ticket, headers, reply } => Ok(Grant { ticket, headers, reply }),
+            FromEngine::Declined => Err(HandoffError::Declined),
+            FromEngine::Dropped => Err(HandoffError::Dropped),
             other => Err(unexpected(&other).into()),
         }
     }

@@ -6,6 +6,7 @@
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * [`conn`]: one connection, as a handler sees it
 //! * [`line`]: the way to its client, for the connection and for those who have something for many
+//! * [`raw`]: one whose bytes are somebody else's
 //! * [`socket`]: its byte stream
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
@@ -28,13 +29,15 @@ pub mod outbox;
 pub mod peer;
 pub mod process;
 pub mod quota;
+pub mod raw;
 pub mod socket;
 pub mod spec;
 pub mod thread;
 
 pub use broadcast::{Broadcast, Volley};
 pub use conn::Conn;
-pub use handler::{Greeting, Handler, Later, Refused, Registry, Running, Welcome};
+pub use handler::{Greeting, Handler, Later, RawHandler, Refused, Registry, Reply, Running, Unwelcome, Welcome};
+pub use raw::{Ending, Raw};
 pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};
 
 use crate::wire::CloseFrame;

@@ -6,7 +6,7 @@ use super::conn::going_away;
 use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
 use super::log_writer::NamedLog;
 use super::quota::{Counts, Place};
-use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec, Welcome};
+use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -309,10 +309,12 @@ impl Desk {
         }
         self.full.set(false);
         let reserved = Reserved::new(&self.granted);
-        let Welcome { headers, link } = match handler.greet(&mut spec) {
+        let Welcome { headers, link, reply } = match handler.greet(&mut spec) {
             Some(greeting) => match greeting.await {
                 Ok(welcome) => welcome,
-                Err(Refused { status, reason }) => return refused(status, reason),
+                Err(Unwelcome::Refused(Refused { status, reason })) => return refused(status, reason),
+                Err(Unwelcome::Declined) => return FromEngine::Declined,
+                Err(Unwelcome::Dropped) => return FromEngine::Dropped,
             },
             None => Welcome::default(),
         };
@@ -326,7 +328,7 @@ impl Desk {
         self.next_ticket.set(ticket + 1);
         reserved.keep();
         granted.borrow_mut().insert(ticket, Seat { spec, places, link });
-        FromEngine::Granted { ticket, headers }
+        FromEngine::Granted { ticket, headers, reply }
     }
 
     async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {

@@ -1,9 +1,10 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
 use super::conn::{self, Conn};
-use super::handler::{Handler, Registry};
+use super::handler::{Handler, Later, Registry};
 use super::log_writer::Logs;
 use super::peer::{Peer, TICK, ticks};
+use super::raw::{Ending, Raw};
 use super::{Adoption, HandlerSpec, Limits};
 use crate::wire::session::{Contexts, Event};
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -262,6 +263,13 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
         error!("WS0111: session {id}: this engine has no handler {name}");
         return;
     };
+    if handler.raw().is_some() {
+        // What the client says is not for the clock to see.
+        let limits = Limits { ping: None, idle_timeout: None, ..adoption.spec.limits.clone() };
+        let raw = Raw::new(adoption, shared.enter(id, &limits));
+        tokio::task::spawn_local(live_raw(raw, handler, logs.clone(), counted));
+        return;
+    }
     let entry = shared.enter(id, &adoption.spec.limits);
     // It decodes what came with the handshake: a panic there is one session's, too.
     let conn = match catch_unwind(AssertUnwindSafe(|| Conn::new(adoption, entry))) {
@@ -282,22 +290,49 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
 async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
     let id = conn.id();
     let mut running = handler.run(&mut conn);
-    // A panic ends this session and no other.
-    let verdict = std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
-            error!("WS0110: session {id}: the handler panicked: {}", panic_text(&*panic));
-            std::task::Poll::Ready(close(CloseCode::Error, "internal error"))
-        })
-    })
-    .await;
+    let verdict = guarded(id, &mut running, || close(CloseCode::Error, "internal error")).await;
     drop(running);
     // Boxed, so that an open session keeps no room for its end.
     let summary = Box::pin(conn.finish(verdict)).await;
-    // First, so that whoever reads of the end here finds the session logs in the same order.
-    logs.note(id, &summary);
-    let conn::Summary { received, sent, end, .. } = &summary;
-    debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
+    note_end(id, &summary, &logs);
     drop(counted);
+}
+
+/// The life of a session that the handler runs by its bytes.
+async fn live_raw(mut raw: Raw, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
+    let id = raw.id();
+    let Some(runner) = handler.raw() else { return };
+    let mut running = runner.run(&mut raw);
+    let panicked = || Ending {
+        end: conn::End::Lost(io::Error::other("the handler panicked")),
+        received: conn::Traffic::default(),
+        sent: conn::Traffic::default(),
+    };
+    let ending = guarded(id, &mut running, panicked).await;
+    drop(running);
+    note_end(id, &raw.finish(ending), &logs);
+    drop(counted);
+}
+
+/// What a handler does; a panic in it ends its session and no other.
+fn guarded<'a, T>(
+    id: u64,
+    running: &'a mut Later<'_, T>,
+    panicked: impl Fn() -> T + 'a,
+) -> impl Future<Output = T> + 'a {
+    std::future::poll_fn(move |cx| {
+        catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
+            error!("WS0110: session {id}: the handler panicked: {}", panic_text(&*panic));
+            std::task::Poll::Ready(panicked())
+        })
+    })
+}
+
+fn note_end(id: u64, summary: &conn::Summary, logs: &Logs) {
+    // First, so that whoever reads of the end here finds the session logs in the same order.
+    logs.note(id, summary);
+    let conn::Summary { received, sent, end, .. } = summary;
+    debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
 }
 
 /// What a panic says.

@@ -3,15 +3,19 @@
 pub mod channel;
 pub mod echo;
 pub mod plugin;
+pub mod pywebsocket;
 pub mod tcp;
 
 use crate::engine::Registry;
 
 /// Every handler that `WebSocketHandler` can name.
-pub const NAMES: &[&str] = &["channel", "echo", "tcp"];
+pub const NAMES: &[&str] = &["channel", "echo", "pywebsocket", "tcp"];
 
 /// What runs the sessions of channels.
 pub const CHANNEL: &str = "channel";
+
+/// What runs the sessions of handlers in Python.
+pub const PYWEBSOCKET: &str = "pywebsocket";
 
 /// What runs the sessions of a C plugin, which `WebSocketHandler` names by its file.
 pub const PLUGIN: &str = "plugin";
@@ -25,6 +29,7 @@ pub fn registry() -> Registry {
         .with(CHANNEL, channel::Channel::default())
         .with("echo", echo::Echo)
         .with(PLUGIN, plugin::Plugin)
+        .with(PYWEBSOCKET, pywebsocket::PyWebSocket::default())
         .with(TCP, tcp::Tcp::default())
 }
 

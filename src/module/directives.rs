@@ -1,6 +1,7 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
 pub mod channel;
+pub mod python;
 mod table;
 pub mod tcp;
 
@@ -14,6 +15,7 @@ use crate::handlers::tcp::PROTOCOL;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
+use python::Python;
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
@@ -34,6 +36,7 @@ pub struct Config {
     channels: Channels,
     plugin_threads: Option<usize>,
     tcp: Tcp,
+    python: Python,
     protocols: Option<Protocols>,
     max_message_size: Option<usize>,
     origin_check: Option<OriginRule>,
@@ -116,6 +119,7 @@ impl Config {
             channels: self.channels.over(&outer.channels, self.handler.is_some()),
             plugin_threads: self.plugin_threads.or(outer.plugin_threads),
             tcp: self.tcp.over(&outer.tcp),
+            python: self.python.over(&outer.python),
             protocols: self.protocols.clone().or_else(|| outer.protocols.clone()),
             max_message_size: self.max_message_size.or(outer.max_message_size),
             origin_check: self.origin_check.or(outer.origin_check),
@@ -171,6 +175,11 @@ impl Config {
     /// What is said of TCP servers.
     pub fn tcp(&self) -> &Tcp {
         &self.tcp
+    }
+
+    /// What there is to know of Python.
+    pub fn python(&self) -> &Python {
+        &self.python
     }
 
     /// What the opening handshake is measured against.
@@ -287,6 +296,9 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
         return Err(format!("takes the name of a handler ({known}), or Off"));
     };
     let name = name.to_ascii_lowercase();
+    if name == handlers::PYWEBSOCKET {
+        return python::handler(config, args);
+    }
     if name == handlers::CHANNEL {
         config.channels.set_names(args)?;
         config.handler = Some(Some(HandlerSpec { name, args: Vec::new(), settings: Vec::new() }));

@@ -3,9 +3,8 @@
 //! httpd's parent keeps the listening end of the handoff socket, so that a handshake that comes while a crashed engine is
 //! being replaced waits in the socket's queue instead of failing.
 
-use super::plugin;
 use super::relay::thread::Relay;
-use super::{WebSocket, logger, session_logs};
+use super::{WebSocket, logger, plugin, python, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
@@ -69,7 +68,13 @@ fn current() -> Option<&'static mut Helper> {
 pub fn start(server: &Server) -> Result<(), String> {
     logger::install(server.log_level());
     let pool = server.configuration_pool();
-    if engines().iter().all(|engine| engine.serial == 0) {
+    let at_startup = engines().iter().all(|engine| engine.serial == 0);
+    match python::check(server) {
+        // A restart must not end a server that runs: the handshakes in question are refused.
+        Err(why) if !at_startup => log::main(Level::Error, &why),
+        checked => checked?,
+    }
+    if at_startup {
         server.process_pool().on_end(stop);
     }
     if let Some(engine) = current() {
@@ -115,8 +120,12 @@ fn greet(server: &Server, path: &Path) -> io::Result<String> {
 /// What the configuration says to handlers as a whole.
 fn handler_settings(server: &Server) -> Vec<(String, Vec<u8>)> {
     let channels = postcard::to_stdvec(&server.config::<WebSocket>().channels().server());
-    // Plain data, which always has a form.
-    vec![(handlers::CHANNEL.into(), channels.unwrap_or_default())]
+    vec![
+        // Plain data, which always has a form.
+        (handlers::CHANNEL.into(), channels.unwrap_or_default()),
+        // There is nothing to say but that the configuration is new.
+        (handlers::PYWEBSOCKET.into(), Vec::new()),
+    ]
 }
 
 /// Makes the socket of a new engine, and starts it.

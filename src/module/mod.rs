@@ -9,6 +9,7 @@
 //! * [`unguarded`]: at startup, on publishing locations that anybody may use
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
 //! * [`plugin`]: C plugins
+//! * [`python`]: handlers in Python
 //! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
@@ -20,6 +21,7 @@ pub mod lifecycle;
 pub mod logger;
 pub mod plugin;
 pub mod publish;
+pub mod python;
 pub mod relay;
 pub mod session_logs;
 pub mod tcp;

@@ -2,17 +2,17 @@
 
 use super::plugin::{self, Opening};
 use super::relay::{self, Relayed, Session};
-use super::{WebSocket, channel, lifecycle, publish, session_logs, tcp};
+use super::{WebSocket, channel, lifecycle, publish, python, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
-use crate::engine::SessionSpec;
 use crate::engine::handoff::{Grant, HandoffError, Link, PATIENCE};
+use crate::engine::{HandlerSpec, Reply, SessionSpec};
 use crate::handlers;
-use crate::wire::handshake::{Accept, Offer, Refusal, negotiate};
+use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
@@ -36,6 +36,9 @@ pub fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
+    if handler.name == handlers::PYWEBSOCKET {
+        return python::handle(request, handler);
+    }
     let accept = match consider(request) {
         Ok(accept) => accept,
         // Not an upgrade: one address may serve subscribers and publishers.
@@ -52,13 +55,32 @@ pub fn handle(request: &mut Request) -> HookResult {
         handler.settings = connect(request, handler.args.first().map_or("", String::as_str))?;
     }
     let (accept, plugin) = ask_plugin(request, accept)?;
+    open(request, handler, custody, Opened { accept: Some(accept), plugin })
+}
+
+/// What is known of a session before the engine is asked.
+#[derive(Default)]
+pub struct Opened {
+    /// What was negotiated, if that was here.
+    pub accept: Option<Accept>,
+    /// The plugin that has it.
+    pub plugin: Option<Opening>,
+}
+
+/// Opens a session.
+///
+/// # Errors
+/// The status of the refusal.
+pub fn open(request: &mut Request, handler: HandlerSpec, custody: Custody, opened: Opened) -> HookResult {
+    let Opened { accept, plugin } = opened;
     let config = request.config::<WebSocket>();
     let client = request.client_address();
+    let compression = accept.as_ref().and_then(|accept| accept.compression.as_ref());
     let spec = SessionSpec {
         handler,
-        protocol: accept.protocol.clone(),
+        protocol: accept.as_ref().and_then(|accept| accept.protocol.clone()),
         limits: config.limits(),
-        compression: accept.compression.as_ref().map(|agreed| config.compression(agreed.parameters)),
+        compression: compression.map(|agreed| config.compression(agreed.parameters)),
         reserved_close_codes: config.reserved_close_codes(),
         quotas: config.quotas(&request.server().name(), &client),
         client: client.into(),
@@ -68,7 +90,7 @@ pub fn handle(request: &mut Request) -> HookResult {
         log: session_logs::spec(request.server()),
     };
     let drain_timeout = config.drain_timeout();
-    hand_over(request, &accept, &spec, custody, drain_timeout, plugin)
+    hand_over(request, accept.as_ref(), &spec, custody, drain_timeout, plugin)
 }
 
 /// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.
@@ -137,7 +159,7 @@ fn ask_plugin(request: &mut Request, mut accept: Accept) -> Result<(Accept, Opti
 
 /// The way in which a connection's bytes get from here to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Custody {
+pub enum Custody {
     /// The engine gets the socket itself.
     Socket,
     /// A relay of the child's relay thread.
@@ -146,7 +168,11 @@ enum Custody {
     Blocking,
 }
 
-fn custody(request: &Request) -> Result<Custody, u16> {
+/// The way that a request's connection goes.
+///
+/// # Errors
+/// The status, where there is none.
+pub fn custody(request: &Request) -> Result<Custody, u16> {
     let connection = request.connection();
     if connection.is_secondary() {
         if connection.input_descriptor().is_none() {
@@ -170,6 +196,17 @@ fn can_suspend(request: &Request) -> bool {
 
 /// Reads the opening handshake out of a request.
 fn consider(request: &Request) -> Result<Accept, Refusal> {
+    with_offer(request, negotiate)
+}
+
+/// Lets a request's handshake be judged by the policy that holds here.
+///
+/// # Errors
+/// What `judge` says.
+pub fn with_offer<T>(
+    request: &Request,
+    judge: impl FnOnce(&Offer<'_>, &Policy) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let headers: Vec<(Cow<'_, str>, Cow<'_, str>)> = request.headers_in().iter().collect();
     let find = |name: &str| headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);
     let has_body =
@@ -182,10 +219,14 @@ fn consider(request: &Request) -> Result<Accept, Refusal> {
         host: find("Host"),
         has_body,
     };
-    negotiate(&offer, &request.config::<WebSocket>().policy())
+    judge(&offer, &request.config::<WebSocket>().policy())
 }
 
-fn refuse(request: &Request, refusal: &Refusal) -> HookResult {
+/// Answers a handshake that is none, or not as it should be.
+///
+/// # Errors
+/// The status of the refusal.
+pub fn refuse(request: &Request, refusal: &Refusal) -> HookResult {
     let Some(status) = refusal.status() else {
         log::request(Level::Trace, request, &format!("WS0005: not an upgrade: {refusal}"));
         return Ok(Verdict::Declined);
@@ -213,7 +254,7 @@ pub fn let_go(connection: &Connection, suspended: bool) {
 /// Asks the engine, sends the 101, and gives the byte stream away.
 fn hand_over(
     request: &mut Request,
-    accept: &Accept,
+    accept: Option<&Accept>,
     spec: &SessionSpec,
     custody: Custody,
     drain_timeout: Duration,
@@ -222,18 +263,32 @@ fn hand_over(
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let offered = match spec.handler.name == handlers::TCP {
-        true => door.offer_within(spec, request.config::<WebSocket>().tcp().timeout() + PATIENCE),
-        false => door.offer(spec),
+    let offered = match &*spec.handler.name {
+        handlers::TCP => door.offer_within(spec, request.config::<WebSocket>().tcp().timeout() + PATIENCE),
+        handlers::PYWEBSOCKET => door.offer_within(spec, handlers::pywebsocket::PATIENCE),
+        _ => door.offer(spec),
     };
-    let (mut link, Grant { ticket, headers }) = offered.map_err(|why| no_session(request, &why))?;
+    let (mut link, Grant { ticket, headers, reply }) = match offered {
+        Ok(offered) => offered,
+        Err(HandoffError::Declined) => return Ok(Verdict::Declined),
+        Err(HandoffError::Dropped) => {
+            log::request(Level::Info, request, "WS0015: dropped by the handler");
+            request.connection().abandon();
+            return Ok(Verdict::Answered);
+        }
+        Err(why) => return Err(no_session(request, &why)),
+    };
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
     let pairs = Pairs::new(custody != Custody::Socket, plugin.is_some()).map_err(|why| {
         log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
         SERVICE_UNAVAILABLE
     })?;
 
-    switch_protocols(request, accept, &headers);
+    match reply {
+        Reply::Negotiated => switch_protocols(request, accept, &headers),
+        Reply::Dictated => switch_protocols(request, None, &headers),
+        Reply::Silent => request.set_status(SWITCHING_PROTOCOLS),
+    }
 
     let connection = request.connection();
     if let Err(lost) = give(&mut link, ticket, connection, &pairs) {
@@ -362,22 +417,29 @@ fn give(link: &mut Link, ticket: u64, connection: &Connection, pairs: &Pairs) ->
 
 /// Sends the 101 (RFC 6455 section 4.2.2), with what other modules want to say with every answer (cookies, say), and with
 /// the handler's own lines.
-fn switch_protocols(request: &mut Request, accept: &Accept, handlers: &[(String, String)]) {
+fn switch_protocols(request: &mut Request, accept: Option<&Accept>, handlers: &[(String, String)]) {
     let (pool, headers) = (request.pool(), request.headers_out());
     for (name, value) in request.err_headers_out().iter() {
         headers.add(pool, &name, &value);
     }
-    headers.set(pool, "Upgrade", "websocket");
-    headers.set(pool, "Connection", "Upgrade");
-    headers.set(pool, "Sec-WebSocket-Accept", &accept.accept);
-    if let Some(protocol) = &accept.protocol {
-        headers.set(pool, "Sec-WebSocket-Protocol", protocol);
+    if let Some(accept) = accept {
+        headers.set(pool, "Upgrade", "websocket");
+        headers.set(pool, "Connection", "Upgrade");
+        headers.set(pool, "Sec-WebSocket-Accept", &accept.accept);
+        if let Some(protocol) = &accept.protocol {
+            headers.set(pool, "Sec-WebSocket-Protocol", protocol);
+        }
+        if let Some(agreed) = &accept.compression {
+            headers.set(pool, "Sec-WebSocket-Extensions", &agreed.response);
+        }
     }
-    if let Some(agreed) = &accept.compression {
-        headers.set(pool, "Sec-WebSocket-Extensions", &agreed.response);
-    }
-    for (name, value) in handlers {
-        headers.set(pool, name, value);
+    for (number, (name, value)) in handlers.iter().enumerate() {
+        let is_again = handlers[..number].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
+        // Cookies are everybody's.
+        match is_again || name.eq_ignore_ascii_case("Set-Cookie") {
+            true => headers.add(pool, name, value),
+            false => headers.set(pool, name, value),
+        }
     }
     request.send_interim(SWITCHING_PROTOCOLS);
 }

@@ -247,23 +247,11 @@ impl Refusal {
 pub fn negotiate(offer: &Offer<'_>, policy: &Policy) -> Result<Accept, Refusal> {
     let lines = |name| offer.headers.values(name);
 
-    check_upgrade(offer)?;
-    if offer.method != "GET" {
-        return Err(Refusal::MethodNotGet { method: offer.method.to_owned() });
-    }
-    if offer.has_body && offer.http_version < (2, 0) {
-        return Err(Refusal::BodyNotAllowed);
-    }
-    let host = offer.host.map(trim).filter(|host| !host.is_empty()).ok_or(Refusal::HostMissing)?;
-    check_version(&lines("Sec-WebSocket-Version"))?;
+    let host = check_request(offer)?;
     let key_lines = lines("Sec-WebSocket-Key");
     let key = check_key(&key_lines)?;
     let offered_protocols = parse_protocols(&lines("Sec-WebSocket-Protocol"))?;
-    let origins = lines("Origin");
-    if !policy.origin.allows(&origins, offer.scheme, host) {
-        let site = matches!(policy.origin, OriginCheck::Same).then(|| format!("{}://{host}", offer.scheme));
-        return Err(Refusal::OriginForbidden { origin: join(&origins), site });
-    }
+    check_origin(offer, &policy.origin, host)?;
 
     Ok(Accept {
         accept: accept_key(key),
@@ -273,6 +261,36 @@ pub fn negotiate(offer: &Offer<'_>, policy: &Policy) -> Result<Accept, Refusal> 
             .compression
             .and_then(|wish| extension::negotiate(&lines("Sec-WebSocket-Extensions"), &wish)),
     })
+}
+
+/// Checks a request that somebody else answers: as [`negotiate`], but for the key and the subprotocols.
+pub fn examine(offer: &Offer<'_>, origin: &OriginCheck) -> Result<(), Refusal> {
+    let host = check_request(offer)?;
+    check_origin(offer, origin, host)
+}
+
+/// Section 4.2.1 but for what is negotiated; returns the Host.
+fn check_request<'a>(offer: &Offer<'a>) -> Result<&'a str, Refusal> {
+    check_upgrade(offer)?;
+    if offer.method != "GET" {
+        return Err(Refusal::MethodNotGet { method: offer.method.to_owned() });
+    }
+    if offer.has_body && offer.http_version < (2, 0) {
+        return Err(Refusal::BodyNotAllowed);
+    }
+    let host = offer.host.map(trim).filter(|host| !host.is_empty()).ok_or(Refusal::HostMissing)?;
+    check_version(&offer.headers.values("Sec-WebSocket-Version"))?;
+    Ok(host)
+}
+
+/// Section 10.2.
+fn check_origin(offer: &Offer<'_>, check: &OriginCheck, host: &str) -> Result<(), Refusal> {
+    let origins = offer.headers.values("Origin");
+    if check.allows(&origins, offer.scheme, host) {
+        return Ok(());
+    }
+    let site = matches!(check, OriginCheck::Same).then(|| format!("{}://{host}", offer.scheme));
+    Err(Refusal::OriginForbidden { origin: join(&origins), site })
 }
 
 /// The Sec-WebSocket-Accept of a key (section 4.2.2 step 5.4): the key as it was sent, not decoded, without the blanks

@@ -1,7 +1,7 @@
 //! Integration tests: a real httpd with the module loaded, on a free loopback port, for each test.
 //!
 //! `cargo build --release` first; then `cargo test --test httpd`. The environment may name another `HTTPD`, `APXS`,
-//! `PYTHON` (with the package websockets) and `MOD_WEBSOCKET_SO`. What the tests have in common is in `harness`, and
+//! `PYTHON` (with the packages of tests/requirements.txt) and `MOD_WEBSOCKET_SO`. What the tests have in common is in `harness`, and
 //! explained there.
 
 mod harness;
@@ -36,6 +36,7 @@ mod plugin_end;
 mod plugin_examples;
 mod plugin_load;
 mod publish;
+mod pywebsocket;
 mod redis;
 mod redis_lost;
 mod relay;

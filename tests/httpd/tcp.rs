@@ -1,9 +1,9 @@
 //! TCP servers behind sockets: a Redis, an HTTP server, and ones that misbehave.
 
 use crate::harness::port::Port;
+use crate::harness::redis::{PASSWORD, Redis};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, heavy, wait_until};
-use crate::harness::redis::{PASSWORD, Redis};
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
 use std::fs;
 use std::io::{Read, Write};

@@ -63,7 +63,7 @@ impl Handler for Channel {
             };
             *settings = postcard::to_stdvec(&subscription).map_err(wrong)?;
             let headers = subscription.recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string()));
-            Ok(Welcome { headers: headers.collect(), link: None })
+            Ok(Welcome { headers: headers.collect(), ..Welcome::default() })
         }))
     }
 

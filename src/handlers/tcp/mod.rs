@@ -78,7 +78,7 @@ impl Handler for Tcp {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of tcp: {e}") };
             let Settings { to, timeout } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
             let link = self.target(to).await?.connect(timeout).await?;
-            Ok(Welcome { headers: Vec::new(), link: Some(link) })
+            Ok(Welcome { link: Some(link), ..Welcome::default() })
         }))
     }
 }

@@ -1,7 +1,7 @@
 //! The tcp handler in an engine of two threads, with real sockets.
 
 use super::*;
-use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry};
+use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry, Unwelcome};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::addr::SocketAddrArg;
@@ -61,7 +61,12 @@ impl House {
     fn open(&self, settings: &Settings) -> Result<Client, Refused> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let mut spec = House::spec(settings);
-        let Welcome { headers, link } = self.runtime.block_on(self.handler.greet(&mut spec).unwrap())?;
+        let welcomed = self.runtime.block_on(self.handler.greet(&mut spec).unwrap());
+        let Welcome { headers, link, .. } = match welcomed {
+            Ok(welcome) => welcome,
+            Err(Unwelcome::Refused(refused)) => return Err(refused),
+            Err(other) => panic!("{other}"),
+        };
         assert!(headers.is_empty() && link.is_some());
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();

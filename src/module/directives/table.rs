@@ -6,10 +6,10 @@ use super::*;
 pub static DIRECTIVES: &[Directive<Config>] = &[
     Directive {
         name: c"WebSocketHandler",
-        arguments: "echo|channel name ...|tcp host:port|plugin.so init|Off",
+        arguments: "echo|channel name ...|tcp host:port|pywebsocket dir|plugin.so init|Off",
         context: Context::Everywhere,
         default: "Off",
-        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, 'tcp' and a server, the file and the init function of a plugin, or 'Off'",
+        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, 'tcp' and a server, 'pywebsocket' and the directory of its *_wsh.py files, the file and the init function of a plugin, or 'Off'",
         set: handler,
     },
     Directive {
@@ -43,6 +43,38 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "8",
         help: c"Threads of each child of httpd on which the functions of plugins run",
         set: plugin_threads,
+    },
+    Directive {
+        name: c"WebSocketPython",
+        arguments: "path",
+        context: Context::Everywhere,
+        default: "/usr/bin/python3",
+        help: c"The python3, with the package pywebsocket3, that runs the handlers of 'WebSocketHandler pywebsocket'",
+        set: python::program,
+    },
+    Directive {
+        name: c"WebSocketPythonScan",
+        arguments: "dir",
+        context: Context::Everywhere,
+        default: "the whole directory",
+        help: c"The part of the directory of 'WebSocketHandler pywebsocket' in which handlers are looked for",
+        set: python::scan,
+    },
+    Directive {
+        name: c"WebSocketPythonMap",
+        arguments: "file",
+        context: Context::Everywhere,
+        default: "none",
+        help: c"A file with a line '/alias /existing' for each further path of a handler in Python",
+        set: python::map,
+    },
+    Directive {
+        name: c"WebSocketPythonOutsideRoot",
+        arguments: "On|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Whether handlers in Python are taken to which links lead out of their directory: 'On' or 'Off'",
+        set: python::outside_root,
     },
     Directive {
         name: c"WebSocketOriginCheck",

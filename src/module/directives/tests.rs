@@ -270,3 +270,37 @@ fn the_readme_has_the_table() {
     let rows = table.lines().filter(|row| row.starts_with("| `")).count();
     assert_eq!(rows, DIRECTIVES.len(), "README.md has rows for directives that do not exist");
 }
+
+#[test]
+fn handlers_in_python_have_a_directory_and_a_python() {
+    let config = configured(&[
+        "WebSocketHandler PyWebSocket /tmp",
+        "WebSocketPython /bin/sh",
+        "WebSocketPythonScan /usr",
+        "WebSocketPythonMap /etc/passwd",
+        "WebSocketPythonOutsideRoot On",
+    ])
+    .unwrap();
+    let handler = config.handler().unwrap();
+    assert_eq!((handler.name.as_str(), &handler.args[..]), ("pywebsocket", &["/tmp".to_owned()][..]));
+    // An inner section's word for itself.
+    let worker = configured(&["WebSocketPythonOutsideRoot Off"]).unwrap().over(&config).python().worker("/tmp");
+    assert_eq!(worker.python.to_str(), Some("/bin/sh"));
+    assert_eq!(worker.scan.as_deref().and_then(|path| path.to_str()), Some("/usr"));
+    assert_eq!(worker.map.as_deref().and_then(|path| path.to_str()), Some("/etc/passwd"));
+    assert!(!worker.outside_root);
+    assert_eq!(Config::default().python().worker("/x").python.to_str(), Some("/usr/bin/python3"));
+    assert!(error("WebSocketHandler pywebsocket").contains("the directory of the *_wsh.py files"));
+    assert!(error("WebSocketHandler pywebsocket /tmp more").contains("not 2"));
+    assert!(error("WebSocketHandler pywebsocket /nowhere").contains("no directory /nowhere"));
+    assert!(error("WebSocketPython /nowhere").contains("pip install pywebsocket3"));
+    for line in ["WebSocketPython /bin/sh", "WebSocketPythonOutsideRoot On", "WebSocketHandler pywebsocket /tmp"] {
+        let mut words = line.split(' ').map(Cow::Borrowed);
+        let name = words.next().unwrap();
+        let directive = DIRECTIVES.iter().find(|directive| directive.name.to_string_lossy() == name).unwrap();
+        let mut config = Config::default();
+        config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+        let refused = (directive.set)(&mut config, &words.collect::<Vec<_>>()).expect_err(line);
+        assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
+    }
+}

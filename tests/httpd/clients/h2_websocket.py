@@ -260,6 +260,25 @@ def refusals(client):
     client.close(beside)
 
 
+def python(client):
+    """What handlers in Python do that others do not."""
+    beside = client.open()
+    answers = [client.status(client.ask(path)) for path in ["/fail?early", "/nothing"]]
+    assert answers == [403, 404], answers
+    dropped = client.ask("/abort_handshake")
+    client.until("the stream has ended", lambda: dropped.ended or dropped.reset)
+    assert dropped.status is None, dropped.status
+    # Bytes by hand, after the 101 and before it.
+    for path in ["/raw", "/raw?101"]:
+        stream = client.ask(path)
+        assert client.status(stream) == 200, stream.status
+        client.write(stream, frame(TEXT, b"x"))
+        client.expect(stream, TEXT, b"1 1 x")
+        client.expect(stream, TEXT, b"raw")
+        client.write(stream, frame(TEXT))
+        client.expect(stream, CLOSE, struct.pack(">H", 1000))
+    client.close(beside)
+
 def streams(client):
     one, two, three, four = opened = [client.open() for _ in range(4)]
     for number in range(50):

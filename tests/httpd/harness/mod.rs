@@ -20,6 +20,7 @@ pub(crate) mod plugin;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod publish;
+pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod server;

@@ -1,0 +1,35 @@
+//! What httpd says of a session with a Python handler, beside what is said of every session. Travels in
+//! [`crate::engine::HandlerSpec::settings`].
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a worker is started with: equal ones have one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Worker {
+    /// The Python that has the package pywebsocket3.
+    pub python: PathBuf,
+    /// The folder of the handlers; a handler's resource is its path below it.
+    pub root: PathBuf,
+    /// The part of it that is searched, if not all.
+    pub scan: Option<PathBuf>,
+    /// The file of aliases.
+    pub map: Option<PathBuf>,
+    /// Handlers that links lead to out of the folder are taken, too.
+    pub outside_root: bool,
+}
+
+/// A session's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Which worker.
+    pub worker: Worker,
+    /// The request's header lines.
+    pub headers: Vec<(String, String)>,
+    /// The client's address and port.
+    pub remote: (String, u16),
+    /// The server's.
+    pub local: (String, u16),
+    /// The client speaks TLS.
+    pub secure: bool,
+}

@@ -1,0 +1,1 @@
+def web_socket_do_extra_handshake(request:
