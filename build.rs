@@ -21,7 +21,10 @@ mod httpd {
 
     /// What of httpd's and APR's headers the wrappers in src/apache use.
     const FUNCTIONS: &[&str] = &[
+        "ap_add_cgi_vars",
+        "ap_add_common_vars",
         "ap_check_cmd_context",
+        "ap_create_environment",
         "ap_expr_parse_cmd_mi",
         "ap_expr_str_exec",
         "ap_finalize_request_protocol",

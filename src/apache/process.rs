@@ -33,13 +33,16 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<i32> {
 /// Puts a forked process's signals in order: those with which httpd's parent is told to restart, and a terminal's Ctrl-C,
 /// are not for it; TERM ends it until it says otherwise; a closed socket is an error and no signal.
 pub fn reset_signals() {
+    extern "C" fn nothing(_: c_int) {}
     let to = |signal: c_int, disposition: libc::sighandler_t| {
-        // SAFETY: plain dispositions, no handler.
+        // SAFETY: plain dispositions, and a handler that does nothing.
         unsafe { libc::signal(signal, disposition) };
     };
-    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH, libc::SIGINT, libc::SIGPIPE] {
-        to(signal, libc::SIG_IGN);
+    // Not SIG_IGN, which programs that this process starts would inherit. (std undoes that for SIGPIPE.)
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH, libc::SIGINT] {
+        to(signal, nothing as extern "C" fn(c_int) as libc::sighandler_t);
     }
+    to(libc::SIGPIPE, libc::SIG_IGN);
     for signal in [libc::SIGTERM, libc::SIGCHLD, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGILL, libc::SIGFPE]
     {
         to(signal, libc::SIG_DFL);
@@ -93,8 +96,10 @@ pub fn close_descriptors_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
 /// # Errors
 /// dup3(2) fails.
 pub fn redirect(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> io::Result<()> {
+    // Of the standard ones programs have their own, and the others are not for them.
+    let flags = if target.as_raw_fd() > 2 { libc::O_CLOEXEC } else { 0 };
     // SAFETY: both are open; whoever uses `target` expects it to be redirected.
-    match unsafe { libc::dup2(source.as_raw_fd(), target.as_raw_fd()) } {
+    match unsafe { libc::dup3(source.as_raw_fd(), target.as_raw_fd(), flags) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -179,6 +179,35 @@ impl Request {
         unsafe { &*ffi::ap_get_module_config(self.0.per_dir_config, M::record()).cast() }
     }
 
+    /// The variables that `SetEnv`, `PassEnv` and modules have set for programs, with names as programs may have them; and the
+    /// time zone of this process.
+    pub fn environment(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        // SAFETY: see above; the answer is an array of strings in the pool that ends with NULL.
+        let mut next = unsafe { ffi::ap_create_environment(self.0.pool, self.0.subprocess_env) };
+        let mut variables = Vec::new();
+        // SAFETY: as above: `next` is at a string or at the NULL that ends the array.
+        while let Some(variable) = unsafe { (*next).as_ref() } {
+            // SAFETY: as above.
+            let bytes = unsafe { CStr::from_ptr(variable) }.to_bytes();
+            if let Some(at) = bytes.iter().position(|byte| *byte == b'=') {
+                variables.push((bytes[..at].to_vec(), bytes[at + 1..].to_vec()));
+            }
+            // SAFETY: what has been passed was not the end.
+            next = unsafe { next.add(1) };
+        }
+        variables
+    }
+
+    /// Adds what CGI programs are told of the request to [`Request::environment`]. httpd leaves out what they must not know:
+    /// passwords, and a `Proxy` header, which would name a proxy in HTTP_PROXY.
+    pub fn add_cgi_variables(&mut self) {
+        // SAFETY: the request is valid, and this thread runs it.
+        unsafe {
+            ffi::ap_add_common_vars(self.as_ptr());
+            ffi::ap_add_cgi_vars(self.as_ptr());
+        }
+    }
+
     /// Sets variables for the access log (`%{NAME}e`), and the bytes it counts.
     pub fn describe(&self, variables: &[(&str, String)], bytes_sent: u64) {
         // SAFETY: see above.

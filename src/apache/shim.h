@@ -24,6 +24,7 @@
 #include "apr_thread_mutex.h"
 #include "apr_thread_proc.h"
 #include "util_filter.h"
+#include "util_script.h"
 
 /* 2.4.52 is the oldest httpd that is built against: its ap_ssl_conn_is_ssl and its process life cycle are relied on. */
 #if !AP_MODULE_MAGIC_AT_LEAST(20120211, 121)

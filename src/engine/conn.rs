@@ -341,6 +341,12 @@ impl Conn {
         std::mem::take(&mut self.spec.handler.settings)
     }
 
+    /// What the session takes of the quota with this scope, for something that may last longer than the session.
+    pub fn take_place(&mut self, scope: &str) -> Option<Place> {
+        let position = self.places.iter().position(|place| place.scope() == scope)?;
+        Some(self.places.swap_remove(position))
+    }
+
     /// The stream to the process that the session came from, if there is one, once.
     pub fn take_link(&mut self) -> Option<OwnedFd> {
         self.link.take()

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A session at work; it yields the frame to close with, should the session still be open.
 pub type Running<'a> = Pin<Box<dyn Future<Output = CloseFrame> + 'a>>;
@@ -92,8 +93,9 @@ pub trait Handler: Send + Sync {
         Box::pin(async { Err(Refused { status: 500, reason: "the handler cannot be called".into() }) })
     }
 
-    /// The engine ends, and all sessions have ended: what there is to be said to others, within a second. `None`: nothing.
-    fn end(&self) -> Option<Later<'_, ()>> {
+    /// The engine ends, and all sessions have ended: what there is to be said to others, and what sessions have left behind
+    /// outside of the engine, is to end within `limit`. `None`: nothing. Runs on the engine's main thread.
+    fn end(&self, _limit: Duration) -> Option<Later<'_, ()>> {
         None
     }
 

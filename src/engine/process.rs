@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 /// Descriptors that are not given to sessions: logs, epoll instances, links of children, what a library opens.
 const RESERVED_FDS: u64 = 64;
@@ -29,10 +30,12 @@ const FDS_PER_THREAD: u64 = 8;
 const LINKS: &str = "connections made for sessions";
 /// How long a full stop waits for the clients' answers to its Close.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// How long handlers may take for their end.
+pub const HANDLERS_LIMIT: Duration = Duration::from_secs(2);
+/// And a little longer, for those that use all of it.
+const HANDLERS_GRACE: Duration = Duration::from_millis(500);
 /// How long the end waits for session logs that do not take their last lines.
 const LOGS_LIMIT: Duration = Duration::from_secs(1);
-/// How long a handler may take for its end.
-const HANDLERS_LIMIT: Duration = Duration::from_secs(1);
 /// How long the sessions of an engine that was replaced by one of another version go on.
 const RETIREMENT: Duration = Duration::from_secs(60);
 
@@ -361,9 +364,16 @@ impl Desk {
     async fn end(&self, frame: CloseFrame) {
         *self.ending.borrow_mut() = Some(frame.clone());
         self.engine.drain(frame, DRAIN_LIMIT).await;
-        for end in self.handlers.all().filter_map(|handler| handler.end()) {
-            // Whoever was to be told finds out by itself.
-            let _ = tokio::time::timeout(HANDLERS_LIMIT, end).await;
+        let mut ends = JoinSet::new();
+        for handler in self.handlers.all() {
+            let handler = handler.clone();
+            ends.spawn_local(async move {
+                if let Some(end) = handler.end(HANDLERS_LIMIT) {
+                    end.await;
+                }
+            });
         }
+        // Whoever was to be told by those that are late finds out by itself.
+        let _ = tokio::time::timeout(HANDLERS_LIMIT + HANDLERS_GRACE, ends.join_all()).await;
     }
 }

@@ -15,6 +15,13 @@ pub struct Place {
     scope: String,
 }
 
+impl Place {
+    /// See [`Quota::scope`].
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+}
+
 impl Counts {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, u32>> {
         // Nothing in here panics half-way.

@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod echo;
+pub mod exec;
 pub mod plugin;
 pub mod pywebsocket;
 pub mod tcp;
@@ -9,10 +10,13 @@ pub mod tcp;
 use crate::engine::Registry;
 
 /// Every handler that `WebSocketHandler` can name.
-pub const NAMES: &[&str] = &["channel", "echo", "pywebsocket", "tcp"];
+pub const NAMES: &[&str] = &["channel", "echo", "exec", "pywebsocket", "tcp"];
 
 /// What runs the sessions of channels.
 pub const CHANNEL: &str = "channel";
+
+/// What runs programs.
+pub const EXEC: &str = "exec";
 
 /// What runs the sessions of handlers in Python.
 pub const PYWEBSOCKET: &str = "pywebsocket";
@@ -28,6 +32,7 @@ pub fn registry() -> Registry {
     Registry::default()
         .with(CHANNEL, channel::Channel::default())
         .with("echo", echo::Echo)
+        .with(EXEC, exec::Exec::default())
         .with(PLUGIN, plugin::Plugin)
         .with(PYWEBSOCKET, pywebsocket::PyWebSocket::default())
         .with(TCP, tcp::Tcp::default())

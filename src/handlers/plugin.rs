@@ -373,7 +373,7 @@ fn take(kind: Kind, payload: Vec<u8>) -> Taken {
 
 /// The Close frame with this payload (RFC 6455 section 5.5.1). Without a code: one without a code. In the place of a code
 /// that no Close frame may carry goes 1011; what is no UTF-8 in the reason is replaced.
-fn close_frame(payload: &[u8]) -> CloseFrame {
+pub(super) fn close_frame(payload: &[u8]) -> CloseFrame {
     match payload {
         [a, b, reason @ ..] => {
             let code = match u16::from_be_bytes([*a, *b]) {

@@ -1,6 +1,7 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
 pub mod channel;
+pub mod exec;
 pub mod python;
 mod table;
 pub mod tcp;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use channel::Channels;
+pub use exec::Programs;
 pub use table::DIRECTIVES;
 pub use tcp::Tcp;
 
@@ -34,6 +36,7 @@ pub struct Config {
     /// The plugin that `handler` names, where it names one.
     plugin: Option<Loaded>,
     channels: Channels,
+    programs: Programs,
     plugin_threads: Option<usize>,
     tcp: Tcp,
     python: Python,
@@ -72,17 +75,22 @@ struct Bound {
 impl Bound {
     /// `host` is the virtual host that serves the request.
     fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
-        // What is set outside of all virtual hosts is shared by those that inherit it.
-        let host = if self.place.in_virtual_host { host } else { "the server" };
-        let mut scope = format!("{directive} of {host}");
+        let mut scope = format!("{directive} of {}", locate(&self.place, host));
         // A String takes every write.
-        if let Some(path) = &self.place.path {
-            let _ = write!(scope, " in {path}");
-        }
         if let Some(client) = client {
             let _ = write!(scope, " for {client}");
         }
         Quota { scope, max: self.max }
+    }
+}
+
+/// What names a place in all that is there.
+fn locate(place: &Place, host: &str) -> String {
+    // What is set outside of all virtual hosts is shared by those that inherit it.
+    let host = if place.in_virtual_host { host } else { "the server" };
+    match &place.path {
+        Some(path) => format!("{host} in {path}"),
+        None => host.to_owned(),
     }
 }
 
@@ -117,6 +125,7 @@ impl Config {
             handler: self.handler.clone().or_else(|| outer.handler.clone()),
             plugin: if self.handler.is_some() { self.plugin.clone() } else { outer.plugin.clone() },
             channels: self.channels.over(&outer.channels, self.handler.is_some()),
+            programs: self.programs.over(&outer.programs, self.handler.is_some()),
             plugin_threads: self.plugin_threads.or(outer.plugin_threads),
             tcp: self.tcp.over(&outer.tcp),
             python: self.python.over(&outer.python),
@@ -165,6 +174,11 @@ impl Config {
     /// What is said of channels.
     pub fn channels(&self) -> &Channels {
         &self.channels
+    }
+
+    /// What is said of programs.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     /// Threads of a child on which plugins' functions run.
@@ -248,7 +262,9 @@ impl Config {
         let all = all.map(|bound| bound.quota("WebSocketMaxConnections", host, None));
         let per_client = self.max_connections_per_client.iter().flatten();
         let per_client = per_client.map(|bound| bound.quota("WebSocketMaxConnectionsPerClient", host, Some(client)));
-        per_client.chain(all).collect()
+        let runs_a_program = self.handler().is_some_and(|handler| handler.name == handlers::EXEC);
+        let program = self.programs.quota(host).filter(|_| runs_a_program && self.programs.shared(host).is_none());
+        per_client.chain(all).chain(program).collect()
     }
 
     /// How long relayed sessions go on when their child of httpd is to end.
@@ -306,6 +322,10 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     }
     if name == handlers::TCP {
         config.handler = Some(Some(tcp::handler(config, args)?));
+        return Ok(());
+    }
+    if name == handlers::EXEC {
+        config.handler = Some(Some(exec::handler(config, args)?));
         return Ok(());
     }
     if !args.is_empty() && (name == "off" || handlers::NAMES.contains(&name.as_str())) {

@@ -10,7 +10,7 @@ use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
 use crate::apache::{mpm, pool::Pool};
 use crate::engine::handoff::{self, Door, Link};
-use crate::engine::process::{self as engine, DRAIN_LIMIT, Setup};
+use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::handlers;
 use once_cell::sync::OnceCell;
 use rustix::fs::{AtFlags, CWD, chownat};
@@ -245,6 +245,7 @@ impl Watcher for Engines {
             return;
         };
         engine.watched.set_pid(0);
+        kill_session(pid);
         if engine.retiring != 0 {
             forget(engine);
             return;
@@ -317,7 +318,7 @@ fn stop() {
     for engine in engines().iter_mut().filter(ours) {
         signal(engine.watched.pid(), Signal::TERM);
     }
-    let last = Instant::now() + DRAIN_LIMIT + Duration::from_secs(2);
+    let last = Instant::now() + DRAIN_LIMIT + HANDLERS_LIMIT + Duration::from_secs(2);
     for engine in engines().iter_mut().filter(ours) {
         let pid = engine.watched.pid();
         while pid > 0 && !process::has_ended(pid) {
@@ -326,8 +327,26 @@ fn stop() {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        kill_session(pid);
         engine.watched.set_pid(0);
         forget(engine);
+    }
+}
+
+/// Kills what an engine that has ended has left behind: programs of its handlers, which are in its session (setsid(2)). The
+/// engine itself had no time for that when it was killed.
+fn kill_session(engine: i32) {
+    // As long as one of its session is there, the number is given to nobody else.
+    let is_left = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, which stands in parentheses, may have anything in it. Then: state, parent, group, session.
+        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').nth(3));
+        fields.flatten().is_some_and(|session| session.parse() == Ok(engine))
+    };
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for pid in pids.filter(|_| engine > 0).filter(is_left) {
+        signal(pid, Signal::KILL);
     }
 }
 

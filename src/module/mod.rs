@@ -3,6 +3,7 @@
 //! * [`advice`]: at startup, on settings that do not go together
 //! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
+//! * [`exec`]: what a program is told of a request
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
@@ -17,6 +18,7 @@
 pub mod advice;
 pub mod channel;
 pub mod directives;
+pub mod exec;
 pub mod lifecycle;
 pub mod logger;
 pub mod plugin;

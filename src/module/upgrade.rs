@@ -2,7 +2,7 @@
 
 use super::plugin::{self, Opening};
 use super::relay::{self, Relayed, Session};
-use super::{WebSocket, channel, lifecycle, publish, python, session_logs, tcp};
+use super::{WebSocket, channel, exec, lifecycle, publish, python, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -53,6 +53,10 @@ pub fn handle(request: &mut Request) -> HookResult {
     }
     if handler.name == handlers::TCP {
         handler.settings = connect(request, handler.args.first().map_or("", String::as_str))?;
+    }
+    if handler.name == handlers::EXEC {
+        let settings = exec::settings(request, handler.args.first().map_or("", String::as_str));
+        handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
     }
     let (accept, plugin) = ask_plugin(request, accept)?;
     open(request, handler, custody, Opened { accept: Some(accept), plugin })

@@ -23,6 +23,7 @@ mod contexts;
 mod drain;
 mod echo;
 mod engine;
+mod exec;
 mod foreign;
 mod front;
 mod handshake;

@@ -75,7 +75,7 @@ impl Handler for Channel {
         })
     }
 
-    fn end(&self) -> Option<Later<'_, ()>> {
+    fn end(&self, _limit: Duration) -> Option<Later<'_, ()>> {
         Some(Box::pin(self.hub.end()))
     }
 

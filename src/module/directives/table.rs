@@ -6,10 +6,10 @@ use super::*;
 pub static DIRECTIVES: &[Directive<Config>] = &[
     Directive {
         name: c"WebSocketHandler",
-        arguments: "echo|channel name ...|tcp host:port|pywebsocket dir|plugin.so init|Off",
+        arguments: "echo|channel name ...|exec program ...|tcp host:port|pywebsocket dir|plugin.so init|Off",
         context: Context::Everywhere,
         default: "Off",
-        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, 'tcp' and a server, 'pywebsocket' and the directory of its *_wsh.py files, the file and the init function of a plugin, or 'Off'",
+        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, 'exec' and a program, 'tcp' and a server, 'pywebsocket' and the directory of its *_wsh.py files, the file and the init function of a plugin, or 'Off'",
         set: handler,
     },
     Directive {
@@ -299,5 +299,37 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "3",
         help: c"Seconds that connecting to the server of 'WebSocketHandler tcp' may take, before the client gets 504",
         set: tcp::timeout,
+    },
+    Directive {
+        name: c"WebSocketExecFraming",
+        arguments: "lines|chunks|length",
+        context: Context::Sections,
+        default: "lines",
+        help: c"How a program's messages are told apart: by newlines ('lines'), not at all ('chunks'), by a header with the length ('length')",
+        set: exec::framing,
+    },
+    Directive {
+        name: c"WebSocketExecMax",
+        arguments: "number|Off",
+        context: Context::Sections,
+        default: "1024",
+        help: c"How many programs may run at a time, or 'Off'; one more client gets 503",
+        set: exec::max,
+    },
+    Directive {
+        name: c"WebSocketExecStopTimeout",
+        arguments: "seconds",
+        context: Context::Sections,
+        default: "2",
+        help: c"Seconds that a program has to end when its input was closed, and again after SIGTERM",
+        set: exec::stop_timeout,
+    },
+    Directive {
+        name: c"WebSocketExecShared",
+        arguments: "On|Off|seconds",
+        context: Context::Sections,
+        default: "Off",
+        help: c"Whether all clients have one program, and how many seconds it stays after the last one: 'On' is 60",
+        set: exec::shared,
     },
 ];

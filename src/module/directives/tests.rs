@@ -1,6 +1,7 @@
 //! Each directive's parser, what they add up to, and the table in README.md.
 
 use super::*;
+use crate::handlers::exec::settings::Framing;
 
 /// Lets the directives of the table work on an empty configuration, as httpd would.
 fn configured(lines: &[&str]) -> Result<Config, String> {
@@ -27,7 +28,7 @@ fn handlers_are_known_by_name() {
     let config = configured(&["WebSocketHandler Echo"]).unwrap();
     assert_eq!(config.handler().map(|h| h.name.as_str()), Some("echo"));
     assert!(Config::default().handler().is_none());
-    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, echo, tcp"));
+    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, echo, exec, pywebsocket, tcp"));
     assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
     assert!(error("WebSocketHandler").contains("echo"));
 }
@@ -78,6 +79,59 @@ fn a_tcp_server_is_a_handler() {
     }
     assert!(error("WebSocketTcpTargets /nowhere/targets").contains("/nowhere/targets cannot be read"));
     assert!(error("WebSocketTcpTargets /etc").contains("no file"));
+}
+
+#[test]
+fn a_program_is_an_executable_file() {
+    let config = configured(&["WebSocketHandler exec /bin/sh -c cat"]).unwrap();
+    assert_eq!(config.handler().unwrap().args, ["/bin/sh", "-c", "cat"]);
+    for (bad, why) in [
+        ("WebSocketHandler exec", "takes a program"),
+        ("WebSocketHandler exec cat", "not \"cat\""),
+        ("WebSocketHandler exec /nowhere/program", "cannot run /nowhere/program: No such file"),
+        ("WebSocketHandler exec /tmp", "it is no file"),
+        ("WebSocketHandler exec /etc/passwd", "chmod a+x"),
+        ("WebSocketExecFraming words", "none of lines, chunks and length"),
+        ("WebSocketExecMax 0", "and not Off"),
+        ("WebSocketExecStopTimeout 0", "from 1 to 86400"),
+        ("WebSocketExecShared maybe", "from 1 to 86400, not On, and not Off"),
+    ] {
+        assert!(error(bad).contains(why), "{bad}: {}", error(bad));
+    }
+    let mut config = Config::default();
+    config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+    let refused = handler(&mut config, &["exec".into(), "/bin/cat".into()]).expect_err("a program from .htaccess");
+    assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
+
+    let default = Config::default();
+    let programs = default.programs();
+    assert_eq!((programs.framing(), programs.stop_timeout()), (Framing::Lines, Duration::from_secs(2)));
+    let set = configured(&["WebSocketExecFraming Length", "WebSocketExecStopTimeout 7"]).unwrap();
+    assert_eq!((set.programs().framing(), set.programs().stop_timeout()), (Framing::Length, Duration::from_secs(7)));
+}
+
+#[test]
+fn programs_are_counted_and_shared_where_they_are_named() {
+    let scopes = |config: &Config| -> Vec<(String, u32)> {
+        let quotas = config.quotas("a.example", "192.0.2.1").into_iter();
+        quotas.map(|quota| (quota.scope, quota.max)).collect()
+    };
+    let cat = configured(&["in /cat: WebSocketHandler exec /bin/cat"]).unwrap();
+    assert_eq!(scopes(&cat), [("WebSocketExecMax of the server".to_owned(), 1024)]);
+    let few = configured(&["in /cat: WebSocketExecMax 3"]).unwrap().over(&cat);
+    assert_eq!(scopes(&few), [("WebSocketExecMax of a.example in /cat".to_owned(), 3)]);
+    assert_eq!(scopes(&configured(&["WebSocketExecMax Off"]).unwrap().over(&cat)), []);
+    assert_eq!(scopes(&configured(&["WebSocketHandler echo"]).unwrap().over(&few)), []);
+    // One program needs not be counted, but is told from others by its place.
+    let shared = configured(&["WebSocketExecShared on"]).unwrap().over(&few);
+    assert_eq!(scopes(&shared), []);
+    let place = |config: &Config| config.programs().shared("a.example");
+    assert_eq!(place(&shared), Some((Duration::from_secs(60), "a.example in /cat".to_owned())));
+    let other = configured(&["in /other: WebSocketHandler exec /bin/cat"]).unwrap().over(&shared);
+    assert_eq!(place(&other), Some((Duration::from_secs(60), "a.example in /other".to_owned())));
+    let long = configured(&["WebSocketExecShared 3600"]).unwrap();
+    assert_eq!(place(&long), Some((Duration::from_secs(3600), "the server".to_owned())));
+    assert_eq!(place(&configured(&["WebSocketExecShared Off"]).unwrap().over(&long)), None);
 }
 
 #[test]

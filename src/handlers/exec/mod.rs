@@ -1,0 +1,83 @@
+//! `WebSocketHandler exec PROGRAM …`: a program for each connection, or one for all of a location, that reads what clients
+//! send and writes what they get.
+//!
+//! * [`settings`]: what httpd says of a session
+//! * [`framing`]: how messages travel through pipes
+//! * [`group`]: a program and all that it starts: one process group, which ends with it
+//! * [`program`]: a running program and its pipes
+//! * [`stderr`]: what it writes for the error log
+//! * [`session`]: a client with a program of its own
+//! * [`shared`]: a program with many clients
+//!
+//! Back-pressure goes both ways: what a program says is read when its client has room for it, and a client is not read while
+//! its program has not taken what came before.
+
+pub mod framing;
+pub mod group;
+pub mod program;
+pub mod session;
+pub mod settings;
+pub mod shared;
+pub mod stderr;
+
+use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec, Welcome};
+use crate::wire::{CloseCode, close};
+use group::Groups;
+use log::error;
+use rustix::fs::{Access, access};
+use settings::Settings;
+use shared::Hub;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The exec handler.
+#[derive(Default)]
+pub struct Exec {
+    groups: Arc<Groups>,
+    hub: Arc<Hub>,
+}
+
+impl Handler for Exec {
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+        Box::pin(async {
+            let settings = match postcard::from_bytes::<Settings>(&conn.take_settings()) {
+                Ok(settings) => settings,
+                Err(why) => {
+                    error!("WS0131: session {}: no program: {why}", conn.id());
+                    return close(CloseCode::Error, "internal error");
+                }
+            };
+            if settings.shared.is_some() {
+                Box::pin(shared::run(&self.hub, &self.groups, conn, settings)).await
+            } else {
+                Box::pin(session::run(&self.groups, conn, settings)).await
+            }
+        })
+    }
+
+    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
+        Some(Box::pin(async {
+            let handler = &spec.handler;
+            let refuse = |status, reason| Refused { status, reason };
+            let settings: Settings = postcard::from_bytes(&handler.settings)
+                .map_err(|why| refuse(500, format!("what is said of the program cannot be read: {why}")))?;
+            let program = handler.args.first().map_or("", String::as_str);
+            // As the user that the engine runs as. It may be gone later, but mostly it is what was configured.
+            access(program, Access::EXEC_OK).map_err(|why| refuse(500, format!("{program} cannot be run: {why}")))?;
+            if let Some(shared) = &settings.shared
+                && let Some(pause) = self.hub.pause(&shared.place, &handler.args)
+            {
+                let seconds = pause.as_secs() + 1;
+                return Err(refuse(503, format!("{program} has failed, and is not started within {seconds} s")).into());
+            }
+            Ok(Welcome::default())
+        }))
+    }
+
+    fn end(&self, limit: Duration) -> Option<Later<'_, ()>> {
+        Some(Box::pin(self.groups.terminate(limit)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

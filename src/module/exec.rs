@@ -1,0 +1,65 @@
+//! From a request to what its program is told of it.
+
+use super::WebSocket;
+use crate::apache::request::Request;
+use crate::handlers::exec::settings::{Settings, Shared, Variable};
+
+/// What of the CGI variables belongs to no client.
+const COMMON: &[&str] = &[
+    "DOCUMENT_ROOT",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "SERVER_ADMIN",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_SOFTWARE",
+    "TZ",
+];
+/// What modules set beside `SetEnv` and `PassEnv`, and that belongs to one request; a name, or how it begins.
+const OF_A_REQUEST: &[&str] = &["H2", "HTTP", "REDIRECT_", "SSL_", "UNIQUE_ID"];
+
+/// What the handler is to know of a session that begins with this request, whose program has this path.
+pub fn settings(request: &mut Request, program: &str) -> Settings {
+    let before = request.environment();
+    request.add_cgi_variables();
+    let mut environment = request.environment();
+    let config = request.config::<WebSocket>();
+    let host = request.server().name();
+    let programs = config.programs();
+    let shared = programs.shared(&host).map(|(linger, place)| {
+        let of_all = |(name, _): &&Variable| COMMON.iter().any(|common| common.as_bytes() == &name[..]);
+        let own =
+            before.into_iter().filter(|(name, _)| !OF_A_REQUEST.iter().any(|begin| name.starts_with(begin.as_bytes())));
+        let mut common: Vec<Variable> = environment.iter().filter(of_all).cloned().collect();
+        for (name, value) in own {
+            common.retain(|(known, _)| *known != name);
+            common.push((name, value));
+        }
+        Shared { place, environment: common, linger }
+    });
+    // httpd's is the file of the URL, which is no program.
+    set(&mut environment, "SCRIPT_FILENAME", program.into());
+    // RFC 3875 section 4.1.9: in the place of a name that is not looked up.
+    if find(&environment, "REMOTE_HOST").is_none()
+        && let Some(address) = find(&environment, "REMOTE_ADDR").cloned()
+    {
+        set(&mut environment, "REMOTE_HOST", address);
+    }
+    Settings {
+        framing: programs.framing(),
+        environment,
+        stop_timeout: programs.stop_timeout(),
+        // A shared program is one, however many clients it has.
+        quota: programs.quota(&host).filter(|_| shared.is_none()).map(|quota| quota.scope),
+        shared,
+    }
+}
+
+fn find<'a>(environment: &'a [Variable], name: &str) -> Option<&'a Vec<u8>> {
+    environment.iter().find(|(known, _)| known == name.as_bytes()).map(|(_, value)| value)
+}
+
+fn set(environment: &mut Vec<Variable>, name: &str, value: Vec<u8>) {
+    environment.retain(|(known, _)| known != name.as_bytes());
+    environment.push((name.into(), value));
+}
