@@ -34,7 +34,6 @@
 mod support;
 
 use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +46,7 @@ use support::load::Load;
 use support::proc::{self, CpuTime};
 use support::report::median;
 use support::server::{SERVE_PEER, Server, serve_peer};
+use support::tls::Socket;
 use support::{Result, client, machine, report};
 
 const USAGE: &str = "\
@@ -348,7 +348,7 @@ fn idle(wanted: usize, server: &Server, target: Target, descriptors: u64, notes:
 /// Connections that have echoed a message and are silent now.
 enum Silent {
     Plain(Load),
-    Compressed(Vec<TcpStream>),
+    Compressed(Vec<Socket>),
 }
 
 impl Silent {

@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 
 use super::Result;
 use super::frame::compressed;
+use super::tls::Socket;
 
 /// Handshakes under way at once: enough to keep the server busy, fewer than httpd has workers.
 const WAVE: usize = 16;
@@ -25,12 +26,14 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 pub(crate) struct Target {
     pub(crate) address: SocketAddrV4,
     pub(crate) path: &'static str,
+    /// wss://.
+    pub(crate) tls: bool,
     /// permessage-deflate is offered, and has to be agreed on.
     pub(crate) compressed: bool,
 }
 
 /// Opens `count` WebSockets. They come back blocking, with `TCP_NODELAY`, and with a read timeout.
-pub(crate) fn open(server: Target, count: usize) -> Result<Vec<TcpStream>> {
+pub(crate) fn open(server: Target, count: usize) -> Result<Vec<Socket>> {
     let mut open = Vec::with_capacity(count);
     while open.len() < count {
         let wave = open.len()..count.min(open.len() + WAVE);
@@ -42,7 +45,7 @@ pub(crate) fn open(server: Target, count: usize) -> Result<Vec<TcpStream>> {
 }
 
 /// Sends a compressed message on every socket, and takes an answer of one frame from each.
-pub(crate) fn exchange(sockets: &mut [TcpStream]) -> Result<()> {
+pub(crate) fn exchange(sockets: &mut [Socket]) -> Result<()> {
     let request = compressed(1000)?;
     for socket in sockets {
         socket.write_all(&request)?;
@@ -61,15 +64,16 @@ pub(crate) fn exchange(sockets: &mut [TcpStream]) -> Result<()> {
     Ok(())
 }
 
-fn request(server: Target, index: usize) -> Result<TcpStream> {
-    let Target { address, path, compressed } = server;
+fn request(server: Target, index: usize) -> Result<Socket> {
+    let Target { address, path, tls, compressed } = server;
     let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (index / PER_ADDRESS) as u32);
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrV4::new(source, 0))?;
     connect(&socket, &address)?;
-    let mut socket = TcpStream::from(socket);
+    let socket = TcpStream::from(socket);
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut socket = Socket::new(socket, tls)?;
     let offer = if compressed { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -79,7 +83,7 @@ fn request(server: Target, index: usize) -> Result<TcpStream> {
     Ok(socket)
 }
 
-fn response(socket: &mut TcpStream, compressed: bool) -> Result<()> {
+fn response(socket: &mut Socket, compressed: bool) -> Result<()> {
     let mut head = Vec::with_capacity(512);
     while !head.ends_with(b"\r\n\r\n") {
         let mut buffer = [0; 512];

@@ -14,6 +14,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::Result;
 use super::client::{self, Target};
+use super::tls::Socket;
 
 /// A server that is silent for so long has lost a message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ pub(crate) struct FanOut {
 }
 
 struct Subscriber {
-    socket: TcpStream,
+    socket: Socket,
     received: u64,
 }
 
@@ -73,7 +74,7 @@ impl FanOut {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut subscribers = Vec::with_capacity(count);
         for (index, socket) in client::open(target, count)?.into_iter().enumerate() {
-            socket.set_nonblocking(true)?;
+            socket.tcp().set_nonblocking(true)?;
             epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
             subscribers.push(Subscriber { socket, received: 0 });
         }

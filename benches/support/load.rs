@@ -4,7 +4,6 @@
 //! next batch. So a batch of 1 is a message at a time, a batch of 16 is 16 under way.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::Result;
 use super::frame::Batch;
+use super::tls::Socket;
 
 /// A server that is silent for so long has lost a message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(crate) struct Load {
 }
 
 struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     /// Bytes of the batch still to be written.
     unsent: usize,
     /// Bytes of the echo still to be read.
@@ -52,11 +52,11 @@ pub(crate) struct Done {
 impl Load {
     /// Takes sockets whose handshake is done. With `spin` the generator never sleeps: on a loopback interface it is the
     /// sender's CPU time that wakes a sleeping receiver, which no server pays for a client on another machine.
-    pub(crate) fn new(sockets: Vec<TcpStream>, batch: Batch, spin: bool) -> Result<Self> {
+    pub(crate) fn new(sockets: Vec<Socket>, batch: Batch, spin: bool) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(sockets.len());
         for (index, socket) in sockets.into_iter().enumerate() {
-            socket.set_nonblocking(true)?;
+            socket.tcp().set_nonblocking(true)?;
             epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
             connections.push(Connection { socket, unsent: 0, missing: 0, batches: 0, waits_to_write: false });
         }
@@ -131,7 +131,13 @@ impl Load {
                 Err(error) => return Err(error.into()),
             }
         }
-        let waits = connection.unsent > 0;
+        if connection.unsent == 0 && connection.socket.wants_write() {
+            match connection.socket.flush() {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let waits = connection.unsent > 0 || connection.socket.wants_write();
         if waits != connection.waits_to_write {
             connection.waits_to_write = waits;
             let out = if waits { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };

@@ -12,6 +12,7 @@ pub(crate) mod machine;
 pub(crate) mod proc;
 pub(crate) mod report;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 /// Whatever stops a benchmark: it is printed, and the run fails.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

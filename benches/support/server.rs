@@ -46,7 +46,7 @@ impl Server {
         fs::write(&configuration, httpd_conf(root.path(), &modules, module, address.port()) + site)?;
         let mut command = confined(&httpd, cpu);
         command.arg("-d").arg(root.path()).arg("-f").arg(&configuration).arg("-DFOREGROUND");
-        Self::start(command, root, Target { address, path, compressed: false })
+        Self::start(command, root, Target { address, path, tls: false, compressed: false })
     }
 
     /// nginx with nchan, one worker, and the lines `site` in its `server`, which give a WebSocket at `path`; `None` where
@@ -60,7 +60,7 @@ impl Server {
         // The slash is nginx's custom: it puts names behind the prefix as they are.
         command.arg("-p").arg(root.path().join("")).arg("-c").arg(&configuration);
         command.arg("-e").arg(root.path().join("error.log"));
-        Self::start(command, root, Target { address, path, compressed: false }).map(Some)
+        Self::start(command, root, Target { address, path, tls: false, compressed: false }).map(Some)
     }
 
     /// Starts a server that lives in `root`, and waits until it opens WebSockets.
@@ -86,7 +86,8 @@ impl Server {
         let mut child = command.arg(SERVE_PEER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("the peer has no output")?;
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let mut server = Self { child, target: Target { address, path: "/", compressed: false }, root: None };
+        let mut server =
+            Self { child, target: Target { address, path: "/", tls: false, compressed: false }, root: None };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         server.target.address.set_port(line.trim().parse().map_err(|_| "the peer did not start")?);
