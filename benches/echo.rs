@@ -43,11 +43,10 @@ use serde_json::{Value, json};
 use support::client::Target;
 use support::frame::Batch;
 use support::load::Load;
-use support::proc::{self, CpuTime};
+use support::proc::CpuTime;
 use support::report::median;
 use support::server::{SERVE_PEER, Server, serve_peer};
-use support::tls::Socket;
-use support::{Result, client, machine, report};
+use support::{Result, client, idle, machine, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench echo -- [options]
@@ -75,12 +74,6 @@ WebSocketCompression On
 WebSocketCompressionContextTakeover Both
 </Location>
 "#;
-
-/// Descriptors for everything but the connections.
-const OTHER_DESCRIPTORS: u64 = 200;
-
-/// What an idle connection may cost (without contexts): with more of them than fit into memory at this price, the row is cut short.
-const DEAREST_CONNECTION: u64 = 192 * 1024;
 
 struct Options {
     seconds: f64,
@@ -191,12 +184,14 @@ fn run(options: &Options) -> Result<()> {
             if let Some(module) = &module {
                 let server = Server::httpd(module, cpu, SITE, "/echo")?;
                 let target = path.map_or(server.target, |path| Target { path, compressed: true, ..server.target });
-                idle_rows.push((name, idle(options.idle.div_ceil(share), &server, target, descriptors, &mut notes)?));
+                let connections = idle::possible(options.idle.div_ceil(share), descriptors, &mut notes);
+                idle_rows.push((name, idle::measure(connections, &server, target)?));
             }
         }
         let server = Server::peer(cpu)?;
-        idle_rows.push(("tokio-tungstenite", idle(options.idle, &server, server.target, descriptors, &mut notes)?));
-        text += &idle_table(&idle_rows);
+        let connections = idle::possible(options.idle, descriptors, &mut notes);
+        idle_rows.push(("tokio-tungstenite", idle::measure(connections, &server, server.target)?));
+        text += &idle::table(&idle_rows);
     }
     for note in &notes {
         text += &format!("note: {note}\n");
@@ -311,96 +306,6 @@ fn echo_table(rows: &[Row]) -> String {
         let ratio = report::ratio_column(&row.ratios());
         let (ours, peer) = (side(&row.ours, 8), side(&row.peer, 17));
         table += &format!("{:>7}  {:>9} | {ours} | {peer} | {ratio}\n", row.payload, row.depth);
-    }
-    table
-}
-
-/// One server with idle connections.
-struct Idle {
-    connections: usize,
-    bytes_before: u64,
-    bytes_after: u64,
-    threads_before: usize,
-    threads_after: usize,
-}
-
-fn idle(wanted: usize, server: &Server, target: Target, descriptors: u64, notes: &mut Vec<String>) -> Result<Idle> {
-    let by_descriptors = descriptors.saturating_sub(OTHER_DESCRIPTORS) as usize;
-    let by_memory = (proc::available() / DEAREST_CONNECTION) as usize;
-    let connections = wanted.min(by_descriptors).min(by_memory);
-    if connections < wanted {
-        let note = format!("{connections} idle connections: descriptors allow {by_descriptors}, memory {by_memory}");
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    }
-    eprintln!("{connections} idle connections");
-    // What is allocated once, on first use, is not the price of a connection.
-    drop(Silent::open(target, (connections / 100).clamp(1, 64))?);
-    let (bytes_before, threads_before) = (server.settled_memory()?, proc::thread_count(server.pid()));
-    let mut silent = Silent::open(target, connections)?;
-    let (bytes_after, threads_after) = (server.settled_memory()?, proc::thread_count(server.pid()));
-    // They have to be there still, all of them.
-    silent.verify()?;
-    Ok(Idle { connections, bytes_before, bytes_after, threads_before, threads_after })
-}
-
-/// Connections that have echoed a message and are silent now.
-enum Silent {
-    Plain(Load),
-    Compressed(Vec<Socket>),
-}
-
-impl Silent {
-    fn open(target: Target, count: usize) -> Result<Self> {
-        let sockets = client::open(target, count)?;
-        let mut silent = if target.compressed {
-            Self::Compressed(sockets)
-        } else {
-            Self::Plain(Load::new(sockets, Batch::new(64, 1), false)?)
-        };
-        silent.verify()?;
-        Ok(silent)
-    }
-
-    fn verify(&mut self) -> Result<()> {
-        match self {
-            Self::Plain(load) => load.verify(),
-            Self::Compressed(sockets) => client::exchange(sockets),
-        }
-    }
-}
-
-impl Idle {
-    fn bytes_per_connection(&self) -> f64 {
-        (self.bytes_after as f64 - self.bytes_before as f64) / self.connections as f64
-    }
-
-    fn json(&self, name: &str) -> Value {
-        json!({
-            "server": name, "connections": self.connections, "bytes_per_connection": self.bytes_per_connection(),
-            "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
-            "threads_before": self.threads_before, "threads_after": self.threads_after,
-        })
-    }
-}
-
-fn idle_table(rows: &[(&str, Idle)]) -> String {
-    let mut table = String::from(
-        "\nIdle: memory (Pss) of the server's whole process tree\n\
-         \u{20}                    connections  bytes each  MiB before  MiB after  threads before, after\n",
-    );
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for (name, row) in rows {
-        table += &format!(
-            "{name:<19}  {:>11}  {:>10.0}  {:>10.1}  {:>9.1}  {:>3}, {}\n",
-            row.connections,
-            row.bytes_per_connection(),
-            mib(row.bytes_before),
-            mib(row.bytes_after),
-            row.threads_before,
-            row.threads_after,
-        );
     }
     table
 }

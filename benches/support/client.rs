@@ -34,9 +34,14 @@ pub(crate) struct Target {
 
 /// Opens `count` WebSockets. They come back blocking, with `TCP_NODELAY`, and with a read timeout.
 pub(crate) fn open(server: Target, count: usize) -> Result<Vec<Socket>> {
+    open_more(server, 0, count)
+}
+
+/// The same, when there are `first` already.
+pub(crate) fn open_more(server: Target, first: usize, count: usize) -> Result<Vec<Socket>> {
     let mut open = Vec::with_capacity(count);
     while open.len() < count {
-        let wave = open.len()..count.min(open.len() + WAVE);
+        let wave = first + open.len()..first + count.min(open.len() + WAVE);
         let mut sockets = wave.map(|index| request(server, index)).collect::<Result<Vec<_>>>()?;
         sockets.iter_mut().try_for_each(|socket| response(socket, server.compressed))?;
         open.append(&mut sockets);
@@ -66,9 +71,8 @@ pub(crate) fn exchange(sockets: &mut [Socket]) -> Result<()> {
 
 fn request(server: Target, index: usize) -> Result<Socket> {
     let Target { address, path, tls, compressed } = server;
-    let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (index / PER_ADDRESS) as u32);
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrV4::new(source, 0))?;
+    bind(&socket, &SocketAddrV4::new(source(index), 0))?;
     connect(&socket, &address)?;
     let socket = TcpStream::from(socket);
     socket.set_nodelay(true)?;
@@ -81,6 +85,11 @@ fn request(server: Target, index: usize) -> Result<Socket> {
     );
     socket.write_all(request.as_bytes())?;
     Ok(socket)
+}
+
+/// The address from which the connection of that number comes.
+pub(crate) fn source(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (index / PER_ADDRESS) as u32)
 }
 
 fn response(socket: &mut Socket, compressed: bool) -> Result<()> {

@@ -5,10 +5,14 @@
 #![allow(dead_code, reason = "no benchmark uses all of it")]
 
 pub(crate) mod client;
+pub(crate) mod crowd;
 pub(crate) mod fanout;
 pub(crate) mod frame;
+pub(crate) mod idle;
+pub(crate) mod kernel;
 pub(crate) mod load;
 pub(crate) mod machine;
+pub(crate) mod page;
 pub(crate) mod proc;
 pub(crate) mod report;
 pub(crate) mod server;

@@ -54,8 +54,16 @@ pub(crate) fn thread_count(root: u32) -> usize {
 /// Bytes of memory held by a process tree: the proportional set size, so that a page shared by two of its processes
 /// counts once. Kernel memory (socket buffers, file tables) is not in it.
 pub(crate) fn memory(root: u32) -> Result<u64> {
+    memory_of(root, "")
+}
+
+/// The same of the processes of that name alone; an empty one is everybody's.
+pub(crate) fn memory_of(root: u32, name: &str) -> Result<u64> {
     let mut bytes = 0;
     for pid in tree(root) {
+        if !name.is_empty() && fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim() != name {
+            continue;
+        }
         let path = format!("/proc/{pid}/smaps_rollup");
         let rollup = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.strip_suffix("kB")?.trim().parse().ok());

@@ -21,6 +21,12 @@ use super::{Result, client, proc};
 /// The argument with which the benchmark's own binary becomes the peer.
 pub(crate) const SERVE_PEER: &str = "--serve-peer";
 
+/// A page of httpd's, below its root.
+pub(crate) const PAGE: &str = "page.html";
+
+/// `ThreadsPerChild`, as Debian has it.
+const THREADS: usize = 25;
+
 /// How long a server may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -33,20 +39,97 @@ pub(crate) struct Server {
     root: Option<TempDir>,
 }
 
-impl Server {
-    /// httpd (event MPM) with the module `module`, one engine thread, and the lines `site` in its configuration, which give
-    /// a WebSocket at `path`. `cpu`: the only core it may use.
-    pub(crate) fn httpd(module: &Path, cpu: Option<usize>, site: &str, path: &'static str) -> Result<Self> {
+/// An httpd with the event MPM.
+#[derive(Clone, Copy)]
+pub(crate) struct Httpd<'a> {
+    /// Our module, with one engine thread.
+    pub(crate) module: Option<&'a Path>,
+    /// Modules of its own: `proxy` is mod_proxy.
+    pub(crate) modules: &'a [&'a str],
+    /// Lines of its configuration, which give a WebSocket at `path`.
+    pub(crate) site: &'a str,
+    pub(crate) path: &'static str,
+    /// TLS on its port, which then has no other.
+    pub(crate) tls: bool,
+    pub(crate) children: Children,
+    /// The only core it may use.
+    pub(crate) cpu: Option<usize>,
+}
+
+/// The processes that serve. There are always all of them: httpd itself shall not grow while something is measured.
+#[derive(Clone, Copy)]
+pub(crate) enum Children {
+    /// One with 25 threads.
+    One,
+    /// Six with 25 threads: Debian's `MaxRequestWorkers 150`.
+    Six,
+}
+
+impl Httpd<'_> {
+    pub(crate) fn start(self) -> Result<Server> {
+        let Self { path, tls, cpu, .. } = self;
         let httpd = httpd_program()?;
-        let modules = httpd_modules()?;
         let (root, address) = (new_root()?, free_address()?);
         fs::create_dir(root.path().join("run"))?;
         fs::create_dir(root.path().join("htdocs"))?;
+        fs::write(root.path().join("htdocs").join(PAGE), page())?;
+        if tls {
+            make_certificate(root.path())?;
+        }
         let configuration = root.path().join("httpd.conf");
-        fs::write(&configuration, httpd_conf(root.path(), &modules, module, address.port()) + site)?;
+        fs::write(&configuration, self.configuration(root.path(), address.port())?)?;
         let mut command = confined(&httpd, cpu);
         command.arg("-d").arg(root.path()).arg("-f").arg(&configuration).arg("-DFOREGROUND");
-        Self::start(command, root, Target { address, path, tls: false, compressed: false })
+        Server::start(command, root, Target { address, path, tls, compressed: false })
+    }
+
+    fn configuration(&self, root: &Path, port: u16) -> Result<String> {
+        let directory = httpd_modules()?;
+        let (root, modules) = (root.display(), directory.display());
+        let mut configuration = format!(
+            "ServerRoot \"{root}\"\nDefaultRuntimeDir \"{root}/run\"\nPidFile \"{root}/run/httpd.pid\"\n\
+             ServerName localhost\nListen 127.0.0.1:{port}\n"
+        );
+        let tls: &[&str] = if self.tls { &["socache_shmcb", "ssl"] } else { &[] };
+        for name in ["mpm_event", "unixd", "authz_core", "authz_host"].iter().chain(tls).chain(self.modules) {
+            let _ = writeln!(
+                configuration,
+                "<IfModule !{name}_module>\nLoadModule {name}_module \"{modules}/mod_{name}.so\"\n</IfModule>"
+            );
+        }
+        if let Some(module) = self.module {
+            let _ = writeln!(configuration, "LoadModule websocket_module \"{}\"", module.display());
+            configuration += "WebSocketEngineThreads 1\n";
+        }
+        if let Some(user) = unprivileged() {
+            let group = if user == "nobody" { "#65534" } else { user };
+            let _ = writeln!(configuration, "User {user}\nGroup {group}");
+        }
+        let children = match self.children {
+            Children::One => 1,
+            Children::Six => 6,
+        };
+        let workers = children * THREADS;
+        let _ = writeln!(
+            configuration,
+            "ErrorLog \"{root}/error.log\"\nLogLevel warn\nServerLimit {children}\nStartServers {children}\n\
+             ThreadLimit {THREADS}\nThreadsPerChild {THREADS}\nMaxRequestWorkers {workers}\nMinSpareThreads 1\n\
+             MaxSpareThreads {workers}\nMaxConnectionsPerChild 0\nDocumentRoot \"{root}/htdocs\""
+        );
+        if self.tls {
+            configuration += "SSLSessionCache shmcb:run/tls-cache(512000)\nSSLEngine On\n\
+                              SSLCertificateFile certificate.pem\nSSLCertificateKeyFile key.pem\n";
+        }
+        Ok(configuration + self.site)
+    }
+}
+
+impl Server {
+    /// httpd with one child, the module `module`, and the lines `site` in its configuration, which give a WebSocket at
+    /// `path`. `cpu`: the only core it may use.
+    pub(crate) fn httpd(module: &Path, cpu: Option<usize>, site: &str, path: &'static str) -> Result<Self> {
+        let (module, children) = (Some(module), Children::One);
+        Httpd { module, modules: &[], site, path, tls: false, children, cpu }.start()
     }
 
     /// nginx with nchan, one worker, and the lines `site` in its `server`, which give a WebSocket at `path`; `None` where
@@ -117,7 +200,9 @@ impl Server {
     /// Lines of the error log that are warnings or worse: `[module:level]` as httpd writes them, `[level]` as nginx does.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let levels = ["warn]", "error]", "crit]", "alert]", "emerg]"];
-        let bad = |line: &&str| levels.iter().any(|level| line.contains(level));
+        // It is said of whatever OpenSSL a machine has.
+        let newer = "AH01882: Init: this version of mod_ssl was compiled against a newer library";
+        let bad = |line: &&str| levels.iter().any(|level| line.contains(level)) && !line.contains(newer);
         self.log().lines().filter(bad).map(String::from).collect()
     }
 
@@ -206,40 +291,19 @@ fn free_address() -> Result<SocketAddrV4> {
     Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr()?.port()))
 }
 
-fn httpd_conf(root: &Path, modules: &Path, module: &Path, port: u16) -> String {
-    let (root, modules, module) = (root.display(), modules.display(), module.display());
-    let load = |identifier: &str, file: &str| {
-        format!("<IfModule !{identifier}>\nLoadModule {identifier} \"{modules}/{file}\"\n</IfModule>\n")
-    };
-    let event = load("mpm_event_module", "mod_mpm_event.so");
-    let unixd = load("unixd_module", "mod_unixd.so");
-    let authz = load("authz_core_module", "mod_authz_core.so") + &load("authz_host_module", "mod_authz_host.so");
-    let user = unprivileged().map_or_else(String::new, |user| {
-        let group = if user == "nobody" { "#65534" } else { user };
-        format!("User {user}\nGroup {group}\n")
-    });
-    // One child with a fixed number of threads: httpd itself shall not grow while memory is measured.
-    format!(
-        r#"ServerRoot "{root}"
-DefaultRuntimeDir "{root}/run"
-PidFile "{root}/run/httpd.pid"
-ServerName localhost
-Listen 127.0.0.1:{port}
-{event}{unixd}{authz}LoadModule websocket_module "{module}"
-{user}ErrorLog "{root}/error.log"
-LogLevel warn
-ServerLimit 1
-StartServers 1
-ThreadLimit 25
-ThreadsPerChild 25
-MaxRequestWorkers 25
-MinSpareThreads 1
-MaxSpareThreads 25
-MaxConnectionsPerChild 0
-DocumentRoot "{root}/htdocs"
-WebSocketEngineThreads 1
-"#
-    )
+/// What [`PAGE`] holds: one kilobyte.
+pub(crate) fn page() -> String {
+    format!("<!DOCTYPE html><title>A page</title><p>{}\n", "All is well. ".repeat(75))
+}
+
+/// Writes a certificate for 127.0.0.1, signed by itself, and its key.
+fn make_certificate(root: &Path) -> Result<()> {
+    let mut openssl = Command::new("openssl");
+    openssl.current_dir(root).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args(["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "certificate.pem"]);
+    let made = openssl.output().map_err(|error| format!("openssl: {error}"))?;
+    if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into()) }
 }
 
 fn nginx_conf(module: &Path, port: u16, site: &str) -> String {

@@ -31,15 +31,23 @@ pub(crate) struct Tls {
 
 impl Socket {
     /// On a blocking connection, with the TLS handshake done if it is to be TLS.
-    pub(crate) fn new(mut tcp: TcpStream, tls: bool) -> Result<Self> {
+    pub(crate) fn new(tcp: TcpStream, tls: bool) -> Result<Self> {
+        let mut socket = Self::begin(tcp, tls)?;
+        if let Self::Tls(tls) = &mut socket {
+            while tls.connection.is_handshaking() {
+                tls.connection.complete_io(&mut tls.tcp)?;
+            }
+        }
+        Ok(socket)
+    }
+
+    /// The TLS handshake comes with what is written and read.
+    pub(crate) fn begin(tcp: TcpStream, tls: bool) -> Result<Self> {
         if !tls {
             return Ok(Self::Plain(tcp));
         }
-        let mut connection =
-            ClientConnection::new(configuration()?, ServerName::IpAddress(Ipv4Addr::LOCALHOST.into()))?;
-        while connection.is_handshaking() {
-            connection.complete_io(&mut tcp)?;
-        }
+        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+        let connection = ClientConnection::new(configuration()?, name)?;
         Ok(Self::Tls(Box::new(Tls { connection, tcp })))
     }
 
@@ -111,6 +119,11 @@ impl Tls {
             }
             self.connection.read_tls(&mut self.tcp)?;
             self.connection.process_new_packets().map_err(io::Error::other)?;
+            // The handshake's next step.
+            match self.flush() {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
         }
     }
 

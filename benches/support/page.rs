@@ -1,0 +1,258 @@
+//! Pages fetched at a steady rate, whatever the server does meanwhile: half of them on new connections, half on kept ones.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddrV4, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use slab::Slab;
+
+use super::Result;
+use super::client::{Target, source};
+use super::crowd::Crowd;
+use super::server::{PAGE, page};
+use super::tls::Socket;
+
+/// Connections from one source address, one after the other: each leaves a port behind that is free after a minute.
+const PER_ADDRESS: usize = 1000;
+/// Source addresses in turn.
+const ADDRESSES: usize = 250;
+
+/// The crowd's place among the events.
+const CROWD: u64 = u64::MAX;
+
+/// Milliseconds from the moment when a page was due to its last byte.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// The TCP (and TLS) handshake is in these.
+    pub(crate) new: Vec<f64>,
+    pub(crate) kept: Vec<f64>,
+    /// Pages that did not come.
+    pub(crate) missing: usize,
+}
+
+impl Times {
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.new.extend(other.new);
+        self.kept.extend(other.kept);
+        self.missing += other.missing;
+    }
+}
+
+/// The value that this share of all values does not exceed.
+pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len() as f64 * share).ceil() as usize;
+    values.get(rank.saturating_sub(1)).copied()
+}
+
+/// Fetches pages from one server.
+pub(crate) struct Pages {
+    target: Target,
+    epoll: OwnedFd,
+    visits: Slab<Visit>,
+    /// Kept connections that have nothing to do.
+    resting: Vec<usize>,
+    /// New connections so far.
+    opened: usize,
+    body: String,
+    buffer: Vec<u8>,
+    events: Vec<epoll::Event>,
+}
+
+/// A connection.
+struct Visit {
+    socket: Socket,
+    kept: bool,
+    /// Of the page that is under way.
+    due: Option<Instant>,
+    unsent: Vec<u8>,
+    received: Vec<u8>,
+    waits_to_write: bool,
+}
+
+impl Pages {
+    pub(crate) fn new(target: Target) -> Result<Self> {
+        Ok(Self {
+            target,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            visits: Slab::new(),
+            resting: Vec::new(),
+            opened: 0,
+            body: page(),
+            buffer: vec![0; 64 * 1024],
+            events: Vec::with_capacity(64),
+        })
+    }
+
+    /// Fetches `rate` pages a second for `time`, and waits for those that are under way then, for `patience` at most.
+    /// Meanwhile the crowd has its turns.
+    pub(crate) fn fetch(
+        &mut self,
+        rate: f64,
+        time: Duration,
+        patience: Duration,
+        mut crowd: Option<&mut Crowd>,
+    ) -> Result<Times> {
+        if let Some(crowd) = &crowd {
+            epoll::add(&self.epoll, &**crowd, epoll::EventData::new_u64(CROWD), epoll::EventFlags::IN)?;
+        }
+        let mut times = Times::default();
+        let start = Instant::now();
+        let count = (rate * time.as_secs_f64()).round() as usize;
+        let mut started = 0;
+        let mut events = std::mem::take(&mut self.events);
+        loop {
+            let now = Instant::now();
+            let mut due = start + Duration::from_secs_f64(started as f64 / rate);
+            while started < count && due <= now {
+                self.start(started.is_multiple_of(2), due)?;
+                started += 1;
+                due = start + Duration::from_secs_f64(started as f64 / rate);
+            }
+            let under_way = self.visits.len() - self.resting.len();
+            if started == count && (under_way == 0 || now > start + time + patience) {
+                break;
+            }
+            let wake = if started < count { due } else { start + time + patience };
+            let wake = crowd.as_ref().and_then(|crowd| crowd.due()).map_or(wake, |due| due.min(wake));
+            let sleep = wake.saturating_duration_since(Instant::now());
+            let sleep = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
+            events.clear();
+            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&sleep))?;
+            // Pages first.
+            for event in events.iter().filter(|event| event.data.u64() != CROWD) {
+                self.advance(event.data.u64() as usize, &mut times)?;
+            }
+            if let Some(crowd) = &mut crowd {
+                crowd.turn()?;
+            }
+        }
+        self.events = events;
+        if let Some(crowd) = &crowd {
+            epoll::delete(&self.epoll, &**crowd)?;
+        }
+        // What has not come is given up.
+        let given_up: Vec<usize> =
+            self.visits.iter().filter(|(_, visit)| visit.due.is_some()).map(|(key, _)| key).collect();
+        times.missing += given_up.len();
+        for key in given_up {
+            self.visits.remove(key);
+        }
+        Ok(times)
+    }
+
+    fn start(&mut self, kept: bool, due: Instant) -> Result<()> {
+        let resting = if kept { self.resting.pop() } else { None };
+        let key = match resting {
+            Some(key) => key,
+            None => {
+                let socket = self.connect()?;
+                let entry = self.visits.vacant_entry();
+                let data = epoll::EventData::new_u64(entry.key() as u64);
+                epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
+                let key = entry.key();
+                let (unsent, received) = (Vec::new(), Vec::new());
+                entry.insert(Visit { socket, kept, due: None, unsent, received, waits_to_write: false });
+                key
+            }
+        };
+        let close = if kept { "" } else { "Connection: close\r\n" };
+        let address = self.target.address;
+        let visit = &mut self.visits[key];
+        visit.due = Some(due);
+        visit.unsent = format!("GET /{PAGE} HTTP/1.1\r\nHost: {address}\r\n{close}\r\n").into_bytes();
+        visit.write(&self.epoll, key)
+    }
+
+    fn connect(&mut self) -> Result<Socket> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let tcp = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        let number = self.opened / PER_ADDRESS % ADDRESSES * PER_ADDRESS;
+        bind(&tcp, &SocketAddrV4::new(source(number), 0))?;
+        match connect(&tcp, &self.target.address) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.opened += 1;
+        let tcp = TcpStream::from(tcp);
+        tcp.set_nodelay(true)?;
+        Socket::begin(tcp, self.target.tls)
+    }
+
+    fn advance(&mut self, key: usize, times: &mut Times) -> Result<()> {
+        let Some(visit) = self.visits.get_mut(key) else { return Ok(()) };
+        visit.write(&self.epoll, key)?;
+        let end = match visit.socket.read(&mut self.buffer) {
+            Ok(0) => true,
+            Ok(n) => {
+                visit.received.extend_from_slice(&self.buffer[..n]);
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => return Err(format!("a page: {error}").into()),
+        };
+        if let Some(due) = visit.due
+            && is_whole(&visit.received, &self.body)?
+        {
+            let milliseconds = due.elapsed().as_secs_f64() * 1e3;
+            visit.due = None;
+            visit.received.clear();
+            if visit.kept {
+                times.kept.push(milliseconds);
+                self.resting.push(key);
+            } else {
+                times.new.push(milliseconds);
+                self.visits.remove(key);
+            }
+        } else if end {
+            if visit.due.is_some() {
+                return Err("the server closed a connection in the place of a page".into());
+            }
+            self.resting.retain(|resting| *resting != key);
+            self.visits.remove(key);
+        }
+        Ok(())
+    }
+}
+
+impl Visit {
+    fn write(&mut self, epoll: &OwnedFd, key: usize) -> Result<()> {
+        let mut blocked = false;
+        while !self.unsent.is_empty() && !blocked {
+            match self.socket.write(&self.unsent) {
+                Ok(n) => drop(self.unsent.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
+                Err(error) => return Err(format!("a page: {error}").into()),
+            }
+        }
+        if !blocked
+            && let Err(error) = self.socket.flush()
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            return Err(format!("a page: {error}").into());
+        }
+        let waits = !self.unsent.is_empty() || self.socket.wants_write();
+        if waits != self.waits_to_write {
+            self.waits_to_write = waits;
+            let out = if waits { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
+            epoll::modify(epoll, &self.socket, epoll::EventData::new_u64(key as u64), epoll::EventFlags::IN | out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is the page, and all of it.
+fn is_whole(received: &[u8], body: &str) -> Result<bool> {
+    let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(false) };
+    let rest = &received[end + 4..];
+    if !received.starts_with(b"HTTP/1.1 200 ") || !body.as_bytes().starts_with(rest) {
+        let line = String::from_utf8_lossy(received.split(|byte| *byte == b'\r').next().unwrap_or_default());
+        return Err(format!("a page was answered with {line:?}, and another body").into());
+    }
+    Ok(rest.len() == body.len())
+}
