@@ -16,6 +16,7 @@ pub(crate) mod machine;
 pub(crate) mod options;
 pub(crate) mod page;
 pub(crate) mod peers;
+pub(crate) mod plot;
 pub(crate) mod proc;
 pub(crate) mod report;
 pub(crate) mod serve;

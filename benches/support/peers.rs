@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Result;
 use super::frame::Batch;
 use super::serve::{FASTWEBSOCKETS, TOKIO_TUNGSTENITE};
 use super::server::{Children, Httpd, Server, confined, httpd_modules, programs};
-use super::Result;
 
 /// A server to compare.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,12 @@ impl Peer {
 }
 
 /// Starts those that are there, and notes which are not.
-pub(crate) fn start(peers: &[Peer], setting: &Setting, tls: bool, notes: &mut Vec<String>) -> Result<Vec<(Peer, Server)>> {
+pub(crate) fn start(
+    peers: &[Peer],
+    setting: &Setting,
+    tls: bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(Peer, Server)>> {
     let mut servers = Vec::new();
     for peer in peers {
         match peer.start(setting, tls)? {

@@ -101,7 +101,8 @@ impl Comparison {
     pub(crate) fn json(&self) -> Value {
         let side = |(index, (name, samples)): (usize, &(&str, Vec<Sample>))| {
             let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-            let latency = |value: fn(&Latency) -> f64| median(samples.iter().filter_map(|s| s.latency.as_ref()).map(value));
+            let latency =
+                |value: fn(&Latency) -> f64| median(samples.iter().filter_map(|s| s.latency.as_ref()).map(value));
             let all = |value: fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
             json!({
                 "server": name,
@@ -127,14 +128,20 @@ impl Comparison {
         table += &format!("   {first} ÷ it (lowest-highest)\n");
         for (index, (name, samples)) in self.sides.iter().enumerate() {
             let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value)).unwrap_or(f64::NAN);
-            table += &format!("  {name:<32} {:>8.2} {:>10.0}  {:>4.0} %", of(|s| s.cpu), of(|s| s.rate), of(|s| s.busy * 100.0));
+            table += &format!(
+                "  {name:<32} {:>8.2} {:>10.0}  {:>4.0} %",
+                of(|s| s.cpu),
+                of(|s| s.rate),
+                of(|s| s.busy * 100.0)
+            );
             if latency {
                 let of = |value: fn(&Latency) -> f64| {
                     median(samples.iter().filter_map(|s| s.latency.as_ref()).map(value)).unwrap_or(f64::NAN)
                 };
                 table += &format!(" {:>8.0} {:>8.0}", of(|l| l.p50), of(|l| l.p99));
             }
-            table += &format!(" {}\n", if index == 0 { String::new() } else { ratio_column(&self.ratios(index)) }).replace(" \n", "\n");
+            table += &format!(" {}\n", if index == 0 { String::new() } else { ratio_column(&self.ratios(index)) })
+                .replace(" \n", "\n");
         }
         table
     }
