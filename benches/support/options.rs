@@ -53,6 +53,7 @@ impl Options {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--bench" | "--test" => continue,
+                "--help" => return Err(format!("{usage}\n{USAGE}").into()),
                 "--spin" => {
                     self.spin = true;
                     continue;

@@ -14,8 +14,7 @@ use tempfile::TempDir;
 
 use super::client::Target;
 use super::proc::CpuTime;
-use super::serve::SERVE_PEER;
-use super::serve::TOKIO_TUNGSTENITE;
+use super::serve::{SERVE_PEER, TOKIO_TUNGSTENITE};
 use super::{Result, client, proc};
 
 /// A page of httpd's, below its root.
