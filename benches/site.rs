@@ -58,6 +58,7 @@ usage: cargo bench --bench site -- [options]
   --memory N,N       idle sockets for the memory rows of ws and wss, 0 for none (default 10000,2000)
   --scale N          only this: so many sockets on one engine
   --watch S          how long --scale looks at the Pings (default 65)
+  --directive LINE   a line for the configuration of every httpd; may be repeated
   --json FILE        where the JSON goes (default: bench/site.json in the target directory)
   --module FILE      the module (default: release/libmod_websocket.so in the target directory)";
 
@@ -95,6 +96,8 @@ struct Options {
     memory: [usize; 2],
     scale: usize,
     watch: f64,
+    /// Lines of every configuration.
+    directives: String,
     json: Option<PathBuf>,
     module: PathBuf,
     /// Only check that it works.
@@ -131,6 +134,7 @@ impl Options {
             memory: if smoke { [0, 50] } else { [10_000, 2000] },
             scale: 0,
             watch: if smoke { 1.0 } else { 65.0 },
+            directives: String::new(),
             json: if smoke { None } else { Some(machine::target_directory()?.join("bench/site.json")) },
             module: machine::target_directory()?.join("release/libmod_websocket.so"),
             smoke,
@@ -158,6 +162,7 @@ impl Options {
                 "--memory" => options.memory = list()?.try_into().map_err(|_| usage())?,
                 "--scale" => options.scale = number()?,
                 "--watch" => options.watch = value.parse().map_err(|_| usage())?,
+                "--directive" => options.directives += &format!("{value}\n"),
                 "--json" => options.json = Some(value.into()),
                 "--module" => options.module = value.into(),
                 _ => return Err(usage().into()),
@@ -222,7 +227,14 @@ fn run(options: &Options) -> Result<()> {
                 continue;
             }
             let connections = idle::possible(wanted, descriptors, &mut notes);
-            let server = start(Some(&module), scheme == "wss", Children::One, connections, cpu, &site(ECHO, ""))?;
+            let server = start(
+                Some(&module),
+                scheme == "wss",
+                Children::One,
+                connections,
+                cpu,
+                &site(ECHO, &options.directives),
+            )?;
             memory.push((name, idle::measure(connections, &server, server.target)?));
             notes.extend(server.complaints());
         }
@@ -240,7 +252,7 @@ fn run(options: &Options) -> Result<()> {
             "machine": machine::facts(),
             "settings": {
                 "seconds": options.seconds, "rounds": options.rounds, "rate": options.rate, "idle": options.idle,
-                "echo": options.echo, "pinned": cpu.is_some(), "module": module,
+                "echo": options.echo, "directives": options.directives, "pinned": cpu.is_some(), "module": module,
             },
             "pages": rows.iter().flat_map(Row::json).collect::<Vec<_>>(),
             "memory": memory.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
@@ -340,7 +352,7 @@ fn pages(
         }
         None => ECHO.into(),
     };
-    let start = || start(module, scheme == "wss", Children::Six, most, cpu, &site(&sockets, ""));
+    let start = || start(module, scheme == "wss", Children::Six, most, cpu, &site(&sockets, &options.directives));
     let servers = [start()?, start()?];
     let mut rows = Vec::new();
     for load in loads {
@@ -516,7 +528,8 @@ fn scale(
 ) -> Result<Scale> {
     eprintln!("{sockets} sockets on one engine");
     let ping = if options.smoke { "WebSocketPing 1 5\n" } else { "" };
-    let server = start(Some(module), false, Children::One, sockets, cpu, &site(ECHO, ping))?;
+    let lines = format!("{ping}{}", options.directives);
+    let server = start(Some(module), false, Children::One, sockets, cpu, &site(ECHO, &lines))?;
     drop(Crowd::open(server.target, (sockets / 100).clamp(1, 64))?);
     let bytes = server.settled_memory()?;
     let engine_bytes = proc::memory_of(server.pid(), idle::ENGINE)?;

@@ -5,6 +5,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+/// What the names of the caches begin with from which a socket's objects are taken. The kernel merges caches whose objects
+/// are alike, and so the names of some are those of others.
+const CACHES: [&str; 9] =
+    ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_", "ep_head", "tcp_bind", "lsm_", "kmalloc-"];
+
 /// Kernel memory at one moment.
 pub(crate) struct Kernel {
     /// Objects in use and bytes of one, by cache; empty when this is no root.
@@ -43,7 +48,8 @@ impl Kernel {
             let objects = count.saturating_sub(before) as f64 / sockets as f64;
             (name.clone(), objects.round() as u64 * size)
         };
-        let objects = self.slabs.iter().map(each).filter(|(_, bytes)| *bytes > 0).collect();
+        let of_sockets = |(name, _): &(&String, _)| CACHES.iter().any(|cache| name.starts_with(cache));
+        let objects = self.slabs.iter().filter(of_sockets).map(each).filter(|(_, bytes)| *bytes > 0).collect();
         let pages = self.buffer_pages as f64 - earlier.buffer_pages as f64;
         PerSocket { objects, buffers: pages * rustix::param::page_size() as f64 / sockets as f64 }
     }
