@@ -55,7 +55,7 @@ use support::options::{Options, scheme};
 use support::peers::{self, Peer, Setting};
 use support::report::{Comparison, Latency, Sample};
 use support::serve::{SERVE_PEER, serve_peer};
-use support::server::Server;
+use support::server::{Children, Server};
 use support::{Result, client, idle, machine, report};
 
 const USAGE: &str = "\
@@ -140,7 +140,7 @@ impl Echo {
     fn run(&self) -> Result<()> {
         let mut notes = Vec::new();
         let descriptors = machine::raise_descriptor_limit()?;
-        let setting = self.options.setting(&mut notes)?;
+        let setting = self.options.setting(Children::One, &mut notes)?;
         let (mut text, mut comparisons) = (String::new(), Vec::new());
         for tls in self.options.schemes.iter().copied() {
             let echoing = self.options.peers(tls).into_iter().filter(|peer| peer.echoes());
@@ -249,7 +249,10 @@ impl Echo {
             let Some((_, server)) = servers.first() else { continue };
             let target = path.map_or(server.target, |path| Target { path, compressed: true, ..server.target });
             let connections = idle::possible(self.idle.div_ceil(share).min(peer.room()), descriptors, notes);
-            rows.push((name, idle::measure(connections, server, target)?));
+            rows.push((
+                name,
+                idle::measure(connections, server, target).map_err(|error| format!("idle, {name}: {error}"))?,
+            ));
         }
         Ok(rows)
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::peers::{Peer, Setting};
+use super::server::Children;
 use super::{Result, machine};
 
 /// How these are explained.
@@ -93,8 +94,8 @@ impl Options {
         Peer::ALL.into_iter().filter(wanted).collect()
     }
 
-    /// What the servers are started with. Notes what of it keeps the figures from being good ones.
-    pub(crate) fn setting(&self, notes: &mut Vec<String>) -> Result<Setting> {
+    /// What the servers are started with, our httpd with so many children. Notes what of it keeps the figures from being good ones.
+    pub(crate) fn setting(&self, children: Children, notes: &mut Vec<String>) -> Result<Setting> {
         let module = self.module.is_file().then(|| self.module.canonicalize()).transpose()?;
         if module.is_none() && !self.smoke && self.peers.contains(&Peer::Ours) {
             let message = format!("{} does not exist: run `cargo build --release` first", self.module.display());
@@ -108,7 +109,7 @@ impl Options {
         if cpu.is_none() {
             notes.push("server and generator are not on cores of their own".into());
         }
-        Ok(Setting { module, cpu })
+        Ok(Setting { module, cpu, children })
     }
 }
 

@@ -30,10 +30,13 @@ pub(crate) struct Setting {
     pub(crate) module: Option<PathBuf>,
     /// The only core they may use.
     pub(crate) cpu: Option<usize>,
+    /// The processes of our httpd.
+    pub(crate) children: Children,
 }
 
-/// What our httpd serves.
-const OURS: &str = r#"WebSocketOriginCheck Off
+/// What our httpd serves. event counts sockets over TLS among the connections for which the factor is.
+const OURS: &str = r#"AsyncRequestWorkerFactor 1000
+WebSocketOriginCheck Off
 <Location "/">
 Require all granted
 </Location>
@@ -121,7 +124,7 @@ impl Peer {
         match self {
             Self::Ours => {
                 let Some(module) = setting.module.as_deref() else { return Ok(None) };
-                let (site, path, children) = (OURS, "/echo", Children::One);
+                let (site, path, children) = (OURS, "/echo", setting.children);
                 Httpd { module: Some(module), modules: &[], site, path, tls, children, cpu }.start().map(Some)
             }
             Self::TokioTungstenite | Self::FastWebSockets => Server::library(self.name(), tls, cpu).map(Some),
