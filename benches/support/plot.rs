@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 /// The chart has two columns of panels.
-const COLUMN: usize = 430;
+const COLUMN: usize = 440;
 const GAP: usize = 30;
 /// Where the bars of a column begin, and how long the longest is.
-const LABELS: usize = 140;
+const LABELS: usize = 155;
 const LONGEST: f64 = 225.0;
 const HEADING: usize = 28;
 const ROW: usize = 18;
@@ -44,10 +44,10 @@ impl Bar {
         self.name.starts_with("mod_websocket")
     }
 
-    /// Its value with two or three digits.
+    /// Its value with three digits.
     fn figure(&self) -> String {
         match self.value {
-            value if value < 1.0 => format!("{value:.2}"),
+            value if value < 10.0 => format!("{value:.2}"),
             value if value < 100.0 => format!("{value:.1}"),
             value => format!("{value:.0}"),
         }
