@@ -5,6 +5,9 @@
 
 mod answers;
 mod image;
+mod queue;
+
+pub use queue::Deliveries;
 
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
@@ -14,11 +17,14 @@ use crate::bus::store::{Facts, Full, Page};
 use crate::bus::{History, Id, Limits, Store};
 use crate::engine::{Broadcast, Refused};
 use crate::wire::{CloseCode, CloseFrame, close};
+use queue::{Load, Queue};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use std::time::{Duration, Instant};
+
+/// How long a publisher waits while too much is on its way; httpd waits a little longer for its answer.
+const ROOM: Duration = Duration::from_secs(4);
 
 /// What goes to the subscribers of a thread.
 #[derive(Debug, Clone)]
@@ -58,7 +64,7 @@ impl Delivery {
 struct State {
     store: Store<Arc<Post>>,
     /// The way to each thread, by its place.
-    threads: Vec<UnboundedSender<Delivery>>,
+    threads: Vec<Queue>,
     /// Joins and leaves so far, where there is no broker.
     presences: u64,
     broker: Option<Arc<Broker>>,
@@ -176,11 +182,11 @@ impl Hub {
     }
 
     /// A place for a thread: its number, and what comes for its subscribers.
-    pub fn enter(&self) -> (usize, UnboundedReceiver<Delivery>) {
-        let (sender, receiver) = unbounded_channel();
+    pub fn enter(&self) -> (usize, Deliveries) {
+        let (queue, deliveries) = Queue::new();
         let threads = &mut self.lock().threads;
-        threads.push(sender);
-        (threads.len() - 1, receiver)
+        threads.push(queue);
+        (threads.len() - 1, deliveries)
     }
 
     /// The id of that offset.
@@ -270,6 +276,17 @@ impl Hub {
         self.lock().leave(now, place, channel, member);
     }
 
+    /// Completes when no thread has too much before it: who publishes faster than subscribers can be written to waits here.
+    pub async fn room(&self) {
+        while let Some(load) = self.overload() {
+            load.room().await;
+        }
+    }
+
+    fn overload(&self) -> Option<Arc<Load>> {
+        self.lock().threads.iter().map(Queue::load).find(|load| load.is_full()).cloned()
+    }
+
     /// Publishes a message to these channels.
     ///
     /// # Errors
@@ -296,6 +313,10 @@ impl Hub {
             return Ok(channels.iter().zip(given).map(receipt).collect());
         }
         let (message, content_type) = share(message).map_err(|e| Refused { status: 400, reason: e.to_string() })?;
+        if self.overload().is_some() {
+            let room = tokio::time::timeout(ROOM, self.room()).await;
+            room.map_err(|_| away("what was published before is still on its way"))?;
+        }
         let now = self.now();
         let mut state = self.lock();
         // To all of them or to none: who is refused may try again.
@@ -321,8 +342,7 @@ fn full() -> Refused {
 impl State {
     fn tell(&self, places: &[usize], delivery: &Delivery) {
         for place in places {
-            // A thread that has ended has no subscribers any more.
-            let _ = self.threads[*place].send(delivery.clone());
+            self.threads[*place].push(delivery.clone());
         }
     }
 
