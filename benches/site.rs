@@ -443,6 +443,7 @@ impl Row {
                     "p99_ms_of_rounds": times.iter().map(|times| percentile(kind.of(times), 0.99)).collect::<Vec<_>>(),
                     "pages": times.iter().map(|times| kind.of(times).len()).sum::<usize>(),
                     "pages_missing": times.iter().map(|times| times.missing).sum::<usize>(),
+                    "pages_asked_for_again": times.iter().map(|times| times.again).sum::<usize>(),
                 })
             };
             json!({
