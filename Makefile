@@ -25,10 +25,11 @@ test: ## All checks and tests, as CI runs them; installs what is missing
 conformance: build ## All cases of the Autobahn suite, some minutes; `make test` runs a share of them
 	@tests/conformance/run
 
-bench: build ## CPU time per echo and per delivery, and memory per socket, beside other servers; installs nginx
+bench: build ## CPU time per echo and per delivery, memory per socket, pages beside sockets; beside other servers; installs nginx
 	$(CARGO) bench --locked --bench echo
 	@scripts/need-packages bench nginx-light libnginx-mod-nchan
 	$(CARGO) bench --locked --bench fanout
+	$(CARGO) bench --locked --bench site
 
 fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=… alone; installs cargo-fuzz
 	@fuzz/run '$(or $(TIME),60)' '$(TARGET)'
