@@ -25,7 +25,7 @@ test: ## All checks and tests, as CI runs them; installs what is missing
 conformance: build ## All cases of the Autobahn suite, some minutes; `make test` runs a share of them
 	@tests/conformance/run
 
-bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; half an hour, installs the servers
+bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 35 minutes, installs the servers
 	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan
 	$(CARGO) bench --locked --bench echo --bench handshake --bench fanout --bench site
 	$(CARGO) bench --locked --bench plot

@@ -10,7 +10,7 @@
 //! **Pages.** Two httpds with the same configuration (event MPM, Debian's 150 workers in six children) run side by side on
 //! one core, the load generator on another one (if there is one). WebSockets are opened on one of them: idle ones, which
 //! answer the server's Pings, or ones that echo 64 bytes each second. Meanwhile a page of one kilobyte is fetched from the
-//! one and from the other in turn, a second each, at a steady rate, whether or not the page before has come: half of them
+//! one and from the other in turn, a fifth of a second each, at a steady rate, whether or not the page before has come: half of them
 //! each on a new connection, half on kept ones. The time counts from the moment when the page is due to its last byte; on
 //! a new connection the handshakes of TCP and TLS are in it. In the table stand the medians over the rounds, and the
 //! ratio *with ÷ without sockets* of the 99th percentiles: the median of the rounds' ratios, and the lowest and the highest.
@@ -30,7 +30,7 @@
 
 mod support;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -77,6 +77,9 @@ WebSocketHandler echo
 WebSocketOriginCheck Off
 </Location>
 ";
+
+/// Seconds for which pages come from one of the two servers: so short that what else the machine does hits both.
+const SLICE: f64 = 0.2;
 
 /// How often the sockets that echo say something.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -380,7 +383,7 @@ impl Row {
     fn measure(&mut self, options: &Options, servers: &[Server; 2], may_refuse: bool) -> Result<()> {
         let mut crowd = Crowd::new(servers[1].target)?;
         let mut pages = [Pages::new(servers[0].target)?, Pages::new(servers[1].target)?];
-        let slices = options.seconds.ceil() as usize;
+        let slices = (options.seconds / SLICE).ceil() as usize;
         let slice = Duration::from_secs_f64(options.seconds / slices as f64);
         let rate = 2.0 * options.rate;
         // One by one, so that the number of those that open is known.
@@ -390,10 +393,14 @@ impl Row {
             if !may_refuse {
                 return Err(error);
             }
-            let times = pages[1].fetch(rate, slice.min(Duration::from_secs(1)), PATIENCE, None)?;
+            let times = pages[1].fetch(rate, Duration::from_secs_f64(options.seconds.min(1.0)), PATIENCE, None)?;
             self.refused = Some(Refused {
                 opened: crowd.len(),
-                why: error.to_string(),
+                why: match error.downcast_ref::<io::Error>() {
+                    // How a read timeout ends.
+                    Some(error) if error.kind() == io::ErrorKind::WouldBlock => "no answer for 5 s".into(),
+                    _ => error.to_string(),
+                },
                 pages: times.new.len() + times.kept.len() + times.missing,
                 missing: times.missing,
             });
@@ -444,6 +451,7 @@ impl Row {
                     "p99_ms_of_rounds": times.iter().map(|times| percentile(kind.of(times), 0.99)).collect::<Vec<_>>(),
                     "pages": times.iter().map(|times| kind.of(times).len()).sum::<usize>(),
                     "pages_missing": times.iter().map(|times| times.missing).sum::<usize>(),
+                    "pages_asked_for_again": times.iter().map(|times| times.again).sum::<usize>(),
                 })
             };
             json!({

@@ -34,6 +34,8 @@ pub(crate) struct Crowd {
     missing: usize,
     pings: u64,
     chat: Option<Chat>,
+    /// Whose turn it is to say something.
+    next: usize,
     buffer: Vec<u8>,
     events: Vec<epoll::Event>,
 }
@@ -50,7 +52,6 @@ struct Member {
 struct Chat {
     between: Duration,
     due: Instant,
-    next: usize,
 }
 
 impl Crowd {
@@ -64,6 +65,7 @@ impl Crowd {
             missing: 0,
             pings: 0,
             chat: None,
+            next: 0,
             buffer: vec![0; 64 * 1024],
             events: Vec::with_capacity(TURN),
         })
@@ -126,7 +128,7 @@ impl Crowd {
     pub(crate) fn chat(&mut self, interval: Option<Duration>) -> Result<()> {
         self.chat = match interval {
             Some(interval) if !self.members.is_empty() => {
-                Some(Chat { between: interval / self.members.len() as u32, due: Instant::now(), next: 0 })
+                Some(Chat { between: interval / self.members.len() as u32, due: Instant::now() })
             }
             _ => None,
         };
@@ -152,9 +154,9 @@ impl Crowd {
             && let Some(chat) = &mut self.chat
             && chat.due <= Instant::now()
         {
-            let index = chat.next;
+            let index = self.next;
             chat.due += chat.between;
-            chat.next = (index + 1) % self.members.len();
+            self.next = (index + 1) % self.members.len();
             // Who still waits lets this one pass.
             if !self.members[index].waits {
                 self.say(index)?;

@@ -32,6 +32,8 @@ pub(crate) struct Times {
     pub(crate) kept: Vec<f64>,
     /// Pages that did not come.
     pub(crate) missing: usize,
+    /// Pages that were asked for again: the server had closed a kept connection, as it may.
+    pub(crate) again: usize,
 }
 
 impl Times {
@@ -39,6 +41,7 @@ impl Times {
         self.new.extend(other.new);
         self.kept.extend(other.kept);
         self.missing += other.missing;
+        self.again += other.again;
     }
 }
 
@@ -60,6 +63,8 @@ pub(crate) struct Pages {
 struct Visit {
     socket: Socket,
     kept: bool,
+    /// A page has come on it.
+    used: bool,
     /// Of the page that is under way.
     due: Option<Instant>,
     unsent: Vec<u8>,
@@ -149,7 +154,7 @@ impl Pages {
                 epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
                 let key = entry.key();
                 let (unsent, received) = (Vec::new(), Vec::new());
-                entry.insert(Visit { socket, kept, due: None, unsent, received, waits_to_write: false });
+                entry.insert(Visit { socket, kept, used: false, due: None, unsent, received, waits_to_write: false });
                 key
             }
         };
@@ -158,7 +163,9 @@ impl Pages {
         let visit = &mut self.visits[key];
         visit.due = Some(due);
         visit.unsent = format!("GET /{PAGE} HTTP/1.1\r\nHost: {address}\r\n{close}\r\n").into_bytes();
-        visit.write(&self.epoll, key)
+        // Should that fail, it shows in reading too.
+        let _ = visit.write(&self.epoll, key);
+        Ok(())
     }
 
     fn connect(&mut self) -> Result<Socket> {
@@ -178,15 +185,15 @@ impl Pages {
 
     fn advance(&mut self, key: usize, times: &mut Times) -> Result<()> {
         let Some(visit) = self.visits.get_mut(key) else { return Ok(()) };
-        visit.write(&self.epoll, key)?;
-        let end = match visit.socket.read(&mut self.buffer) {
-            Ok(0) => true,
+        let read = visit.write(&self.epoll, key).and_then(|()| visit.socket.read(&mut self.buffer));
+        let end = match read {
+            Ok(0) => Some(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => {
                 visit.received.extend_from_slice(&self.buffer[..n]);
-                false
+                None
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Err(error) => return Err(format!("a page: {error}").into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(error),
         };
         if let Some(due) = visit.due
             && is_whole(&visit.received, &self.body)?
@@ -194,6 +201,7 @@ impl Pages {
             let milliseconds = due.elapsed().as_secs_f64() * 1e3;
             visit.due = None;
             visit.received.clear();
+            visit.used = true;
             if visit.kept {
                 times.kept.push(milliseconds);
                 self.resting.push(key);
@@ -201,32 +209,39 @@ impl Pages {
                 times.new.push(milliseconds);
                 self.visits.remove(key);
             }
-        } else if end {
-            if visit.due.is_some() {
-                return Err("the server closed a connection in the place of a page".into());
-            }
+        } else if let Some(error) = end {
+            let (due, may_end) = (visit.due, visit.used && visit.received.is_empty());
             self.resting.retain(|resting| *resting != key);
             self.visits.remove(key);
+            match due {
+                None => {}
+                // RFC 9112 section 9.3.1: what was lost with a kept connection may be asked for again.
+                Some(due) if may_end => {
+                    times.again += 1;
+                    self.start(true, due)?;
+                }
+                Some(_) => return Err(format!("in the place of a page: {error}").into()),
+            }
         }
         Ok(())
     }
 }
 
 impl Visit {
-    fn write(&mut self, epoll: &OwnedFd, key: usize) -> Result<()> {
+    fn write(&mut self, epoll: &OwnedFd, key: usize) -> io::Result<()> {
         let mut blocked = false;
         while !self.unsent.is_empty() && !blocked {
             match self.socket.write(&self.unsent) {
                 Ok(n) => drop(self.unsent.drain(..n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
-                Err(error) => return Err(format!("a page: {error}").into()),
+                Err(error) => return Err(error),
             }
         }
         if !blocked
             && let Err(error) = self.socket.flush()
             && error.kind() != io::ErrorKind::WouldBlock
         {
-            return Err(format!("a page: {error}").into());
+            return Err(error);
         }
         let waits = !self.unsent.is_empty() || self.socket.wants_write();
         if waits != self.waits_to_write {
