@@ -64,7 +64,10 @@ pub struct Setup {
 /// It could not start: no threads, no epoll instance, no signals.
 pub fn run(setup: Setup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(setup))
+    let served = tokio::task::LocalSet::new().block_on(&runtime, serve(setup));
+    // A name that is still being looked up, or a file of tokens on a disk that does not answer, is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 /// What the links of the children share.

@@ -137,6 +137,16 @@ fn an_echo_until_ctrl_c() {
 }
 
 #[test]
+fn a_program_with_variables_of_its_own() {
+    // For httpd PATH would be one of the environment.
+    let server = Standalone::start(&["--exec", "sh -c 'while read PATH; do echo ${PATH}; done'"]);
+    let mut client = server.open("/");
+    client.echo(&Frame::text("hello"));
+    client.close();
+    server.interrupt();
+}
+
+#[test]
 fn a_tcp_server() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
     let target = listener.local_addr().expect("its address").to_string();

@@ -242,6 +242,29 @@ class Handshakes(Case):
         for name in ["syntax", "exit", "half", "bytes"]:
             self.assertIn(f"broken/{name}_wsh.py: ", log)
 
+    def test_no_thread_for_another_connection(self):
+        self.write("echo_wsh.py", ECHO)
+        limit = "import threading\ndef limited(thread):\n    raise RuntimeError('no more')\n"
+        self.write("limit_wsh.py", limit + handler("threading.Thread.start = limited"))
+        self.start()
+        link = self.open("/echo")
+        self.open("/limit")
+        with self.assertRaises((EOFError, OSError)):
+            self.offer("/echo").hear()
+        link.send(1, b"still here")
+        self.assertEqual(link.frame(), (1, b"still here"))
+        self.assertIn("no thread for another connection", self.said())
+
+    def test_what_cannot_be_read(self):
+        self.write("echo_wsh.py", ECHO)
+        self.start()
+        kind, (status, _) = self.offer("//[x/y").hear()
+        self.assertEqual((kind, status), (b"r", 400))
+        many = [(f"X-{number}", "y") for number in range(200)]
+        kind, (status, _) = self.offer("/echo", *many).hear()
+        self.assertEqual((kind, status), (b"r", 400))
+        self.assertEqual(self.said(), "")
+
     def test_aliases_and_where_handlers_may_lie(self):
         self.write("in/echo_wsh.py", ECHO)
         self.write("out_wsh.py", ECHO)

@@ -60,24 +60,26 @@ impl Groups {
         self.lock().len()
     }
 
-    /// Tells all of them to end, and ends those that have not after `limit`.
+    /// Waits for their ends, now that their inputs are closed; tells those to end that have not after half of `limit`, and ends
+    /// them after all of it.
     pub async fn terminate(&self, limit: Duration) {
-        for leader in &*self.lock() {
-            let _ = kill_process_group(*leader, Signal::TERM);
-        }
-        let empty = async {
-            loop {
-                let ended = self.ended.notified();
-                if self.count() == 0 {
-                    return;
-                }
-                ended.await;
+        for signal in [Signal::TERM, Signal::KILL] {
+            if tokio::time::timeout(limit / 2, self.empty()).await.is_ok() {
+                return;
             }
-        };
-        if tokio::time::timeout(limit, empty).await.is_err() {
             for leader in &*self.lock() {
-                let _ = kill_process_group(*leader, Signal::KILL);
+                let _ = kill_process_group(*leader, signal);
             }
+        }
+    }
+
+    async fn empty(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.count() == 0 {
+                return;
+            }
+            ended.await;
         }
     }
 }
@@ -90,6 +92,8 @@ pub struct Leader {
     pid: Pid,
     exit: Exit,
     groups: Arc<Groups>,
+    /// Nothing is left of the group: its number may be somebody else's, of this engine even.
+    is_over: bool,
     /// What it takes of quotas.
     _places: Vec<Place>,
 }
@@ -135,7 +139,8 @@ impl Leader {
         let pipes = child.stdin.take().zip(child.stdout.take()).zip(child.stderr.take());
         let exit = Exit::watch(pid);
         // From here on its end is seen to, whatever fails.
-        let leader = |exit| Leader { child: Some(child), pid, exit, groups: groups.clone(), _places: places };
+        let leader =
+            |exit| Leader { child: Some(child), pid, exit, groups: groups.clone(), is_over: false, _places: places };
         match (exit, pipes) {
             (Ok(exit), Some(((stdin, stdout), stderr))) => Ok((leader(exit), (stdin, stdout, stderr))),
             (exit, _) => {
@@ -161,7 +166,9 @@ impl Leader {
 
     /// Signals its whole group.
     pub fn signal(&self, signal: Signal) {
-        self.groups.signal(self.pid, signal);
+        if !self.is_over {
+            self.groups.signal(self.pid, signal);
+        }
     }
 
     /// Takes note of its end, which [`Leader::exited`] has reported; what it has left of its group ends now.
@@ -170,7 +177,7 @@ impl Leader {
     /// Somebody else has reaped it.
     pub fn reap(&mut self) -> io::Result<ExitStatus> {
         // It keeps its number until the next line, and with it the group's.
-        self.groups.end(self.pid);
+        self.end();
         self.child.take().map_or_else(|| Err(io::ErrorKind::NotFound.into()), |mut child| child.wait())
     }
 
@@ -186,19 +193,27 @@ impl Leader {
             }
         };
         match tokio::time::timeout(limit, empty).await {
-            Ok(()) => self.groups.forget(self.pid),
-            Err(_) => self.groups.end(self.pid),
+            Ok(()) => {
+                self.is_over = true;
+                self.groups.forget(self.pid);
+            }
+            Err(_) => self.end(),
+        }
+    }
+
+    /// What is left of the group is killed, once.
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.groups.end(self.pid);
         }
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else {
-            return self.groups.end(self.pid);
-        };
-        // Its session has panicked, or its engine ends.
-        self.groups.end(self.pid);
+        // Its session has panicked, or its engine ends; else there is nothing to do.
+        self.end();
+        let Some(mut child) = self.child.take() else { return };
         if !matches!(child.try_wait(), Ok(Some(_))) {
             std::thread::spawn(move || child.wait());
         }
@@ -254,6 +269,32 @@ mod tests {
             assert_eq!(leader.reap().unwrap().code(), Some(7));
             assert_eq!(groups.count(), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn a_number_is_given_back_once() {
+        let groups: Arc<Groups> = Arc::default();
+        let (mut leader, _pipes) = start(&groups, "exit 0");
+        leader.exited().await;
+        leader.reap().unwrap();
+        // The system gives it to another program of ours, while a client still takes what the first has said.
+        groups.lock().insert(leader.pid);
+        leader.signal(Signal::KILL);
+        drop(leader);
+        assert_eq!(groups.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_end_of_input_comes_before_a_signal() {
+        let groups: Arc<Groups> = Arc::default();
+        let (mut leader, (stdin, _stdout, _stderr)) = start(&groups, "read line; sleep 0.1; exit 7");
+        drop(stdin);
+        let end = async {
+            leader.exited().await;
+            leader.reap().unwrap().code()
+        };
+        let (_, code) = tokio::join!(groups.terminate(Duration::from_secs(60)), end);
+        assert_eq!(code, Some(7));
     }
 
     #[tokio::test]

@@ -75,6 +75,7 @@ impl Handler for Exec {
     }
 
     fn end(&self, limit: Duration) -> Option<Later<'_, ()>> {
+        self.hub.end();
         Some(Box::pin(self.groups.terminate(limit)))
     }
 }

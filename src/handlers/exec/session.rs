@@ -100,7 +100,11 @@ impl Session<'_> {
             }
         };
         let verdict = match stop {
-            Stop::Exited => return self.last_words().await,
+            Stop::Exited => {
+                let verdict = self.last_words().await;
+                let _ = self.conn.flush().await;
+                return verdict;
+            }
             Stop::Close(frame) => frame,
             Stop::Wrong(wrong) => self.complain(&wrong),
             Stop::Closing => close(CloseCode::Normal, ""),
@@ -115,6 +119,8 @@ impl Session<'_> {
         }
         // The client needs not wait for it.
         tokio::task::spawn_local(self.program.stop(self.stop_timeout));
+        // What the program has said is not to be cut off by the time that the closing handshake may take.
+        let _ = self.conn.flush().await;
         verdict
     }
 
@@ -158,7 +164,7 @@ impl Session<'_> {
     }
 
     /// The program has ended: sends what it has left behind.
-    async fn last_words(mut self) -> CloseFrame {
+    async fn last_words(&mut self) -> CloseFrame {
         let status = self.program.reap();
         let mut read = 0;
         loop {

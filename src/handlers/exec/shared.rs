@@ -95,6 +95,12 @@ impl Hub {
         }
     }
 
+    /// There will be no more clients: each program ends as if it had waited for one long enough.
+    pub fn end(&self) {
+        // With their last senders, those of clients that are leaving, supervisors have no more to wait for.
+        self.lock().clear();
+    }
+
     /// The way to the program's supervisor, which begins where there is none.
     fn events(self: &Arc<Self>, groups: &Arc<Groups>, key: &Key) -> mpsc::Sender<Event> {
         let mut slots = self.lock();

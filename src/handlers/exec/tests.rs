@@ -138,6 +138,20 @@ fn is_running(pid: &str) -> bool {
 }
 
 #[test]
+fn a_slow_client_gets_the_last_words() {
+    let house = House::new();
+    // More than the socket holds, and no more than waits for the client besides.
+    let mut client = house.shell(Framing::Lines, "head -c 270000 /dev/zero | tr '\\0' y");
+    // Longer than the closing handshake may take, and the linger after it.
+    std::thread::sleep(Duration::from_secs(3));
+    let (texts, frame) = rest(&mut client);
+    assert_eq!(texts.iter().map(String::len).collect::<Vec<_>>(), [270_000]);
+    assert_eq!(frame.map(|frame| frame.code), Some(CloseCode::Normal));
+    drop(client);
+    house.wait_until_empty();
+}
+
+#[test]
 fn a_line_is_a_message_both_ways() {
     let house = House::new();
     let python =

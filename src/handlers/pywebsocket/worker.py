@@ -439,7 +439,12 @@ class Session:
         self.head = [opening["line"]] + [f"{name}: {value}" for name, value in opening["headers"]]
         self.max_message_size = opening["max_message_size"]
         self._close_timeout = opening["close_timeout"]
-        request = self.request = Request(self, opening)
+        try:
+            request = self.request = Request(self, opening)
+        except (ValueError, http.client.HTTPException) as why:
+            # The package or Python cannot read what httpd could: a URI, or more than a hundred header lines.
+            self.link.say(b"r", [400, str(why)])
+            return
         dispatcher = self._worker.dispatcher
         linger = False
         try:
@@ -656,7 +661,13 @@ class Worker:
                 session = Session(self, Link(descriptor))
                 with self._lock:
                     self._sessions.add(session)
-                threading.Thread(target=session.run, daemon=True).start()
+                try:
+                    threading.Thread(target=session.run, daemon=True).start()
+                except (RuntimeError, MemoryError) as why:
+                    # The limit of threads. The engine hears the link's end, and those that are open go on.
+                    log.error("no thread for another connection: %s", why)
+                    self.forget(session)
+                    session.link.close()
         with self._lock:
             while self._sessions:
                 self._lock.wait(LAST_WORDS)
