@@ -25,11 +25,10 @@ test: ## All checks and tests, as CI runs them; installs what is missing
 conformance: build ## All cases of the Autobahn suite, some minutes; `make test` runs a share of them
 	@tests/conformance/run
 
-bench: build ## CPU time per echo and per delivery, memory per socket, pages beside sockets; beside other servers; installs nginx
-	$(CARGO) bench --locked --bench echo
-	@scripts/need-packages bench nginx-light libnginx-mod-nchan
-	$(CARGO) bench --locked --bench fanout
-	$(CARGO) bench --locked --bench site
+bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 35 minutes, installs the servers
+	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan
+	$(CARGO) bench --locked --bench echo --bench handshake --bench fanout --bench site
+	$(CARGO) bench --locked --bench plot
 
 fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=… alone; installs cargo-fuzz
 	@fuzz/run '$(or $(TIME),60)' '$(TARGET)'

@@ -1,18 +1,28 @@
-//! CPU time per echoed message, and memory per idle connection: our engine inside httpd beside a tokio-tungstenite
-//! server as usually written.
+//! CPU time per echoed message, its latency, and memory per idle connection: our engine inside httpd beside other servers.
 //!
 //! ```text
 //! cargo build --release        # the module that httpd loads; `cargo bench` does not make it
 //! cargo bench --bench echo
-//! cargo bench --bench echo -- --seconds 5 --rounds 9 --connections 64 --idle 10000 --json echo.json
+//! cargo bench --bench echo -- --rows 64x1,64x16,65536x1,64@2000 --connections 64 --seconds 5 --rounds 9
+//! cargo bench --bench echo -- --only mod_websocket,mod_proxy_wstunnel --schemes wss --idle 0
 //! ```
 //!
-//! **Echo.** Both servers run at once, on the same core, and the load generator on another one (if there is one). In
-//! each round first one is loaded and then the other, while the first sleeps. What counts is the CPU time, user and
-//! system, of the server's *whole process tree* (httpd's parent and child are in ours) divided by the messages echoed.
-//! The rows: 64 bytes one at a time, 64 bytes with 16 under way, 64 KiB one at a time, on every connection. A batch is
-//! written at once, and the next one when all its echoes are back. Before and after, every connection's echo is
+//! **The servers.** tokio-tungstenite and fastwebsockets on one thread, as their examples have it; Node with the package ws; httpd with
+//! mod_proxy_wstunnel, of which the tokio-tungstenite server behind it is a part; websocketd with `cat`, a process each
+//! connection, which is sent text since it passes on lines, and only short ones, as it cuts longer ones into frames. Over wss those that are usual there. What is not installed is left out,
+//! and a note says so. All are confined to one core, the same for all of them, and the load generator to another one
+//! (if there is one).
+//!
+//! **Echo, one or more under way** (`64x16`: 64 bytes, 16 under way). All servers run at once. In each round one after the other is
+//! loaded, while the rest sleep. What counts is the CPU time, user and system, of the server's *whole
+//! process tree* (httpd's parent and children are in it) divided by the messages echoed. A batch is written at once, on
+//! every connection, and the next one when all its echoes are back. Before and after, every connection's echo is
 //! compared byte for byte, and so is one batch in 64 under load.
+//!
+//! **Echo at a rate** (`64@2000`: 64 bytes, 2,000 messages a second over all connections). A message is sent when it is due,
+//! whether or not earlier ones are back, and its latency counts from then until its echo is read. The generator does not
+//! sleep, if it has a core of its own. The table has the medians over the rounds of each round's percentiles. CPU time per message
+//! is higher than at full speed: a server that wakes up for each message gathers nothing.
 //!
 //! **Idle.** A fresh server takes that many connections, each echoes one message and is then silent. What counts is
 //! the growth of the process tree's memory (Pss) divided by the connections. Socket buffers in the kernel are not in
@@ -22,77 +32,58 @@
 //! **How to read it.** Ratios only: *ours ÷ peer*, below 1 is better than the peer. The ratio in the table is the
 //! median of the rounds' ratios, and beside it stand the lowest and the highest: when they lie far apart, something
 //! else was running. Microseconds belong to one machine on one day. `busy` is the share of its core that the server
-//! used: far below 100 %, the generator was slower than the server, or something else had the core.
+//! used: far below 100 % at full speed, the generator was slower than the server, or something else had the core.
 //!
 //! On a loopback interface it is the server's CPU time that wakes a sleeping client. With `--spin` the generator does
 //! not sleep, which is nearer to clients on other machines, and takes the same cost off both sides. What both pay alike
 //! (one receive, one send, the kernel's TCP) bounds the ratio from below.
 //!
 //! Without `--bench` (`cargo test --benches`) or with `--test` it is only a check that all of this works: a fraction of
-//! a second a row, and only the peer when the module is not built.
+//! a second a row, and only the peers when the module is not built.
 
 mod support;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use support::client::Target;
-use support::frame::Batch;
-use support::load::Load;
-use support::proc::CpuTime;
-use support::report::median;
-use support::server::{SERVE_PEER, Server, serve_peer};
+use support::load::{Load, Pace};
+use support::options::{Options, scheme};
+use support::peers::{self, Peer, Setting};
+use support::report::{Comparison, Latency, Sample};
+use support::serve::{SERVE_PEER, serve_peer};
+use support::server::{Children, Server};
 use support::{Result, client, idle, machine, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench echo -- [options]
-  --seconds S        load per server, row and round (default 2)
-  --rounds N         rounds per row (default 5)
-  --connections N    connections under load (default 64)
-  --idle N           idle connections for the memory row, 0 for none (default 10000)
-  --spin             the generator never sleeps (see the module's documentation)
-  --json FILE        where the JSON goes (default: bench/echo.json in the target directory)
-  --module FILE      the module (default: release/libmod_websocket.so in the target directory)";
+  --rows LOAD[,LOAD]   payload bytes x messages under way on each connection, or payload bytes @ messages a second on
+                       all of them together (default 64x1,64x16,65536x1,64@2000)
+  --connections N      connections under load (default 64)
+  --idle N             idle connections for the memory rows, 0 for none (default 10000)";
 
-/// Payload bytes and messages under way on each connection.
-const ROWS: [(usize, usize); 3] = [(64, 1), (64, 16), (64 * 1024, 1)];
+/// What is sent.
+#[derive(Clone, Copy)]
+struct Row {
+    payload: usize,
+    pace: Pace,
+}
 
-/// What httpd serves.
-const SITE: &str = r#"<Location "/">
-Require all granted
-WebSocketHandler echo
-WebSocketOriginCheck Off
-</Location>
-<Location "/compressed">
-WebSocketCompression On
-</Location>
-<Location "/compressed/contexts">
-WebSocketCompressionContextTakeover Both
-</Location>
-"#;
-
-struct Options {
-    seconds: f64,
-    rounds: usize,
+struct Echo {
+    options: Options,
+    rows: Vec<Row>,
     connections: usize,
     idle: usize,
-    spin: bool,
-    json: Option<PathBuf>,
-    module: PathBuf,
-    /// Only check that it works.
-    smoke: bool,
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let result = if arguments.iter().any(|argument| argument == SERVE_PEER) {
+    let result = if std::env::args().any(|argument| argument == SERVE_PEER) {
         machine::raise_descriptor_limit().and_then(|_| serve_peer())
     } else {
-        Options::parse(&arguments).and_then(|options| run(&options))
+        Echo::read().and_then(|echo| echo.run())
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,209 +94,166 @@ fn main() -> ExitCode {
     }
 }
 
-impl Options {
-    fn parse(arguments: &[String]) -> Result<Self> {
-        let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
-        let module = machine::target_directory()?.join("release/libmod_websocket.so");
-        let mut options = if smoke {
-            Self { seconds: 0.2, rounds: 1, connections: 8, idle: 100, spin: false, json: None, module, smoke }
-        } else {
-            let json = Some(machine::target_directory()?.join("bench/echo.json"));
-            Self { seconds: 2.0, rounds: 5, connections: 64, idle: 10_000, spin: false, json, module, smoke }
-        };
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--bench" | "--test" => continue,
-                "--spin" => {
-                    options.spin = true;
-                    continue;
-                }
-                _ => {}
-            }
-            let usage = || format!("{argument}: not understood\n{USAGE}");
-            let value = arguments.next().ok_or_else(usage)?;
-            let number = || value.parse::<usize>().map_err(|_| usage());
-            match argument.as_str() {
-                "--seconds" => options.seconds = value.parse().map_err(|_| usage())?,
-                "--rounds" => options.rounds = number()?,
-                "--connections" => options.connections = number()?,
-                "--idle" => options.idle = number()?,
-                "--json" => options.json = Some(value.into()),
-                "--module" => options.module = value.into(),
-                _ => return Err(usage().into()),
-            }
-        }
-        if options.rounds == 0 || options.connections == 0 || !(0.01..=3600.0).contains(&options.seconds) {
-            return Err(format!("--seconds, --rounds and --connections must be more than nothing\n{USAGE}").into());
-        }
-        Ok(options)
-    }
-}
-
-fn run(options: &Options) -> Result<()> {
-    let module = options.module.is_file().then(|| options.module.canonicalize()).transpose()?;
-    if module.is_none() {
-        let message = format!("{} does not exist: run `cargo build --release` first", options.module.display());
-        if !options.smoke {
-            return Err(message.into());
-        }
-        eprintln!("echo: {message}; only the peer is tried");
-    }
-    let mut notes = Vec::new();
-    if let Some(newer) = module.as_deref().and_then(machine::newer_source) {
-        notes.push(format!("the module is older than {}: `cargo build --release` makes a new one", newer.display()));
-    }
-    let descriptors = machine::raise_descriptor_limit()?;
-    let cpu = machine::pin_generator();
-    if cpu.is_none() {
-        notes.push("server and generator are not on cores of their own".into());
-    }
-
-    let (mut text, mut rows) = (String::new(), Vec::new());
-    {
-        let ours = module.as_deref().map(|module| Server::httpd(module, cpu, SITE, "/echo")).transpose()?;
-        let peer = Server::peer(cpu)?;
-        for (payload, depth) in ROWS {
-            rows.push(echo(options, ours.as_ref(), &peer, payload, depth)?);
-        }
-        notes.extend(ours.iter().flat_map(Server::complaints));
-    }
-    text += &echo_table(&rows);
-
-    let mut idle_rows = Vec::new();
-    if options.idle > 0 {
-        // Each on a server of its own, and the expensive kind a tenth as often.
-        for (name, path, share) in [
-            ("ours", None, 1),
-            ("ours, compressed", Some("/compressed"), 1),
-            ("ours, with contexts", Some("/compressed/contexts"), 10),
-        ] {
-            if let Some(module) = &module {
-                let server = Server::httpd(module, cpu, SITE, "/echo")?;
-                let target = path.map_or(server.target, |path| Target { path, compressed: true, ..server.target });
-                let connections = idle::possible(options.idle.div_ceil(share), descriptors, &mut notes);
-                idle_rows.push((name, idle::measure(connections, &server, target)?));
-            }
-        }
-        let server = Server::peer(cpu)?;
-        let connections = idle::possible(options.idle, descriptors, &mut notes);
-        idle_rows.push(("tokio-tungstenite", idle::measure(connections, &server, server.target)?));
-        text += &idle::table(&idle_rows);
-    }
-    for note in &notes {
-        text += &format!("note: {note}\n");
-    }
-    std::io::stdout().write_all(text.as_bytes())?;
-
-    if let Some(file) = &options.json {
-        let figures = json!({
-            "benchmark": "echo",
-            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine::facts(),
-            "settings": {
-                "seconds": options.seconds, "rounds": options.rounds, "connections": options.connections,
-                "idle": options.idle, "spin": options.spin, "pinned": cpu.is_some(), "module": module,
-            },
-            "echo": rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "idle": idle_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
-            "notes": notes,
-        });
-        report::write(file, &figures)?;
-    }
-    Ok(())
-}
-
-/// One server under load for one round.
-struct Sample {
-    /// CPU microseconds of the process tree per message.
-    cpu: f64,
-    /// Messages a second.
-    rate: f64,
-    /// The share of one core that the server used.
-    busy: f64,
-}
-
-/// One line of the echo table.
-struct Row {
-    payload: usize,
-    depth: usize,
-    ours: Vec<Sample>,
-    peer: Vec<Sample>,
-}
-
-fn echo(options: &Options, ours: Option<&Server>, peer: &Server, payload: usize, depth: usize) -> Result<Row> {
-    eprintln!("{payload} bytes, {depth} under way");
-    let time = Duration::from_secs_f64(options.seconds);
-    let mut servers = Vec::new();
-    for server in ours.into_iter().chain([peer]) {
-        let sockets = client::open(server.target, options.connections)?;
-        let mut load = Load::new(sockets, Batch::new(payload, depth), options.spin)?;
-        load.verify()?;
-        load.run(time / 4)?;
-        servers.push((server, load, Vec::new()));
-    }
-    for _ in 0..options.rounds {
-        for (server, load, samples) in &mut servers {
-            let before = CpuTime::of_tree(server.pid());
-            let done = load.run(time)?;
-            let cpu = CpuTime::of_tree(server.pid()).seconds_since(&before);
-            samples.push(Sample {
-                cpu: cpu * 1e6 / done.messages as f64,
-                rate: done.messages as f64 / done.seconds,
-                busy: cpu / done.seconds,
-            });
-        }
-    }
-    for (_, load, _) in &mut servers {
-        load.verify()?;
-    }
-    let mut samples = servers.into_iter().map(|(_, _, samples)| samples);
-    let ours = if ours.is_some() { samples.next().unwrap_or_default() } else { Vec::new() };
-    Ok(Row { payload, depth, ours, peer: samples.next().unwrap_or_default() })
-}
-
 impl Row {
-    /// Ours ÷ peer in each round, lowest first.
-    fn ratios(&self) -> Vec<f64> {
-        report::ratios(self.ours.iter().map(|s| s.cpu), self.peer.iter().map(|s| s.cpu))
+    fn parse(row: &str) -> Option<Self> {
+        if let Some((payload, depth)) = row.split_once('x') {
+            let depth = depth.parse().ok().filter(|depth| *depth > 0)?;
+            return Some(Self { payload: payload.parse().ok()?, pace: Pace::UnderWay(depth) });
+        }
+        let (payload, rate) = row.split_once('@')?;
+        let rate = rate.parse().ok().filter(|rate| (0.01..1e6).contains(rate))?;
+        Some(Self { payload: payload.parse().ok()?, pace: Pace::EachSecond(rate) })
     }
 
-    fn json(&self) -> Value {
-        let side = |samples: &[Sample]| {
-            json!({
-                "cpu_us_per_message": median(samples.iter().map(|s| s.cpu)),
-                "messages_per_second": median(samples.iter().map(|s| s.rate)),
-                "busy": median(samples.iter().map(|s| s.busy)),
-                "cpu_us_per_message_of_rounds": samples.iter().map(|s| s.cpu).collect::<Vec<_>>(),
-            })
+    fn title(self, tls: bool) -> String {
+        let size = match self.payload {
+            bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => format!("{} KiB", bytes / 1024),
+            bytes => format!("{bytes} bytes"),
         };
-        json!({
-            "payload_bytes": self.payload, "under_way": self.depth,
-            "ours": side(&self.ours), "tokio_tungstenite": side(&self.peer),
-            "ratio": median(self.ratios()), "ratios": self.ratios(),
-        })
+        let pace = match self.pace {
+            Pace::UnderWay(1) => "one under way".into(),
+            Pace::UnderWay(depth) => format!("{depth} under way"),
+            Pace::EachSecond(rate) => format!("{rate} a second"),
+        };
+        format!("{}, {size}, {pace}", scheme(tls))
     }
 }
 
-fn echo_table(rows: &[Row]) -> String {
-    let mut table = String::from(
-        "\nEcho: CPU of the server's whole process tree, µs per message\n\
-         payload  under way |     ours  msg/s    busy | tokio-tungstenite  msg/s    busy |  ours ÷ peer (lowest-highest)\n",
-    );
-    for row in rows {
-        let side = |samples: &[Sample], width| {
-            let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-            match (of(|s| s.cpu), of(|s| s.rate), of(|s| s.busy)) {
-                (Some(cpu), Some(rate), Some(busy)) => {
-                    format!("{cpu:>width$.3} {rate:>9.0} {:>4.0} %", busy * 100.0)
+impl Echo {
+    fn read() -> Result<Self> {
+        let mut options = Options::new("echo")?;
+        let rows = |list: &str| list.split(',').map(Row::parse).collect::<Option<Vec<_>>>();
+        let mut all = rows("64x1,64x16,65536x1,64@2000").unwrap_or_default();
+        let (mut connections, mut idle) = if options.smoke { (8, 100) } else { (64, 10_000) };
+        options.read(USAGE, |option, value| {
+            match option {
+                "--rows" => all = rows(value)?,
+                "--connections" => connections = value.parse().ok().filter(|count| *count > 0)?,
+                "--idle" => idle = value.parse().ok()?,
+                _ => return None,
+            }
+            Some(())
+        })?;
+        Ok(Self { options, rows: all, connections, idle })
+    }
+
+    fn run(&self) -> Result<()> {
+        let mut notes = Vec::new();
+        let descriptors = machine::raise_descriptor_limit()?;
+        let setting = self.options.setting(Children::One, &mut notes)?;
+        let (mut text, mut comparisons) = (String::new(), Vec::new());
+        for tls in self.options.schemes.iter().copied() {
+            let echoing = self.options.peers(tls).into_iter().filter(|peer| peer.echoes());
+            let (fitting, crowded) = echoing.partition::<Vec<_>, _>(|peer| peer.room() >= self.connections);
+            notes.extend(crowded.iter().map(|peer| format!("{} has room for {}", peer.name(), peer.room())));
+            let servers = peers::start(&fitting, &setting, tls, &mut notes)?;
+            for row in &self.rows {
+                let comparison = self.compare(*row, &servers, &setting, tls)?;
+                text += &comparison.table();
+                comparisons.push(comparison);
+            }
+            notes.extend(servers.iter().flat_map(|(_, server)| server.complaints()));
+        }
+        let idle_rows = if self.idle > 0 { self.idle(&setting, descriptors, &mut notes)? } else { Vec::new() };
+        if !idle_rows.is_empty() {
+            text += &idle::table(&idle_rows);
+        }
+        for note in &notes {
+            text += &format!("note: {note}\n");
+        }
+        std::io::stdout().write_all(text.as_bytes())?;
+
+        if let Some(file) = &self.options.json {
+            let figures = json!({
+                "benchmark": "echo",
+                "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+                "machine": machine::facts(),
+                "settings": {
+                    "seconds": self.options.seconds, "rounds": self.options.rounds, "connections": self.connections,
+                    "idle": self.idle, "spin": self.options.spin, "pinned": setting.cpu.is_some(), "module": setting.module,
+                },
+                "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
+                "idle": idle_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
+                "notes": notes,
+            });
+            report::write(file, &figures)?;
+        }
+        Ok(())
+    }
+
+    /// One row, all servers.
+    fn compare(&self, row: Row, servers: &[(Peer, Server)], setting: &Setting, tls: bool) -> Result<Comparison> {
+        eprintln!("{}", row.title(tls));
+        let time = Duration::from_secs_f64(self.options.seconds);
+        let depth = if let Pace::UnderWay(depth) = row.pace { depth } else { 1 };
+        // The moment that a sleeper takes to wake up is none of the server's.
+        let spin = self.options.spin || depth == 1 && matches!(row.pace, Pace::EachSecond(_)) && setting.cpu.is_some();
+        let mut loaded = Vec::new();
+        for (peer, server) in servers.iter().filter(|(peer, _)| peer.longest() >= row.payload) {
+            let failed = |error| format!("{}: {error}", peer.name());
+            let sockets = client::open(server.target, self.connections).map_err(failed)?;
+            let mut load = Load::new(sockets, peer.batch(row.payload, depth), spin)?;
+            load.verify().and_then(|()| load.run(time / 4)).map_err(failed)?;
+            loaded.push((peer.name(), server, load, Vec::new()));
+        }
+        for _ in 0..self.options.rounds {
+            for (name, server, load, samples) in &mut loaded {
+                let before = server.cpu_time();
+                let (done, times) = match row.pace {
+                    Pace::UnderWay(_) => load.run(time).map(|done| (done, Vec::new())),
+                    Pace::EachSecond(rate) => load.run_open(rate, time),
                 }
-                _ => format!("{:>width$} {:>9} {:>6}", "-", "-", "-"),
+                .map_err(|error| format!("{name}: {error}"))?;
+                let cpu = server.cpu_time().seconds_since(&before);
+                samples.push(Sample::new(done.messages, done.seconds, cpu, Latency::new(&times)));
+            }
+        }
+        for (name, _, load, _) in &mut loaded {
+            load.verify().map_err(|error| format!("{name}: {error}"))?;
+        }
+        let load = match row.pace {
+            Pace::UnderWay(depth) => json!({ "scheme": scheme(tls), "payload_bytes": row.payload, "under_way": depth }),
+            Pace::EachSecond(rate) => {
+                json!({ "scheme": scheme(tls), "payload_bytes": row.payload, "per_second": rate })
             }
         };
-        let ratio = report::ratio_column(&row.ratios());
-        let (ours, peer) = (side(&row.ours, 8), side(&row.peer, 17));
-        table += &format!("{:>7}  {:>9} | {ours} | {peer} | {ratio}\n", row.payload, row.depth);
+        let sides = loaded.into_iter().map(|(name, _, _, samples)| (name, samples)).collect();
+        Ok(Comparison { title: row.title(tls), load, unit: "message", sides })
     }
-    table
+
+    /// Each on a server of its own, and the expensive kind with fewer connections.
+    fn idle(
+        &self,
+        setting: &Setting,
+        descriptors: u64,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<(&'static str, idle::Idle)>> {
+        let mut rows = Vec::new();
+        for (name, peer, tls, path, share) in [
+            ("mod_websocket", Peer::Ours, false, None, 1),
+            ("with compression", Peer::Ours, false, Some("/echo/compressed"), 1),
+            ("with contexts", Peer::Ours, false, Some("/echo/compressed/contexts"), 10),
+            ("mod_websocket, wss", Peer::Ours, true, None, 10),
+            ("tokio-tungstenite", Peer::TokioTungstenite, false, None, 1),
+            ("fastwebsockets", Peer::FastWebSockets, false, None, 1),
+            ("node-ws", Peer::NodeWs, false, None, 1),
+            ("mod_proxy_wstunnel", Peer::Wstunnel, false, None, 10),
+            ("wstunnel, wss", Peer::Wstunnel, true, None, 10),
+        ] {
+            // The check does not need all of them.
+            let wanted = !self.options.smoke || matches!(peer, Peer::Ours | Peer::TokioTungstenite);
+            if !wanted || !self.options.schemes.contains(&tls) || !self.options.peers(tls).contains(&peer) {
+                continue;
+            }
+            let servers = peers::start(&[peer], setting, tls, notes)?;
+            let Some((_, server)) = servers.first() else { continue };
+            let target = path.map_or(server.target, |path| Target { path, compressed: true, ..server.target });
+            let connections = idle::possible(self.idle.div_ceil(share).min(peer.room()), descriptors, notes);
+            rows.push((
+                name,
+                idle::measure(connections, server, target).map_err(|error| format!("idle, {name}: {error}"))?,
+            ));
+        }
+        Ok(rows)
+    }
 }

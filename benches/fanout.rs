@@ -42,8 +42,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use support::fanout::{DIGITS, FanOut, Pace};
-use support::proc::{self, CpuTime};
+use support::fanout::{DIGITS, FanOut};
+use support::load::Pace;
 use support::report::median;
 use support::server::Server;
 use support::{Result, machine, report};
@@ -343,9 +343,9 @@ fn fan_out(options: &Options, candidates: &[Candidate], count: usize, rate: f64)
             let mut subscribers = FanOut::open(server.target, publish, count, options.bytes, options.spin)?;
             subscribers.run(Pace::UnderWay(1), time / 4)?;
             for (row, (_, pace)) in rows.iter_mut().zip(&loads) {
-                let before = CpuTime::of_tree(server.pid());
+                let before = server.cpu_time();
                 let done = subscribers.run(*pace, time)?;
-                let cpu = CpuTime::of_tree(server.pid()).seconds_since(&before);
+                let cpu = server.cpu_time().seconds_since(&before);
                 let deliveries = done.messages as f64 * count as f64;
                 let sample =
                     Sample { cpu: cpu * 1e6 / deliveries, rate: deliveries / done.seconds, busy: cpu / done.seconds };
@@ -419,7 +419,7 @@ fn measure_memory(options: &Options, candidate: &Candidate, count: usize) -> Res
     open((count / 100).clamp(1, 64))?.close(server.target, publish)?;
     let bytes_before = server.settled_memory()?;
     let mut subscribers = open(count)?;
-    let (bytes_after, threads) = (server.settled_memory()?, proc::thread_count(server.pid()));
+    let (bytes_after, threads) = (server.settled_memory()?, server.thread_count());
     // They have to be there still, all of them.
     subscribers.run(Pace::UnderWay(1), Duration::from_millis(1))?;
     Ok(Memory { subscribers: count, bytes_before, bytes_after, threads })

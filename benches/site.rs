@@ -39,10 +39,11 @@ use serde_json::{Value, json};
 
 use support::crowd::Crowd;
 use support::kernel::{Kernel, PerSocket};
-use support::page::{Pages, Times, percentile};
+use support::page::{Pages, Times};
 use support::proc::{self, CpuTime};
-use support::report::median;
-use support::server::{Children, Httpd, SERVE_PEER, Server, serve_peer};
+use support::report::{median, percentile};
+use support::serve::{SERVE_PEER, serve_peer};
+use support::server::{Children, Httpd, Server};
 use support::{Result, idle, machine, report};
 
 const USAGE: &str = "\

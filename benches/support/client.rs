@@ -70,21 +70,30 @@ pub(crate) fn exchange(sockets: &mut [Socket]) -> Result<()> {
 }
 
 fn request(server: Target, index: usize) -> Result<Socket> {
-    let Target { address, path, tls, compressed } = server;
+    let mut socket = connect_to(server, index)?;
+    socket.write_all(opening(server).as_bytes())?;
+    Ok(socket)
+}
+
+/// A connection, blocking, with the handshake of TLS done if it is to be TLS. `index`: every connection that is open, or was
+/// within the last minute, has another one.
+pub(crate) fn connect_to(server: Target, index: usize) -> Result<Socket> {
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrV4::new(source(index), 0))?;
-    connect(&socket, &address)?;
+    connect(&socket, &server.address)?;
     let socket = TcpStream::from(socket);
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut socket = Socket::new(socket, tls)?;
+    Socket::new(socket, server.tls)
+}
+
+/// The request of the opening handshake.
+pub(crate) fn opening(Target { address, path, compressed, .. }: Target) -> String {
     let offer = if compressed { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-    let request = format!(
+    format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{offer}\r\n"
-    );
-    socket.write_all(request.as_bytes())?;
-    Ok(socket)
+    )
 }
 
 /// The address from which the connection of that number comes.
@@ -104,7 +113,12 @@ fn response(socket: &mut Socket, compressed: bool) -> Result<()> {
             break;
         }
     }
-    let head = String::from_utf8_lossy(&head);
+    accepted(&head, compressed)
+}
+
+/// Whether the head of a response is what the opening handshake has to be answered with.
+pub(crate) fn accepted(head: &[u8], compressed: bool) -> Result<()> {
+    let head = String::from_utf8_lossy(head);
     let agreed = head.contains("permessage-deflate");
     if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) && head.ends_with("\r\n\r\n") && agreed == compressed
     {

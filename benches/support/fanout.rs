@@ -14,6 +14,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::Result;
 use super::client::{self, Target};
+use super::load::{Done, Pace};
 use super::tls::Socket;
 
 /// A server that is silent for so long has lost a message.
@@ -24,21 +25,6 @@ pub(crate) const DIGITS: usize = 16;
 
 /// The publisher's place among the events.
 const PUBLISHER: u64 = u64::MAX;
-
-/// When messages are published.
-#[derive(Clone, Copy)]
-pub(crate) enum Pace {
-    /// At once, with so many under way at most: published, and not yet received by all.
-    UnderWay(usize),
-    /// That many each second, however long they take.
-    EachSecond(f64),
-}
-
-/// What a stretch of load did.
-pub(crate) struct Done {
-    pub(crate) messages: u64,
-    pub(crate) seconds: f64,
-}
 
 /// Subscribers of a channel, and a connection that publishes to it.
 pub(crate) struct FanOut {

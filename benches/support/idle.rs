@@ -47,11 +47,11 @@ pub(crate) fn measure(connections: usize, server: &Server, target: Target) -> Re
     eprintln!("{connections} idle connections");
     // What is allocated once, on first use, is not the price of a connection.
     drop(Silent::open(target, (connections / 100).clamp(1, 64))?);
-    let (bytes_before, threads_before) = (server.settled_memory()?, proc::thread_count(server.pid()));
+    let (bytes_before, threads_before) = (server.settled_memory()?, server.thread_count());
     let engine = || proc::memory_of(server.pid(), ENGINE);
     let engine_before = engine()?;
     let mut silent = Silent::open(target, connections)?;
-    let (bytes_after, threads_after) = (server.settled_memory()?, proc::thread_count(server.pid()));
+    let (bytes_after, threads_after) = (server.settled_memory()?, server.thread_count());
     let engine_growth = engine()? as i64 - engine_before as i64;
     // They have to be there still, all of them.
     silent.verify()?;

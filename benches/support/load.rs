@@ -1,8 +1,11 @@
 //! The load generator: one thread, one epoll, prepared frames, and no more parsing than counting bytes.
 //!
 //! A connection writes a batch of messages, waits until as many bytes came back as their echoes have, and writes the
-//! next batch. So a batch of 1 is a message at a time, a batch of 16 is 16 under way.
+//! next batch. So a batch of 1 is a message at a time, a batch of 16 is 16 under way. In the open loop it does not wait:
+//! there is a message to be sent at fixed times, to one connection after the other, and how long its echo takes counts from
+//! the time when it was due, so that a server which stalls is charged for all whom it keeps waiting.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -33,14 +36,25 @@ pub(crate) struct Load {
 
 struct Connection {
     socket: Socket,
-    /// Bytes of the batch still to be written.
+    /// Bytes still to be written: the rest of a batch, and whole ones in the open loop.
     unsent: usize,
-    /// Bytes of the echo still to be read.
+    /// Bytes of echoes still to be read.
     missing: usize,
+    /// When the messages were due whose echoes are missing, in the open loop.
+    due: VecDeque<Duration>,
     /// Batches so far.
     batches: u64,
     /// Whether epoll tells when the socket takes more.
     waits_to_write: bool,
+}
+
+/// When messages are sent.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Pace {
+    /// At once, with so many under way at most: sent, and not yet received by all who are to get them.
+    UnderWay(usize),
+    /// That many each second, however long they take.
+    EachSecond(f64),
 }
 
 /// What a stretch of load did.
@@ -58,7 +72,8 @@ impl Load {
         for (index, socket) in sockets.into_iter().enumerate() {
             socket.tcp().set_nonblocking(true)?;
             epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
-            connections.push(Connection { socket, unsent: 0, missing: 0, batches: 0, waits_to_write: false });
+            let due = VecDeque::new();
+            connections.push(Connection { socket, unsent: 0, missing: 0, due, batches: 0, waits_to_write: false });
         }
         let buffer = vec![0; 256 * 1024];
         let look = Timespec { tv_sec: if spin { 0 } else { 1 }, tv_nsec: 0 };
@@ -99,7 +114,7 @@ impl Load {
                 if flags.contains(epoll::EventFlags::OUT) {
                     self.write(index)?;
                 }
-                if flags.intersects(!epoll::EventFlags::OUT) && self.read(index, compare_every)? {
+                if flags.intersects(!epoll::EventFlags::OUT) && self.read(index, compare_every)? > 0 {
                     batches += 1;
                     if more {
                         self.send(index)?;
@@ -113,11 +128,56 @@ impl Load {
         Ok(Done { messages: batches * self.batch.messages, seconds: start.elapsed().as_secs_f64() })
     }
 
-    /// Starts the next batch of a connection.
+    /// Sends `rate` batches a second for `time`, then waits for the echoes still under way. Returns also how long each
+    /// echo took, in seconds.
+    pub(crate) fn run_open(&mut self, rate: f64, time: Duration) -> Result<(Done, Vec<f64>)> {
+        let start = Instant::now();
+        let (mut due, mut next, mut last) = (Duration::ZERO, 0, Duration::ZERO);
+        let mut latencies = Vec::with_capacity((rate * time.as_secs_f64()) as usize + 1);
+        let mut under_way = 0;
+        let mut events = std::mem::take(&mut self.events);
+        while due < time || under_way > 0 {
+            let now = start.elapsed();
+            while due <= now && due < time {
+                self.connections[next].due.push_back(due);
+                self.send(next)?;
+                under_way += 1;
+                next = (next + 1) % self.connections.len();
+                due += Duration::from_secs_f64(1.0 / rate);
+            }
+            let sleep = if due < time { due.saturating_sub(start.elapsed()) } else { Duration::from_secs(1) };
+            let sleep = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
+            let look = if self.look.tv_sec == 0 { self.look } else { sleep };
+            events.clear();
+            if epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&look))? > 0 || under_way == 0 {
+                last = now;
+            } else if now - last > PATIENCE {
+                return Err(format!("{under_way} messages have waited {} s for an echo", PATIENCE.as_secs()).into());
+            }
+            for event in &events {
+                let (index, flags) = (event.data.u64() as usize, event.flags);
+                if flags.contains(epoll::EventFlags::OUT) {
+                    self.write(index)?;
+                }
+                if flags.intersects(!epoll::EventFlags::OUT) {
+                    let echoes = self.read(index, 1)?;
+                    let now = start.elapsed();
+                    let echoed = self.connections[index].due.drain(..echoes);
+                    latencies.extend(echoed.map(|due| (now - due).as_secs_f64()));
+                    under_way -= echoes;
+                }
+            }
+        }
+        self.events = events;
+        let messages = latencies.len() as u64 * self.batch.messages;
+        Ok((Done { messages, seconds: start.elapsed().as_secs_f64() }, latencies))
+    }
+
+    /// One more batch for a connection.
     fn send(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
-        connection.unsent = self.batch.request.len();
-        connection.missing = self.batch.echo.len();
+        connection.unsent += self.batch.request.len();
+        connection.missing += self.batch.echo.len();
         self.write(index)
     }
 
@@ -125,7 +185,7 @@ impl Load {
         let connection = &mut self.connections[index];
         let request = &self.batch.request;
         while connection.unsent > 0 {
-            match connection.socket.write(&request[request.len() - connection.unsent..]) {
+            match connection.socket.write(&request[place(request, connection.unsent)..]) {
                 Ok(n) => connection.unsent -= n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
@@ -147,31 +207,41 @@ impl Load {
         Ok(())
     }
 
-    /// Reads once. True when the batch's echo is complete.
-    fn read(&mut self, index: usize, compare_every: u64) -> Result<bool> {
+    /// Reads once. Returns how many echoes of a batch are complete with that.
+    fn read(&mut self, index: usize, compare_every: u64) -> Result<usize> {
         let connection = &mut self.connections[index];
-        let received = match connection.socket.read(&mut self.buffer) {
+        let mut received = match connection.socket.read(&mut self.buffer) {
             Ok(0) => return Err("the server closed a connection".into()),
             Ok(n) => &self.buffer[..n],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(error.into()),
         };
-        let echo = &self.batch.echo;
-        let at = echo.len() - connection.missing;
-        let Some(expected) = echo.get(at..at + received.len()) else {
+        if received.len() > connection.missing {
             return Err(format!("{} bytes where {} were due", received.len(), connection.missing).into());
-        };
-        if connection.batches.is_multiple_of(compare_every) && received != expected {
-            return Err(format!("connection {index}: the echo differs from what was sent").into());
         }
-        connection.missing -= received.len();
-        if connection.missing > 0 {
-            return Ok(false);
+        let echo = &self.batch.echo;
+        let mut complete = 0;
+        while !received.is_empty() {
+            let due = &echo[place(echo, connection.missing)..];
+            let (part, rest) = received.split_at(received.len().min(due.len()));
+            if connection.batches.is_multiple_of(compare_every) && part != &due[..part.len()] {
+                return Err(format!("connection {index}: the echo differs from what was sent").into());
+            }
+            if part.len() == due.len() {
+                complete += 1;
+                connection.batches += 1;
+            }
+            connection.missing -= part.len();
+            received = rest;
         }
-        if connection.unsent > 0 {
+        if connection.missing == 0 && connection.unsent > 0 {
             return Err("an echo came back before its message was sent".into());
         }
-        connection.batches += 1;
-        Ok(true)
+        Ok(complete)
     }
+}
+
+/// Where in a batch it goes on when so many bytes are left, of that batch and whole ones after it.
+fn place(batch: &[u8], left: usize) -> usize {
+    (batch.len() - left % batch.len()) % batch.len()
 }

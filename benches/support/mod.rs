@@ -6,15 +6,20 @@
 
 pub(crate) mod client;
 pub(crate) mod crowd;
+pub(crate) mod cycles;
 pub(crate) mod fanout;
 pub(crate) mod frame;
 pub(crate) mod idle;
 pub(crate) mod kernel;
 pub(crate) mod load;
 pub(crate) mod machine;
+pub(crate) mod options;
 pub(crate) mod page;
+pub(crate) mod peers;
+pub(crate) mod plot;
 pub(crate) mod proc;
 pub(crate) mod report;
+pub(crate) mod serve;
 pub(crate) mod server;
 pub(crate) mod tls;
 

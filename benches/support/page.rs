@@ -45,14 +45,6 @@ impl Times {
     }
 }
 
-/// The value that this share of all values does not exceed.
-pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let rank = (values.len() as f64 * share).ceil() as usize;
-    values.get(rank.saturating_sub(1)).copied()
-}
-
 /// Fetches pages from one server.
 pub(crate) struct Pages {
     target: Target,

@@ -29,20 +29,40 @@ pub(crate) fn runs(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// CPU time, user and system together, of every thread of a process tree at one moment.
-pub(crate) struct CpuTime(HashMap<u32, u64>);
+/// CPU time, user and system together, of process trees at one moment.
+pub(crate) struct CpuTime {
+    /// Nanoseconds of each thread, by process and thread.
+    threads: HashMap<(u32, u32), u64>,
+    /// Nanoseconds of children that have ended, by the process that has waited for them. In whole clock ticks.
+    ended: HashMap<u32, u64>,
+}
 
 impl CpuTime {
-    /// Reads it now.
+    /// Reads it now, of the process and all its descendants.
     pub(crate) fn of_tree(root: u32) -> Self {
-        let threads = tree(root).into_iter().flat_map(threads);
-        Self(threads.filter_map(|(pid, thread)| Some((thread, nanoseconds(pid, thread)?))).collect())
+        Self::of_trees(&[root])
     }
 
-    /// Seconds used since `earlier`. The last moments of a thread that ended meanwhile are lost.
+    /// The same of several trees.
+    pub(crate) fn of_trees(roots: &[u32]) -> Self {
+        let mut now = Self { threads: HashMap::new(), ended: HashMap::new() };
+        for pid in roots.iter().copied().flat_map(tree) {
+            now.threads.extend(threads(pid).filter_map(|(_, thread)| Some(((pid, thread), nanoseconds(pid, thread)?))));
+            now.ended.extend(ticks(&format!("/proc/{pid}/stat"), [16, 17]).map(|nanoseconds| (pid, nanoseconds)));
+        }
+        now
+    }
+
+    /// Seconds used since `earlier`. The last moments of a thread that ended meanwhile, in a process that goes on, are lost.
     pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
-        let used = |(thread, now): (&u32, &u64)| now.saturating_sub(*earlier.0.get(thread).unwrap_or(&0));
-        self.0.iter().map(used).sum::<u64>() as f64 / 1e9
+        let growth = |now: u64, before: Option<&u64>| now.saturating_sub(before.copied().unwrap_or(0));
+        let running: u64 = self.threads.iter().map(|(key, now)| growth(*now, earlier.threads.get(key))).sum();
+        let ended: u64 = self.ended.iter().map(|(pid, now)| growth(*now, earlier.ended.get(pid))).sum();
+        // Whoever waited for a process has got all of its time, and what it had used before is not new.
+        let gone = |pid: &u32| !self.ended.contains_key(pid);
+        let old = earlier.threads.iter().filter(|((pid, _), _)| gone(pid)).map(|(_, time)| time).sum::<u64>()
+            + earlier.ended.iter().filter(|(pid, _)| gone(pid)).map(|(_, time)| time).sum::<u64>();
+        (running + ended.saturating_sub(old)) as f64 / 1e9
     }
 }
 
@@ -90,9 +110,13 @@ fn nanoseconds(pid: u32, thread: u32) -> Option<u64> {
     if let Ok(schedstat) = fs::read_to_string(format!("{task}/schedstat")) {
         return schedstat.split(' ').next()?.parse().ok();
     }
-    let stat = format!("{task}/stat");
-    let ticks = field(&stat, 14)? + field(&stat, 15)?;
-    Some(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
+    ticks(&format!("{task}/stat"), [14, 15])
+}
+
+/// The sum of two fields that count clock ticks, in nanoseconds.
+fn ticks(stat: &str, fields: [usize; 2]) -> Option<u64> {
+    let [user, system] = fields.map(|number| field(stat, number));
+    Some((user? + system?) * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// A field of a stat file, numbered as in proc_pid_stat(5).

@@ -3,23 +3,19 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, TryStreamExt, future};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio_tungstenite::accept_async;
 
 use super::client::Target;
+use super::proc::CpuTime;
+use super::serve::{SERVE_PEER, TOKIO_TUNGSTENITE};
 use super::{Result, client, proc};
-
-/// The argument with which the benchmark's own binary becomes the peer.
-pub(crate) const SERVE_PEER: &str = "--serve-peer";
 
 /// A page of httpd's, below its root.
 pub(crate) const PAGE: &str = "page.html";
@@ -35,8 +31,10 @@ pub(crate) struct Server {
     child: Child,
     /// Where WebSockets are opened, without compression.
     pub(crate) target: Target,
+    /// What it passes everything on to. Its processes are counted as this server's.
+    backend: Option<Box<Server>>,
     /// Its configuration and its logs.
-    root: Option<TempDir>,
+    root: TempDir,
 }
 
 /// An httpd with the event MPM.
@@ -151,7 +149,7 @@ impl Server {
         // What is said before the error log is open goes beside it.
         let console = fs::File::create(root.path().join("console.log"))?;
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-        let mut server = Self { child: command.spawn()?, target, root: Some(root) };
+        let mut server = Self { child: command.spawn()?, target, backend: None, root };
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = client::open(target, 1) {
             let ended = server.child.try_wait()?;
@@ -163,18 +161,33 @@ impl Server {
         Ok(server)
     }
 
-    /// tokio-tungstenite, see [`serve_peer`].
+    /// tokio-tungstenite, see [`super::serve::serve_peer`].
     pub(crate) fn peer(cpu: Option<usize>) -> Result<Self> {
+        Self::library(TOKIO_TUNGSTENITE, false, cpu)
+    }
+
+    /// One of the libraries that [`super::serve::serve_peer`] knows.
+    pub(crate) fn library(name: &str, tls: bool, cpu: Option<usize>) -> Result<Self> {
         let mut command = confined(&std::env::current_exe()?, cpu);
-        let mut child = command.arg(SERVE_PEER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take().ok_or("the peer has no output")?;
-        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let mut server =
-            Self { child, target: Target { address, path: "/", tls: false, compressed: false }, root: None };
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        server.target.address.set_port(line.trim().parse().map_err(|_| "the peer did not start")?);
-        Ok(server)
+        command.args([SERVE_PEER, name]);
+        Self::program(command, tls)
+    }
+
+    /// A program that echoes on the port that is its next argument; with TLS the files of a certificate and of its key follow.
+    pub(crate) fn program(mut command: Command, tls: bool) -> Result<Self> {
+        let (root, address) = (new_root()?, free_address()?);
+        command.arg(address.port().to_string());
+        if tls {
+            make_certificate(root.path())?;
+            command.args(["certificate.pem", "key.pem"].map(|name| root.path().join(name)));
+        }
+        Self::start(command, root, Target { address, path: "/", tls, compressed: false })
+    }
+
+    /// This server, with the one behind it to which it passes everything on.
+    pub(crate) fn before(mut self, backend: Self) -> Self {
+        self.backend = Some(Box::new(backend));
+        self
     }
 
     /// The process at the root of the server's tree.
@@ -182,12 +195,34 @@ impl Server {
         self.child.id()
     }
 
+    /// The roots of its process trees, its own and that of the server behind it.
+    fn roots(&self) -> Vec<u32> {
+        let mut roots = self.backend.as_ref().map_or_else(Vec::new, |backend| backend.roots());
+        roots.push(self.pid());
+        roots
+    }
+
+    /// The CPU time of all its processes until now.
+    pub(crate) fn cpu_time(&self) -> CpuTime {
+        CpuTime::of_trees(&self.roots())
+    }
+
+    /// The threads of all its processes.
+    pub(crate) fn thread_count(&self) -> usize {
+        self.roots().into_iter().map(proc::thread_count).sum()
+    }
+
+    /// The memory of all its processes.
+    fn memory(&self) -> Result<u64> {
+        self.roots().into_iter().map(proc::memory).sum()
+    }
+
     /// Its memory once three readings in a row agree (to half a percent), or the last one after 10 seconds.
     pub(crate) fn settled_memory(&self) -> Result<u64> {
-        let (mut last, mut agreed) = (proc::memory(self.pid())?, 0);
+        let (mut last, mut agreed) = (self.memory()?, 0);
         for _ in 0..50 {
             std::thread::sleep(Duration::from_millis(200));
-            let now = proc::memory(self.pid())?;
+            let now = self.memory()?;
             agreed = if now.abs_diff(last) <= last / 200 { agreed + 1 } else { 0 };
             last = now;
             if agreed == 2 {
@@ -207,10 +242,8 @@ impl Server {
     }
 
     fn log(&self) -> String {
-        let read = |root: &TempDir| {
-            ["console.log", "error.log"].map(|name| fs::read_to_string(root.path().join(name)).unwrap_or_default())
-        };
-        self.root.as_ref().map(|root| read(root).concat()).unwrap_or_default()
+        let read = |name| fs::read_to_string(self.root.path().join(name)).unwrap_or_default();
+        ["console.log", "error.log"].map(read).concat()
     }
 }
 
@@ -234,37 +267,8 @@ impl Drop for Server {
     }
 }
 
-/// The usual tokio-tungstenite echo server, as in that project's `examples/echo-server.rs`, on one thread. Prints its
-/// port and serves until its standard input ends, that is, until the benchmark is gone.
-pub(crate) fn serve_peer() -> Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        tokio::io::AsyncWriteExt::write_all(
-            &mut tokio::io::stdout(),
-            format!("{}\n", listener.local_addr()?.port()).as_bytes(),
-        )
-        .await?;
-        tokio::spawn(async {
-            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
-            std::process::exit(0);
-        });
-        loop {
-            let (stream, _) = listener.accept().await?;
-            // As httpd does for each of its connections.
-            stream.set_nodelay(true)?;
-            tokio::spawn(async move {
-                let Ok(websocket) = accept_async(stream).await else { return };
-                let (write, read) = websocket.split();
-                let data = read.try_filter(|message| future::ready(message.is_text() || message.is_binary()));
-                // A client that goes without a closing handshake ends the stream with an error.
-                let _ = data.forward(write).await;
-            });
-        }
-    })
-}
-
 /// A command that runs on one core and ends when the benchmark's thread does, even by SIGKILL.
-fn confined(program: &Path, cpu: Option<usize>) -> Command {
+pub(crate) fn confined(program: &Path, cpu: Option<usize>) -> Command {
     let mut words: Vec<&OsStr> = Vec::new();
     let core = cpu.map(|cpu| cpu.to_string());
     if let Some(core) = &core {
@@ -333,7 +337,7 @@ fn unprivileged() -> Option<&'static str> {
 }
 
 /// Programs of that name, in PATH or where distributions put httpd and nginx.
-fn programs(name: &'static str) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn programs(name: &'static str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/local/apache2/bin"].map(PathBuf::from);
     let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(usual).collect();
@@ -353,7 +357,7 @@ fn nchan_module() -> Option<PathBuf> {
 }
 
 /// Where httpd keeps its modules: what apxs says, else where distributions put them.
-fn httpd_modules() -> Result<PathBuf> {
+pub(crate) fn httpd_modules() -> Result<PathBuf> {
     let asked = ["apxs", "apxs2"].into_iter().filter_map(|apxs| {
         let output = Command::new(apxs).args(["-q", "LIBEXECDIR"]).output().ok()?;
         Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
