@@ -200,6 +200,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false },
             ]),
         ),
+        ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1001, reason: "draining".into() }])),
         (
