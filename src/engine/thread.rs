@@ -53,12 +53,14 @@ pub struct Thread {
     tally: Arc<Tally>,
 }
 
-/// Sessions of a thread, those on their way included.
+/// The sessions of a thread, those on their way included.
 #[derive(Default)]
 struct Tally {
     all: AtomicUsize,
     /// Those of them that come over a trunk.
     trunked: AtomicUsize,
+    /// Told of the end of the last.
+    ended: Arc<Notify>,
 }
 
 impl Thread {
@@ -68,11 +70,11 @@ impl Thread {
     /// The system refuses the thread or its epoll instance.
     pub fn start(number: usize, handlers: Arc<Registry>, logs: Arc<Logs>, ended: Arc<Notify>) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(Tally { ended, ..Tally::default() });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let count = Count { tally: tally.clone(), ended };
+        let counts = tally.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, count));
+            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, counts));
         })?;
         Ok(Thread { commands, tally })
     }
@@ -120,19 +122,12 @@ impl Tally {
     }
 }
 
-/// Counts the sessions of a thread, and tells who waits for the end of the last.
-#[derive(Clone)]
-struct Count {
-    tally: Arc<Tally>,
-    ended: Arc<Notify>,
-}
-
-/// One session in the count, until dropped; and whether it comes over a trunk.
-struct Counted(Count, bool);
+/// One session in the tally, until dropped; and whether it comes over a trunk.
+struct Counted(Arc<Tally>, bool);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if self.0.tally.forget(self.1) {
+        if self.0.forget(self.1) {
             self.0.ended.notify_waiters();
         }
     }
@@ -331,14 +326,19 @@ impl Drop for Entry {
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, logs: Arc<Logs>, count: Count) {
+async fn serve(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    handlers: Arc<Registry>,
+    logs: Arc<Logs>,
+    tally: Arc<Tally>,
+) {
     let shared = Rc::new(Shared::new());
     let clock = shared.clone();
     tokio::task::spawn_local(async move { clock.tick().await });
     while let Some(command) = commands.recv().await {
         match command {
             Command::Adopt(adoption) => {
-                let counted = Counted(count.clone(), matches!(adoption.socket, Source::Trunk { .. }));
+                let counted = Counted(tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
                 begin(*adoption, &shared, &handlers, &logs, counted);
             }
             Command::Lay(laying) => shared.lay(*laying),
@@ -462,8 +462,7 @@ mod tests {
         let adoption = Adoption { socket: socket.into(), spec, early: vec![], id: 1, places: vec![], link: None };
         let mut conn = Box::new(Conn::new(adoption, entry).unwrap());
         let handler = size_of_val(&*Echo.run(&mut conn));
-        let count = Count { tally: Arc::default(), ended: Arc::default() };
-        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(count, false)));
+        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(Arc::default(), false)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
         let conn = size_of::<Conn>() + size_of::<RefCell<Line>>();
         let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());
