@@ -118,6 +118,7 @@ fn one_subscriber_of_many_is_slow() {
     const SUBSCRIBERS: usize = 200;
     let _turn = heavy();
     let server = site()
+        .module("authz_host")
         .config(
             "WebSocketSendBuffer 65536\n<Location \"/news\">\n  WebSocketHandler channel news\n</Location>\n\
              <Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>",

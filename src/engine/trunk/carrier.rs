@@ -5,6 +5,7 @@
 
 use super::end::{End, FULL, News, Waiting};
 use bytes::Bytes;
+use rustix::net::{Shutdown, shutdown};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
@@ -97,10 +98,13 @@ impl Trunk {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.task.set(Some(cx.waker().clone()));
-        if let Poll::Ready(Err(e)) = self.poll_flush(cx) {
-            return Poll::Ready(Err(e));
-        }
+        let flushed = self.poll_flush(cx);
         let (mut end, mut socket) = (self.end.borrow_mut(), self.socket.borrow_mut());
+        if matches!(flushed, Poll::Ready(Err(_))) {
+            // The child is no more. What it has sent before can still be read, and then the end.
+            end.out.clear();
+            let _ = shutdown(&*socket, Shutdown::Both);
+        }
         for _ in 0..READS {
             let mut buffer = ReadBuf::new(end.space());
             ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
