@@ -57,7 +57,7 @@ struct Inbox {
     laid: Vec<Arc<Wire>>,
     new: Vec<(Suspended, Relayed)>,
     /// Trunks and sessions of streams that nobody wants.
-    unwanted: Vec<(u64, u64)>,
+    unwanted: Vec<(Arc<Wire>, u64)>,
     /// How many connections the thread has, those in `new` included.
     count: usize,
     stop_now: bool,
@@ -89,6 +89,7 @@ impl Relay {
                 epoll,
                 connections: Slab::new(),
                 carriers: Slab::new(),
+                news: Vec::new(),
                 again: Vec::new(),
                 buffer: vec![0; Connection::PIECE],
                 draining: None,
@@ -133,7 +134,7 @@ impl Relay {
     }
 
     /// The connection of that session will not come.
-    pub fn close_stream(&self, trunk: u64, session: u64) {
+    pub fn close_stream(&self, trunk: Arc<Wire>, session: u64) {
         self.inbox().unwanted.push((trunk, session));
         self.wake();
     }
@@ -205,6 +206,8 @@ struct Loop {
     epoll: OwnedFd,
     connections: Slab<Relaying>,
     carriers: Slab<Rc<Carrier>>,
+    /// Room for what a read of the trunks brings: keys of connections, and what has become of their streams.
+    news: Vec<(usize, News)>,
     /// Connections with more to move.
     again: Vec<usize>,
     buffer: Vec<u8>,
@@ -307,7 +310,7 @@ impl Loop {
         drop(inbox);
         laid.into_iter().for_each(|wire| self.lay(wire));
         for (trunk, session) in unwanted {
-            if let Some(carrier) = self.carrier(trunk) {
+            if let Some(carrier) = self.carrier(&trunk) {
                 drop(carrier.open(session, usize::MAX));
             }
         }
@@ -333,7 +336,7 @@ impl Loop {
                     Way::Trunk(passage) => {
                         let wire = passage.enter().ok_or(rustix::io::Errno::NOTCONN)?;
                         // If there is none any more, the engine has gone meanwhile, as it may at any time.
-                        let carrier = self.carrier(wire.number).unwrap_or_else(|| Carrier::dead(wire));
+                        let carrier = self.carrier(&wire).unwrap_or_else(|| Carrier::dead(wire));
                         Far::Trunk(carrier.open(session.ticket, key))
                     }
                 })
@@ -364,8 +367,8 @@ impl Loop {
         }
     }
 
-    fn carrier(&self, trunk: u64) -> Option<Rc<Carrier>> {
-        self.carriers.iter().map(|(_, carrier)| carrier).find(|carrier| carrier.number() == trunk).cloned()
+    fn carrier(&self, wire: &Arc<Wire>) -> Option<Rc<Carrier>> {
+        self.carriers.iter().map(|(_, carrier)| carrier).find(|carrier| carrier.is_of(wire)).cloned()
     }
 
     fn lay(&mut self, wire: Arc<Wire>) {
@@ -389,17 +392,13 @@ impl Loop {
     fn read_trunks(&mut self) {
         let readable: Vec<usize> =
             self.carriers.iter().filter(|(_, carrier)| carrier.readable.get()).map(|(key, _)| key).collect();
-        let mut news = Vec::new();
+        let mut news = std::mem::take(&mut self.news);
         for key in readable {
             if let Err(why) = self.carriers[key].read(&mut news) {
                 self.break_off(key, &why, &mut news);
             }
         }
-        self.tell(news);
-    }
-
-    fn tell(&mut self, news: Vec<(usize, News)>) {
-        for (key, told) in news {
+        for (key, told) in news.drain(..) {
             if told == News::Gone
                 && let Some(connection) = self.connections.get_mut(key)
             {
@@ -407,6 +406,7 @@ impl Loop {
             }
             self.queue(key);
         }
+        self.news = news;
     }
 
     /// Writes what this round has to say to the engine.

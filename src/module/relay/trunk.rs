@@ -96,7 +96,7 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         if let Some(wire) = self.wire.take() {
-            self.relay.close_stream(wire.number, self.ticket);
+            self.relay.close_stream(wire, self.ticket);
         }
     }
 }
@@ -124,6 +124,11 @@ impl Carrier {
         let carrier = Carrier::new(wire);
         carrier.break_off(&mut Vec::new());
         carrier
+    }
+
+    /// This is its socket. (Numbers begin anew with each engine.)
+    pub fn is_of(&self, wire: &Arc<Wire>) -> bool {
+        Arc::ptr_eq(&self.wire, wire)
     }
 
     /// The trunk's number in the engine.
@@ -250,5 +255,158 @@ impl Engine for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.carrier.end.borrow_mut().close(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pump::{Client, Pump, Turn};
+    use super::*;
+    use crate::engine::trunk::flow::WINDOW;
+    use std::io::IoSlice;
+
+    /// A client that sends and takes as much as is wished, and keeps what it got.
+    #[derive(Default)]
+    struct Scripted {
+        to_send: RefCell<Vec<u8>>,
+        deaf: Cell<bool>,
+        got: RefCell<Vec<u8>>,
+    }
+
+    impl Client for Scripted {
+        fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
+            let mut to_send = self.to_send.borrow_mut();
+            let count = to_send.len().min(1000);
+            out.extend(to_send.drain(..count));
+            if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        }
+
+        fn write(&self, bytes: &[u8]) -> io::Result<()> {
+            assert!(bytes.len() <= Connection::PIECE);
+            self.got.borrow_mut().extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<bool> {
+            Ok(!self.deaf.get())
+        }
+    }
+
+    /// The relay's end, and the engine's.
+    struct Laid {
+        carrier: Rc<Carrier>,
+        engine: End<()>,
+        socket: UnixStream,
+    }
+
+    impl Laid {
+        fn new() -> Laid {
+            let (ours, socket) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let carrier = Carrier::new(Arc::new(Wire { number: 1, socket: ours }));
+            Laid { carrier, engine: End::default(), socket }
+        }
+
+        /// Moves what waits, both ways; returns which connections have something.
+        fn exchange(&mut self) -> Vec<usize> {
+            let (mut news, mut again) = (Vec::new(), Vec::new());
+            self.carrier.flush(&mut again);
+            while let Ok(count) = self.socket.read(self.engine.space()) {
+                self.engine.filled(count, |(), _| ()).unwrap();
+                self.carrier.flush(&mut again);
+            }
+            while !self.engine.out.write(|bytes| (&self.socket).write(bytes)).unwrap() {
+                self.carrier.read(&mut news).unwrap();
+            }
+            self.carrier.read(&mut news).unwrap();
+            news.into_iter().map(|(key, _)| key).chain(again).collect()
+        }
+
+        fn say(&mut self, session: u64, bytes: &[u8]) -> usize {
+            self.engine.write(session, &[IoSlice::new(bytes)]).unwrap_or(0)
+        }
+
+        fn hear(&mut self, session: u64) -> Vec<u8> {
+            let Waiting::Bytes(bytes) = self.engine.waiting(session) else { return Vec::new() };
+            let bytes = bytes.to_vec();
+            self.engine.take(session, bytes.len());
+            bytes
+        }
+    }
+
+    #[test]
+    fn a_pump_moves_both_ways() {
+        let mut laid = Laid::new();
+        let (client, mut pump) = (Scripted::default(), Pump::default());
+        let mut stream = laid.carrier.open(5, 50);
+        laid.engine.open(5, ());
+        let mut turn = |stream: &mut Stream| while pump.turn(stream, &client, &mut []) == Turn::Again {};
+        let text: Vec<u8> = (0..1_000_000usize).map(|n| (n % 251) as u8).collect();
+        client.to_send.borrow_mut().extend(&text);
+        let (mut heard, mut said) = (Vec::new(), 0);
+        while heard.len() < text.len() || client.got.borrow().len() < text.len() {
+            said += laid.say(5, &text[said..]);
+            turn(&mut stream);
+            assert!(laid.carrier.end.borrow().out.len() <= WINDOW as usize + 1000);
+            assert!(laid.exchange().iter().all(|key| *key == 50));
+            heard.extend(laid.hear(5));
+        }
+        assert_eq!((&heard, &*client.got.borrow()), (&text, &text));
+        assert_eq!((pump.received, pump.sent), (text.len() as u64, text.len() as u64));
+
+        // What the engine says last comes before the end.
+        laid.say(5, b"bye");
+        laid.engine.close(5);
+        assert!(laid.exchange().contains(&50));
+        assert_eq!(pump.turn(&mut stream, &client, &mut []), Turn::Ended);
+        assert!(client.got.borrow().ends_with(b"bye"));
+        drop(stream);
+        laid.exchange();
+        assert!(laid.carrier.end.borrow().is_empty() && laid.engine.is_empty());
+    }
+
+    #[test]
+    fn a_client_that_does_not_take_holds_a_window() {
+        let mut laid = Laid::new();
+        let (client, mut pump) = (Scripted::default(), Pump::default());
+        client.deaf.set(true);
+        let mut stream = laid.carrier.open(5, 50);
+        laid.engine.open(5, ());
+        let text = vec![7; 4 * WINDOW as usize];
+        let mut said = 0;
+        for _ in 0..10 {
+            said += laid.say(5, &text[said..]);
+            laid.exchange();
+            let Turn::Wait(waiting) = pump.turn(&mut stream, &client, &mut []) else { panic!() };
+            assert!(waiting.client_write && waiting.client_read);
+        }
+        assert_eq!(said, WINDOW as usize);
+        client.deaf.set(false);
+        while client.got.borrow().len() < text.len() {
+            pump.turn(&mut stream, &client, &mut []);
+            laid.exchange();
+            said += laid.say(5, &text[said..]);
+            laid.exchange();
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_gone_ends_its_sessions() {
+        let Laid { carrier, socket, .. } = Laid::new();
+        let (client, mut pump) = (Scripted::default(), Pump::default());
+        let mut stream = carrier.open(5, 50);
+        drop(socket);
+        client.to_send.borrow_mut().push(1);
+        assert!(matches!(pump.turn(&mut stream, &client, &mut []), Turn::Wait(_)));
+        carrier.flush(&mut Vec::new());
+        let mut news = Vec::new();
+        assert_eq!(carrier.read(&mut news).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        carrier.break_off(&mut news);
+        assert_eq!(news, [(50, News::Gone)]);
+        assert_eq!(pump.turn(&mut stream, &client, &mut []), Turn::Ended);
+        assert!(carrier.wire.is_ended());
+        let mut late = Carrier::dead(carrier.wire.clone()).open(6, 60);
+        assert_eq!(Pump::default().turn(&mut late, &client, &mut []), Turn::Ended);
     }
 }
