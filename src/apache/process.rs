@@ -30,8 +30,8 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<i32> {
     }
 }
 
-/// Puts a forked process's signals in order: those with which httpd's parent is told to restart, and a terminal's Ctrl-C,
-/// are not for it; TERM ends it until it says otherwise; a closed socket is an error and no signal.
+/// Puts a forked process's signals in order: those with which httpd's parent is told to restart, and a terminal's, are not
+/// for it; TERM ends it until it says otherwise; a closed socket is an error and no signal.
 pub fn reset_signals() {
     extern "C" fn nothing(_: c_int) {}
     let to = |signal: c_int, disposition: libc::sighandler_t| {
@@ -39,7 +39,7 @@ pub fn reset_signals() {
         unsafe { libc::signal(signal, disposition) };
     };
     // Not SIG_IGN, which programs that this process starts would inherit. (std undoes that for SIGPIPE.)
-    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH, libc::SIGINT] {
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH, libc::SIGINT, libc::SIGQUIT] {
         to(signal, nothing as extern "C" fn(c_int) as libc::sighandler_t);
     }
     to(libc::SIGPIPE, libc::SIG_IGN);

@@ -153,6 +153,8 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
     let server = httpd.start();
     // Children that drain take their slots for a second.
     server.tolerate_log("AH03490: scoreboard is full");
+    // The worker MPM miscounts the children of a generation when another one has taken the slot of one that drains.
+    server.tolerate_log("AH00546: no record of generation");
     let progress: Vec<AtomicUsize> = (0..CLIENTS).map(|_| AtomicUsize::new(0)).collect();
     let returned = thread::scope(|scope| {
         let clients: Vec<_> = progress

@@ -134,7 +134,10 @@ impl Reading {
                 self.hub.meet(&alive(&self.hub, &link, &self.node).await?);
                 break;
             }
-            entries.into_iter().for_each(|entry| self.hub.apply(entry));
+            for entry in entries {
+                self.hub.room().await;
+                self.hub.apply(entry);
+            }
         }
         self.tell_all(&link).await?;
         self.links.send_replace(Some(link.clone()));
@@ -165,6 +168,7 @@ impl Reading {
 async fn read(hub: &Hub, reader: &mut Reader, reads: &watch::Sender<Option<u64>>) -> Result<Infallible, RedisError> {
     loop {
         for entry in reader.next(hub.sequence()).await? {
+            hub.room().await;
             hub.apply(entry);
         }
         reads.send_replace(Some(hub.sequence()));

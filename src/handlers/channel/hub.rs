@@ -1,20 +1,30 @@
 //! What all threads of the engine have together: the store, and the way to each thread's subscribers.
 //!
-//! Whatever goes to subscribers is put on its way while the store is locked: so all of them see it in one order.
+//! Whatever goes to subscribers is put on its way while the store is locked: so all of them see it in one order. [`image`] is
+//! what a broker's log makes of the store, [`answers`] what httpd is told.
+
+mod answers;
+mod image;
+mod queue;
+
+pub use queue::Deliveries;
 
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
 use super::post::{OVERHEAD, Post, share};
-use crate::bus::redis::{Entry, Last, Link, Message, Standing, What};
+use crate::bus::redis::{Link, Message};
 use crate::bus::store::{Facts, Full, Page};
 use crate::bus::{History, Id, Limits, Store};
 use crate::engine::{Broadcast, Refused};
 use crate::wire::{CloseCode, CloseFrame, close};
+use queue::{Load, Queue};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use std::time::{Duration, Instant};
+
+/// How long a publisher waits while too much is on its way; httpd waits a little longer for its answer.
+const ROOM: Duration = Duration::from_secs(4);
 
 /// What goes to the subscribers of a thread.
 #[derive(Debug, Clone)]
@@ -54,7 +64,7 @@ impl Delivery {
 struct State {
     store: Store<Arc<Post>>,
     /// The way to each thread, by its place.
-    threads: Vec<UnboundedSender<Delivery>>,
+    threads: Vec<Queue>,
     /// Joins and leaves so far, where there is no broker.
     presences: u64,
     broker: Option<Arc<Broker>>,
@@ -165,93 +175,6 @@ impl Hub {
         }
     }
 
-    /// How it stands with the broker's log, of which the store is to be the image.
-    pub fn meet(&self, standing: &Standing) {
-        let mut state = self.lock();
-        if *state.store.id(0).epoch != *standing.epoch {
-            state.store.restart(&standing.epoch, standing.gone);
-            state.close_all("messages were lost");
-        } else if state.store.sequence() < standing.gone {
-            state.store.miss(standing.gone);
-            state.close_all("messages were lost");
-        }
-    }
-
-    /// What has happened next.
-    pub fn apply(&self, entry: Entry) {
-        let now = self.now();
-        let Entry { number, at, channel, what } = entry;
-        let mut state = self.lock();
-        let next = state.store.sequence() + 1;
-        if number < next {
-            return;
-        }
-        if number > next {
-            state.store.miss(number - 1);
-            state.close_all("messages were lost");
-        }
-        match what {
-            What::Message(Message { text, content_type, payload, history }) => {
-                let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
-                let time = now - age.saturating_sub(at).min(now);
-                let message = call::Message { text, content_type, payload };
-                // Whoever published it has seen to it that it is text.
-                if let Ok((message, content_type)) = share(message)
-                    && state
-                        .take(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
-                        .is_none()
-                {
-                    state.store.overlook(number);
-                }
-            }
-            What::Delete { code, reason } => {
-                let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Normal);
-                state.delete(now, &channel, &close(code, &reason));
-            }
-            What::Presence { member, joined } => {
-                let (channel, member) = (Arc::from(channel), Arc::from(member));
-                let places = state.store.places(&channel);
-                state.tell(&places, &Delivery::Presence { channel, member, joined, number });
-            }
-            What::Unknown => {}
-        }
-        state.store.advance(number);
-        state.read = (number, at);
-    }
-
-    /// The last offset that was given.
-    pub fn sequence(&self) -> u64 {
-        self.lock().store.sequence()
-    }
-
-    /// Which entry of the broker's log was read last.
-    pub fn last(&self) -> Last {
-        let state = self.lock();
-        let Id { epoch, offset: number } = state.store.id(state.store.sequence());
-        let at = if state.read.0 == number { state.read.1 } else { 0 };
-        Last { epoch: epoch.to_string(), number, at }
-    }
-
-    /// True for the epoch of the store.
-    pub fn is_of(&self, epoch: &str) -> bool {
-        *self.lock().store.id(0).epoch == *epoch
-    }
-
-    /// The channels that have subscribers in this engine.
-    pub fn subscribed(&self) -> Vec<Arc<str>> {
-        self.lock().store.subscribed()
-    }
-
-    /// Who is in a channel in this engine.
-    pub fn own_members(&self, channel: &str) -> Vec<Option<Arc<str>>> {
-        self.lock().store.members(channel).into_iter().map(|(member, _)| Some(member)).collect()
-    }
-
-    /// How many are subscribed to a channel in this engine, and how many of them are that member.
-    pub fn attendance(&self, channel: &str, member: Option<&str>) -> (u64, u32) {
-        self.lock().store.attendance(channel, member)
-    }
-
     /// To be called every some seconds.
     pub fn sweep(&self) {
         let now = self.now();
@@ -259,11 +182,11 @@ impl Hub {
     }
 
     /// A place for a thread: its number, and what comes for its subscribers.
-    pub fn enter(&self) -> (usize, UnboundedReceiver<Delivery>) {
-        let (sender, receiver) = unbounded_channel();
+    pub fn enter(&self) -> (usize, Deliveries) {
+        let (queue, deliveries) = Queue::new();
         let threads = &mut self.lock().threads;
-        threads.push(sender);
-        (threads.len() - 1, receiver)
+        threads.push(queue);
+        (threads.len() - 1, deliveries)
     }
 
     /// The id of that offset.
@@ -353,6 +276,17 @@ impl Hub {
         self.lock().leave(now, place, channel, member);
     }
 
+    /// Completes when no thread has too much before it: who publishes faster than subscribers can be written to waits here.
+    pub async fn room(&self) {
+        while let Some(load) = self.overload() {
+            load.room().await;
+        }
+    }
+
+    fn overload(&self) -> Option<Arc<Load>> {
+        self.lock().threads.iter().map(Queue::load).find(|load| load.is_full()).cloned()
+    }
+
     /// Publishes a message to these channels.
     ///
     /// # Errors
@@ -379,6 +313,10 @@ impl Hub {
             return Ok(channels.iter().zip(given).map(receipt).collect());
         }
         let (message, content_type) = share(message).map_err(|e| Refused { status: 400, reason: e.to_string() })?;
+        if self.overload().is_some() {
+            let room = tokio::time::timeout(ROOM, self.room()).await;
+            room.map_err(|_| away("what was published before is still on its way"))?;
+        }
         let now = self.now();
         let mut state = self.lock();
         // To all of them or to none: who is refused may try again.
@@ -390,111 +328,6 @@ impl Hub {
         };
         channels.iter().map(publish).collect()
     }
-
-    /// Who is in a channel, how many connections there are, and the number of the last join or leave that this knows.
-    ///
-    /// # Errors
-    /// The broker is away.
-    pub async fn members(&self, channel: &str) -> Result<(Vec<(Arc<str>, u32)>, u64, u64), Refused> {
-        if let Some(link) = self.link().await? {
-            let (number, subscribers, members) = look(&link, &[channel]).await?;
-            let members = members.into_iter().map(|(member, count)| (member.into(), count)).collect();
-            return Ok((members, subscribers.first().copied().unwrap_or(0), number));
-        }
-        let now = self.now();
-        let mut state = self.lock();
-        let subscribers = state.store.facts(now, channel).map_or(0, |facts| facts.subscribers);
-        Ok((state.store.members(channel), subscribers, state.presences))
-    }
-
-    /// Answers httpd.
-    ///
-    /// # Errors
-    /// The status of the answer.
-    pub async fn call(&self, call: Call) -> Result<Answer, Refused> {
-        match call {
-            Call::Publish { channels, message, history } => {
-                self.publish(&channels, message, history).await.map(Answer::Published)
-            }
-            Call::Info { channel } => self.tell(&channel).await.map(Answer::Info),
-            Call::List { prefix, after, limit } => self.list(&prefix, &after, limit as usize).await,
-            Call::Delete { channels, code, reason } => {
-                let mut deleted = Vec::new();
-                for channel in &channels {
-                    deleted.push(self.delete(channel, code, &reason).await?);
-                }
-                Ok(Answer::Deleted(deleted))
-            }
-        }
-    }
-
-    /// What is known of a channel, here or elsewhere.
-    async fn tell(&self, channel: &str) -> Result<Option<Info>, Refused> {
-        let own = {
-            let now = self.now();
-            let mut state = self.lock();
-            state.store.facts(now, channel).map(|facts| state.info(&facts))
-        };
-        // Nobody is anywhere who is not here, where there is no broker.
-        let Some(_) = self.broker() else {
-            let (members, ..) = self.members(channel).await?;
-            return Ok(own.map(|info| Info { members: counts(members), ..info }));
-        };
-        let (members, subscribers, _) = self.members(channel).await?;
-        let info = own.or_else(|| (subscribers > 0).then(|| nothing_of(channel)));
-        Ok(info.map(|info| Info { members: counts(members), subscribers, ..info }))
-    }
-
-    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Answer, Refused> {
-        let (mut channels, mut more) = {
-            let now = self.now();
-            let mut state = self.lock();
-            let (page, more) = state.store.list(now, prefix, after, limit);
-            (page.iter().map(|facts| state.info(facts)).collect::<Vec<_>>(), more)
-        };
-        if let Some(link) = self.link().await? {
-            let elsewhere = link.list(prefix, after, limit + 1).await.map_err(|why| away(&why.to_string()))?;
-            let end = channels.last().filter(|_| more).map(|info| info.channel.clone());
-            for channel in elsewhere.iter().filter(|name| end.as_ref().is_none_or(|end| *name < end)) {
-                if let Err(place) = channels.binary_search_by(|info| info.channel.cmp(channel)) {
-                    channels.insert(place, nothing_of(channel));
-                }
-            }
-            more |= channels.len() > limit;
-            channels.truncate(limit);
-            let names: Vec<&str> = channels.iter().map(|info| info.channel.as_str()).collect();
-            let (_, subscribers, _) = look(&link, &names).await?;
-            channels.iter_mut().zip(subscribers).for_each(|(info, subscribers)| info.subscribers = subscribers);
-        }
-        Ok(Answer::List { channels, more })
-    }
-
-    async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<Option<Info>, Refused> {
-        if let Some(link) = self.link().await? {
-            let info = self.tell(channel).await?;
-            if info.is_some() {
-                link.delete(channel, code, reason).await.map_err(|why| away(&why.to_string()))?;
-            }
-            return Ok(info.map(|info| Info { members: Vec::new(), ..info }));
-        }
-        let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Normal);
-        let now = self.now();
-        Ok(self.lock().delete(now, channel, &close(code, reason)))
-    }
-}
-
-async fn look(link: &Link, channels: &[&str]) -> Result<(u64, Vec<u64>, Vec<(String, u32)>), Refused> {
-    link.look(channels).await.map_err(|why| away(&why.to_string()))
-}
-
-fn counts(members: Vec<(Arc<str>, u32)>) -> Vec<(String, u64)> {
-    members.into_iter().map(|(member, count)| (member.to_string(), u64::from(count))).collect()
-}
-
-/// A channel that has subscribers elsewhere, and no messages.
-fn nothing_of(channel: &str) -> Info {
-    let channel = channel.to_owned();
-    Info { channel, subscribers: 0, messages: 0, bytes: 0, last_id: None, members: Vec::new() }
 }
 
 fn away(why: &str) -> Refused {
@@ -509,8 +342,7 @@ fn full() -> Refused {
 impl State {
     fn tell(&self, places: &[usize], delivery: &Delivery) {
         for place in places {
-            // A thread that has ended has no subscribers any more.
-            let _ = self.threads[*place].send(delivery.clone());
+            self.threads[*place].push(delivery.clone());
         }
     }
 

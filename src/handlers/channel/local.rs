@@ -1,6 +1,6 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
-use super::hub::{Delivery, Hub};
+use super::hub::{Deliveries, Delivery, Hub};
 use super::post::{Dialect, Post};
 use super::v1::Say;
 use crate::bus::Payload;
@@ -11,7 +11,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Messages of a run, at most.
 const RUN: usize = 64;
@@ -95,8 +94,8 @@ impl Run {
 }
 
 /// Takes what has come.
-fn gather(deliveries: &mut UnboundedReceiver<Delivery>, come: &mut VecDeque<Delivery>) {
-    while let Ok(delivery) = deliveries.try_recv() {
+fn gather(deliveries: &mut Deliveries, come: &mut VecDeque<Delivery>) {
+    while let Some(delivery) = deliveries.try_next() {
         come.push_back(delivery);
     }
 }
@@ -130,14 +129,18 @@ impl Local {
         self.place
     }
 
-    async fn distribute(self: Rc<Self>, mut deliveries: UnboundedReceiver<Delivery>) {
+    async fn distribute(self: Rc<Self>, mut deliveries: Deliveries) {
         let mut come = VecDeque::new();
         loop {
             gather(&mut deliveries, &mut come);
             match come.pop_front() {
-                Some(Delivery::Post(post)) => self.fan_out(Run::of(post), &mut deliveries, &mut come).await,
+                Some(Delivery::Post(post)) => {
+                    let mut run = Run::of(post);
+                    self.fan_out(&mut run, &mut deliveries, &mut come).await;
+                    deliveries.note_delivered(run.bytes);
+                }
                 Some(other) => self.tell(&other),
-                None => match deliveries.recv().await {
+                None => match deliveries.next().await {
                     Some(delivery) => come.push_back(delivery),
                     None => return,
                 },
@@ -147,7 +150,7 @@ impl Local {
 
     /// Posts messages to the subscribers of their channel, by turns with whatever else the thread has to do. What is
     /// published meanwhile comes along, and the round begins anew where it is: each subscriber gets at once what it lacks.
-    async fn fan_out(&self, mut run: Run, deliveries: &mut UnboundedReceiver<Delivery>, come: &mut VecDeque<Delivery>) {
+    async fn fan_out(&self, run: &mut Run, deliveries: &mut Deliveries, come: &mut VecDeque<Delivery>) {
         let (mut key, mut end, mut left) = (0, 0, 0);
         let mut has_grown = true;
         loop {

@@ -52,7 +52,8 @@ impl Installation {
     pub(crate) fn tied(&self, program: &Path) -> Command {
         let Some(setpriv) = &self.setpriv else { return Command::new(program) };
         let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", "TERM"]).arg(program);
+        // What a shell runs in the background ignores a terminal's signals, and hands that on.
+        command.args(["--pdeathsig", "TERM", "env", "--default-signal=INT,QUIT"]).arg(program);
         command
     }
 
