@@ -2,6 +2,7 @@
 //! have to be written anew when the messages change.
 
 use mod_websocket::engine::handoff::{Configuration, ToEngine, encode, version};
+use mod_websocket::engine::trunk::out::Out;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::wire::deflate::Compression;
 use mod_websocket::wire::extension::Parameters;
@@ -200,6 +201,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false },
             ]),
         ),
+        ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1001, reason: "draining".into() }])),
         (
@@ -225,9 +227,51 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn trunk() -> Vec<(&'static str, Vec<u8>)> {
+    let with = |fill: &dyn Fn(&mut Out)| {
+        let (mut out, mut bytes) = (Out::default(), vec![6]);
+        fill(&mut out);
+        let written = out.write(|piece| {
+            bytes.extend(piece);
+            Ok(piece.len())
+        });
+        written.expect("a vector takes all");
+        bytes
+    };
+    let news = bytes::Bytes::from_static(b"news");
+    vec![
+        ("data", with(&|out| (0..3).for_each(|stream| out.data(stream, &[7; 100])))),
+        // Of a session that is not there.
+        ("early", with(&|out| out.data(99, b"early"))),
+        ("many", with(&|out| (0..5).for_each(|stream| out.shared(stream, &news)))),
+        (
+            "life",
+            with(&|out| {
+                out.data(1, b"hello");
+                out.end(1);
+                out.gone(1);
+                out.gone(2);
+            }),
+        ),
+        ("bad-credit", with(&|out| out.credit(1, 1000))),
+        (
+            "bad-end",
+            with(&|out| {
+                out.end(1);
+                out.data(1, b"more");
+            }),
+        ),
+        ("bad-kind", b"\x06\0\0\0\0\x09\x01\0\0\0\0\0\0\0".to_vec()),
+        // Of many, four thousand million.
+        ("bad-count", b"\x06\x10\0\0\0\x05\xff\xff\xff\xff\0\0\0\0".to_vec()),
+        ("half", with(&|out| out.data(1, b"the rest is missing"))[..20].to_vec()),
+    ]
+}
+
 fn main() -> std::io::Result<()> {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    for (target, inputs) in [("session", session()), ("deflate", deflate()), ("handoff", handoff())] {
+    for (target, inputs) in [("session", session()), ("deflate", deflate()), ("handoff", handoff()), ("trunk", trunk())]
+    {
         for (name, input) in inputs {
             std::fs::write(seeds.join(target).join(name), input)?;
         }

@@ -7,6 +7,7 @@
 //! * [`handshake`], [`extension`]: an opening handshake, as text
 //! * [`session`], [`deflate`]: the bytes of a client after it, and with [`deflate`] those of the server too
 //! * [`handoff`]: what comes over the engine's socket
+//! * [`trunk`]: what comes over a trunk, from either side
 //!
 //! What the sessions are measured by: [`model`], a decoder of frames that has the whole stream at once, and
 //! [`inflate`], one of compressed data. [`memory`] counts what is allocated.
@@ -20,17 +21,19 @@ pub mod memory;
 pub mod model;
 pub mod session;
 pub mod stream;
+pub mod trunk;
 
 /// A check; it panics when something is wrong.
 pub type Check = fn(&[u8]);
 
 /// The checks by name.
-pub const CHECKS: [(&str, Check); 5] = [
+pub const CHECKS: [(&str, Check); 6] = [
     ("handshake", handshake::check),
     ("extension", extension::check),
     ("session", session::check),
     ("deflate", deflate::check),
     ("handoff", handoff::check),
+    ("trunk", trunk::check),
 ];
 
 /// The program of a target: libFuzzer's, or without it one that checks the files it is given.

@@ -7,7 +7,6 @@ use super::broadcast::{Broadcast, Encoded};
 use super::line::Line;
 use super::peer::Peer;
 use super::quota::Place;
-use super::socket::Socket;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
@@ -149,14 +148,14 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Takes over a socket. To be called on an engine thread.
+    /// Takes over a session. To be called on an engine thread.
     ///
     /// # Errors
-    /// The socket cannot be watched by epoll, or not be made non-blocking.
+    /// Its socket cannot be watched by epoll, or not be made non-blocking.
     pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
         let Adoption { socket, spec, early, places, link, .. } = adoption;
         let session = Session::new(&spec.rules());
-        let line = Line::new(Socket::new(socket)?, session.form(), entry.shared.clone());
+        let line = Line::new(entry.shared.socket(socket, entry.peer.id)?, session.form(), entry.shared.clone());
         let line = Rc::new(RefCell::new(line));
         entry.peer.connect(line.clone());
         let mut conn = Conn {

@@ -8,6 +8,9 @@
 //!   (the 101 goes to the client, unless the handler has said that it answers by itself)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
 //!                           (and a link to the child, for a handler that has its other half there)
+//!   Carry { ticket, … }                   ──▶           or, in the place of Take: its bytes come over a trunk
+//!   Trunk { thread }  + its other end     ──▶           before the first of these
+//!                            ◀── Trunk { number }
 //!   Close { ticket, … }                   ──▶           later, over any link
 //!   Call { handler, … }                   ──▶           something a handler is asked that belongs to no session
 //!                            ◀── Answer { … }         or   Refused { … }
@@ -35,7 +38,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 7";
+const VERSION: &str = "mod_websocket handoff 8";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -77,6 +80,18 @@ pub enum ToEngine {
         early: Vec<u8>,
         /// A second descriptor comes behind the socket: see [`super::Adoption::link`].
         linked: bool,
+    },
+    /// The session comes over a trunk, as the stream with the ticket's number.
+    Carry {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// From [`FromEngine::Trunk`].
+        trunk: u64,
+    },
+    /// The other end of a new trunk comes with this message: see [`super::trunk`].
+    Trunk {
+        /// The engine thread that is to have it: the one of the sessions that will come over it.
+        thread: u32,
     },
     /// The session will not come.
     Abandon {
@@ -135,6 +150,13 @@ pub enum FromEngine {
         headers: Vec<(String, String)>,
         /// Who sends it.
         reply: Reply,
+        /// The engine thread that a trunk for it has to go to.
+        thread: u32,
+    },
+    /// The answer to [`ToEngine::Trunk`].
+    Trunk {
+        /// The trunk's number; no other of this engine has it.
+        number: u64,
     },
     /// The handler has nothing there: somebody else is to answer.
     Declined,
@@ -165,6 +187,8 @@ pub struct Grant {
     pub headers: Vec<(String, String)>,
     /// Who sends it.
     pub reply: Reply,
+    /// The engine thread that a trunk for it has to go to.
+    pub thread: u32,
 }
 
 /// Why a session could not be handed over, or a handler not be called; whatever it is, no 101 was sent.
@@ -300,7 +324,7 @@ impl Link {
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<Grant, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
-            FromEngine::Granted { ticket, headers, reply } => Ok(Grant { ticket, headers, reply }),
+            FromEngine::Granted { ticket, headers, reply, thread } => Ok(Grant { ticket, headers, reply, thread }),
             FromEngine::Declined => Err(HandoffError::Declined),
             FromEngine::Dropped => Err(HandoffError::Dropped),
             other => Err(unexpected(&other).into()),
@@ -330,8 +354,24 @@ impl Link {
         }
     }
 
+    /// Gives an engine thread the other end of a trunk; returns the trunk's number.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn lay(&mut self, thread: u32, trunk: BorrowedFd<'_>) -> Result<u64, HandoffError> {
+        self.say_with(&ToEngine::Trunk { thread }, &[trunk])?;
+        match self.answer()? {
+            FromEngine::Trunk { number } => Ok(number),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
     fn ask(&mut self, question: &ToEngine) -> Result<FromEngine, HandoffError> {
         self.say(question)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<FromEngine, HandoffError> {
         match self.hear()? {
             FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
@@ -353,6 +393,14 @@ impl Link {
     ) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
         self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some() }, &descriptors)
+    }
+
+    /// Says that a granted session comes over this trunk, which was laid to the thread of its [`Grant`].
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn carry(&mut self, ticket: u64, trunk: u64) -> io::Result<()> {
+        self.say(&ToEngine::Carry { ticket, trunk })
     }
 
     /// Gives a ticket back.
@@ -622,6 +670,8 @@ mod tests {
             ToEngine::Hello { version: VERSION.into() },
             ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false },
+            ToEngine::Trunk { thread: 1 },
+            ToEngine::Carry { ticket: 8, trunk: 3 },
             ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
             ToEngine::Retire,
         ];

@@ -115,7 +115,7 @@ mod tests {
         drop(client);
         assert_eq!(line.shoot(&volley(&["lost"]), 0), Shot::Not, "the task finds out by itself");
         assert_eq!(line.sent.messages, 2);
-        let gone = line.socket.write_now(b"x").map_err(|e| e.kind());
+        let gone = line.socket.write_now(&"x".into()).map_err(|e| e.kind());
         assert_eq!(gone, Err(io::ErrorKind::BrokenPipe));
     }
 }

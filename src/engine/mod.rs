@@ -8,6 +8,7 @@
 //! * [`line`]: the way to its client, for the connection and for those who have something for many
 //! * [`raw`]: one whose bytes are somebody else's
 //! * [`socket`]: its byte stream
+//! * [`trunk`]: many of them over one socket, where a child of httpd stays in between
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`peer`]: how others reach a connection: requests to close, and the clock
@@ -33,6 +34,7 @@ pub mod raw;
 pub mod socket;
 pub mod spec;
 pub mod thread;
+pub mod trunk;
 
 pub use broadcast::{Broadcast, Volley};
 pub use conn::Conn;
@@ -44,15 +46,16 @@ use crate::wire::CloseFrame;
 use log_writer::Logs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
-use thread::{Command, Thread};
+use thread::{Command, Laying, Thread};
 
 /// What is handed to the engine: an open stream whose opening handshake is done.
 #[derive(Debug)]
 pub struct Adoption {
-    /// A connected stream socket of any family.
-    pub socket: OwnedFd,
+    /// Where its bytes come from.
+    pub socket: Source,
     /// All that is known of the session.
     pub spec: SessionSpec,
     /// Bytes that the client sent after its handshake and that were read already.
@@ -63,6 +66,32 @@ pub struct Adoption {
     pub places: Vec<quota::Place>,
     /// A stream to the process that the session came from, for a handler whose other half is there.
     pub link: Option<OwnedFd>,
+}
+
+/// Where the bytes of a session come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A connected stream socket of any family.
+    Socket(OwnedFd),
+    /// The stream with the session's number of this trunk, which the thread that it is for was told of before.
+    Trunk {
+        /// The thread's number.
+        thread: usize,
+        /// The trunk's.
+        number: u64,
+    },
+}
+
+impl From<OwnedFd> for Source {
+    fn from(socket: OwnedFd) -> Source {
+        Source::Socket(socket)
+    }
+}
+
+impl From<UnixStream> for Source {
+    fn from(socket: UnixStream) -> Source {
+        Source::Socket(socket.into())
+    }
 }
 
 /// The engine's threads.
@@ -88,10 +117,28 @@ impl Engine {
 
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
     pub fn adopt(&self, adoption: Adoption) {
-        let running = self.threads.iter().filter(|thread| thread.is_running());
-        if let Some(thread) = running.min_by_key(|thread| thread.connections()) {
+        let thread = match adoption.socket {
+            Source::Socket(_) => self.choose(0),
+            Source::Trunk { thread, .. } => thread,
+        };
+        if let Some(thread) = self.threads.get(thread) {
             thread.tell(Command::Adopt(Box::new(adoption)));
         }
+    }
+
+    /// The number of the thread that is to have the session of that number: it has the fewest.
+    pub fn choose(&self, session: u64) -> usize {
+        let running = self.threads.iter().enumerate().filter(|(_, thread)| thread.is_running());
+        // Those that are as good take turns: a session that was promised to a thread does not count there yet.
+        let turn = |number: usize| (number + session as usize) % self.threads.len();
+        running.min_by_key(|(number, thread)| (thread.connections(), turn(*number))).map_or(0, |(number, _)| number)
+    }
+
+    /// Gives a trunk to this thread, which knows it by that number from then on. False where there is no such thread.
+    pub fn lay(&self, thread: usize, number: u64, trunk: OwnedFd, place: quota::Place) -> bool {
+        let Some(thread) = self.threads.get(thread) else { return false };
+        thread.tell(Command::Lay(Box::new(Laying { number, trunk, place })));
+        true
     }
 
     /// The session logs: none at first.
@@ -102,6 +149,11 @@ impl Engine {
     /// Sessions that are open now.
     pub fn connections(&self) -> usize {
         self.threads.iter().map(Thread::connections).sum()
+    }
+
+    /// Those of them that have a socket of their own.
+    pub fn sockets(&self) -> usize {
+        self.threads.iter().map(Thread::sockets).sum()
     }
 
     /// Completes when no session is open.

@@ -6,7 +6,7 @@ use super::conn::going_away;
 use super::handoff::{self, Configuration, FromEngine, Receiver, ToEngine};
 use super::log_writer::NamedLog;
 use super::quota::{Counts, Place};
-use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec, Unwelcome, Welcome};
+use super::{Adoption, Engine, Quota, Refused, Registry, SessionSpec, Source, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,6 +28,8 @@ const RESERVED_FDS: u64 = 64;
 const FDS_PER_THREAD: u64 = 8;
 /// What counts the descriptors of connections that greetings have made: see [`Welcome::link`].
 const LINKS: &str = "connections made for sessions";
+/// What counts those of trunks.
+const TRUNKS: &str = "trunks";
 /// How long a full stop waits for the clients' answers to its Close.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long handlers may take for their end.
@@ -83,6 +85,7 @@ struct Desk {
     /// Sessions of each quota, granted or open.
     counts: Arc<Counts>,
     next_ticket: Cell<u64>,
+    next_trunk: Cell<u64>,
     /// Retired, and no session is left.
     over: Notify,
     /// What every session is closed with, when the end has come: those that arrive late, too.
@@ -110,6 +113,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
         granted: Cell::new(0),
         counts: Arc::default(),
         next_ticket: Cell::new(1),
+        next_trunk: Cell::new(1),
         over: Notify::new(),
         ending: RefCell::default(),
         full: Cell::new(false),
@@ -186,6 +190,7 @@ struct Seat {
     places: Vec<Place>,
     /// See [`Welcome::link`].
     link: Option<OwnedFd>,
+    thread: usize,
 }
 
 /// A session in the count of those that were granted, until dropped, unless it is kept there.
@@ -230,15 +235,19 @@ async fn listen(desk: &Rc<Desk>, mut link: Receiver, granted: &Granted) -> io::R
             ToEngine::Take { ticket, early, linked } => {
                 let socket = link.descriptor()?;
                 let brought = if linked { Some(link.descriptor()?) } else { None };
-                let Some(Seat { spec, places, link: made }) = granted.borrow_mut().remove(&ticket) else {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")));
-                };
-                desk.granted.set(desk.granted.get() - 1);
-                debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-                desk.engine.adopt(Adoption { socket, spec, early, id: ticket, places, link: brought.or(made) });
-                if let Some(frame) = &*desk.ending.borrow() {
-                    desk.engine.close(ticket, frame);
-                }
+                let mut seat = desk.seat(granted, ticket)?;
+                seat.link = brought.or(seat.link);
+                desk.begin(ticket, seat, socket.into(), early);
+            }
+            ToEngine::Carry { ticket, trunk: number } => {
+                let seat = desk.seat(granted, ticket)?;
+                let source = Source::Trunk { thread: seat.thread, number };
+                desk.begin(ticket, seat, source, Vec::new());
+            }
+            ToEngine::Trunk { thread } => {
+                let trunk = link.descriptor()?;
+                let answer = desk.lay(thread, trunk);
+                link.say(&answer).await?;
             }
             ToEngine::Abandon { ticket } => {
                 if granted.borrow_mut().remove(&ticket).is_some() {
@@ -302,10 +311,11 @@ impl Desk {
                 return FromEngine::Refused { status: 503, reason: format!("{scope}: {max} are open"), by_quota: true };
             }
         };
-        let taken = self.engine.connections() as u64
+        let taken = self.engine.sockets() as u64
             + self.granted.get()
             + self.links.get()
             + u64::from(self.counts.taken(LINKS))
+            + u64::from(self.counts.taken(TRUNKS))
             + self.engine.logs().count() as u64;
         if taken >= self.capacity {
             if !self.full.replace(true) {
@@ -328,13 +338,43 @@ impl Desk {
             return refused(503, "it is ending".into());
         }
         if link.is_some() {
-            places.extend(self.counts.take(vec![Quota { scope: LINKS.into(), max: u32::MAX }]).unwrap_or_default());
+            places.extend(self.counted(LINKS));
         }
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
         reserved.keep();
-        granted.borrow_mut().insert(ticket, Seat { spec, places, link });
-        FromEngine::Granted { ticket, headers, reply }
+        let thread = self.engine.choose(ticket);
+        granted.borrow_mut().insert(ticket, Seat { spec, places, link, thread });
+        FromEngine::Granted { ticket, headers, reply, thread: thread as u32 }
+    }
+
+    /// A descriptor in this count.
+    fn counted(&self, scope: &str) -> Option<Place> {
+        self.counts.take(vec![Quota { scope: scope.into(), max: u32::MAX }]).unwrap_or_default().pop()
+    }
+
+    /// What was kept for the session that comes now.
+    fn seat(&self, granted: &Granted, ticket: u64) -> io::Result<Seat> {
+        let seat = granted.borrow_mut().remove(&ticket);
+        let seat = seat.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")))?;
+        self.granted.set(self.granted.get() - 1);
+        Ok(seat)
+    }
+
+    fn begin(&self, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>) {
+        let Seat { spec, places, link, .. } = seat;
+        debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
+        self.engine.adopt(Adoption { socket, spec, early, id: ticket, places, link });
+        if let Some(frame) = &*self.ending.borrow() {
+            self.engine.close(ticket, frame);
+        }
+    }
+
+    fn lay(&self, thread: u32, trunk: OwnedFd) -> FromEngine {
+        let number = self.next_trunk.get();
+        self.next_trunk.set(number + 1);
+        let laid = self.counted(TRUNKS).is_some_and(|place| self.engine.lay(thread as usize, number, trunk, place));
+        if laid { FromEngine::Trunk { number } } else { refused(500, format!("it has no thread {thread}")) }
     }
 
     async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {

@@ -4,7 +4,7 @@
 use super::conn::{End, Summary, Traffic};
 use super::quota::Place;
 use super::thread::Entry;
-use super::{Adoption, SessionSpec};
+use super::{Adoption, SessionSpec, Source};
 use crate::wire::CloseFrame;
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -34,10 +34,13 @@ pub struct Ending {
 }
 
 impl Raw {
-    /// Of what was handed over.
+    /// Of what was handed over; a session without a socket of its own has no stream to take.
     pub fn new(adoption: Adoption, entry: Entry) -> Raw {
         let Adoption { socket, spec, early, places, link, .. } = adoption;
-        let stream = Some((socket, early));
+        let stream = match socket {
+            Source::Socket(socket) => Some((socket, early)),
+            Source::Trunk { .. } => None,
+        };
         Raw { stream, link, entry, spec: Box::new(spec), since: Instant::now(), _places: places }
     }
 

@@ -1,21 +1,26 @@
-//! The byte stream of a session: a client's TCP connection, or one end of a socketpair where httpd must stay in between.
+//! The byte stream of a session: a client's TCP connection; or where httpd must stay in between, one end of a socketpair,
+//! or a stream of a trunk.
 
+use super::trunk::carrier::Stream;
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, Shutdown, getsockname, send, shutdown};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A non-blocking stream socket, watched by the runtime of its thread.
+/// Never waits; is watched by the runtime of its thread.
 #[derive(Debug)]
 pub enum Socket {
     /// The client itself.
     Tcp(TcpStream),
-    /// A relay in an httpd child.
+    /// A relay in an httpd child, of this connection alone.
     Unix(UnixStream),
+    /// A relay in an httpd child, of many.
+    Trunk(Stream),
 }
 
 impl Socket {
@@ -36,10 +41,14 @@ impl Socket {
 
     /// Reads once; 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
+        let mut buffer = match self {
+            Socket::Trunk(stream) => return stream.poll_read(cx, buffer),
+            _ => ReadBuf::new(buffer),
+        };
         ready!(match self {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Socket::Trunk(_) => Poll::Pending,
         })?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
@@ -50,6 +59,7 @@ impl Socket {
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
             (Socket::Unix(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
+            (Socket::Trunk(stream), many) => stream.poll_write(cx, many),
         }
     }
 
@@ -61,36 +71,49 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => stream.try_write_vectored(slices),
             Socket::Unix(stream) => stream.try_write_vectored(slices),
+            Socket::Trunk(stream) => stream.try_write(slices),
         }
     }
 
-    /// As [`Socket::try_write`], whatever the runtime knows of the stream: for those who do not wait on it.
+    /// As [`Socket::try_write`], whatever the runtime knows of the stream: for those who do not wait on it, and have the same
+    /// bytes for others.
     ///
     /// # Errors
     /// As there.
-    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+    pub fn write_now(&self, bytes: &Bytes) -> io::Result<usize> {
+        let send = |socket: &dyn AsFd| send(socket.as_fd(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        match self {
+            Socket::Tcp(stream) => Ok(send(stream)?),
+            Socket::Unix(stream) => Ok(send(stream)?),
+            Socket::Trunk(stream) => stream.write_shared(bytes),
+        }
     }
 
     /// The other end has ended its side, though perhaps not all that it has sent is read.
     pub fn is_ended(&self) -> bool {
-        let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
-        // HUP and ERR are told of in any case.
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        let is_ended = |socket: &dyn AsFd| {
+            let socket = socket.as_fd();
+            let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+            // HUP and ERR are told of in any case.
+            poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        };
+        match self {
+            Socket::Tcp(stream) => is_ended(stream),
+            Socket::Unix(stream) => is_ended(stream),
+            Socket::Trunk(stream) => stream.is_ended(),
+        }
     }
 
     /// Says that nothing more will be written.
     pub fn end_writing(&self) {
         // Fails where the connection is gone, and then there is nobody to tell.
-        let _ = shutdown(self, Shutdown::Write);
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
-        }
+        let _ = match self {
+            Socket::Tcp(stream) => shutdown(stream, Shutdown::Write),
+            Socket::Unix(stream) => shutdown(stream, Shutdown::Write),
+            Socket::Trunk(stream) => {
+                stream.end_writing();
+                Ok(())
+            }
+        };
     }
 }

@@ -4,8 +4,11 @@ use super::conn::{self, Conn};
 use super::handler::{Handler, Later, Registry};
 use super::log_writer::Logs;
 use super::peer::{Peer, TICK, ticks};
+use super::quota::Place;
 use super::raw::{Ending, Raw};
-use super::{Adoption, HandlerSpec, Limits};
+use super::socket::Socket;
+use super::trunk::carrier::Trunk;
+use super::{Adoption, HandlerSpec, Limits, Source};
 use crate::wire::session::{Contexts, Event};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
@@ -13,6 +16,8 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,16 +29,38 @@ use tokio::sync::{Notify, mpsc};
 pub enum Command {
     /// Run this session.
     Adopt(Box<Adoption>),
+    /// Serve this trunk.
+    Lay(Box<Laying>),
     /// Close the session of this number with this frame, if it is one of the thread's.
     Close(u64, CloseFrame),
     /// Close every session with this frame.
     CloseAll(CloseFrame),
 }
 
+/// A trunk for a thread.
+pub struct Laying {
+    /// Its number in the engine.
+    pub number: u64,
+    /// Its end.
+    pub trunk: OwnedFd,
+    /// What it takes of the descriptors.
+    pub place: Place,
+}
+
 /// The handle of a thread. When it is dropped the thread ends, and its connections with it, unsaid.
 pub struct Thread {
     commands: mpsc::UnboundedSender<Command>,
-    connections: Arc<AtomicUsize>,
+    tally: Arc<Tally>,
+}
+
+/// The sessions of a thread, those on their way included.
+#[derive(Default)]
+struct Tally {
+    all: AtomicUsize,
+    /// Those of them that come over a trunk.
+    trunked: AtomicUsize,
+    /// Told of the end of the last.
+    ended: Arc<Notify>,
 }
 
 impl Thread {
@@ -43,18 +70,23 @@ impl Thread {
     /// The system refuses the thread or its epoll instance.
     pub fn start(number: usize, handlers: Arc<Registry>, logs: Arc<Logs>, ended: Arc<Notify>) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
-        let connections = Arc::new(AtomicUsize::new(0));
+        let tally = Arc::new(Tally { ended, ..Tally::default() });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let count = Count { connections: connections.clone(), ended };
+        let counts = tally.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, count));
+            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, counts));
         })?;
-        Ok(Thread { commands, connections })
+        Ok(Thread { commands, tally })
     }
 
     /// Sessions of this thread, those on their way included.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Acquire)
+        self.tally.all.load(Ordering::Acquire)
+    }
+
+    /// Those of them that have a socket of their own.
+    pub fn sockets(&self) -> usize {
+        self.connections().saturating_sub(self.tally.trunked.load(Ordering::Acquire))
     }
 
     /// It runs, and takes commands.
@@ -64,29 +96,38 @@ impl Thread {
 
     /// Tells the thread something. One that has ended hears nothing; its sessions ended with it.
     pub fn tell(&self, command: Command) {
-        let adopts = matches!(command, Command::Adopt(_));
-        if adopts {
-            self.connections.fetch_add(1, Ordering::AcqRel);
+        let adopted = match &command {
+            Command::Adopt(adoption) => Some(matches!(adoption.socket, Source::Trunk { .. })),
+            _ => None,
+        };
+        if let Some(trunked) = adopted {
+            self.tally.count(trunked);
         }
-        if self.commands.send(command).is_err() && adopts {
-            self.connections.fetch_sub(1, Ordering::AcqRel);
+        if let (Err(_), Some(trunked)) = (self.commands.send(command), adopted) {
+            self.tally.forget(trunked);
         }
     }
 }
 
-/// Counts the sessions of a thread, and tells who waits for the end of the last.
-#[derive(Clone)]
-struct Count {
-    connections: Arc<AtomicUsize>,
-    ended: Arc<Notify>,
+impl Tally {
+    fn count(&self, trunked: bool) {
+        self.trunked.fetch_add(usize::from(trunked), Ordering::AcqRel);
+        self.all.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// True when it was the last.
+    fn forget(&self, trunked: bool) -> bool {
+        self.trunked.fetch_sub(usize::from(trunked), Ordering::AcqRel);
+        self.all.fetch_sub(1, Ordering::AcqRel) == 1
+    }
 }
 
-/// One session in the count, until dropped.
-struct Counted(Count);
+/// One session in the tally, until dropped; and whether it comes over a trunk.
+struct Counted(Arc<Tally>, bool);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if self.0.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.forget(self.1) {
             self.0.ended.notify_waiters();
         }
     }
@@ -103,6 +144,7 @@ pub struct Shared {
     /// See `queues`.
     pub buffers: RefCell<Spare<Vec<u8>>>,
     peers: RefCell<HashMap<u64, Rc<Peer>>>,
+    trunks: RefCell<HashMap<u64, Rc<Trunk>>>,
     /// Ticks since the start. Stands still while nobody needs the clock.
     now: Cell<u32>,
     /// At which ticks to look at which sessions, the soonest first. What is out of date is found out when looking.
@@ -141,6 +183,7 @@ impl Shared {
             queues: RefCell::new(Spare(Vec::new())),
             buffers: RefCell::new(Spare(Vec::new())),
             peers: RefCell::default(),
+            trunks: RefCell::default(),
             now: Cell::new(0),
             looks: RefCell::default(),
             wanted: Notify::new(),
@@ -208,6 +251,48 @@ impl Shared {
         Entry { shared: self.clone(), peer }
     }
 
+    /// The byte stream of a session.
+    ///
+    /// # Errors
+    /// A socket cannot be watched by epoll, or not be made non-blocking.
+    pub fn socket(&self, source: Source, session: u64) -> io::Result<Socket> {
+        let number = match source {
+            Source::Socket(socket) => return Socket::new(socket),
+            Source::Trunk { number, .. } => number,
+        };
+        if let Some(trunk) = self.trunks.borrow().get(&number) {
+            return Ok(Socket::Trunk(trunk.open(session)));
+        }
+        // The child was gone before its session came: so is the client.
+        let dead = Trunk::new(number, UnixStream::pair()?.0)?;
+        dead.break_off();
+        Ok(Socket::Trunk(dead.open(session)))
+    }
+
+    fn lay(self: &Rc<Self>, laying: Laying) {
+        let Laying { number, trunk, place } = laying;
+        let trunk = match Trunk::new(number, trunk.into()) {
+            Ok(trunk) => trunk,
+            // The child finds it closed.
+            Err(e) => return error!("WS0119: trunk {number}: cannot watch its socket: {e}"),
+        };
+        debug!("WS0145: trunk {number} is laid");
+        self.trunks.borrow_mut().insert(number, trunk.clone());
+        let shared = self.clone();
+        tokio::task::spawn_local(async move {
+            let outcome = trunk.run().await;
+            shared.trunks.borrow_mut().remove(&number);
+            match outcome {
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    error!("WS0146: trunk {number} carries what it should not, its sessions are lost: {e}");
+                }
+                // The child is gone.
+                Ok(()) | Err(_) => debug!("WS0147: trunk {number} has ended"),
+            }
+            drop(place);
+        });
+    }
+
     fn close(&self, id: u64, frame: CloseFrame) {
         if let Some(peer) = self.peers.borrow().get(&id) {
             peer.close(frame);
@@ -241,13 +326,22 @@ impl Drop for Entry {
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, handlers: Arc<Registry>, logs: Arc<Logs>, count: Count) {
+async fn serve(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    handlers: Arc<Registry>,
+    logs: Arc<Logs>,
+    tally: Arc<Tally>,
+) {
     let shared = Rc::new(Shared::new());
     let clock = shared.clone();
     tokio::task::spawn_local(async move { clock.tick().await });
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Adopt(adoption) => begin(*adoption, &shared, &handlers, &logs, Counted(count.clone())),
+            Command::Adopt(adoption) => {
+                let counted = Counted(tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
+                begin(*adoption, &shared, &handlers, &logs, counted);
+            }
+            Command::Lay(laying) => shared.lay(*laying),
             Command::Close(id, frame) => shared.close(id, frame),
             Command::CloseAll(frame) => shared.close_all(&frame),
         }
@@ -261,9 +355,16 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
     // The front asks before the upgrade whether the engine has the handler, so this is an engine of another version.
     let Some(handler) = handlers.find(name) else {
         error!("WS0111: session {id}: this engine has no handler {name}");
+        // Where it comes over a trunk, somebody has to say that it is over.
+        let _ = shared.socket(adoption.socket, id);
         return;
     };
     if handler.raw().is_some() {
+        if let Source::Trunk { number, .. } = adoption.socket {
+            error!("WS0148: session {id}: {name} needs a socket, and not a stream of trunk {number}");
+            let _ = shared.socket(adoption.socket, id);
+            return;
+        }
         // What the client says is not for the clock to see.
         let limits = Limits { ping: None, idle_timeout: None, ..adoption.spec.limits.clone() };
         let raw = Raw::new(adoption, shared.enter(id, &limits));
@@ -361,8 +462,7 @@ mod tests {
         let adoption = Adoption { socket: socket.into(), spec, early: vec![], id: 1, places: vec![], link: None };
         let mut conn = Box::new(Conn::new(adoption, entry).unwrap());
         let handler = size_of_val(&*Echo.run(&mut conn));
-        let count = Count { connections: Arc::default(), ended: Arc::default() };
-        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(count)));
+        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(Arc::default(), false)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
         let conn = size_of::<Conn>() + size_of::<RefCell<Line>>();
         let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());

@@ -1,7 +1,8 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
 use super::plugin::{self, Opening};
-use super::relay::{self, Relayed, Session};
+use super::relay::trunk::{Passage, Wire};
+use super::relay::{self, Relayed, Session, Way};
 use super::{WebSocket, channel, exec, lifecycle, publish, python, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
@@ -16,8 +17,9 @@ use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -272,7 +274,7 @@ fn hand_over(
         handlers::PYWEBSOCKET => door.offer_within(spec, handlers::pywebsocket::PATIENCE),
         _ => door.offer(spec),
     };
-    let (mut link, Grant { ticket, headers, reply }) = match offered {
+    let (mut link, Grant { ticket, headers, reply, thread }) = match offered {
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(Verdict::Declined),
         Err(HandoffError::Dropped) => {
@@ -283,8 +285,16 @@ fn hand_over(
         Err(why) => return Err(no_session(request, &why)),
     };
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
-    let pairs = Pairs::new(custody != Custody::Socket, plugin.is_some()).map_err(|why| {
-        log::request(Level::Error, request, &format!("WS0011: session {ticket}: no socketpair: {why}"));
+    // A plugin's messages go by a socketpair in any case, and pywebsocket's workers want a socket.
+    let by_trunk = custody == Custody::Suspended && plugin.is_none() && spec.handler.name != handlers::PYWEBSOCKET;
+    let bytes = match lifecycle::relay().filter(|_| by_trunk) {
+        Some(relay) => relay.trunk(thread, &mut link).map(Bytes::Trunk).map_err(io::Error::other),
+        None if custody == Custody::Socket => Ok(Bytes::Socket),
+        None => pair().map(Bytes::Pair),
+    };
+    let messages = plugin.is_some().then(pair).transpose();
+    let ways = bytes.and_then(|bytes| Ok(Ways { bytes, messages: messages? })).map_err(|why| {
+        log::request(Level::Error, request, &format!("WS0011: session {ticket}: no way to the engine: {why}"));
         SERVICE_UNAVAILABLE
     })?;
 
@@ -295,7 +305,7 @@ fn hand_over(
     }
 
     let connection = request.connection();
-    if let Err(lost) = give(&mut link, ticket, connection, &pairs) {
+    if let Err(lost) = give(&mut link, ticket, connection, &ways) {
         if lost.tell(request, ticket) && link.abandon(ticket).is_ok() {
             door.keep(link);
         }
@@ -304,7 +314,7 @@ fn hand_over(
     }
     log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
     door.keep(link);
-    let (engine, messages) = pairs.into_ours();
+    let (engine, messages) = ways.into_ours(ticket);
     if engine.is_none() && plugin.is_none() {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
         connection.abandon();
@@ -354,34 +364,37 @@ fn no_session(request: &Request, why: &HandoffError) -> u16 {
     status
 }
 
-/// What goes between here and the engine for as long as the session lasts, in pairs of which one end is ours.
-struct Pairs {
-    /// The client's bytes, where they go through httpd.
-    bytes: Option<(UnixStream, UnixStream)>,
-    /// The messages of a plugin.
+/// What goes between here and the engine for as long as the session lasts.
+struct Ways {
+    bytes: Bytes,
+    /// The messages of a plugin; the first end is ours.
     messages: Option<(UnixStream, UnixStream)>,
 }
 
-impl Pairs {
-    fn new(bytes: bool, messages: bool) -> io::Result<Pairs> {
-        let pair = || {
-            let (ours, theirs) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            io::Result::Ok((ours, theirs))
-        };
-        Ok(Pairs { bytes: bytes.then(pair).transpose()?, messages: messages.then(pair).transpose()? })
-    }
+/// The client's bytes.
+enum Bytes {
+    /// They do not come here.
+    Socket,
+    /// Of a pair, the first end is ours.
+    Pair((UnixStream, UnixStream)),
+    Trunk(Arc<Wire>),
+}
 
-    /// The engine's ends.
-    fn theirs(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
-        let bytes = self.bytes.as_ref().map(|(_, theirs)| theirs.as_fd());
-        let messages = self.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
-        (bytes, messages)
-    }
+fn pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours, theirs))
+}
 
+impl Ways {
     /// Our ends. The others are closed here: the engine has its own descriptors of them, and must be the only one.
-    fn into_ours(self) -> (Option<UnixStream>, Option<UnixStream>) {
-        (self.bytes.map(|(ours, _)| ours), self.messages.map(|(ours, _)| ours))
+    fn into_ours(self, ticket: u64) -> (Option<Way>, Option<UnixStream>) {
+        let bytes = match self.bytes {
+            Bytes::Socket => None,
+            Bytes::Pair((ours, _)) => Some(Way::Pair(ours)),
+            Bytes::Trunk(wire) => lifecycle::relay().map(|relay| Way::Trunk(Passage::new(relay, wire, ticket))),
+        };
+        (bytes, self.messages.map(|(ours, _)| ours))
     }
 }
 
@@ -405,13 +418,15 @@ impl Lost {
 
 /// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of
 /// a plugin's messages.
-fn give(link: &mut Link, ticket: u64, connection: &Connection, pairs: &Pairs) -> Result<(), Lost> {
+fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways) -> Result<(), Lost> {
     if connection.is_aborted() {
         return Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()));
     }
-    match pairs.theirs() {
-        (Some(bytes), messages) => link.give(ticket, Vec::new(), bytes, messages).map_err(Lost::Engine),
-        (None, messages) => {
+    let messages = ways.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
+    match &ways.bytes {
+        Bytes::Trunk(wire) => link.carry(ticket, wire.number).map_err(Lost::Engine),
+        Bytes::Pair((_, theirs)) => link.give(ticket, Vec::new(), theirs.as_fd(), messages).map_err(Lost::Engine),
+        Bytes::Socket => {
             let early = connection.take_input().map_err(Lost::Client)?;
             let socket = connection.socket().map_err(Lost::Client)?;
             link.give(ticket, early, socket, messages).map_err(Lost::Engine)

@@ -49,4 +49,5 @@ mod standalone;
 mod tcp;
 mod tls;
 mod tls_load;
+mod trunk;
 mod upgrade_of_the_module;

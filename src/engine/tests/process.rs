@@ -3,14 +3,14 @@
 use super::*;
 
 /// An engine process, but for the process.
-struct Process {
-    path: PathBuf,
+pub(super) struct Process {
+    pub(super) path: PathBuf,
     thread: Option<std::thread::JoinHandle<()>>,
     _directory: tempfile::TempDir,
 }
 
 impl Process {
-    fn start() -> Process {
+    pub(super) fn start() -> Process {
         Process::start_with(vec![])
     }
 
@@ -28,7 +28,7 @@ impl Process {
         Process { path, thread: Some(thread), _directory: directory }
     }
 
-    fn retire(&mut self) {
+    pub(super) fn retire(&mut self) {
         Link::connect(&self.path).unwrap().retire().unwrap();
         self.thread.take().unwrap().join().unwrap();
     }

@@ -2,8 +2,8 @@
 //!
 //! The thread sleeps in poll(2) while nothing moves. And where a plugin has the session, until the plugin is done.
 
-use super::pump::{Pump, Turn, Waiting};
-use super::{Relayed, STOP_CHECK, Session, variables};
+use super::pump::{Pair, Pump, Turn, Waiting};
+use super::{Relayed, STOP_CHECK, Session, Way, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
 use crate::apache::request::Request;
@@ -18,8 +18,9 @@ pub fn run(request: &Request, relayed: Relayed) {
     let Relayed { engine, session, plugin } = relayed;
     let since = Instant::now();
     let (received, sent) = match engine {
-        Some(engine) => relay(request.connection(), engine, session),
-        None => (0, 0),
+        Some(Way::Pair(engine)) => relay(request.connection(), engine, session),
+        // Only the relay thread has trunks.
+        Some(Way::Trunk(_)) | None => (0, 0),
     };
     if let Some(plugin) = plugin {
         wait_for_plugin(&plugin, session);
@@ -46,13 +47,13 @@ fn wait_for_plugin(plugin: &plugin::Connection, session: Session) {
 
 /// Moves the bytes of a session until it ends; returns how many were received and sent.
 fn relay(connection: &Connection, engine: UnixStream, session: Session) -> (u64, u64) {
-    let mut pump = Pump::new(engine);
+    let (mut pump, mut engine) = (Pump::default(), Pair::new(engine));
     let mut buffer = vec![0; Connection::PIECE];
     let mut draining: Option<Instant> = None;
     let mut give_up: Option<Instant> = None;
     let mut engine_gone = false;
     loop {
-        match pump.turn(connection, &mut buffer) {
+        match pump.turn(&mut engine, connection, &mut buffer) {
             Turn::Again => {}
             Turn::Ended => break,
             Turn::Lost => {
@@ -60,7 +61,7 @@ fn relay(connection: &Connection, engine: UnixStream, session: Session) -> (u64,
                 break;
             }
             Turn::Wait(waiting) => {
-                if wait(connection, &pump, waiting, engine_gone) && !engine_gone {
+                if wait(connection, &engine, waiting, engine_gone) && !engine_gone {
                     // The session is over: what the client does not take soon, it will not have.
                     engine_gone = true;
                     give_up.get_or_insert(session.last_moment());
@@ -86,7 +87,7 @@ fn relay(connection: &Connection, engine: UnixStream, session: Session) -> (u64,
 }
 
 /// Waits until one of them can do what the pump waits for; true when the engine has closed its end.
-fn wait(connection: &Connection, pump: &Pump, waiting: Waiting, engine_gone: bool) -> bool {
+fn wait(connection: &Connection, engine: &Pair, waiting: Waiting, engine_gone: bool) -> bool {
     let flags = |read: bool, write: bool| {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, read);
@@ -94,7 +95,7 @@ fn wait(connection: &Connection, pump: &Pump, waiting: Waiting, engine_gone: boo
         flags
     };
     let timeout = Timespec { tv_sec: STOP_CHECK.as_secs() as i64, tv_nsec: 0 };
-    let engine = PollFd::new(pump.engine(), flags(waiting.engine_read, waiting.engine_write));
+    let engine = PollFd::new(engine.socket(), flags(waiting.engine_read, waiting.engine_write));
     let mut watched = vec![engine];
     // A side of which nothing is wanted is not watched: poll(2) would tell of its hang-up over and over.
     if engine_gone && !waiting.engine_read {

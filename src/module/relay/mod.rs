@@ -1,13 +1,14 @@
 //! The custody of connections whose bytes httpd must go on looking at: TLS, and the streams of HTTP/2. And of those whose
 //! request a plugin needs as long as they are open.
 //!
-//! The engine gets one end of a socketpair; what goes between the other end and the client's connection filters is moved
-//! here: by one thread for all suspended connections of a child ([`thread`]), or by the worker thread of the request
-//! where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do.
+//! The engine gets a stream of a trunk ([`trunk`]) or one end of a socketpair; what goes between that and the client's
+//! connection filters is moved here: by one thread for all suspended connections of a child ([`thread`]), or by the worker
+//! thread of the request where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do.
 
 pub mod blocking;
 pub mod pump;
 pub mod thread;
+pub mod trunk;
 
 use super::{lifecycle, plugin};
 use crate::apache::log::{self, Level};
@@ -25,13 +26,20 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 /// What is kept of a connection that the engine serves.
 pub struct Relayed {
-    /// Our end of the socketpair, non-blocking; `None` where the engine has the client's socket itself, and only the
-    /// request is kept.
-    pub engine: Option<UnixStream>,
+    /// `None` where the engine has the client's socket itself, and only the request is kept.
+    pub engine: Option<Way>,
     /// The session of the connection.
     pub session: Session,
     /// The plugin that the session is of: the request ends after it is done.
     pub plugin: Option<Arc<plugin::Connection>>,
+}
+
+/// How the bytes of a connection get to the engine.
+pub enum Way {
+    /// Our end of a socketpair, non-blocking.
+    Pair(UnixStream),
+    /// A stream of a trunk, for the relay thread.
+    Trunk(trunk::Passage),
 }
 
 /// The session of a relay.

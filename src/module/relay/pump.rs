@@ -70,12 +70,105 @@ pub struct Waiting {
     pub engine_write: bool,
 }
 
-/// The state between two turns.
-pub struct Pump {
-    engine: UnixStream,
-    /// What the engine has not taken, from `up_sent` on.
+/// The engine's side of a pump.
+pub trait Engine {
+    /// Sends on what it holds of the client's; true when it takes a piece more.
+    ///
+    /// # Errors
+    /// The engine reads no more; what it has yet to say can be had.
+    fn has_room(&mut self) -> io::Result<bool>;
+
+    /// Takes what `read` adds to a buffer, at most a piece; returns how much that was.
+    ///
+    /// # Errors
+    /// What `read` says.
+    fn receive(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<usize>;
+
+    /// The client sends no more.
+    fn end(&mut self);
+
+    /// The client sends nothing for now: memory for it is given back.
+    fn rest(&mut self);
+
+    /// Has `write` pass on what the engine has sent, at most a piece; returns how much that was: 0 at the end, `None` when
+    /// there is nothing now. `buffer` is for the time of the call.
+    ///
+    /// # Errors
+    /// What `write` says.
+    fn send(&mut self, buffer: &mut [u8], write: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<Option<usize>>;
+}
+
+/// A socketpair, of which the engine has the other end.
+#[derive(Debug)]
+pub struct Pair {
+    socket: UnixStream,
+    /// What the engine has not taken, from `sent` on.
     up: Vec<u8>,
-    up_sent: usize,
+    sent: usize,
+}
+
+impl Pair {
+    /// Of the non-blocking end that is ours.
+    pub fn new(socket: UnixStream) -> Pair {
+        Pair { socket, up: Vec::new(), sent: 0 }
+    }
+
+    /// To wait on.
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+}
+
+impl Engine for Pair {
+    fn has_room(&mut self) -> io::Result<bool> {
+        while self.sent < self.up.len() {
+            match self.socket.write(&self.up[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.rest();
+                    return Err(e);
+                }
+            }
+        }
+        self.up.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    fn receive(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<usize> {
+        read(&mut self.up)
+    }
+
+    fn end(&mut self) {
+        // Fails when the engine is gone, and that is seen from the other direction.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    fn rest(&mut self) {
+        self.up = Vec::new();
+        self.sent = 0;
+    }
+
+    fn send(&mut self, buffer: &mut [u8], write: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<Option<usize>> {
+        let piece = buffer.len().min(Connection::PIECE);
+        loop {
+            match self.socket.read(&mut buffer[..piece]) {
+                Ok(0) => return Ok(Some(0)),
+                Ok(count) => return write(&buffer[..count]).map(|()| Some(count)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The engine is gone: as if it had said that nothing follows.
+                Err(_) => return Ok(Some(0)),
+            }
+        }
+    }
+}
+
+/// The state between two turns.
+#[derive(Debug)]
+pub struct Pump {
     /// The client may send more.
     client_open: bool,
     /// The client has closed its side: the end of the stream is there to be read.
@@ -89,28 +182,24 @@ pub struct Pump {
     pub sent: u64,
 }
 
+impl Default for Pump {
+    fn default() -> Self {
+        Pump { client_open: true, client_hung_up: false, received: 0, sent: 0 }
+    }
+}
+
 impl Pump {
-    /// Of a socketpair's non-blocking end.
-    pub fn new(engine: UnixStream) -> Pump {
-        Pump { engine, up: Vec::new(), up_sent: 0, client_open: true, client_hung_up: false, received: 0, sent: 0 }
-    }
-
-    /// The engine's side, to wait on.
-    pub fn engine(&self) -> &UnixStream {
-        &self.engine
-    }
-
     /// Moves what can be moved. `buffer` is for the time of the call.
-    pub fn turn(&mut self, client: &impl Client, buffer: &mut [u8]) -> Turn {
+    pub fn turn(&mut self, engine: &mut impl Engine, client: &impl Client, buffer: &mut [u8]) -> Turn {
         let mut waiting = Waiting::default();
         let mut more = false;
-        match self.down(client, buffer, &mut waiting) {
+        match self.down(engine, client, buffer, &mut waiting) {
             Ok(Down::More) => more = true,
             Ok(Down::Blocked) => {}
             Ok(Down::Ended) => return Turn::Ended,
             Err(_) => return Turn::Lost,
         }
-        match self.up(client, &mut waiting) {
+        match self.up(engine, client, &mut waiting) {
             Ok(again) => more |= again,
             Err(_) => return Turn::Lost,
         }
@@ -118,62 +207,51 @@ impl Pump {
     }
 
     /// From the engine to the client.
-    fn down(&mut self, client: &impl Client, buffer: &mut [u8], waiting: &mut Waiting) -> io::Result<Down> {
+    fn down(
+        &mut self,
+        engine: &mut impl Engine,
+        client: &impl Client,
+        buffer: &mut [u8],
+        waiting: &mut Waiting,
+    ) -> io::Result<Down> {
         for _ in 0..TURN {
             if !client.flush()? {
                 waiting.client_write = true;
                 return Ok(Down::Blocked);
             }
-            let piece = buffer.len().min(Connection::PIECE);
-            match self.engine.read(&mut buffer[..piece]) {
+            match engine.send(buffer, |bytes| client.write(bytes))? {
                 // What the client still sends is of no use to anybody.
-                Ok(0) => return Ok(Down::Ended),
-                Ok(count) => {
-                    client.write(&buffer[..count])?;
-                    self.sent += count as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Some(0) => return Ok(Down::Ended),
+                Some(count) => self.sent += count as u64,
+                None => {
                     waiting.engine_read = true;
                     return Ok(Down::Blocked);
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // The engine is gone: as if it had said that nothing follows.
-                Err(_) => return Ok(Down::Ended),
             }
         }
         Ok(Down::More)
     }
 
     /// From the client to the engine; true when there is more.
-    fn up(&mut self, client: &impl Client, waiting: &mut Waiting) -> io::Result<bool> {
+    fn up(&mut self, engine: &mut impl Engine, client: &impl Client, waiting: &mut Waiting) -> io::Result<bool> {
         let mut ask_again = self.client_hung_up;
         for _ in 0..TURN {
-            while self.up_sent < self.up.len() {
-                match self.engine.write(&self.up[self.up_sent..]) {
-                    Ok(count) => self.up_sent += count,
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        waiting.engine_write = true;
-                        return Ok(false);
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    // The engine reads no more; what it has yet to say comes down.
-                    Err(_) => {
-                        self.client_open = false;
-                        break;
-                    }
+            match engine.has_room() {
+                Ok(true) => {}
+                Ok(false) => {
+                    waiting.engine_write = true;
+                    return Ok(false);
                 }
+                Err(_) => self.client_open = false,
             }
-            self.up.clear();
-            self.up_sent = 0;
             if !self.client_open {
-                self.up = Vec::new();
+                engine.rest();
                 return Ok(false);
             }
-            match client.read(&mut self.up) {
+            match engine.receive(|buffer| client.read(buffer)) {
                 Ok(0) => {
                     self.client_open = false;
-                    // Fails when the engine is gone, and that is seen from the other direction.
-                    let _ = self.engine.shutdown(Shutdown::Write);
+                    engine.end();
                 }
                 Ok(count) => self.received += count as u64,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -182,7 +260,7 @@ impl Pump {
                     }
                     waiting.client_read = true;
                     // Nothing under way: an idle relay keeps no buffer.
-                    self.up = Vec::new();
+                    engine.rest();
                     return Ok(false);
                 }
                 Err(e) => return Err(e),
@@ -253,13 +331,22 @@ mod tests {
         }
     }
 
-    fn pump() -> (Pump, UnixStream, Scripted) {
+    /// A pump, and its engine's side.
+    struct Tested(Pump, Pair);
+
+    impl Tested {
+        fn turn(&mut self, client: &impl Client, buffer: &mut [u8]) -> Turn {
+            self.0.turn(&mut self.1, client, buffer)
+        }
+    }
+
+    fn pump() -> (Tested, UnixStream, Scripted) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let client = Scripted::default();
         client.0.borrow_mut().chunk = 1000;
-        (Pump::new(ours), theirs, client)
+        (Tested(Pump::default(), Pair::new(ours)), theirs, client)
     }
 
     fn idle() -> Turn {
@@ -270,7 +357,7 @@ mod tests {
     fn an_idle_pump_waits_for_both_to_speak() {
         let (mut pump, _engine, client) = pump();
         assert_eq!(pump.turn(&client, &mut [0; 100]), idle());
-        assert_eq!(pump.up.capacity(), 0);
+        assert_eq!(pump.1.up.capacity(), 0);
     }
 
     #[test]
@@ -287,7 +374,7 @@ mod tests {
         client.0.borrow_mut().room = usize::MAX;
         assert_eq!(pump.turn(&client, &mut buffer), idle());
         assert_eq!(client.0.borrow().taken, [1; 50_000]);
-        assert_eq!((pump.received, pump.sent), (500, 50_000));
+        assert_eq!((pump.0.received, pump.0.sent), (500, 50_000));
     }
 
     #[test]
@@ -352,7 +439,7 @@ mod tests {
         }
 
         let (mut pump, mut engine, _) = pump();
-        pump.client_hung_up = true;
+        pump.0.client_hung_up = true;
         let client = Ending(std::cell::Cell::new(0));
         let Turn::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
         assert!(waiting.engine_read && !waiting.client_read);

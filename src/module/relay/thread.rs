@@ -1,20 +1,27 @@
 //! The relay thread of a child: it moves the bytes of all its suspended connections.
 //!
-//! Edge-triggered epoll: a connection's two descriptors are registered once, and each turn of its pump goes on until
-//! nothing can move. The thread sleeps as long as it has nothing to do and no deadline.
+//! Edge-triggered epoll: descriptors are registered once, and each turn of a connection's pump goes on until nothing can
+//! move. The thread sleeps as long as it has nothing to do and no deadline.
+//!
+//! A round reads the trunks, gives each connection that has something to do its turn, and writes the trunks: whatever has
+//! come together costs one read and one write of a trunk.
 
-use super::pump::{Pump, Turn};
-use super::{Relayed, STOP_CHECK, Session, variables};
+use super::pump::{Pair, Pump, Turn};
+use super::trunk::{Carrier, Stream, Trunks, Wire};
+use super::{Relayed, STOP_CHECK, Session, Way, variables};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::suspended::Suspended;
 use crate::apache::{mpm, process};
+use crate::engine::handoff::{HandoffError, Link};
+use crate::engine::trunk::end::News;
 use crate::module::plugin::{self, connection::Waiter};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,19 +38,26 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The token of the eventfd; connections have 2n and 2n + 1.
 const WAKE: u64 = u64::MAX;
+/// A trunk has this and its key.
+const TRUNK: u64 = 1 << 62;
 
 /// The way to the relay thread.
 pub struct Relay {
     wake: OwnedFd,
     inbox: Mutex<Inbox>,
     emptied: Condvar,
+    trunks: Trunks,
     /// Held by the thread while it touches connections.
     at_work: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Inbox {
+    /// Trunks that were laid.
+    laid: Vec<Arc<Wire>>,
     new: Vec<(Suspended, Relayed)>,
+    /// Trunks and sessions of streams that nobody wants.
+    unwanted: Vec<(Arc<Wire>, u64)>,
     /// How many connections the thread has, those in `new` included.
     count: usize,
     stop_now: bool,
@@ -65,6 +79,7 @@ impl Relay {
             wake,
             inbox: Mutex::default(),
             emptied: Condvar::new(),
+            trunks: Trunks::default(),
             at_work: Mutex::new(()),
         }));
         std::thread::Builder::new().name("ws-relay".into()).spawn(move || {
@@ -73,6 +88,8 @@ impl Relay {
                 relay,
                 epoll,
                 connections: Slab::new(),
+                carriers: Slab::new(),
+                news: Vec::new(),
                 again: Vec::new(),
                 buffer: vec![0; Connection::PIECE],
                 draining: None,
@@ -102,6 +119,23 @@ impl Relay {
         inbox.new.push((request, relayed));
         inbox.count += 1;
         drop(inbox);
+        self.wake();
+    }
+
+    /// The trunk to that engine thread, laid over `link` if there is none.
+    ///
+    /// # Errors
+    /// As [`Trunks::to`].
+    pub fn trunk(&self, thread: u32, link: &mut Link) -> Result<Arc<Wire>, HandoffError> {
+        self.trunks.to(thread, link, |wire| {
+            self.inbox().laid.push(wire);
+            self.wake();
+        })
+    }
+
+    /// The connection of that session will not come.
+    pub fn close_stream(&self, trunk: Arc<Wire>, session: u64) {
+        self.inbox().unwanted.push((trunk, session));
         self.wake();
     }
 
@@ -152,7 +186,7 @@ struct Relaying {
 }
 
 enum Phase {
-    Pumping(Pump),
+    Pumping(Pump, Far),
     /// The engine has the client's socket, and a plugin needs the request.
     Held,
     /// The client is to close its side.
@@ -161,10 +195,19 @@ enum Phase {
     Over,
 }
 
+/// The engine's side of a pump.
+enum Far {
+    Pair(Pair),
+    Trunk(Stream),
+}
+
 struct Loop {
     relay: &'static Relay,
     epoll: OwnedFd,
     connections: Slab<Relaying>,
+    carriers: Slab<Rc<Carrier>>,
+    /// Room for what a read of the trunks brings: keys of connections, and what has become of their streams.
+    news: Vec<(usize, News)>,
     /// Connections with more to move.
     again: Vec<usize>,
     buffer: Vec<u8>,
@@ -197,12 +240,17 @@ impl Loop {
                         // New connections, or the child is to end.
                         self.next_look = Instant::now();
                     }
+                    token if token & TRUNK != 0 => {
+                        if let Some(carrier) = self.carriers.get((token & !TRUNK) as usize) {
+                            carrier.readable.set(true);
+                        }
+                    }
                     token => {
                         let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
                         let key = (token / 2) as usize;
                         if token % 2 == 0
                             && { event.flags }.intersects(ended)
-                            && let Some(Phase::Pumping(pump)) = self.connections.get_mut(key).map(|it| &mut it.phase)
+                            && let Some(Phase::Pumping(pump, _)) = self.connections.get_mut(key).map(|it| &mut it.phase)
                         {
                             pump.client_hung_up = true;
                         }
@@ -210,15 +258,14 @@ impl Loop {
                             && { event.flags }.contains(epoll::EventFlags::HUP)
                             && let Some(connection) = self.connections.get_mut(key)
                         {
-                            // The session is over: what the client does not take soon, it will not have.
-                            let last = connection.session.last_moment();
-                            connection.deadline.get_or_insert(last);
+                            connection.session_is_over();
                         }
                         self.queue(key);
                     }
                 }
             }
             self.take_new();
+            self.read_trunks();
             self.take_done();
             for key in std::mem::take(&mut self.again) {
                 // It may have gone in this round.
@@ -231,12 +278,13 @@ impl Loop {
             if now >= self.next_look {
                 self.look_at_the_clock(now);
             }
+            self.write_trunks();
             drop(at_work);
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.carriers.iter().any(|(_, carrier)| carrier.readable.get()) {
             return Some(Duration::ZERO);
         }
         if self.connections.is_empty() {
@@ -255,7 +303,17 @@ impl Loop {
     }
 
     fn take_new(&mut self) {
-        let new = std::mem::take(&mut self.relay.inbox().new);
+        let mut inbox = self.relay.inbox();
+        // In this order: they refer to each other.
+        let (laid, new) = (std::mem::take(&mut inbox.laid), std::mem::take(&mut inbox.new));
+        let unwanted = std::mem::take(&mut inbox.unwanted);
+        drop(inbox);
+        laid.into_iter().for_each(|wire| self.lay(wire));
+        for (trunk, session) in unwanted {
+            if let Some(carrier) = self.carrier(&trunk) {
+                drop(carrier.open(session, usize::MAX));
+            }
+        }
         for (request, relayed) in new {
             let Relayed { engine, session, plugin } = relayed;
             request.never_wait();
@@ -270,13 +328,23 @@ impl Loop {
             let token = |n: u64| epoll::EventData::new_u64(2 * key as u64 + n);
             let watched = engine.map(|engine| {
                 epoll::add(&self.epoll, request.as_fd(), token(0), flags)?;
-                epoll::add(&self.epoll, engine.as_fd(), token(1), flags)?;
-                rustix::io::Result::Ok(engine)
+                Ok(match engine {
+                    Way::Pair(socket) => {
+                        epoll::add(&self.epoll, socket.as_fd(), token(1), flags)?;
+                        Far::Pair(Pair::new(socket))
+                    }
+                    Way::Trunk(passage) => {
+                        let wire = passage.enter().ok_or(rustix::io::Errno::NOTCONN)?;
+                        // If there is none any more, the engine has gone meanwhile, as it may at any time.
+                        let carrier = self.carrier(&wire).unwrap_or_else(|| Carrier::dead(wire));
+                        Far::Trunk(carrier.open(session.ticket, key))
+                    }
+                })
             });
             let phase = match watched {
                 None => Phase::Held,
-                Some(Ok(engine)) => Phase::Pumping(Pump::new(engine)),
-                Some(Err(why)) => {
+                Some(Ok(engine)) => Phase::Pumping(Pump::default(), engine),
+                Some(Err::<_, rustix::io::Errno>(why)) => {
                     log::main(
                         Level::Error,
                         &format!("WS0302: session {} is lost, it cannot be watched: {why}", session.ticket),
@@ -296,6 +364,67 @@ impl Loop {
             });
             // What arrived before it was registered is there to be read.
             self.queue(key);
+        }
+    }
+
+    fn carrier(&self, wire: &Arc<Wire>) -> Option<Rc<Carrier>> {
+        self.carriers.iter().map(|(_, carrier)| carrier).find(|carrier| carrier.is_of(wire)).cloned()
+    }
+
+    fn lay(&mut self, wire: Arc<Wire>) {
+        let number = wire.number;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let entry = self.carriers.vacant_entry();
+        let token = epoll::EventData::new_u64(TRUNK | entry.key() as u64);
+        match epoll::add(&self.epoll, &*wire, token, flags) {
+            Ok(()) => {
+                entry.insert(Carrier::new(wire));
+            }
+            // Nobody keeps it: the engine finds it closed, and so do its sessions.
+            Err(why) => {
+                wire.close();
+                log::main(Level::Error, &format!("WS0307: trunk {number} is lost, it cannot be watched: {why}"));
+            }
+        }
+    }
+
+    /// Reads what the trunks have, and queues the connections that it is for.
+    fn read_trunks(&mut self) {
+        let readable: Vec<usize> =
+            self.carriers.iter().filter(|(_, carrier)| carrier.readable.get()).map(|(key, _)| key).collect();
+        let mut news = std::mem::take(&mut self.news);
+        for key in readable {
+            if let Err(why) = self.carriers[key].read(&mut news) {
+                self.break_off(key, &why, &mut news);
+            }
+        }
+        for (key, told) in news.drain(..) {
+            if told == News::Gone
+                && let Some(connection) = self.connections.get_mut(key)
+            {
+                connection.session_is_over();
+            }
+            self.queue(key);
+        }
+        self.news = news;
+    }
+
+    /// Writes what this round has to say to the engine.
+    fn write_trunks(&mut self) {
+        let mut again = Vec::new();
+        self.carriers.iter().for_each(|(_, carrier)| carrier.flush(&mut again));
+        again.into_iter().for_each(|key| self.queue(key));
+    }
+
+    /// A trunk is no more: the sessions that it carried are over.
+    fn break_off(&mut self, key: usize, why: &io::Error, news: &mut Vec<(usize, News)>) {
+        let carrier = self.carriers.remove(key);
+        let _ = epoll::delete(&self.epoll, &*carrier);
+        carrier.break_off(news);
+        if why.kind() == io::ErrorKind::InvalidData {
+            let number = carrier.number();
+            let text = format!("WS0306: trunk {number} carries what it should not, its sessions are lost: {why}");
+            log::main(Level::Error, &text);
         }
     }
 
@@ -333,16 +462,23 @@ impl Loop {
     fn advance(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match &mut connection.phase {
-            Phase::Pumping(pump) => match pump.turn(connection.request.connection(), &mut self.buffer) {
-                Turn::Wait(_) => {}
-                Turn::Again => self.queue(key),
-                Turn::Ended => {
-                    connection.hang_up();
-                    // What the client has sent meanwhile had its edge already.
-                    self.queue(key);
+            Phase::Pumping(pump, far) => {
+                let client = connection.request.connection();
+                let turn = match far {
+                    Far::Pair(pair) => pump.turn(pair, client, &mut self.buffer),
+                    Far::Trunk(stream) => pump.turn(stream, client, &mut self.buffer),
+                };
+                match turn {
+                    Turn::Wait(_) => {}
+                    Turn::Again => self.queue(key),
+                    Turn::Ended => {
+                        connection.hang_up();
+                        // What the client has sent meanwhile had its edge already.
+                        self.queue(key);
+                    }
+                    Turn::Lost => connection.give_up(),
                 }
-                Turn::Lost => connection.give_up(),
-            },
+            }
             Phase::Lingering => {
                 // A client that floods is not waited for.
                 let emptied = (0..LINGER_READS).find_map(|_| {
@@ -422,8 +558,8 @@ impl Relaying {
     }
 
     fn end_request(&mut self) {
-        // Dropping the pump closes our end of the socketpair, which ends the session in the engine if it has not ended.
-        if let Phase::Pumping(pump) = std::mem::replace(&mut self.phase, Phase::Over)
+        // Dropping our end of the way to the engine ends the session there, if it has not ended.
+        if let Phase::Pumping(pump, _) = std::mem::replace(&mut self.phase, Phase::Over)
             && let Some(request) = self.request.request()
         {
             request.describe(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
@@ -433,11 +569,17 @@ impl Relaying {
         }
     }
 
+    /// The engine does nothing more for the session: what the client does not take soon, it will not have.
+    fn session_is_over(&mut self) {
+        let last = self.session.last_moment();
+        self.deadline.get_or_insert(last);
+    }
+
     /// The plugin needs the request no more.
     fn plugin_is_done(&mut self) {
         match self.phase {
             // The client has yet to get the rest.
-            Phase::Pumping(_) => return,
+            Phase::Pumping(..) => return,
             Phase::Held => {
                 if let Some(request) = self.request.request() {
                     request.describe(&variables(self.session.ticket, self.since, 0, 0), 0);
@@ -453,7 +595,7 @@ impl Relaying {
 
     /// This child is to end, since that moment: at the time that is this session's, the engine is told to close it.
     fn drain(&mut self, since: Instant, at_once: bool) {
-        if self.told || !matches!(self.phase, Phase::Pumping(_) | Phase::Held) {
+        if self.told || !matches!(self.phase, Phase::Pumping(..) | Phase::Held) {
             return;
         }
         if !at_once && !self.session.is_due(since) {
@@ -467,7 +609,7 @@ impl Relaying {
     fn deadline_passed(&mut self) {
         self.deadline = None;
         match self.phase {
-            Phase::Pumping(_) => self.give_up(),
+            Phase::Pumping(..) => self.give_up(),
             Phase::Lingering => self.phase = Phase::Over,
             // A plugin that hangs cannot be ended.
             Phase::Held | Phase::Over => {}

@@ -1,0 +1,49 @@
+//! Any bytes on a trunk: an error or what its streams get, the same in whatever pieces it comes, and no more memory than
+//! the streams may have.
+
+use super::memory::peak;
+use super::stream::pieces;
+use mod_websocket::engine::trunk::end::{End, Waiting};
+use mod_websocket::engine::trunk::flow::WINDOW;
+use mod_websocket::engine::trunk::frame::{Bad, MAX_BODY};
+
+/// Streams whose sessions are there.
+const STREAMS: u64 = 4;
+/// What a stream takes beside its bytes, at most, when there are many.
+const STREAM: usize = 512;
+
+/// The first byte says how to cut the others: see [`pieces`]. They are what comes over the trunk.
+pub fn check(input: &[u8]) {
+    let Some((cut, stream)) = input.split_first() else { return };
+    let (whole, most) = peak(|| read(&[stream]));
+    // Each stream has at least a head, and the same bytes may be for each of those that a frame names.
+    let streams = stream.len() / 8 + 1;
+    let bytes = (streams * stream.len()).min(streams * 2 * WINDOW as usize);
+    assert!(most <= 4 * MAX_BODY + streams * STREAM + 4 * bytes, "{most} bytes for {}", stream.len());
+    let pieces: Vec<&[u8]> = pieces(stream, *cut).collect();
+    assert_eq!(read(&pieces), whole);
+}
+
+/// What each stream has got, and whether it has ended.
+type Got = Vec<(Vec<u8>, bool)>;
+
+fn read(pieces: &[&[u8]]) -> Result<Got, Bad> {
+    let mut end = End::<()>::default();
+    (0..STREAMS).for_each(|stream| end.open(stream, ()));
+    for piece in pieces {
+        let mut rest = *piece;
+        while !rest.is_empty() {
+            let space = end.space();
+            assert!(!space.is_empty());
+            let (now, after) = rest.split_at(rest.len().min(space.len()));
+            space[..now.len()].copy_from_slice(now);
+            end.filled(now.len(), |(), _| ())?;
+            rest = after;
+        }
+    }
+    let got = |stream| match end.waiting(stream) {
+        Waiting::Bytes(bytes) => (bytes.to_vec(), end.is_ended(stream)),
+        Waiting::Nothing | Waiting::End => (Vec::new(), end.is_ended(stream)),
+    };
+    Ok((0..STREAMS).map(got).collect())
+}

@@ -1,0 +1,193 @@
+//! Sessions that come over a trunk. What a child of httpd does with its end is done here by the test.
+
+use super::process::Process;
+use super::*;
+use crate::engine::trunk::end::{End, Waiting};
+use crate::engine::trunk::flow::WINDOW;
+use std::io::IoSlice;
+
+/// The far end of a trunk.
+struct Child {
+    link: Link,
+    socket: UnixStream,
+    end: End<()>,
+    trunk: u64,
+}
+
+impl Child {
+    fn new(engine: &Process) -> Child {
+        let mut link = Link::connect(&engine.path).unwrap();
+        let (socket, theirs) = pair();
+        let trunk = link.lay(0, theirs.as_fd()).unwrap();
+        Child { link, socket, end: End::default(), trunk }
+    }
+
+    fn offer(&mut self, spec: &SessionSpec) -> u64 {
+        let Grant { ticket, thread, .. } = self.link.offer(spec).unwrap();
+        assert_eq!(thread, 0);
+        ticket
+    }
+
+    fn session(&mut self, spec: &SessionSpec) -> u64 {
+        let ticket = self.offer(spec);
+        self.end.open(ticket, ());
+        self.link.carry(ticket, self.trunk).unwrap();
+        ticket
+    }
+
+    /// A client's message, as much of it as may go.
+    fn send(&mut self, session: u64, message: &[u8]) -> usize {
+        let sent = self.end.write(session, &[IoSlice::new(message)]);
+        self.end.out.write(|bytes| (&self.socket).write(bytes)).unwrap();
+        sent.unwrap_or(0)
+    }
+
+    fn read(&mut self) -> usize {
+        let count = self.socket.read(self.end.space()).unwrap();
+        self.end.filled(count, |(), _| ()).unwrap();
+        count
+    }
+
+    /// Reads until this has come for a session, and nothing else.
+    fn expect(&mut self, session: u64, expected: &[u8]) {
+        let mut missing = expected;
+        while !missing.is_empty() {
+            match self.end.waiting(session) {
+                Waiting::Bytes(bytes) => {
+                    let count = bytes.len();
+                    missing = missing.strip_prefix(bytes).expect("what is expected");
+                    self.end.take(session, count);
+                    self.send(session, b"");
+                }
+                Waiting::Nothing => assert!(self.read() > 0, "the trunk has ended"),
+                Waiting::End => panic!("the session has ended"),
+            }
+        }
+    }
+
+    fn expect_end(&mut self, session: u64) {
+        while self.end.waiting(session) == Waiting::Nothing {
+            assert!(self.read() > 0, "the trunk has ended");
+        }
+        assert_eq!(self.end.waiting(session), Waiting::End);
+    }
+}
+
+/// A binary message of less than 64 KiB from the client, and its echo.
+fn frames(payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let length = (payload.len() as u16).to_be_bytes();
+    let client = [&[0x82, 0x80 | 126], &length[..], &[0; 4], payload].concat();
+    (client, [&[0x82, 126], &length[..], payload].concat())
+}
+
+#[test]
+fn sessions_share_a_trunk() {
+    let mut engine = Process::start();
+    let mut child = Child::new(&engine);
+    let sessions: Vec<u64> = (0..5).map(|_| child.session(&spec("echo"))).collect();
+    for round in 0..3 {
+        let of = |session: u64| frames(&vec![session as u8; 1000 * (round + 1)]);
+        for session in &sessions {
+            child.send(*session, &of(*session).0);
+        }
+        for session in &sessions {
+            child.expect(*session, &of(*session).1);
+        }
+    }
+    // One is gone, one says so, one is closed from elsewhere; one begins.
+    child.end.close(sessions[0]);
+    child.send(sessions[1], b"\x88\x80\0\0\0\0");
+    child.expect(sessions[1], b"\x88\0");
+    child.expect_end(sessions[1]);
+    child.link.close_session(sessions[2], 1001, "").unwrap();
+    child.expect(sessions[2], b"\x88\x02\x03\xe9");
+    child.send(sessions[2], b"\x88\x80\0\0\0\0");
+    child.expect_end(sessions[2]);
+    let new = child.session(&spec("echo"));
+    for session in [sessions[3], sessions[4], new] {
+        let (sent, echo) = frames(&[7; 200]);
+        child.send(session, &sent);
+        child.expect(session, &echo);
+    }
+    child.end.close(sessions[1]);
+    child.end.close(sessions[2]);
+    child.send(new, b"");
+    while child.end.len() > 3 {
+        child.read();
+    }
+    drop(child);
+    engine.retire();
+}
+
+#[test]
+fn bytes_may_come_before_their_session() {
+    let mut engine = Process::start();
+    let mut child = Child::new(&engine);
+    let ticket = child.offer(&spec("echo"));
+    let (sent, echo) = frames(&[1; 500]);
+    child.end.open(ticket, ());
+    child.send(ticket, &sent);
+    // Something that is answered, so that they have been read.
+    let other = child.session(&spec("echo"));
+    child.send(other, &sent);
+    child.expect(other, &echo);
+    assert_eq!(child.end.waiting(ticket), Waiting::Nothing);
+    child.link.carry(ticket, child.trunk).unwrap();
+    child.expect(ticket, &echo);
+    drop(child);
+    engine.retire();
+}
+
+#[test]
+fn who_does_not_take_stalls_no_other() {
+    let mut engine = Process::start();
+    let mut child = Child::new(&engine);
+    let flood = child.session(&spec("flood"));
+    let deaf = child.session(&spec("echo"));
+    let talks = child.session(&spec("echo"));
+    let (sent, echo) = frames(&[5; 60_000]);
+    // Neither is read here any more; the one that echoes is not written to the end either.
+    let (mut stuck, mut begun) = (0, 0);
+    for _ in 0..300 {
+        let went = child.send(deaf, &sent[begun..]);
+        stuck = if went == 0 { stuck + 1 } else { 0 };
+        if stuck > 10 {
+            break;
+        }
+        begun = (begun + went) % sent.len();
+        child.send(talks, &sent);
+        child.expect(talks, &echo);
+    }
+    assert!(stuck > 10, "all of it went");
+    for session in [flood, deaf] {
+        let Waiting::Bytes(bytes) = child.end.waiting(session) else { panic!("nothing came") };
+        assert_eq!(bytes.len(), WINDOW as usize);
+    }
+    drop(child);
+    engine.retire();
+}
+
+#[test]
+fn with_a_trunk_its_sessions_end() {
+    let mut engine = Process::start();
+    // Of no trunk; of one that carries rubbish; of one that ends.
+    let mut child = Child::new(&engine);
+    let ticket = child.offer(&spec("echo"));
+    child.link.carry(ticket, 999).unwrap();
+    let rubbish = {
+        let mut child = Child::new(&engine);
+        child.session(&spec("echo"));
+        child.socket.write_all(&[0xff; 100]).unwrap();
+        // It is closed, with or without something unread.
+        while child.socket.read(&mut [0; 100]).is_ok_and(|count| count > 0) {}
+        child
+    };
+    let (sent, echo) = frames(&[1; 500]);
+    let session = child.session(&spec("echo"));
+    child.send(session, &sent);
+    child.expect(session, &echo);
+    assert!(matches!(child.link.lay(7, child.socket.as_fd()), Err(HandoffError::Refused { status: 500, .. })));
+    drop((child, rubbish));
+    // Else it would wait for them.
+    engine.retire();
+}
