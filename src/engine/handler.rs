@@ -25,6 +25,8 @@ pub struct Welcome {
     pub link: Option<OwnedFd>,
     /// Who sends the 101.
     pub reply: Reply,
+    /// Descriptors that the session will open beside its own and the link: they count where descriptors are short.
+    pub descriptors: u32,
 }
 
 /// Who sends a session's 101.

@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 const RESERVED_FDS: u64 = 64;
 /// Descriptors of an engine thread: its epoll instance, and what its runtime has for itself.
 const FDS_PER_THREAD: u64 = 8;
-/// What counts the descriptors of connections that greetings have made: see [`Welcome::link`].
-const LINKS: &str = "connections made for sessions";
+/// What counts the descriptors that handlers have for sessions: see [`Welcome::link`] and [`Welcome::descriptors`].
+const DESCRIPTORS: &str = "descriptors of sessions";
 /// What counts those of trunks.
 const TRUNKS: &str = "trunks";
 /// How long a full stop waits for the clients' answers to its Close.
@@ -314,7 +314,7 @@ impl Desk {
         let taken = self.engine.sockets() as u64
             + self.granted.get()
             + self.links.get()
-            + u64::from(self.counts.taken(LINKS))
+            + u64::from(self.counts.taken(DESCRIPTORS))
             + u64::from(self.counts.taken(TRUNKS))
             + self.engine.logs().count() as u64;
         if taken >= self.capacity {
@@ -325,7 +325,7 @@ impl Desk {
         }
         self.full.set(false);
         let reserved = Reserved::new(&self.granted);
-        let Welcome { headers, link, reply } = match handler.greet(&mut spec) {
+        let Welcome { headers, link, reply, descriptors } = match handler.greet(&mut spec) {
             Some(greeting) => match greeting.await {
                 Ok(welcome) => welcome,
                 Err(Unwelcome::Refused(Refused { status, reason })) => return refused(status, reason),
@@ -337,9 +337,8 @@ impl Desk {
         if self.ending.borrow().is_some() {
             return refused(503, "it is ending".into());
         }
-        if link.is_some() {
-            places.extend(self.counted(LINKS));
-        }
+        let more = descriptors + u32::from(link.is_some());
+        places.extend((0..more).filter_map(|_| self.counted(DESCRIPTORS)));
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
         reserved.keep();

@@ -290,6 +290,32 @@ fn a_killed_engine_leaves_nothing(mpm: Mpm) {
 }
 
 #[test]
+fn programs_count_where_descriptors_are_short() {
+    let server = httpd(Mpm::Event).config(exec("/cat", "/bin/cat")).start();
+    // An engine gets the limit of httpd's parent when it starts.
+    server.parent().limit_descriptors(200);
+    server.expect_log("WS0201");
+    server.tolerate_log("WS0117: full");
+    server.tolerate_log("its limit of open files is reached");
+    server.engine().signal(Signal::KILL);
+    let mut clients = Vec::new();
+    let refused = loop {
+        let mut client = Raw::connect(&server);
+        let answer = client.ask(&Handshake::new("/cat"));
+        if answer.status != 101 {
+            break answer;
+        }
+        clients.push(client);
+        assert!(clients.len() < 60, "more programs than there are descriptors for");
+    };
+    assert_eq!((refused.status, refused.header("Retry-After")), (503, Some("5")));
+    for client in &mut clients {
+        client.echo(&Frame::text("hello"));
+    }
+    assert!(clients.len() > 10, "{} programs", clients.len());
+}
+
+#[test]
 fn ends_and_their_codes() {
     let server = httpd(Mpm::Event)
         .config(exec("/done", "/bin/sh -c \"echo one; printf last\""))

@@ -30,6 +30,9 @@ use shared::Hub;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Descriptors for a program: its three pipes, and what its end is seen by.
+const DESCRIPTORS: u32 = 4;
+
 /// The exec handler.
 #[derive(Default)]
 pub struct Exec {
@@ -70,7 +73,8 @@ impl Handler for Exec {
                 let seconds = pause.as_secs() + 1;
                 return Err(refuse(503, format!("{program} has failed, and is not started within {seconds} s")).into());
             }
-            Ok(Welcome::default())
+            let descriptors = if settings.shared.is_some() { 0 } else { DESCRIPTORS };
+            Ok(Welcome { descriptors, ..Welcome::default() })
         }))
     }
 

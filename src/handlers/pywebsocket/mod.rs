@@ -82,7 +82,7 @@ impl PyWebSocket {
         let protocol = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"));
         spec.protocol = protocol.map(|(_, value)| value.clone());
         let link = link.into_fd().map_err(|why| refused(503, format!("the Python worker: {why}")))?;
-        Ok(Welcome { headers, link: Some(link), reply })
+        Ok(Welcome { headers, link: Some(link), reply, ..Welcome::default() })
     }
 
     async fn ask(&self, settings: &Settings, spec: &SessionSpec) -> io::Result<(Link, Verdict)> {

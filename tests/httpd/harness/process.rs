@@ -1,6 +1,6 @@
 //! Processes as /proc shows them.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::collections::HashSet;
 use std::fs;
 
@@ -42,6 +42,12 @@ impl Process {
             // It may end between the look and the signal.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Lets it, and those it starts from now on, have no more than so many descriptors.
+    pub(crate) fn limit_descriptors(self, number: u64) {
+        let limit = Rlimit { current: Some(number), maximum: Some(number) };
+        prlimit(Pid::from_raw(self.pid), Resource::Nofile, limit).expect("a lower limit");
     }
 
     /// What its descriptors refer to, one entry each ("socket:[4711]", "/var/log/…").
