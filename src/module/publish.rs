@@ -37,7 +37,8 @@ pub fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
-    if !is_loopback(&request.client_address()) && !request.is_guarded(request.config::<WebSocket>().rules()) {
+    let is_near = is_loopback(&request.client_address()) && !is_forwarded(request);
+    if !is_near && !request.is_guarded(request.config::<WebSocket>().rules()) {
         log::request(
             Level::Warning,
             request,
@@ -95,6 +96,12 @@ fn is_own_page(request: &Request) -> bool {
     let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
     let host = hosts.first().map_or("", |host| host.trim());
     request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
+}
+
+/// A proxy on this machine has sent it, for whomever: where mod_remoteip does not say for whom.
+fn is_forwarded(request: &Request) -> bool {
+    const BY_PROXIES: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+    request.headers_in().iter().any(|(name, _)| BY_PROXIES.iter().any(|header| name.eq_ignore_ascii_case(header)))
 }
 
 fn is_loopback(address: &str) -> bool {

@@ -80,6 +80,12 @@ fn what_guards_a_location() {
         assert_eq!(post(&server, &format!("{path}?channel=a"), "text/plain", b"x").status, 202, "{path}");
     }
     server.expect_log("WS0016: refused: nothing guards this location");
+    // What a proxy on this machine sends is somebody else's.
+    for header in ["X-Forwarded-For", "forwarded", "Via"] {
+        let forwarded = Handshake::page("/nothing?channel=a").method("POST").version("HTTP/1.0");
+        let forwarded = forwarded.header("Content-Length", "0").header(header, "1.1 proxy.example");
+        assert_eq!(Raw::answer(&server, &forwarded).status, 403, "{header}");
+    }
     for (path, status) in
         [("/env", 403), ("/expr", 403), ("/user", 401), ("/all", 401), ("/limit", 401), ("/method", 401)]
     {

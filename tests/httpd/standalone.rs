@@ -128,6 +128,10 @@ fn an_echo_until_ctrl_c() {
     let foreign = Handshake::new("/").header("Origin", "https://elsewhere.example");
     assert_eq!(server.ask(&foreign).status, 403);
     assert_eq!(server.ask(&Handshake::page("/")).status, 404);
+    // Nor do those that give their own name this machine's address.
+    let mut rebound = Raw::connect_to(server.address(), None);
+    rebound.write(b"GET / HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n");
+    assert_eq!(rebound.response(false).status, 403);
     let kill = std::thread::spawn(move || server.interrupt());
     assert_eq!(client.frame().close_code(), Some(1001));
     client.send(&Frame::close(1001, ""));
