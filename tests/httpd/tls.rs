@@ -111,7 +111,8 @@ fn vanish(server: &Server, number: usize) {
 }
 
 fn clients_that_vanish(mpm: Mpm) {
-    let server = Httpd::new(mpm).tls().echo().start();
+    // A child has a trunk to each engine thread that it has brought a session.
+    let server = Httpd::new(mpm).tls().echo().config("WebSocketEngineThreads 1").start();
     let mut neighbour = Raw::open(&server, "/echo");
     // Until each child has its link to the engine.
     let with_a_link = |server: &Server| {

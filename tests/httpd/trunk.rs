@@ -34,7 +34,7 @@ fn memory(server: &Server) -> u64 {
 
 #[test]
 fn the_engine_has_a_descriptor_a_child_and_not_a_socket() {
-    let server = site().start();
+    let server = site().config("WebSocketEngineThreads 1").start();
     // Until each child has its trunk.
     wait_until("each child has served a WebSocket", PATIENCE, || {
         Raw::open(&server, "/echo").close();
