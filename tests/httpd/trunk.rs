@@ -41,11 +41,11 @@ fn the_engine_has_a_descriptor_a_child_and_not_a_socket() {
         let is_served = |child: &Process| server.logged_by(*child).iter().any(|line| line.contains("is the engine's"));
         server.children().iter().all(is_served)
     });
-    let children = server.children().len();
     let before = server.engine().descriptors().len();
     let sockets = open_some(&server, 100);
-    // Children may have made another connection for handshakes.
-    assert!(server.engine().descriptors().len() <= before + children);
+    // Children make some more connections for handshakes when one comes right after the other.
+    let now = server.engine().descriptors().len();
+    assert!(now < before + 20, "from {before} to {now}");
     assert_eq!(server.engine().network_sockets().len(), 0);
     sockets.into_iter().for_each(Raw::close);
 }
