@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Result;
 use super::frame::Batch;
 use super::serve::{FASTWEBSOCKETS, TOKIO_TUNGSTENITE};
 use super::server::{Children, Httpd, Server, confined, httpd_modules, programs};
+use super::{Result, machine};
 
 /// A server to compare.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// The module in httpd.
     Ours,
+    /// The C++ library.
+    UWebSockets,
     /// With `split` and `forward`, which gather answers.
     TokioTungstenite,
     FastWebSockets,
@@ -54,8 +56,9 @@ WebSocketCompressionContextTakeover Both
 const NCHAN: &str = "location = /sub { nchan_subscriber websocket; nchan_channel_id bench; }";
 
 impl Peer {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Ours,
+        Self::UWebSockets,
         Self::TokioTungstenite,
         Self::FastWebSockets,
         Self::NodeWs,
@@ -67,6 +70,7 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "mod_websocket",
+            Self::UWebSockets => "uwebsockets",
             Self::TokioTungstenite => TOKIO_TUNGSTENITE,
             Self::FastWebSockets => FASTWEBSOCKETS,
             Self::NodeWs => "node-ws",
@@ -80,6 +84,7 @@ impl Peer {
     pub(crate) fn needs(self) -> &'static str {
         match self {
             Self::Ours => "the module: cargo build --release",
+            Self::UWebSockets => "benches/peers/uwebsockets/build",
             Self::TokioTungstenite | Self::FastWebSockets => "nothing",
             Self::NodeWs => "Debian's packages nodejs and node-ws",
             Self::Wstunnel => "httpd's mod_proxy_wstunnel",
@@ -99,7 +104,7 @@ impl Peer {
 
     /// Whether it is measured over TLS.
     pub(crate) fn speaks_tls(self) -> bool {
-        matches!(self, Self::Ours | Self::TokioTungstenite | Self::NodeWs | Self::Wstunnel)
+        matches!(self, Self::Ours | Self::UWebSockets | Self::TokioTungstenite | Self::NodeWs | Self::Wstunnel)
     }
 
     /// The most connections that it can have at once.
@@ -126,6 +131,13 @@ impl Peer {
                 let Some(module) = setting.module.as_deref() else { return Ok(None) };
                 let (site, path, children) = (OURS, "/echo", setting.children);
                 Httpd { module: Some(module), modules: &[], site, path, tls, children, cpu }.start().map(Some)
+            }
+            Self::UWebSockets => {
+                let program = uwebsockets()?;
+                if !program.is_file() {
+                    return Ok(None);
+                }
+                Server::program(confined(&program, cpu), tls).map(Some)
             }
             Self::TokioTungstenite | Self::FastWebSockets => Server::library(self.name(), tls, cpu).map(Some),
             Self::NodeWs => {
@@ -158,6 +170,11 @@ impl Peer {
             Self::Nchan => Server::nchan(cpu, NCHAN, "/sub"),
         }
     }
+}
+
+/// Where `make bench` builds the program with uWebSockets.
+fn uwebsockets() -> Result<PathBuf> {
+    Ok(machine::target_directory()?.join("bench/uwebsockets-echo"))
 }
 
 /// Starts those that are there, and notes which are not.
