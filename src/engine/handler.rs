@@ -83,14 +83,15 @@ pub trait Handler: Send + Sync {
         None
     }
 
-    /// Before the 101 of a session. `None`: it is welcome, and there is nothing to be said. Runs on the engine's main
-    /// thread; the client waits, and gives up after some seconds. What it notes in the settings is there when the session runs.
+    /// Before the 101 of a session. `None`: it is welcome, and there is nothing to be said. Runs on an engine thread, not
+    /// always the session's; the client waits, and gives up after some seconds. What it notes in the settings is there when
+    /// the session runs.
     fn greet<'a>(&'a self, _spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
         None
     }
 
-    /// Something that httpd asks of the handler and that belongs to no session, in a form of the handler's own. Runs on the
-    /// engine's main thread.
+    /// Something that httpd asks of the handler and that belongs to no session, in a form of the handler's own. Runs on
+    /// an engine thread.
     fn call(&self, _request: Vec<u8>) -> Later<'_, Result<Vec<u8>, Refused>> {
         Box::pin(async { Err(Refused { status: 500, reason: "the handler cannot be called".into() }) })
     }

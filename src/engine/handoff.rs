@@ -55,6 +55,8 @@ pub const MAX_MESSAGE: usize = 65 << 20;
 const DESCRIPTORS: usize = 2;
 /// Bytes that the engine reads of a link at a time.
 const READ: usize = 16 * 1024;
+/// Bytes that a child expects of an answer, for the first.
+const ANSWER: usize = 512;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
@@ -306,15 +308,25 @@ impl Link {
     }
 
     fn hear(&mut self) -> io::Result<FromEngine> {
-        let mut head = [0; 4];
-        self.stream.read_exact(&mut head)?;
-        let length = u32::from_be_bytes(head) as usize;
-        if length > MAX_MESSAGE {
-            return Err(io::ErrorKind::InvalidData.into());
+        // Nothing follows an answer before the next question, and most are short.
+        let (mut heard, mut count) = (vec![0; ANSWER], 0);
+        loop {
+            count += match self.stream.read(&mut heard[count..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => more,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            let Some((head, message)) = heard[..count].split_first_chunk::<4>() else { continue };
+            let length = u32::from_be_bytes(*head) as usize;
+            if length > MAX_MESSAGE || message.len() > length {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if message.len() == length {
+                return decode(message);
+            }
+            heard.resize(4 + length, 0);
         }
-        let mut message = vec![0; length];
-        self.stream.read_exact(&mut message)?;
-        decode(&message)
     }
 
     /// Offers a session.
@@ -590,10 +602,19 @@ impl Receiver {
             }
             self.stream.readable().await?;
             let (inbox, descriptors, stream) = (&mut self.inbox, &mut self.descriptors, &self.stream);
-            let read = stream.try_io(tokio::io::Interest::READABLE, || receive(stream.as_fd(), inbox, descriptors));
+            let mut ended = false;
+            let read = stream.try_io(tokio::io::Interest::READABLE, || {
+                let had = descriptors.len();
+                let count = receive(stream.as_fd(), inbox, descriptors)?;
+                ended = count == 0;
+                // recvmsg(2) stops short where there is no more, and behind descriptors: there is an edge for what comes after
+                // the former.
+                let more = count == READ || descriptors.len() > had || ended;
+                if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            });
             match read {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
+                Ok(()) if ended => return Ok(None),
+                Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }

@@ -1,7 +1,8 @@
 //! The engine: it owns every open session, on a few threads. It knows neither Apache nor its configuration: what a
 //! session needs travels with it as a [`SessionSpec`].
 //!
-//! * [`process`]: the process that httpd's parent forks; its signals, its handoff socket, its end
+//! * [`process`]: the process that httpd's parent forks; its signals, its end
+//! * [`desk`]: where the children come with their sessions: offers, quotas, tickets
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * [`conn`]: one connection, as a handler sees it
@@ -21,6 +22,7 @@
 
 pub mod broadcast;
 pub mod conn;
+pub mod desk;
 pub mod handler;
 pub mod handoff;
 pub mod line;
@@ -48,8 +50,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use thread::{Command, Laying, Thread};
+use thread::{Command, Laying, Task, Thread};
 
 /// What is handed to the engine: an open stream whose opening handshake is done.
 #[derive(Debug)]
@@ -99,6 +102,7 @@ pub struct Engine {
     threads: Vec<Thread>,
     ended: Arc<tokio::sync::Notify>,
     logs: Arc<Logs>,
+    turn: AtomicUsize,
 }
 
 impl Engine {
@@ -112,32 +116,49 @@ impl Engine {
         let threads = (0..threads.max(1))
             .map(|number| Thread::start(number, handlers.clone(), logs.clone(), ended.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Engine { threads, ended, logs })
+        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0) })
     }
 
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
     pub fn adopt(&self, adoption: Adoption) {
         let thread = match adoption.socket {
-            Source::Socket(_) => self.choose(0),
+            Source::Socket(_) => self.choose(self.next()),
             Source::Trunk { thread, .. } => thread,
         };
+        self.adopt_on(thread, adoption);
+    }
+
+    /// As [`Engine::adopt`], by the thread of that number.
+    pub fn adopt_on(&self, thread: usize, adoption: Adoption) {
         if let Some(thread) = self.threads.get(thread) {
             thread.tell(Command::Adopt(Box::new(adoption)));
         }
     }
 
-    /// The number of the thread that is to have the session of that number: it has the fewest.
-    pub fn choose(&self, session: u64) -> usize {
-        let running = self.threads.iter().enumerate().filter(|(_, thread)| thread.is_running());
-        // Those that are as good take turns: a session that was promised to a thread does not count there yet.
-        let turn = |number: usize| (number + session as usize) % self.threads.len();
-        running.min_by_key(|(number, thread)| (thread.connections(), turn(*number))).map_or(0, |(number, _)| number)
+    /// Has a thread do this beside its sessions; the threads take turns.
+    pub fn spread(&self, task: Task) {
+        self.threads[self.next()].tell(Command::Run(task));
     }
 
-    /// Gives a trunk to this thread, which knows it by that number from then on. False where there is no such thread.
-    pub fn lay(&self, thread: usize, number: u64, trunk: OwnedFd, place: quota::Place) -> bool {
+    /// The number of the thread whose turn it is.
+    fn next(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len()
+    }
+
+    /// The number of the thread that is to have the next session: the one where it is now, unless another has fewer sessions
+    /// by so many that the way there is worth it.
+    pub fn choose(&self, here: usize) -> usize {
+        let running = self.threads.iter().enumerate().filter(|(_, thread)| thread.is_running());
+        let fewest = running.min_by_key(|(_, thread)| thread.connections());
+        let Some((fewest, least)) = fewest.map(|(number, thread)| (number, thread.connections())) else { return here };
+        let own = self.threads.get(here).filter(|thread| thread.is_running());
+        if own.is_some_and(|thread| thread.connections() <= least + 1 + least / 16) { here } else { fewest }
+    }
+
+    /// Gives a trunk to this thread. False where there is no such thread.
+    pub fn lay(&self, thread: usize, laying: Laying) -> bool {
         let Some(thread) = self.threads.get(thread) else { return false };
-        thread.tell(Command::Lay(Box::new(Laying { number, trunk, place })));
+        thread.tell(Command::Lay(Box::new(laying)));
         true
     }
 

@@ -35,7 +35,12 @@ pub enum Command {
     Close(u64, CloseFrame),
     /// Close every session with this frame.
     CloseAll(CloseFrame),
+    /// Do this beside the sessions.
+    Run(Task),
 }
+
+/// What a thread is to do beside its sessions.
+pub type Task = Box<dyn FnOnce(Here) -> Later<'static, ()> + Send>;
 
 /// A trunk for a thread.
 pub struct Laying {
@@ -74,7 +79,8 @@ impl Thread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let counts = tally.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, handlers, logs, counts));
+            let here = Here { number, shared: Rc::new(Shared::new()), handlers, logs, tally: counts };
+            tokio::task::LocalSet::new().block_on(&runtime, serve(received, here));
         })?;
         Ok(Thread { commands, tally })
     }
@@ -326,24 +332,50 @@ impl Drop for Entry {
     }
 }
 
-async fn serve(
-    mut commands: mpsc::UnboundedReceiver<Command>,
+/// A thread, for what runs on it.
+#[derive(Clone)]
+pub struct Here {
+    number: usize,
+    shared: Rc<Shared>,
     handlers: Arc<Registry>,
     logs: Arc<Logs>,
     tally: Arc<Tally>,
-) {
-    let shared = Rc::new(Shared::new());
-    let clock = shared.clone();
+}
+
+impl Here {
+    /// Its number in the engine.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Takes over a stream: as [`super::Engine::adopt`], on this thread.
+    pub fn adopt(&self, adoption: Adoption) {
+        self.tally.count(matches!(adoption.socket, Source::Trunk { .. }));
+        self.begin(adoption);
+    }
+
+    /// Serves a trunk.
+    pub fn lay(&self, laying: Laying) {
+        self.shared.lay(laying);
+    }
+
+    /// Starts a session that counts already.
+    fn begin(&self, adoption: Adoption) {
+        let counted = Counted(self.tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
+        begin(adoption, &self.shared, &self.handlers, &self.logs, counted);
+    }
+}
+
+async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
+    let clock = here.shared.clone();
     tokio::task::spawn_local(async move { clock.tick().await });
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Adopt(adoption) => {
-                let counted = Counted(tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
-                begin(*adoption, &shared, &handlers, &logs, counted);
-            }
-            Command::Lay(laying) => shared.lay(*laying),
-            Command::Close(id, frame) => shared.close(id, frame),
-            Command::CloseAll(frame) => shared.close_all(&frame),
+            Command::Adopt(adoption) => here.begin(*adoption),
+            Command::Lay(laying) => here.lay(*laying),
+            Command::Close(id, frame) => here.shared.close(id, frame),
+            Command::CloseAll(frame) => here.shared.close_all(&frame),
+            Command::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),
         }
     }
 }

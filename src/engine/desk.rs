@@ -1,0 +1,326 @@
+//! Where httpd's children come with their sessions. Each link is served by one engine thread, and most of its sessions stay
+//! there: a handshake wakes that thread and no other.
+//!
+//! What concerns the process as a whole goes to the main thread, as an [`Errand`].
+
+use super::handoff::{self, FromEngine, Receiver, ToEngine};
+use super::log_writer::NamedLog;
+use super::process::Errand;
+use super::quota::{Counts, Place};
+use super::thread::{Here, Laying};
+use super::{Adoption, Engine, Quota, Refused, Registry, Reply, SessionSpec, Source, Unwelcome, Welcome};
+use crate::wire::{CloseCode, CloseFrame, close};
+use log::{debug, error, warn};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::{mpsc, oneshot};
+
+/// What counts the descriptors that handlers have for sessions: see [`Welcome::link`] and [`Welcome::descriptors`].
+const DESCRIPTORS: &str = "descriptors of sessions";
+/// What counts those of trunks.
+const TRUNKS: &str = "trunks";
+
+/// What the links of the children share.
+pub struct Desk {
+    /// Who runs the sessions.
+    pub engine: Engine,
+    /// What they are run by.
+    pub handlers: Arc<Registry>,
+    /// Sessions that the descriptors suffice for.
+    capacity: u64,
+    links: Arc<AtomicU64>,
+    /// Sessions that were granted and have not come.
+    granted: Arc<AtomicU64>,
+    /// Sessions of each quota, granted or open.
+    counts: Arc<Counts>,
+    next_ticket: AtomicU64,
+    next_trunk: AtomicU64,
+    /// What every session is closed with, when the end has come: those that arrive late, too.
+    ending: Mutex<Option<CloseFrame>>,
+    /// The last refusal for want of descriptors was logged, and nothing was granted since.
+    full: AtomicBool,
+    errands: mpsc::UnboundedSender<Errand>,
+}
+
+/// Serves a link, until its other end closes it, on one of the engine's threads.
+pub fn attend(desk: &Arc<Desk>, stream: UnixStream) {
+    // The threads end when the desk does, and the links with them.
+    let weak = Arc::downgrade(desk);
+    desk.engine.spread(Box::new(move |here| Box::pin(serve(weak, stream, here))));
+}
+
+async fn serve(desk: Weak<Desk>, stream: UnixStream, here: Here) {
+    let stream = match tokio::net::UnixStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(e) => return warn!("WS0116: a handoff link cannot be watched: {e}"),
+    };
+    // The socket's mode keeps others out already; this holds where a file system has no modes for sockets.
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => {}
+        Ok(peer) => return error!("WS0115: uid {} may not use the handoff socket", peer.uid()),
+        Err(e) => return error!("WS0115: who uses the handoff socket? {e}"),
+    }
+    let Some(counted) = desk.upgrade().map(|desk| One::of(&desk.links)) else { return };
+    let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new(), session_logs: Vec::new() };
+    if let Err(e) = link.listen(&desk).await {
+        warn!("WS0116: a handoff link broke: {e}");
+    }
+    drop((link, counted));
+}
+
+/// One in a count, until dropped.
+struct One(Arc<AtomicU64>);
+
+impl One {
+    fn of(count: &Arc<AtomicU64>) -> One {
+        count.fetch_add(1, Ordering::Relaxed);
+        One(count.clone())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is kept ready for a session that has not come yet.
+struct Seat {
+    spec: SessionSpec,
+    places: Vec<Place>,
+    /// See [`Welcome::link`].
+    link: Option<OwnedFd>,
+    thread: usize,
+    granted: One,
+}
+
+/// The engine's end of a link.
+struct Link {
+    stream: Receiver,
+    /// The thread that serves it.
+    here: Here,
+    /// By their tickets.
+    granted: HashMap<u64, Seat>,
+    /// Those of the configuration that is to follow.
+    session_logs: Vec<NamedLog>,
+}
+
+impl Link {
+    async fn listen(&mut self, desk: &Weak<Desk>) -> io::Result<()> {
+        while let Some(message) = self.stream.next().await? {
+            let Some(desk) = desk.upgrade() else { return Ok(()) };
+            match message {
+                ToEngine::Hello { version } if version == handoff::version() => {}
+                ToEngine::Hello { .. } => {
+                    // It may not wait for the answer, and have said already what it wants.
+                    let _ = self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await;
+                    return self.listen_to_stranger(&desk).await;
+                }
+                ToEngine::Offer(spec) => {
+                    let answer = match desk.consider(*spec, self.here.number()).await {
+                        Ok((seat, headers, reply)) => {
+                            let (ticket, thread) =
+                                (desk.next_ticket.fetch_add(1, Ordering::Relaxed), seat.thread as u32);
+                            self.granted.insert(ticket, seat);
+                            FromEngine::Granted { ticket, headers, reply, thread }
+                        }
+                        Err(refusal) => refusal,
+                    };
+                    self.stream.say(&answer).await?;
+                }
+                ToEngine::Take { ticket, early, linked } => {
+                    let socket = self.stream.descriptor()?;
+                    let brought = if linked { Some(self.stream.descriptor()?) } else { None };
+                    let mut seat = self.seat(ticket)?;
+                    seat.link = brought.or(seat.link);
+                    self.begin(&desk, ticket, seat, socket.into(), early);
+                }
+                ToEngine::Carry { ticket, trunk: number } => {
+                    let seat = self.seat(ticket)?;
+                    let source = Source::Trunk { thread: seat.thread, number };
+                    self.begin(&desk, ticket, seat, source, Vec::new());
+                }
+                ToEngine::Trunk { thread } => {
+                    let trunk = self.stream.descriptor()?;
+                    let answer = self.lay(&desk, thread as usize, trunk);
+                    self.stream.say(&answer).await?;
+                }
+                ToEngine::Abandon { ticket } => drop(self.granted.remove(&ticket)),
+                ToEngine::Close { ticket, code, reason } => {
+                    // RFC 6455 section 7.4.1: some codes stand for what no Close frame may say.
+                    let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Away);
+                    desk.engine.close(ticket, &close(code, &reason));
+                }
+                ToEngine::Call { handler, request } => {
+                    let answer = desk.call(&handler, request).await;
+                    self.stream.say(&answer).await?;
+                }
+                ToEngine::Configure(configuration) => {
+                    let log = if configuration.with_log { Some(self.stream.descriptor()?) } else { None };
+                    let session_logs = std::mem::take(&mut self.session_logs);
+                    let (done, holds) = oneshot::channel();
+                    desk.send(Errand::Configure { configuration, log, session_logs, done });
+                    // It fails when the engine is ending.
+                    if holds.await.is_ok() {
+                        self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await?;
+                    }
+                }
+                ToEngine::SessionLog { name } => self.session_logs.push((name, self.stream.descriptor()?)),
+                ToEngine::Retire => desk.send(Errand::Retire),
+            }
+        }
+        Ok(())
+    }
+
+    /// The other end is of another version: all it can be understood to say is that this engine has been replaced.
+    async fn listen_to_stranger(&mut self, desk: &Desk) -> io::Result<()> {
+        while let Ok(Some(message)) = self.stream.next().await {
+            if message == ToEngine::Retire {
+                desk.send(Errand::Retire);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was kept for the session that comes now.
+    fn seat(&mut self, ticket: u64) -> io::Result<Seat> {
+        let seat = self.granted.remove(&ticket);
+        seat.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")))
+    }
+
+    fn lay(&self, desk: &Desk, thread: usize, trunk: OwnedFd) -> FromEngine {
+        let number = desk.next_trunk.fetch_add(1, Ordering::Relaxed);
+        let Some(place) = desk.counted(TRUNKS) else { return refused(500, "trunks are not counted".into()) };
+        let laying = Laying { number, trunk, place };
+        // Before anything else comes over this link, in which case a session may be the first to look for it.
+        if thread == self.here.number() {
+            self.here.lay(laying);
+        } else if !desk.engine.lay(thread, laying) {
+            return refused(500, format!("it has no thread {thread}"));
+        }
+        FromEngine::Trunk { number }
+    }
+
+    fn begin(&self, desk: &Desk, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>) {
+        let Seat { spec, places, link, thread, granted } = seat;
+        debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
+        let adoption = Adoption { socket, spec, early, id: ticket, places, link };
+        if thread == self.here.number() {
+            self.here.adopt(adoption);
+        } else {
+            desk.engine.adopt_on(thread, adoption);
+        }
+        // Not before it counts as open.
+        drop(granted);
+        if let Some(frame) = &*desk.ending() {
+            desk.engine.close(ticket, frame);
+        }
+    }
+}
+
+fn refused(status: u16, reason: String) -> FromEngine {
+    FromEngine::Refused { status, reason, by_quota: false }
+}
+
+fn no_handler(name: &str) -> FromEngine {
+    refused(500, format!("it has no handler {name}"))
+}
+
+impl Desk {
+    /// For an engine that may have `capacity` descriptors; `errands` are for its main thread.
+    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64, errands: mpsc::UnboundedSender<Errand>) -> Desk {
+        Desk {
+            engine,
+            handlers,
+            capacity,
+            links: Arc::default(),
+            granted: Arc::default(),
+            counts: Arc::default(),
+            next_ticket: AtomicU64::new(1),
+            next_trunk: AtomicU64::new(1),
+            ending: Mutex::default(),
+            full: AtomicBool::new(false),
+            errands,
+        }
+    }
+
+    /// Sessions that were granted and have not come.
+    pub fn granted(&self) -> u64 {
+        self.granted.load(Ordering::Relaxed)
+    }
+
+    /// The end has come: nothing is granted any more, and a session that comes now is closed with this frame.
+    pub fn close(&self, frame: CloseFrame) {
+        *self.ending() = Some(frame);
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Option<CloseFrame>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, errand: Errand) {
+        // It fails when the engine is ending.
+        let _ = self.errands.send(errand);
+    }
+
+    /// Decides on an offer that has come to that thread: what is kept for the session, and what is said with the 101, and by
+    /// whom. A grant counts as a session from now on.
+    async fn consider(
+        self: &Arc<Self>,
+        mut spec: SessionSpec,
+        here: usize,
+    ) -> Result<(Seat, Vec<(String, String)>, Reply), FromEngine> {
+        let handler = self.handlers.find(&spec.handler.name).ok_or_else(|| no_handler(&spec.handler.name))?;
+        // Before the greeting, which may have somebody else work for the session; and who counts them are the places from now
+        // on.
+        let mut places = self.counts.take(std::mem::take(&mut spec.quotas)).map_err(|Quota { scope, max }| {
+            FromEngine::Refused { status: 503, reason: format!("{scope}: {max} are open"), by_quota: true }
+        })?;
+        let taken = self.engine.sockets() as u64
+            + self.granted()
+            + self.links.load(Ordering::Relaxed)
+            + u64::from(self.counts.taken(DESCRIPTORS))
+            + u64::from(self.counts.taken(TRUNKS))
+            + self.engine.logs().count() as u64;
+        if taken >= self.capacity {
+            if !self.full.swap(true, Ordering::Relaxed) {
+                warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");
+            }
+            return Err(refused(503, "its limit of open files is reached".into()));
+        }
+        self.full.store(false, Ordering::Relaxed);
+        let granted = One::of(&self.granted);
+        let Welcome { headers, link, reply, descriptors } = match handler.greet(&mut spec) {
+            Some(greeting) => greeting.await.map_err(|unwelcome| match unwelcome {
+                Unwelcome::Refused(Refused { status, reason }) => refused(status, reason),
+                Unwelcome::Declined => FromEngine::Declined,
+                Unwelcome::Dropped => FromEngine::Dropped,
+            })?,
+            None => Welcome::default(),
+        };
+        if self.ending().is_some() {
+            return Err(refused(503, "it is ending".into()));
+        }
+        let more = descriptors + u32::from(link.is_some());
+        places.extend((0..more).filter_map(|_| self.counted(DESCRIPTORS)));
+        let thread = self.engine.choose(here);
+        Ok((Seat { spec, places, link, thread, granted }, headers, reply))
+    }
+
+    /// A descriptor in this count.
+    fn counted(&self, scope: &str) -> Option<Place> {
+        self.counts.take(vec![Quota { scope: scope.into(), max: u32::MAX }]).unwrap_or_default().pop()
+    }
+
+    async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {
+        let Some(handler) = self.handlers.find(name) else { return no_handler(name) };
+        match handler.call(request).await {
+            Ok(answer) => FromEngine::Answer { answer },
+            Err(Refused { status, reason }) => refused(status, reason),
+        }
+    }
+}
