@@ -91,7 +91,7 @@ mod httpd {
         "apr_socket_close",
         "apr_socket_pool_get",
         "apr_socket_timeout_set",
-        "apr_table_add",
+        "apr_table_addn",
         "apr_table_clear",
         "apr_table_get",
         "apr_table_set",

@@ -1,5 +1,7 @@
 //! Memory per connection that does nothing.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::client::{self, Target};
@@ -16,6 +18,9 @@ pub(crate) const ENGINE: &str = "ws-engine";
 
 /// What an idle connection may cost (without contexts): with more of them than fit into memory at this price, the row is cut short.
 const DEAREST_CONNECTION: u64 = 192 * 1024;
+
+/// How long they have been silent when it counts: a server may give memory back that it keeps for the next message.
+const SILENCE: Duration = Duration::from_secs(6);
 
 /// One server with idle connections.
 pub(crate) struct Idle {
@@ -51,6 +56,7 @@ pub(crate) fn measure(connections: usize, server: &Server, target: Target) -> Re
     let engine = || proc::memory_of(server.pid(), ENGINE);
     let engine_before = engine()?;
     let mut silent = Silent::open(target, connections)?;
+    std::thread::sleep(SILENCE);
     let (bytes_after, threads_after) = (server.settled_memory()?, server.thread_count());
     let engine_growth = engine()? as i64 - engine_before as i64;
     // They have to be there still, all of them.

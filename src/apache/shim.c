@@ -132,3 +132,25 @@ void shim_connection_share_memory(conn_rec *c)
     /* Registered last, it runs before the mutex is destroyed. */
     apr_pool_cleanup_register(c->pool, allocator, without_mutex, apr_pool_cleanup_null);
 }
+
+void shim_connection_release_memory(conn_rec *c)
+{
+    /* As many nodes as what reads and writes leaves of a connection; if there are fewer, the others are new, and free again. */
+    apr_memnode_t *nodes[4];
+    apr_allocator_t *allocator = apr_pool_allocator_get(c->pool);
+    size_t i;
+
+    /* The smallest limit that is one: the allocator keeps no node of those that it gets back. */
+    apr_allocator_max_free_set(allocator, 1);
+    for (i = 0; i < sizeof(nodes) / sizeof(*nodes); i++) {
+        /* It looks for free nodes of that size and larger ones first. */
+        nodes[i] = apr_allocator_alloc(allocator, 1);
+    }
+    while (i-- > 0) {
+        if (nodes[i]) {
+            nodes[i]->next = NULL;
+            apr_allocator_free(allocator, nodes[i]);
+        }
+    }
+    apr_allocator_max_free_set(allocator, ap_max_mem_free);
+}

@@ -58,6 +58,9 @@ void shim_connection_abandon(conn_rec *c);
 int shim_connection_is_aborted(const conn_rec *c);
 /* Gives the allocator of the connection's pool a mutex, until the pool is cleared */
 void shim_connection_share_memory(conn_rec *c);
+/* Gives the system back what the allocator of the connection's pool keeps for the next use */
+void shim_connection_release_memory(conn_rec *c);
+void shim_connection_share_memory(conn_rec *c);
 /* c->keepalive: the connection is closed after this request */
 void shim_connection_close_after(conn_rec *c);
 

@@ -44,6 +44,19 @@ impl Table {
         unsafe { ffi::apr_table_setn(self.as_ptr(), pool.string(name), pool.string(value)) }
     }
 
+    /// As [`Table::set`], for a name that is there as long as the program: a suspended request keeps all that it has taken of
+    /// its pool.
+    pub fn set_named(&self, pool: &Pool, name: &'static CStr, value: &str) {
+        // SAFETY: as in `set`.
+        unsafe { ffi::apr_table_setn(self.as_ptr(), name.as_ptr(), pool.string(value)) }
+    }
+
+    /// As [`Table::set_named`], for a value of which that is true as well.
+    pub fn set_constant(&self, name: &'static CStr, value: &'static CStr) {
+        // SAFETY: as in `set`.
+        unsafe { ffi::apr_table_setn(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
+    }
+
     /// The value of that name; NULL for none. It lives as long as the table, and as nobody sets another.
     pub fn find(&self, name: &CStr) -> *const c_char {
         // SAFETY: table and name are valid.
@@ -64,7 +77,7 @@ impl Table {
 
     /// Adds a value beside others of that name.
     pub fn add(&self, pool: &Pool, name: &str, value: &str) {
-        // SAFETY: as in `set`; apr_table_add copies.
-        unsafe { ffi::apr_table_add(self.as_ptr(), pool.string(name), pool.string(value)) }
+        // SAFETY: as in `set`.
+        unsafe { ffi::apr_table_addn(self.as_ptr(), pool.string(name), pool.string(value)) }
     }
 }

@@ -442,14 +442,14 @@ fn switch_protocols(request: &mut Request, accept: Option<&Accept>, handlers: &[
         headers.add(pool, &name, &value);
     }
     if let Some(accept) = accept {
-        headers.set(pool, "Upgrade", "websocket");
-        headers.set(pool, "Connection", "Upgrade");
-        headers.set(pool, "Sec-WebSocket-Accept", &accept.accept);
+        headers.set_constant(c"Upgrade", c"websocket");
+        headers.set_constant(c"Connection", c"Upgrade");
+        headers.set_named(pool, c"Sec-WebSocket-Accept", &accept.accept);
         if let Some(protocol) = &accept.protocol {
-            headers.set(pool, "Sec-WebSocket-Protocol", protocol);
+            headers.set_named(pool, c"Sec-WebSocket-Protocol", protocol);
         }
         if let Some(agreed) = &accept.compression {
-            headers.set(pool, "Sec-WebSocket-Extensions", &agreed.response);
+            headers.set_named(pool, c"Sec-WebSocket-Extensions", &agreed.response);
         }
     }
     for (number, (name, value)) in handlers.iter().enumerate() {

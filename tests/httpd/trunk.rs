@@ -51,6 +51,24 @@ fn the_engine_has_a_descriptor_a_child_and_not_a_socket() {
 }
 
 #[test]
+fn who_is_silent_gives_memory_back() {
+    const SOCKETS: u64 = 200;
+    let _turn = heavy();
+    let server = site().config("WebSocketPing Off").start();
+    let mut sockets = open_some(&server, SOCKETS as usize);
+    let children = || server.children().into_iter().map(Process::resident_kib).sum::<u64>();
+    let large = Frame::binary(vec![b'x'; 60_000]);
+    // The second time, memory for messages has been touched that is shared by all.
+    for _ in 0..2 {
+        sockets.iter_mut().for_each(|socket| socket.echo(&large));
+        let spoken = children();
+        wait_until("8 KiB of each socket are free", PATIENCE, || children() + 8 * SOCKETS < spoken);
+    }
+    sockets.iter_mut().for_each(|socket| socket.echo(&large));
+    sockets.into_iter().for_each(Raw::close);
+}
+
+#[test]
 fn those_who_do_not_read_stall_nobody() {
     const DEAF: usize = 10;
     let _turn = heavy();

@@ -31,6 +31,12 @@ const TICK: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_millis(100);
 /// How long the client has to close its side of a connection that we have closed; httpd's own SECONDS_TO_LINGER.
 const LINGER: Duration = Duration::from_secs(2);
+/// How often connections are looked at that say nothing, and at how many of these looks one has to be silent until its memory
+/// is given back.
+const SILENCE_CHECK: Duration = Duration::from_secs(1);
+const SILENT_LOOKS: u8 = 3;
+/// Connections whose memory is given back at a time, at most: then the others have their turn.
+const RELEASES: usize = 500;
 /// Reads of what such a client still sends, in a turn.
 const LINGER_READS: usize = 64;
 /// How long a child that is to end at once waits for its sessions. httpd's parent kills it some seconds later.
@@ -94,6 +100,7 @@ impl Relay {
                 buffer: vec![0; Connection::PIECE],
                 draining: None,
                 next_look: Instant::now(),
+                next_silence: Instant::now(),
             };
             // Without its relay thread this child serves no TLS session, and cannot end: httpd is to replace it.
             if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
@@ -183,6 +190,8 @@ struct Relaying {
     deadline: Option<Instant>,
     told: bool,
     queued: bool,
+    /// Looks for silence since its last turn, up to [`SILENT_LOOKS`].
+    silent: u8,
 }
 
 enum Phase {
@@ -215,6 +224,8 @@ struct Loop {
     draining: Option<Instant>,
     /// When all connections are looked at for what time asks of them: not in every round, there may be thousands.
     next_look: Instant,
+    /// And when for what is silent.
+    next_silence: Instant,
 }
 
 impl Loop {
@@ -271,6 +282,7 @@ impl Loop {
                 // It may have gone in this round.
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.queued = false;
+                    connection.silent = 0;
                     self.guarded(key);
                 }
             }
@@ -361,6 +373,7 @@ impl Loop {
                 deadline: None,
                 told: false,
                 queued: false,
+                silent: 0,
             });
             // What arrived before it was registered is there to be read.
             self.queue(key);
@@ -539,10 +552,33 @@ impl Loop {
         }
         let hurry = self.draining.is_some() || self.connections.iter().any(|(_, it)| it.deadline.is_some());
         self.next_look = now + if hurry { TICK } else { STOP_CHECK };
+        if now >= self.next_silence {
+            self.next_silence = now + SILENCE_CHECK;
+            self.release_memory();
+        }
+    }
+
+    /// Connections that are silent keep no memory for what comes next.
+    fn release_memory(&mut self) {
+        let silent = self.connections.iter_mut().filter_map(|(_, connection)| connection.falls_silent());
+        let released = silent.take(RELEASES).map(Connection::release_memory).count();
+        if released == RELEASES {
+            self.next_silence = Instant::now() + TICK;
+            self.next_look = self.next_look.min(self.next_silence);
+        }
     }
 }
 
 impl Relaying {
+    /// To be called at each look for silence: the connection, when it has just been silent for long enough.
+    fn falls_silent(&mut self) -> Option<&Connection> {
+        if self.silent >= SILENT_LOOKS || !matches!(self.phase, Phase::Pumping(..)) {
+            return None;
+        }
+        self.silent += 1;
+        (self.silent == SILENT_LOOKS).then(|| self.request.connection())
+    }
+
     /// The engine has ended the session: so does the connection, in the way that httpd closes one.
     fn hang_up(&mut self) {
         self.end_request();

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Reads of a trunk at a time: then the clients have their turn.
 const READS: usize = 8;
 /// While more than this waits, it is written before more is added.
-const MUCH: usize = 256 * 1024;
+const MUCH: usize = 128 * 1024;
 
 /// The socket of a trunk.
 #[derive(Debug)]
