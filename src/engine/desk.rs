@@ -8,6 +8,7 @@ use super::log_writer::NamedLog;
 use super::process::Errand;
 use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
+use super::trunk::carrier;
 use super::{Adoption, Engine, Quota, Refused, Registry, Reply, SessionSpec, Source, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, warn};
@@ -194,8 +195,7 @@ impl Link {
 
     fn lay(&self, desk: &Desk, thread: usize, trunk: OwnedFd) -> FromEngine {
         let number = desk.next_trunk.fetch_add(1, Ordering::Relaxed);
-        let Some(place) = desk.counted(TRUNKS) else { return refused(500, "trunks are not counted".into()) };
-        let laying = Laying { number, trunk, place };
+        let laying = Laying { number, trunk, places: desk.counted(TRUNKS, carrier::DESCRIPTORS) };
         // Before anything else comes over this link, in which case a session may be the first to look for it.
         if thread == self.here.number() {
             self.here.lay(laying);
@@ -306,14 +306,15 @@ impl Desk {
             return Err(refused(503, "it is ending".into()));
         }
         let more = descriptors + u32::from(link.is_some());
-        places.extend((0..more).filter_map(|_| self.counted(DESCRIPTORS)));
+        places.extend(self.counted(DESCRIPTORS, more));
         let thread = self.engine.choose(here);
         Ok((Seat { spec, places, link, thread, granted }, headers, reply))
     }
 
-    /// A descriptor in this count.
-    fn counted(&self, scope: &str) -> Option<Place> {
-        self.counts.take(vec![Quota { scope: scope.into(), max: u32::MAX }]).unwrap_or_default().pop()
+    /// So many descriptors in this count.
+    fn counted(&self, scope: &str, count: u32) -> Vec<Place> {
+        let one = || Quota { scope: scope.into(), max: u32::MAX };
+        self.counts.take((0..count).map(|_| one()).collect()).unwrap_or_default()
     }
 
     async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {

@@ -49,7 +49,7 @@ pub struct Laying {
     /// Its end.
     pub trunk: OwnedFd,
     /// What it takes of the descriptors.
-    pub place: Place,
+    pub places: Vec<Place>,
 }
 
 /// The handle of a thread. When it is dropped the thread ends, and its connections with it, unsaid.
@@ -276,7 +276,7 @@ impl Shared {
     }
 
     fn lay(self: &Rc<Self>, laying: Laying) {
-        let Laying { number, trunk, place } = laying;
+        let Laying { number, trunk, places } = laying;
         let trunk = match Trunk::new(number, trunk.into()) {
             Ok(trunk) => trunk,
             // The child finds it closed.
@@ -295,7 +295,7 @@ impl Shared {
                 // The child is gone.
                 Ok(()) | Err(_) => debug!("WS0147: trunk {number} has ended"),
             }
-            drop(place);
+            drop(places);
         });
     }
 

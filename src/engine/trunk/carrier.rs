@@ -5,27 +5,36 @@
 
 use super::end::{End, FULL, News, Waiting};
 use bytes::Bytes;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 
 /// While more than this waits, it is written before more is added.
 const MUCH: usize = 256 * 1024;
 /// Reads at a time: then those have their turn who were woken.
 const READS: usize = 4;
+/// Descriptors that a trunk takes, at most.
+pub const DESCRIPTORS: u32 = 2;
 
 /// One trunk.
 pub struct Trunk {
     /// Its number in the engine.
     pub number: u64,
-    socket: RefCell<UnixStream>,
+    /// The socket. tokio waits here for something to read, and for nothing else: a Unix socket tells of room whenever the other
+    /// end has read something, which would wake the thread for each message. (tokio's own UnixStream always waits for both.
+    /// What reads a pipe reads a socket as well.)
+    socket: RefCell<pipe::Receiver>,
+    /// And the same socket, where it was full: to wait for room.
+    writer: RefCell<Option<pipe::Sender>>,
     end: RefCell<End<Wakers>>,
     /// Of the trunk's task, while it waits.
     task: Cell<Option<Waker>>,
@@ -62,11 +71,12 @@ impl Trunk {
     ///
     /// # Errors
     /// It cannot be watched by epoll.
-    pub fn new(number: u64, socket: std::os::unix::net::UnixStream) -> io::Result<Rc<Trunk>> {
+    pub fn new(number: u64, socket: UnixStream) -> io::Result<Rc<Trunk>> {
         socket.set_nonblocking(true)?;
         Ok(Rc::new(Trunk {
             number,
-            socket: RefCell::new(UnixStream::from_std(socket)?),
+            socket: RefCell::new(pipe::Receiver::from_owned_fd_unchecked(socket.into())?),
+            writer: RefCell::default(),
             end: RefCell::default(),
             task: Cell::default(),
             blocked: Cell::new(false),
@@ -100,7 +110,7 @@ impl Trunk {
         self.task.set(Some(cx.waker().clone()));
         let flushed = self.poll_flush(cx);
         let (mut end, mut socket) = (self.end.borrow_mut(), self.socket.borrow_mut());
-        if matches!(flushed, Poll::Ready(Err(_))) {
+        if flushed.is_err() {
             // The child is no more. What it has sent before can still be read, and then the end.
             end.out.clear();
             let _ = shutdown(&*socket, Shutdown::Both);
@@ -117,17 +127,29 @@ impl Trunk {
         Poll::Pending
     }
 
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut socket = self.socket.borrow_mut();
-        let flushed = self.flush(|bytes| match Pin::new(&mut *socket).poll_write(cx, bytes) {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        });
-        match flushed {
-            Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) => Poll::Pending,
-            Err(e) => Poll::Ready(Err(e)),
+    /// Writes what waits; where the socket does not take all, the task is woken when there is room.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut writer = self.writer.borrow_mut();
+        if writer.is_none() {
+            if self.flush(|bytes| self.send(bytes))? {
+                return Ok(());
+            }
+            let socket = self.socket.borrow().as_fd().try_clone_to_owned()?;
+            *writer = Some(pipe::Sender::from_owned_fd_unchecked(socket)?);
         }
+        let emptied =
+            self.flush(|bytes| match writer.as_mut().map(|writer| Pin::new(writer).poll_write(cx, bytes)) {
+                Some(Poll::Ready(written)) => written,
+                Some(Poll::Pending) | None => Err(io::ErrorKind::WouldBlock.into()),
+            })?;
+        if emptied {
+            *writer = None;
+        }
+        Ok(())
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(&*self.socket.borrow(), bytes, SendFlags::NOSIGNAL)?)
     }
 
     fn flush(&self, write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
@@ -156,7 +178,7 @@ impl Trunk {
         if waiting > 0 && !self.blocked.get() {
             if waiting > MUCH {
                 // What is wrong with the socket is found by the task.
-                let _ = self.flush(|bytes| self.socket.borrow().try_write(bytes));
+                let _ = self.flush(|bytes| self.send(bytes));
             }
             if let Some(task) = self.task.take() {
                 task.wake();

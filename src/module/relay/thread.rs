@@ -210,6 +210,17 @@ enum Far {
     Trunk(Stream),
 }
 
+fn trunk_token(key: usize) -> epoll::EventData {
+    epoll::EventData::new_u64(TRUNK | key as u64)
+}
+
+/// What to wait for on a trunk. Only for room where there was none: a Unix socket tells of room whenever the other end has
+/// read something, which would wake this thread for each message.
+fn trunk_flags(blocked: bool) -> epoll::EventFlags {
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+    if blocked { flags | epoll::EventFlags::OUT } else { flags }
+}
+
 struct Loop {
     relay: &'static Relay,
     epoll: OwnedFd,
@@ -386,10 +397,8 @@ impl Loop {
 
     fn lay(&mut self, wire: Arc<Wire>) {
         let number = wire.number;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let entry = self.carriers.vacant_entry();
-        let token = epoll::EventData::new_u64(TRUNK | entry.key() as u64);
-        match epoll::add(&self.epoll, &*wire, token, flags) {
+        match epoll::add(&self.epoll, &*wire, trunk_token(entry.key()), trunk_flags(false)) {
             Ok(()) => {
                 entry.insert(Carrier::new(wire));
             }
@@ -425,7 +434,13 @@ impl Loop {
     /// Writes what this round has to say to the engine.
     fn write_trunks(&mut self) {
         let mut again = Vec::new();
-        self.carriers.iter().for_each(|(_, carrier)| carrier.flush(&mut again));
+        for (key, carrier) in &self.carriers {
+            let blocked = !carrier.flush(&mut again);
+            if carrier.waits.replace(blocked) != blocked {
+                // It fails for want of memory, if ever: then the engine's next message comes first.
+                let _ = epoll::modify(&self.epoll, &**carrier, trunk_token(key), trunk_flags(blocked));
+            }
+        }
         again.into_iter().for_each(|key| self.queue(key));
     }
 

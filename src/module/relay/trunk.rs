@@ -108,6 +108,8 @@ pub struct Carrier {
     end: RefCell<End<usize>>,
     /// There may be something to read.
     pub readable: Cell<bool>,
+    /// The thread waits for room in the socket.
+    pub waits: Cell<bool>,
     /// Connections that wait until the trunk is not full.
     crowd: RefCell<Vec<usize>>,
 }
@@ -116,7 +118,7 @@ impl Carrier {
     /// Of a trunk that has just been laid.
     pub fn new(wire: Arc<Wire>) -> Rc<Carrier> {
         let (end, crowd) = (RefCell::default(), RefCell::default());
-        Rc::new(Carrier { wire, end, readable: Cell::new(true), crowd })
+        Rc::new(Carrier { wire, end, readable: Cell::new(true), waits: Cell::new(false), crowd })
     }
 
     /// Of a trunk that is no more: its streams are at their end.
@@ -173,21 +175,24 @@ impl Carrier {
         Ok(())
     }
 
-    /// Writes what waits, as much as the socket takes. `again` are the keys of connections that had to wait for that.
-    pub fn flush(&self, again: &mut Vec<usize>) {
+    /// Writes what waits, as much as the socket takes; true when that was all. `again` are the keys of connections that had to
+    /// wait for it.
+    pub fn flush(&self, again: &mut Vec<usize>) -> bool {
         let mut end = self.end.borrow_mut();
         if end.out.is_empty() {
-            return;
+            return true;
         }
-        if end.out.write(|bytes| (&self.wire.socket).write(bytes)).is_err() {
+        let emptied = end.out.write(|bytes| (&self.wire.socket).write(bytes)).unwrap_or_else(|_| {
             // The engine is no more. What it has sent before can still be read, and then the end.
             end.out.clear();
             self.wire.close();
             self.readable.set(true);
-        }
+            true
+        });
         if end.out.len() < FULL / 2 {
             again.append(&mut self.crowd.borrow_mut());
         }
+        emptied
     }
 
     /// The other end is no more; see [`Carrier::read`] for `news`.
