@@ -26,7 +26,8 @@ conformance: build ## All cases of the Autobahn suite, some minutes; `make test`
 	@tests/conformance/run
 
 bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 35 minutes, installs the servers
-	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan
+	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan g++ libssl-dev
+	-CARGO_TARGET_DIR='$(abspath $(target))' benches/peers/uwebsockets/build
 	$(CARGO) bench --locked --bench echo --bench handshake --bench fanout --bench site
 	$(CARGO) bench --locked --bench plot
 

@@ -168,6 +168,23 @@ fn who_does_not_take_stalls_no_other() {
 }
 
 #[test]
+fn a_trunk_that_was_full_goes_on() {
+    let mut engine = Process::start();
+    let mut child = Child::new(&engine);
+    let sessions: Vec<u64> = (0..40).map(|_| child.session(&spec("echo"))).collect();
+    // More than the socket takes, and more than waits before it.
+    for round in 0..3 {
+        let (message, echo) = frames(&vec![round; 60_000]);
+        for session in &sessions {
+            assert_eq!(child.send(*session, &message), message.len());
+        }
+        sessions.iter().for_each(|session| child.expect(*session, &echo));
+    }
+    drop(child);
+    engine.retire();
+}
+
+#[test]
 fn with_a_trunk_its_sessions_end() {
     let mut engine = Process::start();
     // Of no trunk; of one that carries rubbish; of one that ends.
