@@ -444,24 +444,16 @@ impl Conn {
 
     /// Completes when there is room in the send buffer.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
-        self.entry.peer.register(cx);
-        if self.entry.peer.close_asked() {
-            return Poll::Ready(Err(Closing));
-        }
-        self.ping();
-        match self.poll_flush(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(e)) => self.end = Some(End::Lost(e)),
-            Poll::Pending if !self.is_full() => return Poll::Ready(Ok(())),
-            Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
-            Poll::Pending if self.has_fallen_behind() => self.end = Some(slow_consumer()),
-            Poll::Pending => return Poll::Pending,
-        }
-        Poll::Ready(Err(Closing))
+        self.poll_sent(cx, |conn| !conn.is_full())
     }
 
     /// Completes when nothing waits for the client.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        self.poll_sent(cx, |_| false)
+    }
+
+    /// Completes when nothing waits for the client, or what waits `is_little`.
+    fn poll_sent(&mut self, cx: &mut Context<'_>, is_little: fn(&Self) -> bool) -> Poll<Result<(), Closing>> {
         self.entry.peer.register(cx);
         if self.entry.peer.close_asked() {
             return Poll::Ready(Err(Closing));
@@ -470,7 +462,9 @@ impl Conn {
         match self.poll_flush(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(e)) => self.end = Some(End::Lost(e)),
+            Poll::Pending if is_little(self) => return Poll::Ready(Ok(())),
             Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
+            Poll::Pending if self.has_fallen_behind() => self.end = Some(slow_consumer()),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(Err(Closing))

@@ -111,15 +111,17 @@ struct Link {
 }
 
 impl Link {
-    async fn listen(&mut self, desk: &Weak<Desk>) -> io::Result<()> {
+    async fn listen(&mut self, weak: &Weak<Desk>) -> io::Result<()> {
         while let Some(message) = self.stream.next().await? {
-            let Some(desk) = desk.upgrade() else { return Ok(()) };
+            let Some(desk) = weak.upgrade() else { return Ok(()) };
             match message {
                 ToEngine::Hello { version } if version == handoff::version() => {}
                 ToEngine::Hello { .. } => {
                     // It may not wait for the answer, and have said already what it wants.
                     let _ = self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await;
-                    return self.listen_to_stranger(&desk).await;
+                    drop(desk);
+                    self.listen_to_stranger(weak).await;
+                    return Ok(());
                 }
                 ToEngine::Offer(spec) => {
                     let answer = match desk.consider(*spec, self.here.number()).await {
@@ -178,13 +180,12 @@ impl Link {
     }
 
     /// The other end is of another version: all it can be understood to say is that this engine has been replaced.
-    async fn listen_to_stranger(&mut self, desk: &Desk) -> io::Result<()> {
+    async fn listen_to_stranger(&mut self, desk: &Weak<Desk>) {
         while let Ok(Some(message)) = self.stream.next().await {
-            if message == ToEngine::Retire {
+            if let (ToEngine::Retire, Some(desk)) = (message, desk.upgrade()) {
                 desk.send(Errand::Retire);
             }
         }
-        Ok(())
     }
 
     /// What was kept for the session that comes now.

@@ -140,9 +140,10 @@ impl Engine {
         self.threads[self.next()].tell(Command::Run(task));
     }
 
-    /// The number of the thread whose turn it is.
+    /// The number of the thread whose turn it is: of those that run.
     fn next(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len()
+        let turns = (0..self.threads.len()).map(|_| self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len());
+        { turns }.find(|number| self.threads[*number].is_running()).unwrap_or(0)
     }
 
     /// The number of the thread that is to have the next session: the one where it is now, unless another has fewer sessions

@@ -1,5 +1,6 @@
 //! The Python processes: started when the first handshake wants one, again when one has ended, and replaced after a restart
-//! of httpd; the old ones then end with their last connections. All here is for the engine's main thread.
+//! of httpd; the old ones then end with their last connections. Every thread of the engine may want one: who is the first
+//! starts it, and waits for its end.
 
 use super::link::send_with;
 use super::settings::Worker;

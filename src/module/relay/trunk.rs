@@ -34,9 +34,7 @@ impl Wire {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
-}
 
-impl Wire {
     /// Ends it for both sides.
     pub fn close(&self) {
         // It fails where that has happened already.
