@@ -1,6 +1,6 @@
 //! One end of a trunk, without its socket: what is read goes in, what is to be written comes out.
 
-use super::flow::{Far, Flow};
+use super::flow::{Far, Flow, Spare};
 use super::frame::{Bad, Decoder, Frame};
 use super::out::Out;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ pub struct End<T> {
     pub out: Out,
     streams: HashMap<u64, Stream<T>, BuildHasherDefault<Spread>>,
     /// Memory for streams that have something to keep.
-    spare: Vec<Vec<u8>>,
+    spare: Spare,
     broken: bool,
 }
 
@@ -72,7 +72,7 @@ impl<T> Default for End<T> {
             decoder: Decoder::default(),
             out: Out::default(),
             streams: HashMap::default(),
-            spare: Vec::new(),
+            spare: Spare::default(),
             broken: false,
         }
     }
@@ -296,7 +296,7 @@ impl<T> Stream<T> {
         &mut self,
         number: u64,
         bytes: &[u8],
-        spare: &mut Vec<Vec<u8>>,
+        spare: &mut Spare,
         tell: &mut impl FnMut(&mut T, News),
     ) -> Result<(), Bad> {
         // It was under way when this side went.

@@ -7,10 +7,36 @@ pub const WINDOW: u32 = 128 * 1024;
 /// So many bytes were taken before the other side is told: it has room all the while.
 const TOLD: u32 = WINDOW / 4;
 
-/// Inboxes that are kept for the next who needs one.
-const SPARE: usize = 32;
-/// One that grew over this many bytes is not.
-const KEPT: usize = 64 * 1024;
+/// Empty inboxes, for the next who needs one.
+#[derive(Debug, Default)]
+pub struct Spare {
+    inboxes: Vec<Vec<u8>>,
+    /// What they take together.
+    bytes: usize,
+}
+
+impl Spare {
+    /// So many are kept.
+    const INBOXES: usize = 32;
+    /// And of so many bytes together.
+    const BYTES: usize = 8 * WINDOW as usize;
+
+    fn take(&mut self) -> Vec<u8> {
+        let inbox = self.inboxes.pop().unwrap_or_default();
+        self.bytes -= inbox.capacity();
+        inbox
+    }
+
+    fn put_back(&mut self, mut inbox: Vec<u8>) {
+        // One that had to grow over what waits is twice as long.
+        let bytes = (1..=WINDOW as usize).contains(&inbox.capacity()).then(|| self.bytes + inbox.capacity());
+        if let Some(bytes) = bytes.filter(|bytes| *bytes <= Self::BYTES && self.inboxes.len() < Self::INBOXES) {
+            inbox.clear();
+            self.inboxes.push(inbox);
+            self.bytes = bytes;
+        }
+    }
+}
 
 /// What the other side still does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,7 +103,7 @@ impl Flow {
     ///
     /// # Errors
     /// It should not have.
-    pub fn receive(&mut self, stream: u64, bytes: &[u8], spare: &mut Vec<Vec<u8>>) -> Result<(), Bad> {
+    pub fn receive(&mut self, stream: u64, bytes: &[u8], spare: &mut Spare) -> Result<(), Bad> {
         if self.far != Far::Open {
             return Err(Bad::Ended(stream));
         }
@@ -85,7 +111,7 @@ impl Flow {
             return Err(Bad::Flooded(stream));
         }
         if self.inbox.capacity() == 0 {
-            self.inbox = spare.pop().unwrap_or_default();
+            self.inbox = spare.take();
         }
         // Not each time: what waits may be much.
         if self.taken > self.waiting().len() {
@@ -97,7 +123,7 @@ impl Flow {
     }
 
     /// So many bytes were taken, of those that waited. Returns what the other side is to be told, if it is.
-    pub fn take(&mut self, bytes: usize, spare: &mut Vec<Vec<u8>>) -> Option<u32> {
+    pub fn take(&mut self, bytes: usize, spare: &mut Spare) -> Option<u32> {
         self.taken = (self.taken + bytes).min(self.inbox.len());
         if self.taken == self.inbox.len() {
             self.forget(spare);
@@ -110,13 +136,9 @@ impl Flow {
     }
 
     /// What waits is of use to nobody.
-    pub fn forget(&mut self, spare: &mut Vec<Vec<u8>>) {
-        let mut inbox = std::mem::take(&mut self.inbox);
+    pub fn forget(&mut self, spare: &mut Spare) {
         self.taken = 0;
-        if spare.len() < SPARE && (1..=KEPT).contains(&inbox.capacity()) {
-            inbox.clear();
-            spare.push(inbox);
-        }
+        spare.put_back(std::mem::take(&mut self.inbox));
     }
 
     /// The other side has no more, or does nothing more at all.
@@ -143,7 +165,7 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_in_than_was_let() {
-        let (mut flow, mut spare) = (Flow::default(), Vec::new());
+        let (mut flow, mut spare) = (Flow::default(), Spare::default());
         flow.receive(1, &vec![1; WINDOW as usize - 1], &mut spare).unwrap();
         flow.receive(1, &[2], &mut spare).unwrap();
         assert_eq!(flow.receive(1, &[3], &mut spare), Err(Bad::Flooded(1)));
@@ -157,10 +179,22 @@ mod tests {
         assert_eq!(flow.waiting()[..2], [1, 1]);
         assert_eq!(flow.waiting()[WINDOW as usize - TOLD as usize - 1..][..2], [2, 3]);
         assert_eq!(flow.take(WINDOW as usize, &mut spare), Some(WINDOW));
-        assert_eq!((flow.inbox.capacity(), spare.len()), (0, 0), "nobody keeps as much");
+        assert_eq!((flow.inbox.capacity(), spare.inboxes.len()), (0, 0), "nobody keeps as much");
         flow.receive(1, b"short", &mut spare).unwrap();
         flow.take(5, &mut spare);
-        assert_eq!((flow.inbox.capacity(), spare.len()), (0, 1), "an idle stream keeps nothing");
+        assert_eq!((flow.inbox.capacity(), spare.inboxes.len()), (0, 1), "an idle stream keeps nothing");
+    }
+
+    #[test]
+    fn so_much_is_kept_and_no_more() {
+        let mut spare = Spare::default();
+        for size in [1, 100, WINDOW as usize] {
+            (0..2 * Spare::INBOXES).for_each(|_| spare.put_back(Vec::with_capacity(size)));
+            let expected = Spare::INBOXES.min(Spare::BYTES / size);
+            assert_eq!((spare.inboxes.len(), spare.bytes), (expected, expected * size));
+            (0..expected).for_each(|_| assert_eq!(spare.take().capacity(), size));
+            assert_eq!((spare.take().capacity(), spare.bytes), (0, 0));
+        }
     }
 
     #[test]
@@ -177,7 +211,7 @@ mod tests {
 
     #[test]
     fn an_end_is_an_end() {
-        let (mut flow, mut spare) = (Flow::default(), Vec::new());
+        let (mut flow, mut spare) = (Flow::default(), Spare::default());
         flow.receive(1, b"last", &mut spare).unwrap();
         flow.end(1, Far::Ended).unwrap();
         assert_eq!(flow.receive(1, b"more", &mut spare), Err(Bad::Ended(1)));
