@@ -7,7 +7,8 @@
 //! cargo bench --bench echo -- --only mod_websocket,mod_proxy_wstunnel --schemes wss --idle 0
 //! ```
 //!
-//! **The servers.** tokio-tungstenite and fastwebsockets on one thread, as their examples have it; Node with the package ws; httpd with
+//! **The servers.** uWebSockets with its own event loop, where `benches/peers/uwebsockets/build` has built it; tokio-tungstenite
+//! and fastwebsockets on one thread, as their examples have it; Node with the package ws; httpd with
 //! mod_proxy_wstunnel, of which the tokio-tungstenite server behind it is a part; websocketd with `cat`, a process each
 //! connection, which is sent text since it passes on lines, and only short ones, as it cuts longer ones into frames. Over wss those that are usual there. What is not installed is left out,
 //! and a note says so. All are confined to one core, the same for all of them, and the load generator to another one
@@ -234,6 +235,8 @@ impl Echo {
             ("with compression", Peer::Ours, false, Some("/echo/compressed"), 1),
             ("with contexts", Peer::Ours, false, Some("/echo/compressed/contexts"), 10),
             ("mod_websocket, wss", Peer::Ours, true, None, 10),
+            ("uwebsockets", Peer::UWebSockets, false, None, 1),
+            ("uwebsockets, wss", Peer::UWebSockets, true, None, 10),
             ("tokio-tungstenite", Peer::TokioTungstenite, false, None, 1),
             ("fastwebsockets", Peer::FastWebSockets, false, None, 1),
             ("node-ws", Peer::NodeWs, false, None, 1),
