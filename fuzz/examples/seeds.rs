@@ -198,7 +198,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
             with(&[
                 hello(),
                 ToEngine::Offer(Box::new(spec)),
-                ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false },
+                ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false, tls: None },
             ]),
         ),
         ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),

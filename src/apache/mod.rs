@@ -29,6 +29,7 @@ pub mod request;
 pub mod server;
 pub mod suspended;
 pub mod table;
+pub mod tls;
 
 /// What a hook answers where it is neither "mine" nor "not mine": an HTTP status, or a failure of the start.
 pub type HookResult = Result<Verdict, u16>;

@@ -8,6 +8,7 @@ use super::log;
 use super::pool::Pool;
 use super::request::Request;
 use super::server::Server;
+use super::tls;
 use super::{HookResult, Verdict};
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -36,6 +37,9 @@ pub trait HttpdModule: 'static {
     /// # Errors
     /// httpd does not start.
     fn post_config(pool: &Pool, server: &Server) -> Result<(), String>;
+
+    /// In httpd's parent, for each server with TLS: whether [`Connection::tls`] is wanted for its connections.
+    fn wants_tls_secrets(server: &Server) -> bool;
 
     /// In httpd's parent, about every ten seconds while it runs.
     fn monitor(server: &Server);
@@ -116,6 +120,7 @@ extern "C" fn register_hooks<M: HttpdModule>(_pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_handler(Some(handler::<M>), nobody, after, before as c_int);
     }
+    tls::register::<M>();
 }
 
 extern "C" fn open_logs<M: HttpdModule>(

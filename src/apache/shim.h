@@ -19,6 +19,7 @@
 #include "apr_allocator.h"
 #include "apr_buckets.h"
 #include "apr_dso.h"
+#include "apr_optional_hooks.h"
 #include "apr_portable.h"
 #include "apr_strings.h"
 #include "apr_thread_mutex.h"
@@ -60,7 +61,6 @@ int shim_connection_is_aborted(const conn_rec *c);
 void shim_connection_share_memory(conn_rec *c);
 /* Gives the system back what the allocator of the connection's pool keeps for the next use */
 void shim_connection_release_memory(conn_rec *c);
-void shim_connection_share_memory(conn_rec *c);
 /* c->keepalive: the connection is closed after this request */
 void shim_connection_close_after(conn_rec *c);
 

@@ -135,12 +135,16 @@ impl Link {
                     };
                     self.stream.say(&answer).await?;
                 }
-                ToEngine::Take { ticket, early, linked } => {
+                ToEngine::Take { ticket, early, linked, tls } => {
                     let socket = self.stream.descriptor()?;
                     let brought = if linked { Some(self.stream.descriptor()?) } else { None };
                     let mut seat = self.seat(ticket)?;
                     seat.link = brought.or(seat.link);
-                    self.begin(&desk, ticket, seat, socket.into(), early);
+                    let source = match tls {
+                        Some(keys) => Source::Tls(socket, keys),
+                        None => Source::Socket(socket),
+                    };
+                    self.begin(&desk, ticket, seat, source, early);
                 }
                 ToEngine::Carry { ticket, trunk: number } => {
                     let seat = self.seat(ticket)?;

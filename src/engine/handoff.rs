@@ -22,6 +22,7 @@
 
 use super::log_writer::NamedLog;
 use super::{Reply, SessionSpec};
+use crate::wire::record::Keys;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -38,7 +39,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 8";
+const VERSION: &str = "mod_websocket handoff 9";
 
 /// What this code speaks: see [`Link::configure`].
 ///
@@ -82,6 +83,8 @@ pub enum ToEngine {
         early: Vec<u8>,
         /// A second descriptor comes behind the socket: see [`super::Adoption::link`].
         linked: bool,
+        /// The socket has TLS on it, with these keys. `early` is what came in it.
+        tls: Option<Box<Keys>>,
     },
     /// The session comes over a trunk, as the stream with the ticket's number.
     Carry {
@@ -391,8 +394,8 @@ impl Link {
         }
     }
 
-    /// Hands the socket of a granted session over, and with it the end of a link to this process, if its handler wants one.
-    /// The caller's descriptors stay the caller's to close.
+    /// Hands the socket of a granted session over, and with it the keys of its TLS, if it has any, and the end of a link to
+    /// this process, if its handler wants one. The caller's descriptors stay the caller's to close.
     ///
     /// # Errors
     /// The engine is gone.
@@ -401,10 +404,11 @@ impl Link {
         ticket: u64,
         early: Vec<u8>,
         socket: BorrowedFd<'_>,
+        tls: Option<Box<Keys>>,
         link: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
-        self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some() }, &descriptors)
+        self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some(), tls }, &descriptors)
     }
 
     /// Says that a granted session comes over this trunk, which was laid to the thread of its [`Grant`].
@@ -667,6 +671,7 @@ fn receive(stream: BorrowedFd<'_>, inbox: &mut Inbox, descriptors: &mut VecDeque
 mod tests {
     use super::*;
     use crate::engine::{HandlerSpec, Limits, LogSpec, Quota};
+    use crate::wire::record::Direction;
     use proptest::prelude::*;
 
     fn spec() -> SessionSpec {
@@ -690,7 +695,7 @@ mod tests {
         let messages = [
             ToEngine::Hello { version: VERSION.into() },
             ToEngine::Offer(Box::new(spec())),
-            ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false },
+            ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false, tls: None },
             ToEngine::Trunk { thread: 1 },
             ToEngine::Carry { ticket: 8, trunk: 3 },
             ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
@@ -713,7 +718,7 @@ mod tests {
     #[test]
     fn a_length_that_no_message_has_is_refused() {
         assert!(Inbox { buffer: vec![0xff; 8] }.take().is_err());
-        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false }).is_err());
+        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
     }
 
     proptest! {
@@ -734,12 +739,14 @@ mod tests {
         // More than one read's worth: the descriptor belongs to the first byte.
         let (socket, mut far) = UnixStream::pair().unwrap();
         let (second, mut far_second) = UnixStream::pair().unwrap();
-        link.give(2, vec![9; 10_000], socket.as_fd(), Some(second.as_fd())).unwrap();
+        let direction = |byte, sequence| Direction { secret: vec![byte; 32].into(), sequence };
+        let keys = Box::new(Keys { suite: 0x1301, client: direction(1, 2), server: direction(3, 4) });
+        link.give(2, vec![9; 10_000], socket.as_fd(), Some(keys.clone()), Some(second.as_fd())).unwrap();
         drop((link, socket, second));
         assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { ticket: 1 }));
         assert_eq!(
             receiver.next().await.unwrap(),
-            Some(ToEngine::Take { ticket: 2, early: vec![9; 10_000], linked: true })
+            Some(ToEngine::Take { ticket: 2, early: vec![9; 10_000], linked: true, tls: Some(keys) })
         );
         for far in [&mut far, &mut far_second] {
             let mut received = UnixStream::from(receiver.descriptor().unwrap());

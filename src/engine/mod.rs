@@ -9,6 +9,7 @@
 //! * [`line`]: the way to its client, for the connection and for those who have something for many
 //! * [`raw`]: one whose bytes are somebody else's
 //! * [`socket`]: its byte stream
+//! * [`tls`]: one that httpd has opened with TLS
 //! * [`trunk`]: many of them over one socket, where a child of httpd stays in between
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
@@ -36,6 +37,7 @@ pub mod raw;
 pub mod socket;
 pub mod spec;
 pub mod thread;
+pub mod tls;
 pub mod trunk;
 
 pub use broadcast::{Broadcast, Volley};
@@ -45,6 +47,7 @@ pub use raw::{Ending, Raw};
 pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};
 
 use crate::wire::CloseFrame;
+use crate::wire::record::Keys;
 use log_writer::Logs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -76,6 +79,8 @@ pub struct Adoption {
 pub enum Source {
     /// A connected stream socket of any family.
     Socket(OwnedFd),
+    /// A TCP connection, and what its TLS goes on with.
+    Tls(OwnedFd, Box<Keys>),
     /// The stream with the session's number of this trunk, which the thread that it is for was told of before.
     Trunk {
         /// The thread's number.
@@ -122,7 +127,7 @@ impl Engine {
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
     pub fn adopt(&self, adoption: Adoption) {
         let thread = match adoption.socket {
-            Source::Socket(_) => self.choose(self.next()),
+            Source::Socket(_) | Source::Tls(..) => self.choose(self.next()),
             Source::Trunk { thread, .. } => thread,
         };
         self.adopt_on(thread, adoption);

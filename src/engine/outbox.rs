@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 /// in the write's vector costs.
 const SHARED: usize = 2048;
 /// Chunks that one write takes.
-const CHUNKS: usize = 32;
+pub const CHUNKS: usize = 32;
 /// A buffer that grew over this many bytes is not kept for others.
 const KEPT: usize = 64 * 1024;
 

@@ -39,7 +39,7 @@ impl Raw {
         let Adoption { socket, spec, early, places, link, .. } = adoption;
         let stream = match socket {
             Source::Socket(socket) => Some((socket, early)),
-            Source::Trunk { .. } => None,
+            Source::Tls(..) | Source::Trunk { .. } => None,
         };
         Raw { stream, link, entry, spec: Box::new(spec), since: Instant::now(), _places: places }
     }

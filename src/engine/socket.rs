@@ -1,7 +1,9 @@
-//! The byte stream of a session: a client's TCP connection; or where httpd must stay in between, one end of a socketpair,
-//! or a stream of a trunk.
+//! The byte stream of a session: a client's TCP connection, with or without TLS on it; or where httpd must stay in between,
+//! one end of a socketpair, or a stream of a trunk.
 
+use super::tls::Tls;
 use super::trunk::carrier::Stream;
+use crate::wire::record::Keys;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, Shutdown, getsockname, send, shutdown};
@@ -17,6 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 pub enum Socket {
     /// The client itself.
     Tcp(TcpStream),
+    /// The client itself, over TLS. Boxed, since others need no room for its keys.
+    Tls(Box<Tls>),
     /// A relay in an httpd child, of this connection alone.
     Unix(UnixStream),
     /// A relay in an httpd child, of many.
@@ -33,22 +37,29 @@ impl Socket {
         if getsockname(&fd)?.address_family() == AddressFamily::UNIX {
             return Ok(Socket::Unix(UnixStream::from_std(fd.into())?));
         }
-        let stream = TcpStream::from_std(fd.into())?;
-        // Replies are written whole; waiting for more (RFC 896) would only delay them.
-        stream.set_nodelay(true)?;
-        Ok(Socket::Tcp(stream))
+        Ok(Socket::Tcp(tcp(fd)?))
+    }
+
+    /// Takes over a TCP connection with TLS on it.
+    ///
+    /// # Errors
+    /// As [`Socket::new`], or the keys are of no use.
+    pub fn with_keys(fd: OwnedFd, keys: &Keys) -> io::Result<Socket> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Socket::Tls(Box::new(Tls::new(tcp(fd)?, keys)?)))
     }
 
     /// Reads once; 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = match self {
             Socket::Trunk(stream) => return stream.poll_read(cx, buffer),
+            Socket::Tls(tls) => return tls.poll_read(cx, buffer),
             _ => ReadBuf::new(buffer),
         };
         ready!(match self {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Socket::Trunk(_) => Poll::Pending,
+            Socket::Trunk(_) | Socket::Tls(_) => Poll::Pending,
         })?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
@@ -60,6 +71,7 @@ impl Socket {
             (Socket::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
             (Socket::Unix(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
             (Socket::Trunk(stream), many) => stream.poll_write(cx, many),
+            (Socket::Tls(tls), many) => tls.poll_write(cx, many),
         }
     }
 
@@ -72,6 +84,7 @@ impl Socket {
             Socket::Tcp(stream) => stream.try_write_vectored(slices),
             Socket::Unix(stream) => stream.try_write_vectored(slices),
             Socket::Trunk(stream) => stream.try_write(slices),
+            Socket::Tls(tls) => tls.try_write(slices),
         }
     }
 
@@ -86,6 +99,7 @@ impl Socket {
             Socket::Tcp(stream) => Ok(send(stream)?),
             Socket::Unix(stream) => Ok(send(stream)?),
             Socket::Trunk(stream) => stream.write_shared(bytes),
+            Socket::Tls(tls) => tls.write_now(bytes),
         }
     }
 
@@ -101,6 +115,7 @@ impl Socket {
             Socket::Tcp(stream) => is_ended(stream),
             Socket::Unix(stream) => is_ended(stream),
             Socket::Trunk(stream) => stream.is_ended(),
+            Socket::Tls(tls) => is_ended(&tls.stream),
         }
     }
 
@@ -109,6 +124,10 @@ impl Socket {
         // Fails where the connection is gone, and then there is nobody to tell.
         let _ = match self {
             Socket::Tcp(stream) => shutdown(stream, Shutdown::Write),
+            Socket::Tls(tls) => {
+                tls.end_writing();
+                shutdown(&tls.stream, Shutdown::Write)
+            }
             Socket::Unix(stream) => shutdown(stream, Shutdown::Write),
             Socket::Trunk(stream) => {
                 stream.end_writing();
@@ -116,4 +135,13 @@ impl Socket {
             }
         };
     }
+}
+
+/// # Errors
+/// It is no TCP connection, or cannot be watched by epoll.
+fn tcp(fd: OwnedFd) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(fd.into())?;
+    // Replies are written whole; waiting for more (RFC 896) would only delay them.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

@@ -17,6 +17,7 @@ use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
 mod process;
+mod tls;
 mod trunk;
 
 type Client = WebSocket<UnixStream>;

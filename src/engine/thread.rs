@@ -264,6 +264,7 @@ impl Shared {
     pub fn socket(&self, source: Source, session: u64) -> io::Result<Socket> {
         let number = match source {
             Source::Socket(socket) => return Socket::new(socket),
+            Source::Tls(socket, keys) => return Socket::with_keys(socket, &keys),
             Source::Trunk { number, .. } => number,
         };
         if let Some(trunk) = self.trunks.borrow().get(&number) {
@@ -392,8 +393,8 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
         return;
     };
     if handler.raw().is_some() {
-        if let Source::Trunk { number, .. } = adoption.socket {
-            error!("WS0148: session {id}: {name} needs a socket, and not a stream of trunk {number}");
+        if !matches!(adoption.socket, Source::Socket(_)) {
+            error!("WS0148: session {id}: {name} needs a socket that it can pass on");
             let _ = shared.socket(adoption.socket, id);
             return;
         }
@@ -408,7 +409,7 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
     let conn = match catch_unwind(AssertUnwindSafe(|| Conn::new(adoption, entry))) {
         Ok(Ok(conn)) => Box::new(conn),
         Ok(Err(e)) => {
-            error!("WS0112: session {id}: cannot watch its socket: {e}");
+            error!("WS0112: session {id}: cannot take over its socket: {e}");
             return;
         }
         Err(panic) => {

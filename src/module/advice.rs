@@ -15,7 +15,8 @@ const OTHER_FDS: u64 = 100;
 struct Facts {
     /// The largest `WebSocketMaxConnections`.
     wanted: u64,
-    /// Some virtual host has `SSLEngine on`, or a plugin is configured: httpd keeps such connections.
+    /// Some virtual host has `SSLEngine on`, with `WebSocketTLSHandoff Off` somewhere, or a plugin is configured: httpd keeps
+    /// such connections.
     kept: bool,
     /// The MPM can suspend connections.
     suspends: bool,
@@ -41,7 +42,7 @@ pub fn give() {
     let children = mpm::max_children();
     let facts = Facts {
         wanted,
-        kept: conftree::arguments_of("SSLEngine").iter().any(|engine| engine.trim().eq_ignore_ascii_case("on"))
+        kept: (is_among("SSLEngine", "on") && is_among("WebSocketTLSHandoff", "off"))
             || conftree::arguments_of("WebSocketHandler").iter().any(|words| names_plugin(words)),
         suspends: mpm::can_suspend(),
         workers: children * mpm::threads_per_child(),
@@ -52,6 +53,11 @@ pub fn give() {
     for line in advice(&facts) {
         log::main(Level::Warning, &line);
     }
+}
+
+/// A directive has this value somewhere.
+fn is_among(directive: &str, value: &str) -> bool {
+    conftree::arguments_of(directive).iter().any(|argument| argument.trim().eq_ignore_ascii_case(value))
 }
 
 /// True for the words of a WebSocketHandler that is a plugin: its first is a file.

@@ -47,6 +47,7 @@ pub struct Config {
     engine_threads: Option<usize>,
     session_log: Option<String>,
     drain_timeout: Option<Duration>,
+    tls_handoff: Option<bool>,
     /// In this and those below, `Off` is `Some(None)`.
     ping: Option<Option<Ping>>,
     idle_timeout: Option<Option<Duration>>,
@@ -136,6 +137,7 @@ impl Config {
             engine_threads: self.engine_threads.or(outer.engine_threads),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.or(outer.drain_timeout),
+            tls_handoff: self.tls_handoff.or(outer.tls_handoff),
             ping: self.ping.or(outer.ping),
             idle_timeout: self.idle_timeout.or(outer.idle_timeout),
             close_timeout: self.close_timeout.or(outer.close_timeout),
@@ -265,6 +267,11 @@ impl Config {
         let runs_a_program = self.handler().is_some_and(|handler| handler.name == handlers::EXEC);
         let program = self.programs.quota(host).filter(|_| runs_a_program && self.programs.shared(host).is_none());
         per_client.chain(all).chain(program).collect()
+    }
+
+    /// The engine goes on with TLS connections by itself, where that can be.
+    pub fn tls_handoff(&self) -> bool {
+        self.tls_handoff.unwrap_or(true)
     }
 
     /// How long relayed sessions go on when their child of httpd is to end.
@@ -564,6 +571,11 @@ fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
         }
         config.trusted_origins.get_or_insert_default().push(word.clone().into_owned());
     }
+    Ok(())
+}
+
+fn tls_handoff(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.tls_handoff = Some(on_off(words)?);
     Ok(())
 }
 

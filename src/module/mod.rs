@@ -18,6 +18,7 @@
 pub mod advice;
 pub mod channel;
 pub mod directives;
+pub mod encryption;
 pub mod exec;
 pub mod lifecycle;
 pub mod logger;
@@ -70,6 +71,10 @@ impl HttpdModule for WebSocket {
         lifecycle::start(server)?;
         advice::give();
         Ok(())
+    }
+
+    fn wants_tls_secrets(server: &Server) -> bool {
+        server.config::<WebSocket>().tls_handoff()
     }
 
     fn monitor(server: &Server) {

@@ -41,7 +41,7 @@ pub fn handle(request: &mut Request, mut handler: HandlerSpec) -> HookResult {
         secure: request.scheme() == "https",
     };
     handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
-    let custody = upgrade::custody(request)?;
+    let custody = upgrade::custody(request, false)?;
     upgrade::open(request, handler, custody, Opened::default())
 }
 

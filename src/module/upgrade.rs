@@ -3,7 +3,7 @@
 use super::plugin::{self, Opening};
 use super::relay::trunk::{Passage, Wire};
 use super::relay::{self, Relayed, Session, Way};
-use super::{WebSocket, channel, exec, lifecycle, publish, python, session_logs, tcp};
+use super::{WebSocket, channel, encryption, exec, lifecycle, publish, python, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -49,7 +49,8 @@ pub fn handle(request: &mut Request) -> HookResult {
         }
         Err(refusal) => return refuse(request, &refusal),
     };
-    let custody = custody(request)?;
+    // A plugin's session has its request kept, and the connection with it.
+    let custody = custody(request, config.plugin().is_none())?;
     if handler.name == handlers::CHANNEL {
         handler.settings = subscribe(request)?;
     }
@@ -168,17 +169,20 @@ fn ask_plugin(request: &mut Request, mut accept: Accept) -> Result<(Accept, Opti
 pub enum Custody {
     /// The engine gets the socket itself.
     Socket,
+    /// The engine gets the socket itself, and goes on with the TLS on it.
+    Encrypted,
     /// A relay of the child's relay thread.
     Suspended,
     /// A relay on this thread.
     Blocking,
 }
 
-/// The way that a request's connection goes.
+/// The way that a request's connection goes. `in_engine`: the engine itself reads what comes, and nobody else needs the
+/// connection.
 ///
 /// # Errors
 /// The status, where there is none.
-pub fn custody(request: &Request) -> Result<Custody, u16> {
+pub fn custody(request: &Request, in_engine: bool) -> Result<Custody, u16> {
     let connection = request.connection();
     if connection.is_secondary() {
         if connection.input_descriptor().is_none() {
@@ -189,6 +193,7 @@ pub fn custody(request: &Request) -> Result<Custody, u16> {
     }
     Ok(match connection.is_tls() {
         false => Custody::Socket,
+        true if in_engine && encryption::can_be_handed_over(request) => Custody::Encrypted,
         true if can_suspend(request) => Custody::Suspended,
         true => Custody::Blocking,
     })
@@ -290,6 +295,7 @@ fn hand_over(
     let bytes = match lifecycle::relay().filter(|_| by_trunk) {
         Some(relay) => relay.trunk(thread, &mut link).map(Bytes::Trunk).map_err(io::Error::other),
         None if custody == Custody::Socket => Ok(Bytes::Socket),
+        None if custody == Custody::Encrypted => Ok(Bytes::Encrypted),
         None => pair().map(Bytes::Pair),
     };
     let messages = plugin.is_some().then(pair).transpose();
@@ -334,7 +340,7 @@ fn hand_over(
 fn keep(request: &mut Request, custody: Custody, relayed: Relayed) -> HookResult {
     let suspends = match custody {
         Custody::Suspended => true,
-        Custody::Socket => can_suspend(request),
+        Custody::Socket | Custody::Encrypted => can_suspend(request),
         Custody::Blocking => false,
     };
     if suspends {
@@ -375,6 +381,8 @@ struct Ways {
 enum Bytes {
     /// They do not come here.
     Socket,
+    /// Nor do these; but the keys go from here.
+    Encrypted,
     /// Of a pair, the first end is ours.
     Pair((UnixStream, UnixStream)),
     Trunk(Arc<Wire>),
@@ -390,7 +398,7 @@ impl Ways {
     /// Our ends. The others are closed here: the engine has its own descriptors of them, and must be the only one.
     fn into_ours(self, ticket: u64) -> (Option<Way>, Option<UnixStream>) {
         let bytes = match self.bytes {
-            Bytes::Socket => None,
+            Bytes::Socket | Bytes::Encrypted => None,
             Bytes::Pair((ours, _)) => Some(Way::Pair(ours)),
             Bytes::Trunk(wire) => lifecycle::relay().map(|relay| Way::Trunk(Passage::new(relay, wire, ticket))),
         };
@@ -425,11 +433,16 @@ fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways) -> R
     let messages = ways.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
     match &ways.bytes {
         Bytes::Trunk(wire) => link.carry(ticket, wire.number).map_err(Lost::Engine),
-        Bytes::Pair((_, theirs)) => link.give(ticket, Vec::new(), theirs.as_fd(), messages).map_err(Lost::Engine),
+        Bytes::Pair((_, theirs)) => link.give(ticket, Vec::new(), theirs.as_fd(), None, messages).map_err(Lost::Engine),
         Bytes::Socket => {
             let early = connection.take_input().map_err(Lost::Client)?;
             let socket = connection.socket().map_err(Lost::Client)?;
-            link.give(ticket, early, socket, messages).map_err(Lost::Engine)
+            link.give(ticket, early, socket, None, messages).map_err(Lost::Engine)
+        }
+        Bytes::Encrypted => {
+            let (early, keys) = encryption::take(connection).map_err(Lost::Client)?;
+            let socket = connection.socket().map_err(Lost::Client)?;
+            link.give(ticket, early, socket, Some(keys), messages).map_err(Lost::Engine)
         }
     }
 }

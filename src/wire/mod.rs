@@ -3,13 +3,15 @@
 //! [`handshake`] decides on an opening handshake, and [`extension`] on compression in it; [`session`] turns a byte stream
 //! into messages (tungstenite's `WebSocketContext` drives it), with [`deflate`] under it where messages are compressed;
 //! [`cursor`] knows where messages begin and end, and sees what is wrong with a stream as early as can be, with [`utf8`]
-//! for texts; [`frame`] is the layout of a frame, where tungstenite does not tell.
+//! for texts; [`frame`] is the layout of a frame, where tungstenite does not tell; [`record`] is what lies between all this and
+//! the socket where a connection is TLS's.
 
 pub mod cursor;
 pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod handshake;
+pub mod record;
 #[cfg(test)]
 mod round_trip;
 pub mod session;

@@ -12,10 +12,13 @@ fn warnings(server: &Server) -> Vec<String> {
 }
 
 fn what_is_wanted_is_compared_with_what_is_there(mpm: Mpm) {
-    // Without TLS no worker is held, and nothing is to be said.
+    // Without TLS, or with the engine's, no worker is held, and nothing is to be said.
     assert_eq!(warnings(&Httpd::new(mpm).workers(10).config(WANTED).start()), Vec::<String>::new());
 
-    let server = Httpd::new(mpm).workers(10).tls().config(WANTED).start();
+    let handed_over = Httpd::new(mpm).workers(10).tls().config(WANTED).start();
+    assert_eq!(warnings(&handed_over), Vec::<String>::new());
+
+    let server = Httpd::new(mpm).workers(10).tls().relayed().config(WANTED).start();
     let (id, advice) = match mpm {
         Mpm::Event => ("WS0223", "set AsyncRequestWorkerFactor to 50 or more"),
         Mpm::Worker | Mpm::Prefork => ("WS0222", "set MaxRequestWorkers to more than 500"),
@@ -26,7 +29,8 @@ fn what_is_wanted_is_compared_with_what_is_there(mpm: Mpm) {
     assert!(warnings[0].contains(id) && warnings[0].contains(advice), "{warnings:?}");
 
     if mpm == Mpm::Event {
-        let enough = Httpd::new(mpm).workers(10).tls().config("AsyncRequestWorkerFactor 50").config(WANTED).start();
+        let enough =
+            Httpd::new(mpm).workers(10).tls().relayed().config("AsyncRequestWorkerFactor 50").config(WANTED).start();
         assert_eq!(self::warnings(&enough), Vec::<String>::new());
     }
 }

@@ -134,6 +134,7 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
     let mut httpd = Httpd::new(mpm)
         .workers(workers)
         .tls()
+        .relayed()
         .module("authz_host")
         .config("WebSocketChannelHistory 1000 3600\nWebSocketDrainTimeout 1")
         .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")

@@ -11,7 +11,7 @@ every_mpm!(sockets_go_on_until_the_drain_timeout, no_drain_timeout, a_child_ends
 
 /// Room for the children of two generations beside each other: one that drains keeps its place among the ServerLimit.
 fn site(mpm: Mpm) -> Httpd {
-    let httpd = Httpd::new(mpm).tls().echo();
+    let httpd = Httpd::new(mpm).tls().relayed().echo();
     match mpm {
         Mpm::Event => httpd.config("ServerLimit 6\nAsyncRequestWorkerFactor 20"),
         Mpm::Worker => httpd.workers(40).config("ServerLimit 6"),

@@ -48,6 +48,7 @@ mod site;
 mod standalone;
 mod tcp;
 mod tls;
+mod tls_handoff;
 mod tls_load;
 mod trunk;
 mod upgrade_of_the_module;

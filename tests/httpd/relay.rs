@@ -17,7 +17,7 @@ fn children_kib(server: &Server) -> u64 {
 
 fn messages_leave_no_memory_behind(mpm: Mpm) {
     let _turn = heavy();
-    let server = Httpd::new(mpm).tls().echo().start();
+    let server = Httpd::new(mpm).tls().relayed().echo().start();
     let mut client = Raw::open(&server, "/echo");
     let batch: Vec<Frame> = (0..50).map(|number| Frame::text(format!("message {number}"))).collect();
     let mut echo = |batches: usize| {
@@ -53,7 +53,7 @@ fn fill(client: &mut Raw) {
 }
 
 fn one_that_never_reads_is_given_up(mpm: Mpm) {
-    let httpd = Httpd::new(mpm).tls().config("WebSocketPing 1 1\nWebSocketSendBuffer 65536").echo();
+    let httpd = Httpd::new(mpm).tls().relayed().config("WebSocketPing 1 1\nWebSocketSendBuffer 65536").echo();
     let server = httpd.start();
     let sockets = || server.children().iter().map(|child| child.network_sockets().len()).sum::<usize>();
     wait_until("the children listen", PATIENCE, || sockets() > 0);
@@ -72,6 +72,7 @@ fn one_that_never_reads_is_given_up(mpm: Mpm) {
 fn a_request_that_httpd_redirects(mpm: Mpm) {
     let server = Httpd::new(mpm)
         .tls()
+        .relayed()
         .module("rewrite")
         .config("<Directory \"{root}/htdocs\">\n  RewriteEngine On\n  RewriteRule ^old$ /echo\n</Directory>")
         .echo()
@@ -86,7 +87,7 @@ fn a_site_full_of_filters(mpm: Mpm) {
     let server =
         ["dumpio", "deflate", "filter", "ratelimit", "env", "substitute", "headers", "reqtimeout", "ext_filter"]
             .into_iter()
-            .fold(Httpd::new(mpm).tls(), Httpd::module)
+            .fold(Httpd::new(mpm).tls().relayed(), Httpd::module)
             .config(
                 "DumpIOInput On\nDumpIOOutput On\nRequestReadTimeout header=20 body=20\n\
              ExtFilterDefine cat mode=output cmd=/bin/cat\n\

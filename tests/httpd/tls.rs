@@ -1,4 +1,5 @@
-//! WebSockets over TLS: through the child's relay thread on event, on the worker thread with the other MPMs.
+//! WebSockets over TLS: by the engine itself, and, where that cannot be (TLS 1.2) or is not wanted, through the child's relay
+//! thread on event, on the worker thread with the other MPMs.
 
 use crate::echo::{TEXTS, answer_closes, answer_pings, echo_fragments, echo_sizes};
 use crate::harness::wait::PATIENCE;
@@ -24,13 +25,21 @@ fn open_over(server: &Server, version: &'static SupportedProtocolVersion) -> Raw
     client
 }
 
+/// With the engine's TLS, and without.
+fn both_ways(mpm: Mpm) -> [Httpd; 2] {
+    [Httpd::new(mpm).tls(), Httpd::new(mpm).tls().relayed()]
+}
+
 fn messages_over_each_version(mpm: Mpm) {
-    let server = Httpd::new(mpm).tls().echo().start();
-    assert_eq!(Raw::page(&server, "/index.html").text(), "<p>A page of the site.</p>\n");
+    both_ways(mpm).into_iter().for_each(|httpd| messages(&httpd.echo().start()));
+}
+
+fn messages(server: &Server) {
+    assert_eq!(Raw::page(server, "/index.html").text(), "<p>A page of the site.</p>\n");
     for (version, expected) in
         [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
     {
-        let mut client = open_over(&server, version);
+        let mut client = open_over(server, version);
         assert_eq!(client.tls_version(), Some(expected));
         echo_sizes(&mut client);
         for text in TEXTS {
@@ -47,7 +56,7 @@ fn messages_over_each_version(mpm: Mpm) {
         client.close();
     }
     // A request and the first messages in one TLS record: nothing is lost between httpd and the engine.
-    let mut client = Raw::connect(&server);
+    let mut client = Raw::connect(server);
     let request = Handshake::new("/echo").bytes(&client.host());
     client.write(&[request, Frame::text("early").masked(), Frame::binary(vec![7; 3000]).masked()].concat());
     client.response(false).assert_accepted();
@@ -59,13 +68,16 @@ fn messages_over_each_version(mpm: Mpm) {
 /// After the Close comes TLS's own end, close_notify: a client must be able to tell it from an attack (RFC 8446 section
 /// 6.1). The TLS client of these tests takes an end without it for an error.
 fn closing_handshakes(mpm: Mpm) {
-    let server = Httpd::new(mpm).tls().echo().start();
-    answer_closes(&server);
-    let mut client = Raw::open(&server, "/echo");
+    both_ways(mpm).into_iter().for_each(|httpd| closings(&httpd.echo().start()));
+}
+
+fn closings(server: &Server) {
+    answer_closes(server);
+    let mut client = Raw::open(server, "/echo");
     client.send(&Frame::text(b"\xFF\xFE".to_vec()));
     client.expect_failure(1007);
     for version in [&version::TLS12, &version::TLS13] {
-        open_over(&server, version).close();
+        open_over(server, version).close();
     }
 }
 
@@ -112,41 +124,46 @@ fn vanish(server: &Server, number: usize) {
 
 fn clients_that_vanish(mpm: Mpm) {
     // A child has a trunk to each engine thread that it has brought a session.
-    let server = Httpd::new(mpm).tls().echo().config("WebSocketEngineThreads 1").start();
-    let mut neighbour = Raw::open(&server, "/echo");
+    both_ways(mpm)
+        .into_iter()
+        .for_each(|httpd| vanishing(mpm, &httpd.echo().config("WebSocketEngineThreads 1").start()));
+}
+
+fn vanishing(mpm: Mpm, server: &Server) {
+    let mut neighbour = Raw::open(server, "/echo");
     // Until each child has its link to the engine.
     let with_a_link = |server: &Server| {
         let children = server.children();
         children.iter().all(|child| server.logged_by(*child).iter().any(|line| line.contains("is the engine's")))
     };
     wait_until("each child has served a WebSocket", PATIENCE, || {
-        Raw::open(&server, "/echo").close();
-        with_a_link(&server)
+        Raw::open(server, "/echo").close();
+        with_a_link(server)
     });
     let idle = |server: &Server| {
         let began = server.error_log().matches(" begins: ").count();
         let ended = server.error_log().matches(" ended: ").count();
         began == ended + 1
     };
-    wait_until("the neighbour is alone", PATIENCE, || idle(&server));
+    wait_until("the neighbour is alone", PATIENCE, || idle(server));
     let mut before = (0, 0);
     // A keep-alive connection or a lingering one may be counted: the least of what is seen for a while is what stays.
     wait_until("the number of descriptors is settled", PATIENCE, || {
-        let now = descriptors(&server);
+        let now = descriptors(server);
         std::mem::replace(&mut before, now) == now
     });
     for number in 0..56 {
-        vanish(&server, number);
+        vanish(server, number);
         if number % 7 == 0 {
             neighbour.echo(&Frame::text(format!("unaffected by {number}")));
         }
     }
-    wait_until("each session has ended", PATIENCE, || idle(&server));
+    wait_until("each session has ended", PATIENCE, || idle(server));
     // One that vanished at the wrong moment may have cost a child its link, and the next one got another.
     // And where a thread has not let go of a link when another needs one, there are two.
     let links = server.children().len() * if matches!(mpm, Mpm::Prefork) { 1 } else { 2 };
     wait_until("as many descriptors are open as before", PATIENCE, || {
-        let now = descriptors(&server);
+        let now = descriptors(server);
         now.0 <= before.0 + links && now.1 <= before.1 + links
     });
     neighbour.close();
@@ -184,21 +201,21 @@ fn certificates_of_clients(mpm: Mpm) {
 }
 
 fn timeouts_of_httpd(mpm: Mpm) {
-    let server = Httpd::new(mpm)
-        .workers(10)
-        .module("reqtimeout")
-        .config("RequestReadTimeout header=2 body=2\nTimeout 2\nKeepAlive On\nKeepAliveTimeout 1")
-        .tls()
-        .echo()
-        .start();
-    let mut idle = Raw::open(&server, "/echo").about("idle");
-    let mut talking = Raw::open(&server, "/echo").about("idle after some messages");
+    for httpd in both_ways(mpm) {
+        let timeouts = "RequestReadTimeout header=2 body=2\nTimeout 2\nKeepAlive On\nKeepAliveTimeout 1";
+        no_timeout_of(&httpd.workers(10).module("reqtimeout").config(timeouts).echo().start());
+    }
+}
+
+fn no_timeout_of(server: &Server) {
+    let mut idle = Raw::open(server, "/echo").about("idle");
+    let mut talking = Raw::open(server, "/echo").about("idle after some messages");
     talking.echo(&Frame::text("hello"));
-    let mut within = Raw::open(&server, "/echo").about("in the middle of a frame");
+    let mut within = Raw::open(server, "/echo").about("in the middle of a frame");
     let frame = Frame::text("to be continued");
     within.write(&frame.masked_with([1, 2, 3, 4])[..9]);
     // What httpd has to send here does not get away for as long.
-    let mut deaf = Raw::open(&server, "/echo").about("deaf");
+    let mut deaf = Raw::open(server, "/echo").about("deaf");
     let large = Frame::binary(vec![b'x'; 1 << 20]).masked();
     let (mut sent, mut rest) = (0, 0);
     while sent < 64 {
@@ -216,10 +233,10 @@ fn timeouts_of_httpd(mpm: Mpm) {
     // Others who are silent are cut in that time, one after the other.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(5) {
-        let mut slow = Raw::connect(&server).about("a slow request");
+        let mut slow = Raw::connect(server).about("a slow request");
         slow.write(b"GET /index.html HT");
         slow.await_hangup();
-        let mut kept = Raw::connect(&server).about("kept alive");
+        let mut kept = Raw::connect(server).about("kept alive");
         assert_eq!(kept.ask(&Handshake::page("/index.html")).status, 200);
         kept.await_hangup();
     }
@@ -236,10 +253,11 @@ fn timeouts_of_httpd(mpm: Mpm) {
     }
 }
 
-/// The access log's line comes when the session is over, and tells of it.
+/// The access log's line of a relayed session comes when it is over, and tells of it.
 fn the_line_in_the_access_log(mpm: Mpm) {
     let server = Httpd::new(mpm)
         .tls()
+        .relayed()
         .echo()
         .config("CustomLog \"{root}/logs/sockets.log\" \"%U %>s %{WS_SESSION}e %{WS_SECONDS}e %{WS_BYTES_IN}e %{WS_BYTES_OUT}e\"")
         .start();

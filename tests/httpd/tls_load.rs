@@ -17,6 +17,7 @@ fn event() -> Server {
     Httpd::new(Mpm::Event)
         .workers(50)
         .tls()
+        .relayed()
         .echo()
         .module("status")
         .config("AsyncRequestWorkerFactor 80\n<Location \"/server-status\">\n  SetHandler server-status\n</Location>")
@@ -142,12 +143,13 @@ fn thousands_of_sessions_leave_nothing_behind() {
 const LARGE: usize = 16 << 20;
 
 /// Echo and the limits of messages that are larger than every buffer on their way.
-fn roomy(mpm: Mpm) -> Server {
-    Httpd::new(mpm)
-        .tls()
-        .echo()
-        .config(format!("<Location \"/echo\">\n  WebSocketMaxMessageSize {LARGE}\n</Location>"))
-        .start()
+fn roomy(mpm: Mpm) -> Httpd {
+    Httpd::new(mpm).tls().echo().config(format!("<Location \"/echo\">\n  WebSocketMaxMessageSize {LARGE}\n</Location>"))
+}
+
+/// Through a child, and not.
+fn both_ways(mpm: Mpm) -> [Server; 2] {
+    [roomy(mpm).relayed().start(), roomy(mpm).start()]
 }
 
 /// Bytes that do not repeat with the period of a record or a buffer.
@@ -161,15 +163,18 @@ fn memory(server: &Server) -> u64 {
 
 fn large_messages(mpm: Mpm) {
     let _turn = heavy();
-    let server = roomy(mpm);
-    let mut neighbour = Raw::open(&server, "/echo");
-    let mut client = Raw::open(&server, "/echo");
+    both_ways(mpm).iter().for_each(large_messages_of);
+}
+
+fn large_messages_of(server: &Server) {
+    let mut neighbour = Raw::open(server, "/echo");
+    let mut client = Raw::open(server, "/echo");
     for _ in 0..2 {
         client.echo(&large(LARGE));
         neighbour.echo(&Frame::text("unaffected"));
     }
     client.close();
-    let mut client = Raw::open(&server, "/echo");
+    let mut client = Raw::open(server, "/echo");
     client.write(&Frame::binary("").header_claiming(LARGE as u64 + 1));
     client.expect_failure(1009);
     neighbour.close();
@@ -177,15 +182,18 @@ fn large_messages(mpm: Mpm) {
 
 /// Memory stays where it is while a client sends and does not read, and nothing is lost when it reads at last.
 fn a_client_that_does_not_read(mpm: Mpm) {
+    let _turn = heavy();
+    both_ways(mpm).iter().for_each(does_not_read);
+}
+
+fn does_not_read(server: &Server) {
     const MESSAGE: usize = 4 << 20;
     const MUCH: usize = 32;
-    let _turn = heavy();
-    let server = roomy(mpm);
-    let mut neighbour = Raw::open(&server, "/echo");
+    let mut neighbour = Raw::open(server, "/echo");
     neighbour.echo(&large(LARGE));
-    let before = memory(&server);
+    let before = memory(server);
 
-    let mut deaf = Raw::open(&server, "/echo").about("the one that does not read");
+    let mut deaf = Raw::open(server, "/echo").about("the one that does not read");
     let message = large(MESSAGE);
     let bytes = message.masked();
     let (mut sent, mut written) = (0, 0);
@@ -202,7 +210,7 @@ fn a_client_that_does_not_read(mpm: Mpm) {
     }
     assert!(sent < MUCH, "the server took {MUCH} messages of {MESSAGE} bytes from a client that reads nothing");
     // The send buffer, a message in the making, the one that did not fit any more, and a piece in each relay.
-    let now = memory(&server);
+    let now = memory(server);
     assert!(now < before + 24 * 1024, "from {before} to {now} KiB with {sent} messages sent");
 
     // The rest of the last message, as it takes it, while the answers are read.
@@ -221,5 +229,5 @@ fn a_client_that_does_not_read(mpm: Mpm) {
     }
     deaf.close();
     neighbour.close();
-    assert_eq!(Raw::answer(&server, &Handshake::page("/index.html")).status, 200);
+    assert_eq!(Raw::answer(server, &Handshake::page("/index.html")).status, 200);
 }

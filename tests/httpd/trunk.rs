@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 fn site() -> Httpd {
-    Httpd::new(Mpm::Event).tls().echo().config("AsyncRequestWorkerFactor 80")
+    Httpd::new(Mpm::Event).tls().relayed().echo().config("AsyncRequestWorkerFactor 80")
 }
 
 fn open_some(server: &Server, count: usize) -> Vec<Raw> {

@@ -41,7 +41,7 @@ fn a_socket_is_handed_over() {
     for _ in 0..3 {
         let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
         let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
+        link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
         drop(theirs);
         door.keep(link);
         let mut client = websocket(ours);
@@ -74,7 +74,7 @@ impl Process {
     fn session(&self, door: &Door, spec: &SessionSpec) -> (u64, Client) {
         let (mut link, Grant { ticket, .. }) = door.offer(spec).unwrap();
         let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
+        link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
         door.keep(link);
         (ticket, websocket(ours))
     }
@@ -123,7 +123,7 @@ fn quotas_are_kept_and_given_back() {
     let session = |handler: &str| {
         let (mut link, Grant { ticket, .. }) = admitted(handler);
         let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
+        link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
         door.keep(link);
         websocket(ours)
     };
@@ -175,7 +175,7 @@ fn a_new_configuration_and_its_log_arrive() {
 fn logged_session(door: &Door, name: &str) -> String {
     let (mut link, Grant { ticket, .. }) = door.offer(&logged(name)).unwrap();
     let (ours, theirs) = pair();
-    link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
+    link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
     drop(theirs);
     door.keep(link);
     let mut client = websocket(ours);
@@ -215,7 +215,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     // One is open while the configuration changes.
     let (mut link, Grant { ticket, .. }) = door.offer(&logged("a")).unwrap();
     let (ours, theirs) = pair();
-    link.give(ticket, vec![], theirs.as_fd(), None).unwrap();
+    link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
     drop(theirs);
     let mut client = websocket(ours);
     echoes(&mut client, "old");

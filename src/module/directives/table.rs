@@ -205,6 +205,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: session_log,
     },
     Directive {
+        name: c"WebSocketTLSHandoff",
+        arguments: "On|Off",
+        context: Context::Host,
+        default: "On",
+        help: c"Whether the engine goes on with TLS 1.3 connections by itself: they need neither memory nor a thread of httpd",
+        set: tls_handoff,
+    },
+    Directive {
         name: c"WebSocketDrainTimeout",
         arguments: "seconds",
         context: Context::Everywhere,

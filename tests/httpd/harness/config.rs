@@ -145,6 +145,11 @@ impl Httpd {
         ))
     }
 
+    /// TLS stays httpd's, whatever its version, and the bytes go through a child.
+    pub(crate) fn relayed(self) -> Self {
+        self.config("WebSocketTLSHandoff Off")
+    }
+
     /// An authority for clients' certificates, which the configuration may name, and a client's certificate.
     pub(crate) fn client_certificate(self) -> Self {
         tls::make_client_certificate(self.root.path());

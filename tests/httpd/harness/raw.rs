@@ -97,6 +97,33 @@ impl Raw {
         written.expect("the server takes what a client sends");
     }
 
+    /// The TLS records that `bytes` become, which are not sent.
+    pub(crate) fn sealed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let tls = self.stream.tls().expect("TLS");
+        tls.writer().write_all(bytes).expect("room");
+        let mut records = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut records).expect("a Vec");
+        }
+        records
+    }
+
+    /// Writes beside TLS, as records or a part of them.
+    #[track_caller]
+    pub(crate) fn write_sealed(&self, records: &[u8]) {
+        self.stream.tcp().write_all(records).expect("the server takes what a client sends");
+    }
+
+    /// The next records to the server are protected with new keys.
+    pub(crate) fn renew_keys(&mut self) {
+        self.stream.tls().expect("TLS").refresh_traffic_keys().expect("new keys");
+    }
+
+    /// The TLS session is one that was opened before.
+    pub(crate) fn is_resumed(&mut self) -> bool {
+        self.stream.tls().expect("TLS").handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// Writes what the server may no longer want to have.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());

@@ -1,0 +1,388 @@
+//! TLS 1.3's records (RFC 8446 sections 5, 7.2 and 7.3), for a connection whose handshake somebody else has done: what comes
+//! is opened, what goes is sealed. The ciphers are *ring*'s.
+//!
+//! What may come after the handshake is application data, alerts and KeyUpdate; anything else ends the connection with the
+//! alert that the RFC has for it.
+
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+use zeroize::Zeroize;
+
+/// Bytes of application data that a record holds at most.
+pub const MAX_PLAIN: usize = 1 << 14;
+/// Bytes of a record at most, its header included: 256 more than [`MAX_PLAIN`] are for the type, padding and the tag.
+pub const MAX_RECORD: usize = HEADER + MAX_PLAIN + 256;
+
+const HEADER: usize = 5;
+const TAG: usize = 16;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+const KEY_UPDATE: u8 = 24;
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+/// Records that one key seals: below the 2^24.5 that RFC 8446 section 5.5 allows for AES-GCM.
+const RECORDS_PER_KEY: u64 = 1 << 23;
+
+/// A traffic secret: from it come the key of a direction and the secret after it. It is wiped when dropped, and no debug
+/// output shows it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(Vec<u8>);
+
+impl From<Vec<u8>> for Secret {
+    fn from(secret: Vec<u8>) -> Secret {
+        Secret(secret)
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// Where one direction of a connection stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Direction {
+    /// Its traffic secret (`client_application_traffic_secret_N` or the server's).
+    pub secret: Secret,
+    /// Records that were protected with it so far.
+    pub sequence: u64,
+}
+
+/// All that is needed to go on with a connection between two records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// The cipher suite's number: 0x1301, 0x1302 or 0x1303.
+    pub suite: u16,
+    /// From the client.
+    pub client: Direction,
+    /// To it.
+    pub server: Direction,
+}
+
+/// What is wrong with a connection; the alert that says so (RFC 8446 section 6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Alert {
+    /// A record, or what is in it, that may not come here.
+    #[error("TLS: a record that may not come here")]
+    UnexpectedMessage = 10,
+    /// A record that was not protected with the keys.
+    #[error("TLS: a record that cannot be decrypted")]
+    BadRecordMac = 20,
+    /// A record that is longer than records are.
+    #[error("TLS: a record that is too long")]
+    RecordOverflow = 22,
+    /// A message that is not built as it should be.
+    #[error("TLS: a message that cannot be understood")]
+    DecodeError = 50,
+    /// The client's own alert: there is nothing to be said to it any more.
+    #[error("TLS: the client gave up with a fatal alert")]
+    Theirs = -1,
+}
+
+impl Alert {
+    /// The description that is sent; `None` where nothing is.
+    fn description(self) -> Option<u8> {
+        u8::try_from(self as i16).ok()
+    }
+}
+
+/// Keys of a suite that is none of TLS 1.3's three, or with a secret that does not fit it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no keys of a TLS 1.3 cipher suite that is known here")]
+pub struct Unknown;
+
+impl Keys {
+    /// Whether a suite can be gone on with.
+    pub fn knows(suite: u16) -> bool {
+        Suite::find(suite).is_ok()
+    }
+
+    /// For what comes from the client, and what goes to it.
+    ///
+    /// # Errors
+    /// They are of no suite that is known here.
+    pub fn split(&self) -> Result<(Opener, Sealer), Unknown> {
+        let suite = Suite::find(self.suite)?;
+        let opener = Opener { keys: Half::new(suite, &self.client)? };
+        Ok((opener, Sealer { keys: Half::new(suite, &self.server)?, update: false }))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Suite {
+    aead: &'static ring::aead::Algorithm,
+    hkdf: hkdf::Algorithm,
+}
+
+impl Suite {
+    fn find(number: u16) -> Result<Suite, Unknown> {
+        Ok(match number {
+            0x1301 => Suite { aead: &AES_128_GCM, hkdf: HKDF_SHA256 },
+            0x1302 => Suite { aead: &AES_256_GCM, hkdf: HKDF_SHA384 },
+            0x1303 => Suite { aead: &CHACHA20_POLY1305, hkdf: HKDF_SHA256 },
+            _ => return Err(Unknown),
+        })
+    }
+}
+
+/// Lengths of what is derived.
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// HKDF-Expand-Label with an empty context (RFC 8446 section 7.1).
+fn expand(suite: Suite, secret: &Secret, label: &str, out: &mut [u8]) -> Result<(), Unknown> {
+    let full = 6 + label.len();
+    let (length, label_length) = ((out.len() as u16).to_be_bytes(), [full as u8]);
+    let info: [&[u8]; 5] = [&length, &label_length, b"tls13 ", label.as_bytes(), &[0]];
+    let secret = Prk::new_less_safe(suite.hkdf, &secret.0);
+    secret.expand(&info, Length(out.len())).and_then(|okm| okm.fill(out)).map_err(|_| Unknown)
+}
+
+/// The keys of one direction.
+struct Half {
+    suite: Suite,
+    secret: Secret,
+    key: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+    sequence: u64,
+}
+
+impl Half {
+    fn new(suite: Suite, direction: &Direction) -> Result<Half, Unknown> {
+        let Direction { secret, sequence } = direction.clone();
+        if secret.0.len() != suite.hkdf.len() {
+            return Err(Unknown);
+        }
+        let (key, iv) = Self::derive(suite, &secret)?;
+        Ok(Half { suite, secret, key, iv, sequence })
+    }
+
+    fn derive(suite: Suite, secret: &Secret) -> Result<(LessSafeKey, [u8; NONCE_LEN]), Unknown> {
+        let (mut key, mut iv) = ([0; 32], [0; NONCE_LEN]);
+        let key_bytes = &mut key[..suite.aead.key_len()];
+        expand(suite, secret, "key", key_bytes)?;
+        expand(suite, secret, "iv", &mut iv)?;
+        let made = UnboundKey::new(suite.aead, key_bytes).map(LessSafeKey::new);
+        key.zeroize();
+        Ok((made.map_err(|_| Unknown)?, iv))
+    }
+
+    /// Goes on with the next generation of keys.
+    fn update(&mut self) -> Result<(), Unknown> {
+        let mut next = Secret(vec![0; self.secret.0.len()]);
+        expand(self.suite, &self.secret, "traffic upd", &mut next.0)?;
+        (self.key, self.iv) = Self::derive(self.suite, &next)?;
+        self.secret = next;
+        self.sequence = 0;
+        Ok(())
+    }
+
+    /// The nonce of the next record (RFC 8446 section 5.3).
+    fn nonce(&self) -> Nonce {
+        let mut nonce = self.iv;
+        for (byte, number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= number;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+impl fmt::Debug for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Half").field("suite", &self.suite.aead).field("sequence", &self.sequence).finish()
+    }
+}
+
+/// What came of the records in a buffer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes of application data, which are now at the front of the buffer.
+    pub plain: usize,
+    /// Where the beginning of a record is that has not come whole.
+    pub rest: Range<usize>,
+    /// The client will send no more.
+    pub is_end: bool,
+    /// The client wants our keys to be new, too.
+    pub wants_update: bool,
+}
+
+/// What comes from the client.
+#[derive(Debug)]
+pub struct Opener {
+    keys: Half,
+}
+
+impl Opener {
+    /// Opens the records of a buffer, in their place.
+    ///
+    /// # Errors
+    /// See [`Alert`]; nothing that came with it is to be used.
+    pub fn open(&mut self, buffer: &mut [u8]) -> Result<Opened, Alert> {
+        let (mut opened, mut at) = (Opened::default(), 0);
+        while let Some(header) = buffer[at..].first_chunk::<HEADER>().filter(|_| !opened.is_end) {
+            let header = *header;
+            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+            if header[0] != APPLICATION_DATA {
+                return Err(Alert::UnexpectedMessage);
+            }
+            if length > MAX_RECORD - HEADER {
+                return Err(Alert::RecordOverflow);
+            }
+            let body = at + HEADER..at + HEADER + length;
+            let Some(record) = buffer.get_mut(body.clone()) else { break };
+            let keys = &mut self.keys;
+            let inner =
+                keys.key.open_in_place(keys.nonce(), Aad::from(header), record).map_err(|_| Alert::BadRecordMac)?;
+            keys.sequence += 1;
+            // After the content its type, and zeros (RFC 8446 section 5.4).
+            let end = inner.iter().rposition(|byte| *byte != 0).ok_or(Alert::UnexpectedMessage)?;
+            if end > MAX_PLAIN {
+                return Err(Alert::RecordOverflow);
+            }
+            match inner[end] {
+                APPLICATION_DATA => {
+                    buffer.copy_within(body.start..body.start + end, opened.plain);
+                    opened.plain += end;
+                }
+                kind => self.hear(kind, &buffer[body.start..body.start + end], &mut opened)?,
+            }
+            at = body.end;
+        }
+        opened.rest = if opened.is_end { 0..0 } else { at..buffer.len() };
+        Ok(opened)
+    }
+
+    /// What is not for the application.
+    fn hear(&mut self, kind: u8, content: &[u8], opened: &mut Opened) -> Result<(), Alert> {
+        match (kind, content) {
+            (ALERT, [_, CLOSE_NOTIFY]) => opened.is_end = true,
+            (ALERT, [_, USER_CANCELED]) => {}
+            (ALERT, [_, _]) => return Err(Alert::Theirs),
+            // Section 4.6.3. No key may change inside a record, so it is one by itself.
+            (HANDSHAKE, [KEY_UPDATE, 0, 0, 1, wants @ (0 | 1)]) => {
+                opened.wants_update |= *wants == 1;
+                self.keys.update().map_err(|_| Alert::DecodeError)?;
+            }
+            (ALERT, _) | (HANDSHAKE, [KEY_UPDATE, ..]) => return Err(Alert::DecodeError),
+            _ => return Err(Alert::UnexpectedMessage),
+        }
+        Ok(())
+    }
+}
+
+/// What goes to the client.
+#[derive(Debug)]
+pub struct Sealer {
+    keys: Half,
+    /// The next record comes after a change of keys.
+    update: bool,
+}
+
+/// Where a [`Sealer`] stood: see [`Sealer::mark`].
+#[derive(Debug)]
+pub struct Mark(u64);
+
+impl Sealer {
+    /// The client has asked for new keys, which it gets before the next record.
+    pub fn update(&mut self) {
+        self.update = true;
+    }
+
+    /// Adds records with these bytes to `out`.
+    pub fn seal(&mut self, mut data: &[&[u8]], out: &mut Vec<u8>) {
+        self.renew(out);
+        let mut from = 0;
+        while let [first, others @ ..] = data {
+            if from == first.len() {
+                (data, from) = (others, 0);
+                continue;
+            }
+            self.record(APPLICATION_DATA, out, |out| {
+                let mut room = MAX_PLAIN;
+                while let [first, others @ ..] = data
+                    && room > 0
+                {
+                    let count = room.min(first.len() - from);
+                    out.extend_from_slice(&first[from..from + count]);
+                    room -= count;
+                    from += count;
+                    if from == first.len() {
+                        (data, from) = (others, 0);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Adds the record after which nothing is sent.
+    pub fn seal_end(&mut self, out: &mut Vec<u8>) {
+        self.record(ALERT, out, |out| out.extend_from_slice(&[1, CLOSE_NOTIFY]));
+    }
+
+    /// Adds the record that says why the connection ends, where one does.
+    pub fn seal_alert(&mut self, alert: Alert, out: &mut Vec<u8>) {
+        if let Some(description) = alert.description() {
+            self.record(ALERT, out, |out| out.extend_from_slice(&[2, description]));
+        }
+    }
+
+    /// Where this stands, to come back to when nothing of what is sealed from here on was sent. `None` where it cannot come
+    /// back, since the keys change with the next record.
+    pub fn mark(&self) -> Option<Mark> {
+        (!self.is_due()).then_some(Mark(self.keys.sequence))
+    }
+
+    /// Goes back. The same nonces are used again, for other bytes perhaps: so nobody may ever see what they were used for.
+    pub fn go_back(&mut self, mark: &Mark) {
+        self.keys.sequence = mark.0;
+    }
+
+    fn is_due(&self) -> bool {
+        self.update || self.keys.sequence >= RECORDS_PER_KEY
+    }
+
+    fn renew(&mut self, out: &mut Vec<u8>) {
+        if self.is_due() {
+            self.record(HANDSHAKE, out, |out| out.extend_from_slice(&[KEY_UPDATE, 0, 0, 1, 0]));
+            // It can fail for no secret that was good once.
+            self.update = self.keys.update().is_err();
+        }
+    }
+
+    fn record(&mut self, kind: u8, out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+        let start = out.len();
+        out.extend_from_slice(&[APPLICATION_DATA, 3, 3, 0, 0]);
+        content(out);
+        out.push(kind);
+        let length = (out.len() - start - HEADER + TAG) as u16;
+        out[start + 3..start + HEADER].copy_from_slice(&length.to_be_bytes());
+        let (header, body) = out[start..].split_at_mut(HEADER);
+        let keys = &mut self.keys;
+        // It fails for more bytes than a record has.
+        let tag = keys.key.seal_in_place_separate_tag(keys.nonce(), Aad::from(&*header), body);
+        match tag {
+            Ok(tag) => out.extend_from_slice(tag.as_ref()),
+            Err(_) => unreachable!("a record of {length} bytes"),
+        }
+        keys.sequence += 1;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,182 @@
+//! WebSockets over TLS 1.3 that the engine goes on with by itself: nothing of httpd is needed for them, on any MPM.
+
+use crate::harness::tls::{CERTIFICATE, CLIENT_AUTHORITY, client};
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Frame, Handshake, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
+use rustls::version;
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+every_mpm!(
+    more_sockets_than_workers,
+    a_restart_is_not_noticed,
+    keys_change_on_the_way,
+    sessions_of_tls_that_go_on,
+    a_record_in_two_pieces,
+    certificates_after_the_handshake,
+    the_line_in_the_access_log,
+    where_it_is_off,
+);
+
+fn site(mpm: Mpm) -> Httpd {
+    Httpd::new(mpm).tls().echo()
+}
+
+/// How many handshakes went that way.
+fn handed_over(server: &Server, way: &str) -> usize {
+    server.error_log().matches(&format!("is the engine's, by {way}")).count()
+}
+
+fn open_some(server: &Server, count: usize) -> Vec<Raw> {
+    let open = |number| {
+        let mut client = Raw::open(server, "/echo").about(&format!("socket {number}"));
+        client.echo(&Frame::text("before"));
+        client
+    };
+    (0..count).map(open).collect()
+}
+
+fn more_sockets_than_workers(mpm: Mpm) {
+    let server = site(mpm).workers(4).start();
+    let sockets = open_some(&server, 60);
+    assert_eq!(handed_over(&server, "Encrypted"), 60);
+    assert_eq!(Raw::page(&server, "/index.html").status, 200);
+    let children = || server.children().iter().map(|child| child.network_sockets().len()).sum::<usize>();
+    wait_until("the children have let go of the sockets", PATIENCE, || children() < 20);
+    for mut socket in sockets {
+        socket.echo(&Frame::text("after"));
+        socket.close();
+    }
+}
+
+fn a_restart_is_not_noticed(mpm: Mpm) {
+    let server = site(mpm).config("WebSocketDrainTimeout 0").start();
+    let mut sockets = open_some(&server, 10);
+    for _ in 0..2 {
+        let old: Vec<Process> = server.begin_graceful();
+        wait_until("the old children are gone", PATIENCE, || !old.iter().any(|child| child.is_running()));
+        for socket in &mut sockets {
+            socket.echo(&Frame::text("still here"));
+            socket.echo(&Frame::binary(vec![7; 100_000]));
+        }
+    }
+    sockets.into_iter().for_each(Raw::close);
+}
+
+fn keys_change_on_the_way(mpm: Mpm) {
+    let server = site(mpm).start();
+    let mut client = Raw::open(&server, "/echo");
+    for size in [1, 1000, 70_000] {
+        client.echo(&Frame::binary(vec![1; size]));
+        client.renew_keys();
+    }
+    client.echo(&Frame::text("the last"));
+    client.close();
+    // Before the handshake: the secrets that httpd has told of are no good any more, and httpd goes on with the connection.
+    let mut client = Raw::connect(&server);
+    assert_eq!(client.ask(&Handshake::page("/index.html").header("Connection", "keep-alive")).status, 200);
+    client.renew_keys();
+    client.ask(&Handshake::new("/echo")).assert_accepted();
+    client.echo(&Frame::text("by way of httpd"));
+    client.close();
+    assert_eq!(handed_over(&server, "Encrypted"), 1);
+}
+
+/// Sessions that are resumed have fewer messages in their handshake, and tickets come after it.
+fn sessions_of_tls_that_go_on(mpm: Mpm) {
+    let server = site(mpm).start();
+    let config = client(server.root(), &[&version::TLS13], false);
+    for number in 0..4 {
+        let mut client = Raw::connect_by(&server, Some(&config)).about(&format!("connection {number}"));
+        if number == 3 {
+            // Something has gone both ways before.
+            assert_eq!(client.ask(&Handshake::page("/index.html").header("Connection", "keep-alive")).status, 200);
+        }
+        client.ask(&Handshake::new("/echo")).assert_accepted();
+        assert_eq!(client.is_resumed(), number > 0, "connection {number}");
+        client.echo(&Frame::text("hello"));
+        client.close();
+    }
+    assert_eq!(handed_over(&server, "Encrypted"), 4);
+}
+
+/// A message comes right behind the request, and a part of it later: httpd's TLS has begun with its record.
+fn a_record_in_two_pieces(mpm: Mpm) {
+    let server = site(mpm).start();
+    let message = Frame::binary(vec![b'x'; 3000]);
+    for cut in [3, 5, 6, 1000, 3020] {
+        let mut client = Raw::connect(&server).about(&format!("cut at {cut}"));
+        let request = Handshake::new("/echo").bytes(&client.host());
+        // The handshake of TLS comes first.
+        client.write(&request[..10]);
+        let mut records = client.sealed(&request[10..]);
+        records.extend(client.sealed(&Frame::text("whole").masked()));
+        let last = client.sealed(&message.masked());
+        records.extend(&last[..cut]);
+        client.write_sealed(&records);
+        client.response(false).assert_accepted();
+        client.write_sealed(&last[cut..]);
+        client.expect(&Frame::text("whole"));
+        client.expect(&message);
+        client.echo(&Frame::text("more"));
+        client.close();
+    }
+    // The rest never comes: the connection is given up, and nobody waits for longer than that.
+    let mut client = Raw::connect(&server).about("never whole");
+    client.write(&Handshake::new("/echo").bytes(&client.host()));
+    let last = client.sealed(&message.masked());
+    client.write_sealed(&last[..100]);
+    client.await_hangup();
+}
+
+/// Python's TLS client shows a certificate when it is asked for one after the handshake; rustls does not.
+fn certificates_after_the_handshake(mpm: Mpm) {
+    let server = site(mpm)
+        .client_certificate()
+        .config(format!(
+            "SSLCACertificateFile \"{{root}}/{CLIENT_AUTHORITY}\"\n<Location \"/echo\">\n  SSLVerifyClient require\n</Location>"
+        ))
+        .start();
+    let address = server.address();
+    let path = |name: &str| server.path(name);
+    let output = Command::new(env::var_os("PYTHON").unwrap_or_else(|| "python3".into()))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/httpd/clients/post_handshake.py"))
+        .args([&address.ip().to_string(), &address.port().to_string(), "/echo"])
+        .args([path(CERTIFICATE), path("conf/client.pem"), path("conf/client-key.pem")])
+        .output()
+        .expect("Python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("shown\n{}\n", "x".repeat(100)));
+    assert_eq!(handed_over(&server, "Encrypted"), 1);
+}
+
+/// As without TLS, it is written when httpd has nothing more to do with the connection.
+fn the_line_in_the_access_log(mpm: Mpm) {
+    let server = site(mpm).start();
+    let mut client = Raw::open(&server, "/echo");
+    wait_until("the line is in the access log", PATIENCE, || server.access_log().contains("/echo HTTP/1.1\" 101"));
+    client.echo(&Frame::text("and the socket is open"));
+    client.close();
+}
+
+/// A virtual host may have it Off; who logs the keys for Wireshark goes on having them, of the others, too.
+fn where_it_is_off(mpm: Mpm) {
+    let keys = tempfile::NamedTempFile::new().expect("a file");
+    let server = site(mpm)
+        .environment("SSLKEYLOGFILE", keys.path())
+        .config(
+            "<VirtualHost *:{port}>\n  ServerName localhost\n</VirtualHost>\n\
+             <VirtualHost *:{port}>\n  ServerName 127.0.0.1\n  WebSocketTLSHandoff Off\n</VirtualHost>",
+        )
+        .start();
+    for (host, on) in [("localhost", 1), ("127.0.0.1", 1)] {
+        let mut client = Raw::connect(&server).about(host);
+        client.ask(&Handshake::new("/echo").header("Host", host)).assert_accepted();
+        client.echo(&Frame::text("hello"));
+        client.close();
+        assert_eq!(handed_over(&server, "Encrypted"), on, "{host}");
+    }
+    let logged = std::fs::read_to_string(keys.path()).expect("the key log");
+    assert_eq!(logged.matches("SERVER_TRAFFIC_SECRET_0 ").count(), 2, "{logged}");
+}
