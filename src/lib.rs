@@ -30,7 +30,8 @@
 //! with neither httpd's headers nor libclang, which proves the border.
 //!
 //! A reader who wants to follow one connection reads `module/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
-//! [`engine::conn`], [`wire::session`] and [`handlers::echo`], in this order.
+//! [`engine::conn`], [`wire::session`] and [`handlers::echo`], in this order; where the connection is TLS's, `apache/tls.rs`,
+//! [`engine::tls`] and [`wire::record`], too.
 
 // The one folder that speaks C, but for the interface of plugins: every block in it says who guarantees what it relies on.
 #[cfg(feature = "httpd")]

@@ -6,6 +6,7 @@ use mod_websocket::engine::trunk::out::Out;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::wire::deflate::Compression;
 use mod_websocket::wire::extension::Parameters;
+use mod_websocket::wire::record::{Direction, Keys};
 use mod_websocket_fuzz::stream::frame;
 use std::path::Path;
 
@@ -185,6 +186,8 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
         quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
         log: Some(Box::new(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() })),
     };
+    let direction = |byte, sequence| Direction { secret: vec![byte; 48].into(), sequence };
+    let keys = Keys { suite: 0x1302, client: direction(1, 1), server: direction(2, 300) };
     let with = |messages: &[ToEngine]| {
         let mut bytes = vec![6];
         messages.iter().for_each(|message| bytes.extend(encode(message).expect("a short message")));
@@ -199,6 +202,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 hello(),
                 ToEngine::Offer(Box::new(spec)),
                 ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false, tls: None },
+                ToEngine::Take { ticket: 8, early: vec![], linked: true, tls: Some(Box::new(keys)) },
             ]),
         ),
         ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),
@@ -224,6 +228,20 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
         // A vector that says it has four thousand million elements.
         ("bad-count", b"\x06\0\0\0\x0b\x02\x04echo\xff\xff\xff\xff\x0f".to_vec()),
         ("half", with(&[hello()])[..10].to_vec()),
+    ]
+}
+
+fn record() -> Vec<(&'static str, Vec<u8>)> {
+    let long: Vec<u8> = [&[6, 255, 0, 199][..], &[b'x'; 199], &[199], &[b'y'; 199]].concat();
+    vec![
+        ("data", b"\x06\xff\0\x03one\x03two".to_vec()),
+        ("long", long),
+        ("new-keys", b"\x06\xff\0\x03one\xc8\x03two\xc8\x01x".to_vec()),
+        ("end", b"\x02\xff\0\x03one\xc9".to_vec()),
+        ("alert", b"\x06\xff\0\x03one\xca".to_vec()),
+        ("rubbish", b"\x06\xff\0\x03one\xcb\x17\x03\x03\0\x20rubbish".to_vec()),
+        ("changed", b"\x06\x1c\x80\x03one\x03two".to_vec()),
+        ("changed-length", b"\x06\x04\x01\x03one\x03two".to_vec()),
     ]
 }
 
@@ -270,9 +288,10 @@ fn trunk() -> Vec<(&'static str, Vec<u8>)> {
 
 fn main() -> std::io::Result<()> {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    for (target, inputs) in [("session", session()), ("deflate", deflate()), ("handoff", handoff()), ("trunk", trunk())]
+    for (target, inputs) in [("session", session()), ("deflate", deflate()), ("handoff", handoff()), ("trunk", trunk()), ("record", record())]
     {
         for (name, input) in inputs {
+            std::fs::create_dir_all(seeds.join(target))?;
             std::fs::write(seeds.join(target).join(name), input)?;
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! * [`handshake`], [`extension`]: an opening handshake, as text
 //! * [`session`], [`deflate`]: the bytes of a client after it, and with [`deflate`] those of the server too
+//! * [`record`]: what is below that where TLS is
 //! * [`handoff`]: what comes over the engine's socket
 //! * [`trunk`]: what comes over a trunk, from either side
 //!
@@ -19,6 +20,7 @@ pub mod handshake;
 pub mod inflate;
 pub mod memory;
 pub mod model;
+pub mod record;
 pub mod session;
 pub mod stream;
 pub mod trunk;
@@ -27,13 +29,14 @@ pub mod trunk;
 pub type Check = fn(&[u8]);
 
 /// The checks by name.
-pub const CHECKS: [(&str, Check); 6] = [
+pub const CHECKS: [(&str, Check); 7] = [
     ("handshake", handshake::check),
     ("extension", extension::check),
     ("session", session::check),
     ("deflate", deflate::check),
     ("handoff", handoff::check),
     ("trunk", trunk::check),
+    ("record", record::check),
 ];
 
 /// The program of a target: libFuzzer's, or without it one that checks the files it is given.

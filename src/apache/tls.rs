@@ -48,6 +48,7 @@ struct OpenSsl {
     cipher: unsafe extern "C" fn(*const Ssl) -> *const c_void,
     cipher_id: unsafe extern "C" fn(*const c_void) -> u16,
     has_pending: unsafe extern "C" fn(*const Ssl) -> c_int,
+    read_state: unsafe extern "C" fn(*const Ssl) -> *const c_char,
 }
 
 type NewIndex = unsafe extern "C" fn(c_int, c_long, *mut c_void, *const c_void, *const c_void, *const c_void) -> c_int;
@@ -105,6 +106,7 @@ impl OpenSsl {
                 cipher: symbol(handle, c"SSL_get_current_cipher")?,
                 cipher_id: symbol(handle, c"SSL_CIPHER_get_protocol_id")?,
                 has_pending: symbol(handle, c"SSL_has_pending")?,
+                read_state: symbol(handle, c"SSL_rstate_string")?,
             })
         }
     }
@@ -186,8 +188,13 @@ impl Connection {
     /// OpenSSL has the beginning of a record, or more than was read.
     pub fn tls_has_pending(&self) -> bool {
         let Some((watch, known)) = self.watch().zip(known()) else { return false };
-        // SAFETY: as in `tls`.
-        unsafe { (known.openssl.has_pending)(watch.ssl) != 0 }
+        // SSL_has_pending(3) does not count a header that was read and whose record is yet to come: that is "read body" of
+        // SSL_rstate_string(3).
+        // SAFETY: as in `tls`; the string is a constant.
+        unsafe {
+            (known.openssl.has_pending)(watch.ssl) != 0
+                || CStr::from_ptr((known.openssl.read_state)(watch.ssl)) == c"RB"
+        }
     }
 
     fn watch(&self) -> Option<&Watch> {

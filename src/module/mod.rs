@@ -8,7 +8,8 @@
 //! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
 //! * [`unguarded`]: at startup, on publishing locations that anybody may use
-//! * [`relay`]: the custody of connections that httpd stays in between: TLS, HTTP/2
+//! * [`encryption`]: TLS connections that the engine goes on with
+//! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
 //! * [`plugin`]: C plugins
 //! * [`python`]: handlers in Python
 //! * [`lifecycle`]: the engine process beside httpd's own

@@ -124,9 +124,11 @@ fn a_record_in_two_pieces(mpm: Mpm) {
     }
     // The rest never comes: the connection is given up, and nobody waits for longer than that.
     let mut client = Raw::connect(&server).about("never whole");
-    client.write(&Handshake::new("/echo").bytes(&client.host()));
-    let last = client.sealed(&message.masked());
-    client.write_sealed(&last[..100]);
+    let request = Handshake::new("/echo").bytes(&client.host());
+    client.write(&request[..10]);
+    let mut records = client.sealed(&request[10..]);
+    records.extend(&client.sealed(&message.masked())[..100]);
+    client.write_sealed(&records);
     client.await_hangup();
 }
 

@@ -1,5 +1,5 @@
-//! The custody of connections whose bytes httpd must go on looking at: TLS, and the streams of HTTP/2. And of those whose
-//! request a plugin needs as long as they are open.
+//! The custody of connections whose bytes httpd must go on looking at: TLS, where the engine cannot go on with it by itself
+//! ([`super::encryption`]), and the streams of HTTP/2. And of those whose request a plugin needs as long as they are open.
 //!
 //! The engine gets a stream of a trunk ([`trunk`]) or one end of a socketpair; what goes between that and the client's
 //! connection filters is moved here: by one thread for all suspended connections of a child ([`thread`]), or by the worker
