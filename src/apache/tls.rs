@@ -167,9 +167,9 @@ pub struct State {
 }
 
 impl Connection {
-    /// The TLS of this connection, if it can be gone on with: TLS 1.3 by mod_ssl, for a server of which
-    /// [`HttpdModule::wants_tls_secrets`]. True for as long as nothing is read or written here.
-    pub fn tls(&self) -> Option<State> {
+    /// The number of the cipher suite, if the TLS of this connection can be gone on with: TLS 1.3 by mod_ssl, for a server of
+    /// which [`HttpdModule::wants_tls_secrets`].
+    pub fn tls_suite(&self) -> Option<u16> {
         let watch = self.watch()?;
         let openssl = known()?.openssl;
         // SAFETY: the SSL lives as long as the connection is processed, and nothing else works with it now.
@@ -181,6 +181,12 @@ impl Connection {
         if version != TLS1_3_VERSION || watch.is_spoiled || ways.iter().any(|way| way.length == 0 || !way.is_finished) {
             return None;
         }
+        Some(suite)
+    }
+
+    /// What it takes to go on with it. True for as long as nothing is read or written here.
+    pub fn tls(&self) -> Option<State> {
+        let (suite, watch) = self.tls_suite().zip(self.watch())?;
         let traffic = |way: &Way| Traffic { secret: way.secret[..way.length].to_vec(), records: way.records };
         Some(State { suite, client: traffic(&watch.client), server: traffic(&watch.server) })
     }

@@ -19,7 +19,7 @@ pub fn can_be_handed_over(request: &Request) -> bool {
     let connection = request.connection();
     // The connection may be of another virtual host than its request.
     request.server().config::<WebSocket>().tls_handoff()
-        && connection.tls().is_some_and(|state| Keys::knows(state.suite))
+        && connection.tls_suite().is_some_and(Keys::knows)
         && !connection.tls_has_pending()
 }
 

@@ -1,4 +1,5 @@
-//! What a relayed session must not cost: memory a message, a connection that nobody reads from, a rewritten request.
+//! What a relayed session must not cost: memory a message, a connection that nobody reads from; and what is relayed or not,
+//! and works: a rewritten request, filters.
 
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Httpd, Mpm, Raw, Server, every_mpm, heavy, wait_until};
@@ -70,24 +71,30 @@ fn one_that_never_reads_is_given_up(mpm: Mpm) {
 }
 
 fn a_request_that_httpd_redirects(mpm: Mpm) {
-    let server = Httpd::new(mpm)
-        .tls()
-        .relayed()
-        .module("rewrite")
-        .config("<Directory \"{root}/htdocs\">\n  RewriteEngine On\n  RewriteRule ^old$ /echo\n</Directory>")
-        .echo()
-        .start();
-    let mut client = Raw::open(&server, "/old");
-    client.echo(&Frame::text("by way of ap_internal_redirect"));
-    client.close();
+    for httpd in [Httpd::new(mpm).tls().relayed(), Httpd::new(mpm).tls()] {
+        let server = httpd
+            .module("rewrite")
+            .config("<Directory \"{root}/htdocs\">\n  RewriteEngine On\n  RewriteRule ^old$ /echo\n</Directory>")
+            .echo()
+            .start();
+        let mut client = Raw::open(&server, "/old");
+        client.echo(&Frame::text("by way of ap_internal_redirect"));
+        client.close();
+    }
 }
 
 /// Filters of every kind around the connection and the request: they may slow a session, and not break it.
 fn a_site_full_of_filters(mpm: Mpm) {
+    for httpd in [Httpd::new(mpm).tls().relayed(), Httpd::new(mpm).tls()] {
+        full_of_filters(httpd);
+    }
+}
+
+fn full_of_filters(httpd: Httpd) {
     let server =
         ["dumpio", "deflate", "filter", "ratelimit", "env", "substitute", "headers", "reqtimeout", "ext_filter"]
             .into_iter()
-            .fold(Httpd::new(mpm).tls().relayed(), Httpd::module)
+            .fold(httpd, Httpd::module)
             .config(
                 "DumpIOInput On\nDumpIOOutput On\nRequestReadTimeout header=20 body=20\n\
              ExtFilterDefine cat mode=output cmd=/bin/cat\n\
