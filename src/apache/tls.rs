@@ -204,6 +204,10 @@ impl Connection {
     }
 
     fn watch(&self) -> Option<&Watch> {
+        // mod_ssl frees the SSL of a connection that it aborts.
+        if self.is_aborted() {
+            return None;
+        }
         let mut watch: *mut c_void = std::ptr::null_mut();
         // SAFETY: the connection is valid; `pre_handshake` put there what is there, and its thread is this one.
         unsafe {

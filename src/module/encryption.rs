@@ -33,7 +33,12 @@ pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
     let since = Instant::now();
     // Until nothing is left that OpenSSL has read and not given out.
     loop {
-        match connection.read(&mut early) {
+        let read = connection.read(&mut early);
+        // mod_ssl may have ended the TLS, and then what is read is not decrypted.
+        if connection.is_aborted() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        match read {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) if early.len() > MOST_EARLY => {
                 return Err(io::Error::other("it sends much, and waits for no answer"));
