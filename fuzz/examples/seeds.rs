@@ -288,8 +288,13 @@ fn trunk() -> Vec<(&'static str, Vec<u8>)> {
 
 fn main() -> std::io::Result<()> {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    for (target, inputs) in [("session", session()), ("deflate", deflate()), ("handoff", handoff()), ("trunk", trunk()), ("record", record())]
-    {
+    for (target, inputs) in [
+        ("session", session()),
+        ("deflate", deflate()),
+        ("handoff", handoff()),
+        ("trunk", trunk()),
+        ("record", record()),
+    ] {
         for (name, input) in inputs {
             std::fs::create_dir_all(seeds.join(target))?;
             std::fs::write(seeds.join(target).join(name), input)?;

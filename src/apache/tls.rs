@@ -12,7 +12,7 @@ use super::log;
 use super::module::HttpdModule;
 use super::server::Server;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Once, PoisonError, RwLock};
 
 /// Of OpenSSL's headers, where they have been the same since there is TLS 1.3: ssl.h, ssl3.h, tls1.h, crypto.h.
 const TLS1_3_VERSION: c_int = 0x304;
@@ -248,7 +248,8 @@ extern "C" fn init_server<M: HttpdModule>(
         let Some(Known { openssl, .. }) = OpenSsl::find().and_then(OpenSsl::know) else {
             let text =
                 "WS0227: TLS connections stay with httpd: its mod_ssl is built in, or its OpenSSL is older than 1.1.1";
-            log::main(log::Level::Notice, text);
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| log::main(log::Level::Notice, text));
             return ffi::DECLINED;
         };
         // SAFETY: the context is being set up, by this thread.

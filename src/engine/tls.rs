@@ -104,8 +104,10 @@ impl Tls {
     /// The connection is broken.
     pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
+            // First, so that nothing is sealed for a socket that is known to be full.
+            ready!(self.stream.poll_write_ready(cx))?;
             match self.try_write(slices) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_write_ready(cx))?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
         }
