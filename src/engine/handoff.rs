@@ -37,6 +37,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
 const VERSION: &str = "mod_websocket handoff 9";
@@ -265,6 +266,9 @@ impl Inbox {
         }
         let Some(message) = self.buffer.get(4..4 + length) else { return Ok(None) };
         let message = decode(message)?;
+        if matches!(message, ToEngine::Take { tls: Some(_), .. }) {
+            self.buffer[..4 + length].zeroize();
+        }
         self.buffer.drain(..4 + length);
         // A link is kept for long, and a large message is rare.
         self.buffer.shrink_to(READ);
@@ -300,7 +304,8 @@ impl Link {
     }
 
     fn say_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = encode(message)?;
+        // Wiped when it has gone: it may have a client's keys in it.
+        let bytes = Zeroizing::new(encode(message)?);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
