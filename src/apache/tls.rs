@@ -12,16 +12,23 @@ use super::log;
 use super::module::HttpdModule;
 use super::server::Server;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ops::RangeInclusive;
 use std::sync::{Once, PoisonError, RwLock};
 
 /// Of OpenSSL's headers, where they have been the same since there is TLS 1.3: ssl.h, ssl3.h, tls1.h, crypto.h.
 const TLS1_3_VERSION: c_int = 0x304;
 const SSL_CTRL_SET_MSG_CALLBACK_ARG: c_int = 16;
 const SSL3_RT_HANDSHAKE: c_int = 22;
+const SSL3_RT_APPLICATION_DATA: c_int = 23;
+const SSL3_RT_HEADER: c_int = 0x100;
 const SSL3_RT_INNER_CONTENT_TYPE: c_int = 0x101;
 const SSL3_MT_FINISHED: u8 = 20;
 const SSL3_MT_KEY_UPDATE: u8 = 24;
 const CRYPTO_EX_INDEX_SSL: c_int = 0;
+const SSL_SENT_SHUTDOWN: c_int = 1;
+const SSL_RECEIVED_SHUTDOWN: c_int = 2;
+/// Lengths of records that a client may ask for (RFC 6066 section 4), which are less than the usual ones.
+const SHORT_FRAGMENTS: RangeInclusive<u8> = 1..=4;
 
 /// The longest secret (bytes): of SHA-384.
 const MAX_SECRET: usize = 48;
@@ -49,6 +56,9 @@ struct OpenSsl {
     cipher_id: unsafe extern "C" fn(*const c_void) -> u16,
     has_pending: unsafe extern "C" fn(*const Ssl) -> c_int,
     read_state: unsafe extern "C" fn(*const Ssl) -> *const c_char,
+    session: unsafe extern "C" fn(*const Ssl) -> *const c_void,
+    max_fragment: unsafe extern "C" fn(*const c_void) -> u8,
+    set_shutdown: unsafe extern "C" fn(*mut Ssl, c_int),
 }
 
 type NewIndex = unsafe extern "C" fn(c_int, c_long, *mut c_void, *const c_void, *const c_void, *const c_void) -> c_int;
@@ -107,6 +117,9 @@ impl OpenSsl {
                 cipher_id: symbol(handle, c"SSL_CIPHER_get_protocol_id")?,
                 has_pending: symbol(handle, c"SSL_has_pending")?,
                 read_state: symbol(handle, c"SSL_rstate_string")?,
+                session: symbol(handle, c"SSL_get_session")?,
+                max_fragment: symbol(handle, c"SSL_SESSION_get_max_fragment_length")?,
+                set_shutdown: symbol(handle, c"SSL_set_shutdown")?,
             })
         }
     }
@@ -145,7 +158,18 @@ struct Way {
     length: usize,
     /// Records since the Finished message, with which the keys changed to those of the secret.
     records: u64,
+    /// The same, by their headers: a TLS library that does not report both has not been understood.
+    headers: u64,
     is_finished: bool,
+    /// The last record has begun a message of the handshake's kind, and not ended it.
+    is_within: bool,
+}
+
+impl Way {
+    /// The secret is there, and the number of records is right.
+    fn is_known(&self) -> bool {
+        self.length > 0 && self.is_finished && !self.is_within && self.records > 0 && self.records == self.headers
+    }
 }
 
 /// One direction of a connection.
@@ -173,15 +197,15 @@ impl Connection {
         let watch = self.watch()?;
         let openssl = known()?.openssl;
         // SAFETY: the SSL lives as long as the connection is processed, and nothing else works with it now.
-        let (version, suite) = unsafe {
-            let cipher = (openssl.cipher)(watch.ssl);
-            ((openssl.version)(watch.ssl), if cipher.is_null() { 0 } else { (openssl.cipher_id)(cipher) })
-        };
-        let ways = [&watch.client, &watch.server];
-        if version != TLS1_3_VERSION || watch.is_spoiled || ways.iter().any(|way| way.length == 0 || !way.is_finished) {
+        let (version, cipher, session) =
+            unsafe { ((openssl.version)(watch.ssl), (openssl.cipher)(watch.ssl), (openssl.session)(watch.ssl)) };
+        let is_known = watch.client.is_known() && watch.server.is_known() && !watch.is_spoiled;
+        if version != TLS1_3_VERSION || !is_known || cipher.is_null() || session.is_null() {
             return None;
         }
-        Some(suite)
+        // SAFETY: neither is NULL.
+        let (suite, max_fragment) = unsafe { ((openssl.cipher_id)(cipher), (openssl.max_fragment)(session)) };
+        (!SHORT_FRAGMENTS.contains(&max_fragment)).then_some(suite)
     }
 
     /// What it takes to go on with it. True for as long as nothing is read or written here.
@@ -191,12 +215,21 @@ impl Connection {
         Some(State { suite, client: traffic(&watch.client), server: traffic(&watch.server) })
     }
 
+    /// Somebody else goes on with it: OpenSSL is to say nothing more, and to keep the session for the client's next connection,
+    /// as it does after an end that was said.
+    pub fn leave_tls(&self) {
+        if let Some((watch, known)) = self.watch().zip(known()) {
+            // SAFETY: as in `tls_suite`.
+            unsafe { (known.openssl.set_shutdown)(watch.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN) };
+        }
+    }
+
     /// OpenSSL has the beginning of a record, or more than was read.
     pub fn tls_has_pending(&self) -> bool {
         let Some((watch, known)) = self.watch().zip(known()) else { return false };
         // SSL_has_pending(3) does not count a header that was read and whose record is yet to come: that is "read body" of
         // SSL_rstate_string(3).
-        // SAFETY: as in `tls`; the string is a constant.
+        // SAFETY: as in `tls_suite`; the string is a constant.
         unsafe {
             (known.openssl.has_pending)(watch.ssl) != 0
                 || CStr::from_ptr((known.openssl.read_state)(watch.ssl)) == c"RB"
@@ -220,6 +253,10 @@ impl Connection {
 /// Registers the hooks: they are run where there is a mod_ssl.
 pub(super) fn register<M: HttpdModule>() {
     type Optional = unsafe extern "C" fn();
+    // mod_ssl is loaded anew with each configuration, at another address perhaps.
+    if let Some(known) = &mut *KNOWN.write().unwrap_or_else(PoisonError::into_inner) {
+        known.other = None;
+    }
     let middle = ffi::APR_HOOK_MIDDLE as c_int;
     let (before, after) = (std::ptr::null(), std::ptr::null());
     // SAFETY: functions of the hooks' types, by their names, which is how APR_OPTIONAL_HOOK casts them.
@@ -267,7 +304,8 @@ extern "C" fn init_server<M: HttpdModule>(
 extern "C" fn pre_handshake(connection: *mut ffi::conn_rec, ssl: *mut Ssl, is_proxy: c_int) -> c_int {
     guard("pre_handshake", ffi::DECLINED, || {
         let Some(Known { openssl, index, .. }) = known().filter(|_| is_proxy == 0) else { return ffi::DECLINED };
-        let way = Way { secret: [0; MAX_SECRET], length: 0, records: 0, is_finished: false };
+        let way =
+            Way { secret: [0; MAX_SECRET], length: 0, records: 0, headers: 0, is_finished: false, is_within: false };
         // SAFETY: connection and SSL are new and this thread's. The memory is the pool's, which is freed after the SSL is;
         // pools align as malloc does. The cleanup may run before that, and leaves the memory what it is: a Watch.
         unsafe {
@@ -315,14 +353,19 @@ extern "C" fn on_message(
     let way = if is_write == 0 { &mut watch.client } else { &mut watch.server };
     match (kind, first) {
         // Told of every protected record, and of no other.
-        (SSL3_RT_INNER_CONTENT_TYPE, _) => way.records += 1,
+        (SSL3_RT_INNER_CONTENT_TYPE, kind) => {
+            way.records += 1;
+            way.is_within = kind.map(c_int::from) == Some(SSL3_RT_HANDSHAKE);
+        }
+        // Protected records say that they are application data, whatever they are.
+        (SSL3_RT_HEADER, Some(kind)) if c_int::from(kind) == SSL3_RT_APPLICATION_DATA => way.headers += 1,
         // The record that it is in was the last with the keys of the handshake. Another one comes when a client is asked
         // for a certificate later, and changes no keys.
         (SSL3_RT_HANDSHAKE, Some(SSL3_MT_FINISHED)) if !way.is_finished => {
-            way.is_finished = true;
-            way.records = 0;
+            *way = Way { is_finished: true, is_within: false, records: 0, headers: 0, ..*way };
         }
         (SSL3_RT_HANDSHAKE, Some(SSL3_MT_KEY_UPDATE)) => watch.is_spoiled = true,
+        (SSL3_RT_HANDSHAKE, _) => way.is_within = false,
         _ => {}
     }
 }

@@ -39,6 +39,8 @@ struct Out {
     sent: usize,
     /// How much application data it all was.
     owed: usize,
+    /// The last record was sealed.
+    is_closed: bool,
 }
 
 impl Tls {
@@ -48,7 +50,7 @@ impl Tls {
     /// The keys are of no use.
     pub fn new(stream: TcpStream, keys: &Keys) -> io::Result<Tls> {
         let (opener, sealer) = keys.split().map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-        let out = Out { sealer, waiting: Vec::new(), sent: 0, owed: 0 };
+        let out = Out { sealer, waiting: Vec::new(), sent: 0, owed: 0, is_closed: false };
         Ok(Tls { stream, opener, begun: Vec::new(), is_ended: false, out: RefCell::new(out) })
     }
 
@@ -152,6 +154,9 @@ impl Tls {
             (out.waiting, out.sent) = (Vec::new(), 0);
             return Ok(std::mem::take(&mut out.owed));
         }
+        if out.is_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         SEALED.with_borrow_mut(|sealed| {
             sealed.clear();
             let mark = out.sealer.mark();
@@ -165,7 +170,8 @@ impl Tls {
                     out.sealer.go_back(&mark);
                     return Err(e);
                 }
-                (Err(e), None) if e.kind() == io::ErrorKind::WouldBlock => 0,
+                // There are new keys, and the client is to hear of them.
+                (Err(e), None) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
                 (Err(e), None) => return Err(e),
             };
             out.waiting.extend_from_slice(&sealed[sent..]);
@@ -182,7 +188,8 @@ impl Tls {
     /// Sends a last record, if nothing waits before it. Whether it arrives matters to nobody.
     fn say(&self, seal: impl FnOnce(&mut Sealer, &mut Vec<u8>)) {
         let mut out = self.out.borrow_mut();
-        if out.waiting.is_empty() {
+        if out.waiting.is_empty() && !out.is_closed {
+            out.is_closed = true;
             let mut record = Vec::new();
             seal(&mut out.sealer, &mut record);
             let _ = send(&self.stream, &record, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);

@@ -43,6 +43,7 @@ pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
             Ok(_) if early.len() > MOST_EARLY => {
                 return Err(io::Error::other("it sends much, and waits for no answer"));
             }
+            Ok(_) if since.elapsed() > PATIENCE => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && !connection.tls_has_pending() => break,
             // The rest of a record is under way.
@@ -56,6 +57,7 @@ pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
         }
     }
     let state = connection.tls().ok_or_else(|| io::Error::other("its TLS has changed meanwhile"))?;
+    connection.leave_tls();
     Ok((early, Box::new(keys(state))))
 }
 

@@ -26,6 +26,8 @@ const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
 /// Records that one key seals: below the 2^24.5 that RFC 8446 section 5.5 allows for AES-GCM.
 const RECORDS_PER_KEY: u64 = 1 << 23;
+/// Records without application data that may come one after the other: they cost much and bring nothing.
+const MAX_EMPTY: u32 = 32;
 
 /// A traffic secret: from it come the key of a direction and the secret after it. It is wiped when dropped, and no debug
 /// output shows it.
@@ -114,7 +116,7 @@ impl Keys {
     /// They are of no suite that is known here.
     pub fn split(&self) -> Result<(Opener, Sealer), Unknown> {
         let suite = Suite::find(self.suite)?;
-        let opener = Opener { keys: Half::new(suite, &self.client)? };
+        let opener = Opener { keys: Half::new(suite, &self.client)?, empty: 0 };
         Ok((opener, Sealer { keys: Half::new(suite, &self.server)?, update: false }))
     }
 }
@@ -226,6 +228,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Opener {
     keys: Half,
+    /// Records without application data since the last with some.
+    empty: u32,
 }
 
 impl Opener {
@@ -254,6 +258,10 @@ impl Opener {
             let end = inner.iter().rposition(|byte| *byte != 0).ok_or(Alert::UnexpectedMessage)?;
             if end > MAX_PLAIN {
                 return Err(Alert::RecordOverflow);
+            }
+            self.empty = if inner[end] == APPLICATION_DATA && end > 0 { 0 } else { self.empty + 1 };
+            if self.empty > MAX_EMPTY {
+                return Err(Alert::UnexpectedMessage);
             }
             match inner[end] {
                 APPLICATION_DATA => {

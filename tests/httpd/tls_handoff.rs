@@ -5,8 +5,9 @@ use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
 use rustls::version;
 use std::env;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 every_mpm!(
     more_sockets_than_workers,
@@ -15,6 +16,7 @@ every_mpm!(
     sessions_of_tls_that_go_on,
     a_record_in_two_pieces,
     certificates_after_the_handshake,
+    short_records,
     the_line_in_the_access_log,
     where_it_is_off,
 );
@@ -85,22 +87,26 @@ fn keys_change_on_the_way(mpm: Mpm) {
     assert_eq!(handed_over(&server, 2), 1);
 }
 
-/// Sessions that are resumed have fewer messages in their handshake, and tickets come after it.
+/// Sessions that are resumed have fewer messages in their handshake, and tickets come after it. The server's cache keeps a
+/// session whose connection was handed over.
 fn sessions_of_tls_that_go_on(mpm: Mpm) {
-    let server = site(mpm).start();
-    let config = client(server.root(), &[&version::TLS13], false);
-    for number in 0..4 {
-        let mut client = Raw::connect_by(&server, Some(&config)).about(&format!("connection {number}"));
-        if number == 3 {
-            // Something has gone both ways before.
-            assert_eq!(client.ask(&Handshake::page("/index.html").header("Connection", "keep-alive")).status, 200);
+    for tickets in ["On", "Off"] {
+        let server = site(mpm).config(format!("SSLSessionTickets {tickets}")).start();
+        let config = client(server.root(), &[&version::TLS13], false);
+        for number in 0..4 {
+            let mut client = Raw::connect_by(&server, Some(&config)).about(&format!("connection {number}"));
+            if number == 3 {
+                // Something has gone both ways before.
+                let page = client.ask(&Handshake::page("/index.html").header("Connection", "keep-alive"));
+                assert_eq!(page.status, 200);
+            }
+            client.ask(&Handshake::new("/echo")).assert_accepted();
+            assert_eq!(client.is_resumed(), number > 0, "connection {number}, tickets {tickets}");
+            client.echo(&Frame::text("hello"));
+            client.close();
         }
-        client.ask(&Handshake::new("/echo")).assert_accepted();
-        assert_eq!(client.is_resumed(), number > 0, "connection {number}");
-        client.echo(&Frame::text("hello"));
-        client.close();
+        assert_eq!(handed_over(&server, 4), 4);
     }
-    assert_eq!(handed_over(&server, 4), 4);
 }
 
 /// A message comes right behind the request, and a part of it later: httpd's TLS has begun with its record.
@@ -153,6 +159,41 @@ fn certificates_after_the_handshake(mpm: Mpm) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("shown\n{}\n", "x".repeat(100)));
     assert_eq!(handed_over(&server, 1), 1);
+}
+
+/// A client that wants its records short (RFC 6066 section 4) keeps its TLS in httpd, which knows of that.
+fn short_records(mpm: Mpm) {
+    let server = site(mpm).start();
+    let address = server.address().to_string();
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-tls1_3", "-maxfraglen", "512", "-connect", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl");
+    let (mut input, mut output) = (client.stdin.take().expect("stdin"), client.stdout.take().expect("stdout"));
+    let message = Frame::binary(vec![b'x'; 3000]);
+    input.write_all(&Handshake::new("/echo").bytes(&address)).expect("a handshake");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).expect("an answer");
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    input.write_all(&message.masked()).expect("a message");
+    let mut received = Vec::new();
+    while Frame::from_server(&received).is_none() {
+        let mut piece = [0; 1000];
+        let count = output.read(&mut piece).expect("the echo");
+        assert!(count > 0, "the end after {} bytes", received.len());
+        received.extend(&piece[..count]);
+    }
+    assert!(Frame::from_server(&received).is_some_and(|(frame, _)| frame == message));
+    assert_eq!(handed_over(&server, 1), 0);
+    client.kill().expect("openssl is ours to end");
+    client.wait().expect("its end");
 }
 
 /// As without TLS, it is written when httpd has nothing more to do with the connection.

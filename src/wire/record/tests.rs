@@ -188,6 +188,30 @@ fn a_client_may_ask_for_new_keys() {
 }
 
 #[test]
+fn records_without_data_are_counted() {
+    let (_, keys) = connect(SUITES[0]);
+    let suite = Suite::find(keys.suite).unwrap();
+    let records = |count: u32, kind: u8, content: &[u8], after: &[u8]| {
+        let mut sealer = Sealer { keys: Half::new(suite, &keys.client).unwrap(), update: false };
+        let mut out = Vec::new();
+        for _ in 0..count {
+            sealer.record(kind, &mut out, |out| out.extend_from_slice(content));
+            if kind == HANDSHAKE {
+                sealer.keys.update().unwrap();
+            }
+        }
+        sealer.record(APPLICATION_DATA, &mut out, |out| out.extend_from_slice(after));
+        open(&mut keys.split().unwrap().0, &out, 1000).map(|(data, _)| data)
+    };
+    for (kind, content) in
+        [(APPLICATION_DATA, &b""[..]), (HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0]), (ALERT, &[1, USER_CANCELED])]
+    {
+        assert_eq!(records(MAX_EMPTY, kind, content, b"x"), Ok(b"x".to_vec()));
+        assert_eq!(records(MAX_EMPTY, kind, content, b""), Err(Alert::UnexpectedMessage));
+    }
+}
+
+#[test]
 fn no_key_seals_too_many_records() {
     let (_, keys) = connect(SUITES[1]);
     let direction = Direction { sequence: RECORDS_PER_KEY - 1, ..keys.server };
