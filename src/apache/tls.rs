@@ -143,7 +143,6 @@ impl OpenSsl {
 }
 
 /// What is seen of a connection. It lies in the memory of the connection's pool, which is there for longer than the SSL.
-#[repr(C)]
 struct Watch {
     ssl: *mut Ssl,
     client: Way,
@@ -194,8 +193,7 @@ impl Connection {
     /// The number of the cipher suite, if the TLS of this connection can be gone on with: TLS 1.3 by mod_ssl, for a server of
     /// which [`HttpdModule::wants_tls_secrets`].
     pub fn tls_suite(&self) -> Option<u16> {
-        let watch = self.watch()?;
-        let openssl = known()?.openssl;
+        let (watch, openssl) = self.watch()?;
         // SAFETY: the SSL lives as long as the connection is processed, and nothing else works with it now.
         let (version, cipher, session) =
             unsafe { ((openssl.version)(watch.ssl), (openssl.cipher)(watch.ssl), (openssl.session)(watch.ssl)) };
@@ -210,7 +208,7 @@ impl Connection {
 
     /// What it takes to go on with it. True for as long as nothing is read or written here.
     pub fn tls(&self) -> Option<State> {
-        let (suite, watch) = self.tls_suite().zip(self.watch())?;
+        let (suite, (watch, _)) = self.tls_suite().zip(self.watch())?;
         let traffic = |way: &Way| Traffic { secret: way.secret[..way.length].to_vec(), records: way.records };
         Some(State { suite, client: traffic(&watch.client), server: traffic(&watch.server) })
     }
@@ -218,35 +216,34 @@ impl Connection {
     /// Somebody else goes on with it: OpenSSL is to say nothing more, and to keep the session for the client's next connection,
     /// as it does after an end that was said.
     pub fn leave_tls(&self) {
-        if let Some((watch, known)) = self.watch().zip(known()) {
+        if let Some((watch, openssl)) = self.watch() {
             // SAFETY: as in `tls_suite`.
-            unsafe { (known.openssl.set_shutdown)(watch.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN) };
+            unsafe { (openssl.set_shutdown)(watch.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN) };
         }
     }
 
     /// OpenSSL has the beginning of a record, or more than was read.
     pub fn tls_has_pending(&self) -> bool {
-        let Some((watch, known)) = self.watch().zip(known()) else { return false };
+        let Some((watch, openssl)) = self.watch() else { return false };
         // SSL_has_pending(3) does not count a header that was read and whose record is yet to come: that is "read body" of
         // SSL_rstate_string(3).
         // SAFETY: as in `tls_suite`; the string is a constant.
-        unsafe {
-            (known.openssl.has_pending)(watch.ssl) != 0
-                || CStr::from_ptr((known.openssl.read_state)(watch.ssl)) == c"RB"
-        }
+        unsafe { (openssl.has_pending)(watch.ssl) != 0 || CStr::from_ptr((openssl.read_state)(watch.ssl)) == c"RB" }
     }
 
-    fn watch(&self) -> Option<&Watch> {
+    /// What was seen of this connection, and the functions to ask for more.
+    fn watch(&self) -> Option<(&Watch, OpenSsl)> {
         // mod_ssl frees the SSL of a connection that it aborts.
         if self.is_aborted() {
             return None;
         }
         let mut watch: *mut c_void = std::ptr::null_mut();
         // SAFETY: the connection is valid; `pre_handshake` put there what is there, and its thread is this one.
-        unsafe {
+        let watch = unsafe {
             ffi::apr_pool_userdata_get(&mut watch, WATCH.as_ptr(), (*self.as_ptr()).pool);
             watch.cast::<Watch>().as_ref()
-        }
+        };
+        watch.zip(known().map(|known| known.openssl))
     }
 }
 

@@ -121,6 +121,15 @@ fn pair() -> (UnixStream, UnixStream) {
     (ours, theirs)
 }
 
+/// As a client sends it.
+fn encoded(message: Message) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let mut encoder = WebSocket::from_raw_socket(std::io::Cursor::new(&mut frame), Role::Client, None);
+    encoder.send(message).unwrap();
+    drop(encoder);
+    frame
+}
+
 fn websocket(stream: UnixStream) -> Client {
     WebSocket::from_raw_socket(stream, Role::Client, None)
 }
@@ -191,10 +200,7 @@ fn messages_come_back_as_they_were() {
 #[test]
 fn what_came_with_the_handshake_is_not_lost() {
     let (ours, theirs) = pair();
-    let mut frame = Vec::new();
-    let mut early = WebSocket::from_raw_socket(std::io::Cursor::new(&mut frame), Role::Client, None);
-    early.send(Message::text("early")).unwrap();
-    drop(early);
+    let frame = encoded(Message::text("early"));
     let engine = engine();
     engine.adopt(Adoption {
         socket: theirs.into(),
@@ -257,10 +263,7 @@ fn nothing_is_read_from_a_client_that_does_not_read() {
     let client = engine.session("echo");
     let mut stream = client.get_ref().try_clone().unwrap();
     stream.set_nonblocking(true).unwrap();
-    let mut frame = Vec::new();
-    let mut encoder = WebSocket::from_raw_socket(std::io::Cursor::new(&mut frame), Role::Client, None);
-    encoder.send(Message::binary(vec![7; 60_000])).unwrap();
-    drop(encoder);
+    let mut frame = encoded(Message::binary(vec![7; 60_000]));
     let (mut taken, mut position, mut idle) = (0, 0, 0);
     // As long as the engine takes anything at all; it has had a hundred chances to when it takes no more.
     while idle < 100 {

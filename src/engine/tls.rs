@@ -72,13 +72,7 @@ impl Tls {
             }
             front.copy_from_slice(&self.begun);
             let opened = self.opener.open(&mut buffer[..begun + count]).map_err(|alert| self.give_up(alert))?;
-            match opened.rest.is_empty() {
-                true if begun > 0 => self.begun = Vec::new(),
-                _ => {
-                    self.begun.clear();
-                    self.begun.extend_from_slice(&buffer[opened.rest]);
-                }
-            }
+            self.begun = buffer[opened.rest].to_vec();
             self.is_ended = opened.is_end;
             if opened.wants_update {
                 self.renew_keys();

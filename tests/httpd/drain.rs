@@ -19,16 +19,6 @@ fn site(mpm: Mpm) -> Httpd {
     }
 }
 
-fn open_some(server: &Server, count: usize) -> Vec<Raw> {
-    (0..count)
-        .map(|number| {
-            let mut client = Raw::open(server, "/echo").about(&format!("socket {number}"));
-            client.echo(&Frame::text("before"));
-            client
-        })
-        .collect()
-}
-
 /// Awaits the Close of a drain, answers it, and sees the connection end properly; returns when it came.
 #[track_caller]
 fn await_drain(mut client: Raw) -> Instant {
@@ -68,7 +58,7 @@ fn sockets_go_on_until_the_drain_timeout(mpm: Mpm) {
     const TIMEOUT: Duration = Duration::from_secs(6);
     let server = site(mpm).config(format!("WebSocketDrainTimeout {}", TIMEOUT.as_secs())).start();
     let engine = server.engine();
-    let mut sockets = open_some(&server, 16);
+    let mut sockets = Raw::open_some(&server, 16);
     let begin = Instant::now();
     let old = server.begin_graceful();
     // The children of the new generation serve meanwhile, and those of the old one their sockets.
@@ -102,7 +92,7 @@ fn sockets_go_on_until_the_drain_timeout(mpm: Mpm) {
 fn no_drain_timeout(mpm: Mpm) {
     let server = site(mpm).config("<Location \"/echo\">\n  WebSocketDrainTimeout 0\n</Location>").start();
     for _ in 0..2 {
-        let sockets = open_some(&server, 6);
+        let sockets = Raw::open_some(&server, 6);
         let old = server.begin_graceful();
         for socket in sockets {
             await_drain(socket);
@@ -114,7 +104,7 @@ fn no_drain_timeout(mpm: Mpm) {
 /// The drain timeout is not waited for when nobody needs it.
 fn a_child_ends_with_its_last_socket(mpm: Mpm) {
     let server = site(mpm).start();
-    let sockets = open_some(&server, 6);
+    let sockets = Raw::open_some(&server, 6);
     let old = server.begin_graceful();
     for mut socket in sockets {
         socket.echo(&Frame::text("in the old child"));
@@ -186,7 +176,7 @@ fn restarts_under_load() {
 #[test]
 fn stop_says_going_away() {
     let server = site(Mpm::Event).start();
-    let sockets = open_some(&server, 30);
+    let sockets = Raw::open_some(&server, 30);
     let begin = Instant::now();
     server.begin_to_stop();
     for mut socket in sockets {

@@ -71,7 +71,7 @@ fn one_that_never_reads_is_given_up(mpm: Mpm) {
 }
 
 fn a_request_that_httpd_redirects(mpm: Mpm) {
-    for httpd in [Httpd::new(mpm).tls().relayed(), Httpd::new(mpm).tls()] {
+    for httpd in Httpd::tls_both_ways(mpm) {
         let server = httpd
             .module("rewrite")
             .config("<Directory \"{root}/htdocs\">\n  RewriteEngine On\n  RewriteRule ^old$ /echo\n</Directory>")
@@ -85,7 +85,7 @@ fn a_request_that_httpd_redirects(mpm: Mpm) {
 
 /// Filters of every kind around the connection and the request: they may slow a session, and not break it.
 fn a_site_full_of_filters(mpm: Mpm) {
-    for httpd in [Httpd::new(mpm).tls().relayed(), Httpd::new(mpm).tls()] {
+    for httpd in Httpd::tls_both_ways(mpm) {
         full_of_filters(httpd);
     }
 }

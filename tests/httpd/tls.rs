@@ -25,13 +25,8 @@ fn open_over(server: &Server, version: &'static SupportedProtocolVersion) -> Raw
     client
 }
 
-/// With the engine's TLS, and without.
-fn both_ways(mpm: Mpm) -> [Httpd; 2] {
-    [Httpd::new(mpm).tls(), Httpd::new(mpm).tls().relayed()]
-}
-
 fn messages_over_each_version(mpm: Mpm) {
-    both_ways(mpm).into_iter().for_each(|httpd| messages(&httpd.echo().start()));
+    Httpd::tls_both_ways(mpm).into_iter().for_each(|httpd| messages(&httpd.echo().start()));
 }
 
 fn messages(server: &Server) {
@@ -68,7 +63,7 @@ fn messages(server: &Server) {
 /// After the Close comes TLS's own end, close_notify: a client must be able to tell it from an attack (RFC 8446 section
 /// 6.1). The TLS client of these tests takes an end without it for an error.
 fn closing_handshakes(mpm: Mpm) {
-    both_ways(mpm).into_iter().for_each(|httpd| closings(&httpd.echo().start()));
+    Httpd::tls_both_ways(mpm).into_iter().for_each(|httpd| closings(&httpd.echo().start()));
 }
 
 fn closings(server: &Server) {
@@ -124,7 +119,7 @@ fn vanish(server: &Server, number: usize) {
 
 fn clients_that_vanish(mpm: Mpm) {
     // A child has a trunk to each engine thread that it has brought a session.
-    both_ways(mpm)
+    Httpd::tls_both_ways(mpm)
         .into_iter()
         .for_each(|httpd| vanishing(mpm, &httpd.echo().config("WebSocketEngineThreads 1").start()));
 }
@@ -201,7 +196,7 @@ fn certificates_of_clients(mpm: Mpm) {
 }
 
 fn timeouts_of_httpd(mpm: Mpm) {
-    for httpd in both_ways(mpm) {
+    for httpd in Httpd::tls_both_ways(mpm) {
         let timeouts = "RequestReadTimeout header=2 body=2\nTimeout 2\nKeepAlive On\nKeepAliveTimeout 1";
         no_timeout_of(&httpd.workers(10).module("reqtimeout").config(timeouts).echo().start());
     }

@@ -32,18 +32,9 @@ fn handed_over(server: &Server, sessions: usize) -> usize {
     by("Encrypted")
 }
 
-fn open_some(server: &Server, count: usize) -> Vec<Raw> {
-    let open = |number| {
-        let mut client = Raw::open(server, "/echo").about(&format!("socket {number}"));
-        client.echo(&Frame::text("before"));
-        client
-    };
-    (0..count).map(open).collect()
-}
-
 fn more_sockets_than_workers(mpm: Mpm) {
     let server = site(mpm).workers(4).start();
-    let sockets = open_some(&server, 60);
+    let sockets = Raw::open_some(&server, 60);
     assert_eq!(handed_over(&server, 60), 60);
     assert_eq!(Raw::page(&server, "/index.html").status, 200);
     let children = || server.children().iter().map(|child| child.network_sockets().len()).sum::<usize>();
@@ -56,7 +47,7 @@ fn more_sockets_than_workers(mpm: Mpm) {
 
 fn a_restart_is_not_noticed(mpm: Mpm) {
     let server = site(mpm).config("WebSocketDrainTimeout 0").start();
-    let mut sockets = open_some(&server, 10);
+    let mut sockets = Raw::open_some(&server, 10);
     for _ in 0..2 {
         let old: Vec<Process> = server.begin_graceful();
         wait_until("the old children are gone", PATIENCE, || !old.iter().any(|child| child.is_running()));

@@ -143,13 +143,9 @@ fn thousands_of_sessions_leave_nothing_behind() {
 const LARGE: usize = 16 << 20;
 
 /// Echo and the limits of messages that are larger than every buffer on their way.
-fn roomy(mpm: Mpm) -> Httpd {
-    Httpd::new(mpm).tls().echo().config(format!("<Location \"/echo\">\n  WebSocketMaxMessageSize {LARGE}\n</Location>"))
-}
-
-/// Through a child, and not.
-fn both_ways(mpm: Mpm) -> [Server; 2] {
-    [roomy(mpm).relayed().start(), roomy(mpm).start()]
+fn roomy(mpm: Mpm) -> [Server; 2] {
+    let limit = format!("<Location \"/echo\">\n  WebSocketMaxMessageSize {LARGE}\n</Location>");
+    Httpd::tls_both_ways(mpm).map(|httpd| httpd.echo().config(&limit).start())
 }
 
 /// Bytes that do not repeat with the period of a record or a buffer.
@@ -163,7 +159,7 @@ fn memory(server: &Server) -> u64 {
 
 fn large_messages(mpm: Mpm) {
     let _turn = heavy();
-    both_ways(mpm).iter().for_each(large_messages_of);
+    roomy(mpm).iter().for_each(large_messages_of);
 }
 
 fn large_messages_of(server: &Server) {
@@ -183,7 +179,7 @@ fn large_messages_of(server: &Server) {
 /// Memory stays where it is while a client sends and does not read, and nothing is lost when it reads at last.
 fn a_client_that_does_not_read(mpm: Mpm) {
     let _turn = heavy();
-    both_ways(mpm).iter().for_each(does_not_read);
+    roomy(mpm).iter().for_each(does_not_read);
 }
 
 fn does_not_read(server: &Server) {

@@ -13,15 +13,6 @@ fn site() -> Httpd {
     Httpd::new(Mpm::Event).tls().relayed().echo().config("AsyncRequestWorkerFactor 80")
 }
 
-fn open_some(server: &Server, count: usize) -> Vec<Raw> {
-    let mut sockets: Vec<Raw> =
-        (0..count).map(|number| Raw::open(server, "/echo").about(&format!("socket {number}"))).collect();
-    for socket in &mut sockets {
-        socket.echo(&Frame::text("before"));
-    }
-    sockets
-}
-
 /// Bytes of which each place has its own.
 fn message(number: usize, size: usize) -> Frame {
     Frame::binary((0..size).map(|index| ((index * 7 / 3 + number) % 251) as u8).collect::<Vec<u8>>())
@@ -42,7 +33,7 @@ fn the_engine_has_a_descriptor_a_child_and_not_a_socket() {
         server.children().iter().all(is_served)
     });
     let before = server.engine().descriptors().len();
-    let sockets = open_some(&server, 100);
+    let sockets = Raw::open_some(&server, 100);
     // Children make some more connections for handshakes when one comes right after the other.
     let now = server.engine().descriptors().len();
     assert!(now < before + 20, "from {before} to {now}");
@@ -55,7 +46,7 @@ fn who_is_silent_gives_memory_back() {
     const SOCKETS: u64 = 200;
     let _turn = heavy();
     let server = site().config("WebSocketPing Off").start();
-    let mut sockets = open_some(&server, SOCKETS as usize);
+    let mut sockets = Raw::open_some(&server, SOCKETS as usize);
     let children = || server.children().into_iter().map(Process::resident_kib).sum::<u64>();
     let large = Frame::binary(vec![b'x'; 60_000]);
     // The second time, memory for messages has been touched that is shared by all.
@@ -73,11 +64,11 @@ fn those_who_do_not_read_stall_nobody() {
     const DEAF: usize = 10;
     let _turn = heavy();
     let server = site().config("WebSocketSendBuffer 65536\nWebSocketPing Off").start();
-    let mut talking = open_some(&server, 50);
+    let mut talking = Raw::open_some(&server, 50);
     let large = Frame::binary(vec![b'x'; 64 * 1024]);
     talking.iter_mut().for_each(|socket| socket.echo(&large));
     let before = memory(&server);
-    let mut deaf = open_some(&server, DEAF);
+    let mut deaf = Raw::open_some(&server, DEAF);
     let bytes = large.masked();
     // What of each went so far.
     let sent: Vec<usize> = deaf
@@ -185,7 +176,7 @@ fn a_killed_engine_takes_its_sockets_along() {
     let server = site().start();
     for _ in 0..2 {
         let (engine, children) = (server.engine(), server.children());
-        let sockets = open_some(&server, 30);
+        let sockets = Raw::open_some(&server, 30);
         server.expect_log(&format!("WS0201: the engine process {}", engine.pid));
         engine.signal(Signal::KILL);
         // Nobody was left to send a Close, but TLS has its end.
@@ -194,7 +185,7 @@ fn a_killed_engine_takes_its_sockets_along() {
         }
         wait_until("there is another engine", PATIENCE, || server.engines().iter().any(|another| *another != engine));
         // Each child lays a new trunk.
-        open_some(&server, 30).into_iter().for_each(Raw::close);
+        Raw::open_some(&server, 30).into_iter().for_each(Raw::close);
         assert_eq!(server.children(), children, "no child was replaced");
     }
 }

@@ -54,12 +54,8 @@ fn messages_come_back_as_they_were_over_tls() {
 fn a_record_may_come_in_pieces() {
     let engine = engine();
     let mut client = session(&engine, "echo", 0);
-    let mut frame = Vec::new();
-    let mut encoder = WebSocket::from_raw_socket(std::io::Cursor::new(&mut frame), Role::Client, None);
-    encoder.send(Message::text("in pieces")).unwrap();
-    drop(encoder);
     let stream = client.get_mut();
-    stream.conn.writer().write_all(&frame).unwrap();
+    stream.conn.writer().write_all(&encoded(Message::text("in pieces"))).unwrap();
     let mut record = Vec::new();
     stream.conn.write_tls(&mut record).unwrap();
     let mut neighbour = session(&engine, "echo", 1);

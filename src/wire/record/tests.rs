@@ -3,7 +3,10 @@
 use super::*;
 use proptest::prelude::*;
 use rustls::crypto::ring::{self as provider, cipher_suite};
-use rustls::{AlertDescription, ClientConfig, ClientConnection, Error, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, ConnectionCommon, Error, RootCertStore, ServerConfig,
+    ServerConnection,
+};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
@@ -49,17 +52,13 @@ pub(crate) fn connect(suite: rustls::SupportedCipherSuite) -> (ClientConnection,
         .with_no_client_auth();
     let mut client = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
     while client.wants_write() || server.wants_write() {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
+        let wire = said(&mut client);
+        let mut rest = &wire[..];
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
         }
-        feed(&wire, |bytes| server.read_tls(bytes));
         server.process_new_packets().unwrap();
-        wire.clear();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        hear(&mut client, &wire).unwrap();
+        hear(&mut client, &said(&mut server)).unwrap();
     }
     let secrets = server.dangerous_extract_secrets().unwrap();
     let secret = |label: &str| Secret(log.0.lock().unwrap()[label].clone());
@@ -71,17 +70,11 @@ pub(crate) fn connect(suite: rustls::SupportedCipherSuite) -> (ClientConnection,
     (client, keys)
 }
 
-fn feed(mut bytes: &[u8], mut read: impl FnMut(&mut dyn Read) -> std::io::Result<usize>) {
-    while !bytes.is_empty() {
-        read(&mut bytes).unwrap();
-    }
-}
-
-/// What the client has to send.
-fn said(client: &mut ClientConnection) -> Vec<u8> {
+/// What a side has to send.
+fn said<T>(side: &mut ConnectionCommon<T>) -> Vec<u8> {
     let mut wire = Vec::new();
-    while client.wants_write() {
-        client.write_tls(&mut wire).unwrap();
+    while side.wants_write() {
+        side.write_tls(&mut wire).unwrap();
     }
     wire
 }
@@ -126,12 +119,15 @@ fn seal(sealer: &mut Sealer, data: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// What seals with the client's keys.
+fn clients(keys: &Keys) -> Sealer {
+    Keys { server: keys.client.clone(), ..keys.clone() }.split().unwrap().1
+}
+
 /// A record as a client could send it, with its keys.
 fn forged(keys: &Keys, kind: u8, content: &[u8]) -> Vec<u8> {
-    let suite = Suite::find(keys.suite).unwrap();
-    let mut sealer = Sealer { keys: Half::new(suite, &keys.client).unwrap(), update: false };
     let mut out = Vec::new();
-    sealer.record(kind, &mut out, |out| out.extend_from_slice(content));
+    clients(keys).record(kind, &mut out, |out| out.extend_from_slice(content));
     out
 }
 
@@ -190,9 +186,8 @@ fn a_client_may_ask_for_new_keys() {
 #[test]
 fn records_without_data_are_counted() {
     let (_, keys) = connect(SUITES[0]);
-    let suite = Suite::find(keys.suite).unwrap();
     let records = |count: u32, kind: u8, content: &[u8], after: &[u8]| {
-        let mut sealer = Sealer { keys: Half::new(suite, &keys.client).unwrap(), update: false };
+        let mut sealer = clients(&keys);
         let mut out = Vec::new();
         for _ in 0..count {
             sealer.record(kind, &mut out, |out| out.extend_from_slice(content));
@@ -215,8 +210,7 @@ fn records_without_data_are_counted() {
 fn no_key_seals_too_many_records() {
     let (_, keys) = connect(SUITES[1]);
     let direction = Direction { sequence: RECORDS_PER_KEY - 1, ..keys.server };
-    let (mut opener, _) = Keys { client: direction.clone(), server: direction.clone(), ..keys }.split().unwrap();
-    let (_, mut sealer) = Keys { client: direction.clone(), server: direction, ..keys }.split().unwrap();
+    let (mut opener, mut sealer) = Keys { client: direction.clone(), server: direction, ..keys }.split().unwrap();
     let wire: Vec<u8> = (0..3).flat_map(|_| seal(&mut sealer, &[b"x"])).collect();
     assert_eq!(wire.len(), 3 * (HEADER + 1 + TAG + 1) + HEADER + 1 + TAG + 5);
     assert_eq!(open(&mut opener, &wire, 1000).unwrap().0, b"xxx");

@@ -150,6 +150,11 @@ impl Httpd {
         self.config("WebSocketTLSHandoff Off")
     }
 
+    /// Two servers with TLS: one whose engine goes on with it, and one whose TLS stays httpd's.
+    pub(crate) fn tls_both_ways(mpm: Mpm) -> [Self; 2] {
+        [Self::new(mpm).tls(), Self::new(mpm).tls().relayed()]
+    }
+
     /// An authority for clients' certificates, which the configuration may name, and a client's certificate.
     pub(crate) fn client_certificate(self) -> Self {
         tls::make_client_certificate(self.root.path());

@@ -61,6 +61,16 @@ impl Raw {
         client
     }
 
+    /// So many WebSockets to /echo, all open before the first of them says something.
+    pub(crate) fn open_some(server: &Server, count: usize) -> Vec<Self> {
+        let mut sockets: Vec<Self> =
+            (0..count).map(|number| Self::open(server, "/echo").about(&format!("socket {number}"))).collect();
+        for socket in &mut sockets {
+            socket.echo(&Frame::text("before"));
+        }
+        sockets
+    }
+
     /// The answer to one request on a connection of its own.
     #[track_caller]
     pub(crate) fn answer(server: &Server, handshake: &Handshake) -> Response {
