@@ -117,6 +117,12 @@ impl Request {
         unsafe { text(ffi::ap_run_http_scheme(self.as_ptr())) }.unwrap_or_default()
     }
 
+    /// The path, or pattern, of the innermost section that holds for it (`<Location>`, `<Directory>`); empty outside of all.
+    pub fn location(&self) -> Cow<'_, str> {
+        // SAFETY: the request is valid; the string is part of the configuration, or NULL.
+        unsafe { text(ffi::shim_request_location(self.as_ptr())) }.unwrap_or_default()
+    }
+
     /// Path and query as they stood in the request line.
     pub fn unparsed_uri(&self) -> Cow<'_, str> {
         // SAFETY: see above.

@@ -154,3 +154,9 @@ void shim_connection_release_memory(conn_rec *c)
     }
     apr_allocator_max_free_set(allocator, ap_max_mem_free);
 }
+
+const char *shim_request_location(const request_rec *r)
+{
+    const core_dir_config *core = ap_get_core_module_config(r->per_dir_config);
+    return core->d;
+}

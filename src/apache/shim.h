@@ -63,5 +63,7 @@ void shim_connection_share_memory(conn_rec *c);
 void shim_connection_release_memory(conn_rec *c);
 /* c->keepalive: the connection is closed after this request */
 void shim_connection_close_after(conn_rec *c);
+/* The path, or pattern, of the innermost section that a request is in; NULL outside of all */
+const char *shim_request_location(const request_rec *r);
 
 #endif

@@ -12,6 +12,7 @@
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
 //! * [`plugin`]: C plugins
 //! * [`python`]: handlers in Python
+//! * [`once`]: what the log says once a minute of a location
 //! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
@@ -23,6 +24,7 @@ pub mod encryption;
 pub mod exec;
 pub mod lifecycle;
 pub mod logger;
+pub mod once;
 pub mod plugin;
 pub mod publish;
 pub mod python;
