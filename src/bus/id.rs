@@ -1,6 +1,7 @@
 //! The ids of messages: `epoch:offset`.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -18,6 +19,19 @@ pub struct Id {
 #[error("no id of a message; it is written epoch:offset")]
 pub struct NoId;
 
+impl Id {
+    /// True for what an epoch is: up to 64 letters and digits.
+    pub fn is_epoch(text: &str) -> bool {
+        (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    }
+}
+
+/// An epoch that there never was: letters and digits that nobody else has.
+pub fn epoch() -> String {
+    // Its keys are random.
+    format!("{:x}", RandomState::new().build_hasher().finish())
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.epoch, self.offset)
@@ -29,9 +43,8 @@ impl FromStr for Id {
 
     fn from_str(text: &str) -> Result<Id, NoId> {
         let (epoch, offset) = text.split_once(':').ok_or(NoId)?;
-        let is_epoch = (1..=64).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
         // u64::from_str would take a sign.
-        if !is_epoch || !offset.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !Id::is_epoch(epoch) || !offset.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(NoId);
         }
         Ok(Id { epoch: epoch.into(), offset: offset.parse().map_err(|_| NoId)? })

@@ -16,7 +16,7 @@ pub mod id;
 pub mod redis;
 pub mod store;
 
-pub use id::Id;
+pub use id::{Id, epoch};
 pub use store::{Limits, Store};
 
 use serde::{Deserialize, Serialize};

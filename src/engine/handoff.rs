@@ -219,6 +219,9 @@ pub enum HandoffError {
     /// The engine could not be asked: answer 503.
     #[error("the engine cannot be reached: {0}")]
     Unreachable(#[from] io::Error),
+    /// The engine was asked and gave no answer: answer 503, but where it may have done what must not be done twice.
+    #[error("the engine gave no answer: {0}")]
+    Unanswered(io::Error),
     /// The engine is of another version than this module: answer 503. httpd's parent replaces it.
     #[error("the engine speaks \"{0}\", this module \"{own}\"", own = version())]
     Version(String),
@@ -370,7 +373,7 @@ impl Link {
     pub fn call(&mut self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
         match self.ask(&ToEngine::Call { handler: handler.into(), request })? {
             FromEngine::Answer { answer } => Ok(answer),
-            other => Err(unexpected(&other).into()),
+            other => Err(HandoffError::Unanswered(unexpected(&other))),
         }
     }
 
@@ -392,7 +395,7 @@ impl Link {
     }
 
     fn answer(&mut self) -> Result<FromEngine, HandoffError> {
-        match self.hear()? {
+        match self.hear().map_err(HandoffError::Unanswered)? {
             FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
             answer => Ok(answer),
@@ -514,7 +517,7 @@ impl Door {
     /// # Errors
     /// See [`HandoffError`].
     pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Grant), HandoffError> {
-        self.ask(|link| link.offer(spec))
+        self.ask(true, |link| link.offer(spec))
     }
 
     /// As [`Door::offer`], for a handler that may take some time.
@@ -522,28 +525,36 @@ impl Door {
     /// # Errors
     /// See [`HandoffError`].
     pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Grant), HandoffError> {
-        self.ask(|link| link.offer_within(spec, patience))
+        self.ask(true, |link| link.offer_within(spec, patience))
     }
 
     /// Calls a handler; returns its answer.
     ///
     /// # Errors
-    /// See [`HandoffError`]. Where the engine cannot be reached, it may have heard the call nevertheless.
+    /// See [`HandoffError`].
     pub fn call(&self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
-        let (link, answer) = self.ask(|link| link.call(handler, request.clone()))?;
+        let (link, answer) = self.ask(false, |link| link.call(handler, request.clone()))?;
         self.keep(link);
         Ok(answer)
     }
 
-    fn ask<T>(&self, question: impl Fn(&mut Link) -> Result<T, HandoffError>) -> Result<(Link, T), HandoffError> {
+    /// `is_void`: a question whose link has broken counts for nothing, and may be asked once more.
+    fn ask<T>(
+        &self,
+        is_void: bool,
+        question: impl Fn(&mut Link) -> Result<T, HandoffError>,
+    ) -> Result<(Link, T), HandoffError> {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut link) = kept {
             match question(&mut link) {
                 Ok(answer) => return Ok((link, answer)),
-                // It is there and has heard the question: that must not be asked twice.
+                // It is there and has heard the question, or was: that must not be asked twice.
+                Err(HandoffError::Unanswered(why)) if !is_void || is_late(&why) => {
+                    return Err(HandoffError::Unanswered(why));
+                }
                 Err(HandoffError::Unreachable(why)) if is_late(&why) => return Err(why.into()),
                 // That engine is gone; there may be another.
-                Err(HandoffError::Unreachable(_)) => {}
+                Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_)) => {}
                 Err(refusal) => {
                     self.keep(link);
                     return Err(refusal);
@@ -554,7 +565,8 @@ impl Door {
         match question(&mut link) {
             Ok(answer) => Ok((link, answer)),
             Err(why) => {
-                if !matches!(why, HandoffError::Unreachable(_) | HandoffError::Version(_)) {
+                let is_broken = matches!(why, HandoffError::Unreachable(_) | HandoffError::Unanswered(_));
+                if !is_broken && !matches!(why, HandoffError::Version(_)) {
                     self.keep(link);
                 }
                 Err(why)
@@ -724,6 +736,52 @@ mod tests {
     fn a_length_that_no_message_has_is_refused() {
         assert!(Inbox { buffer: vec![0xff; 8] }.take().is_err());
         assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
+    }
+
+    /// Reads of a link up to the next call; false when it has ended.
+    fn hears_a_call(stream: &mut UnixStream, inbox: &mut Inbox) -> bool {
+        loop {
+            match inbox.take().unwrap() {
+                Some(ToEngine::Call { .. }) => return true,
+                Some(_) => {}
+                None => {
+                    let mut piece = [0; 100];
+                    match stream.read(&mut piece).unwrap() {
+                        0 => return false,
+                        count => inbox.put(&piece[..count]),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_heard_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let engine = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut inbox = Inbox::default();
+            assert!(hears_a_call(&mut stream, &mut inbox));
+            stream.write_all(&encode(&FromEngine::Answer { answer: vec![1] }).unwrap()).unwrap();
+            // It dies over the second one.
+            assert!(hears_a_call(&mut stream, &mut inbox));
+            drop(stream);
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut calls = 0;
+            while hears_a_call(&mut stream, &mut inbox) {
+                stream.write_all(&encode(&FromEngine::Answer { answer: vec![3] }).unwrap()).unwrap();
+                calls += 1;
+            }
+            calls
+        });
+        let door = Door::new(path);
+        assert_eq!(door.call("channel", vec![1]).unwrap(), [1]);
+        assert!(matches!(door.call("channel", vec![2]), Err(HandoffError::Unanswered(_))));
+        assert_eq!(door.call("channel", vec![3]).unwrap(), [3]);
+        drop(door);
+        assert_eq!(engine.join().unwrap(), 1);
     }
 
     proptest! {

@@ -39,6 +39,7 @@ mod plugin_load;
 mod publish;
 mod pywebsocket;
 mod redis;
+mod redis_foreign;
 mod redis_lost;
 mod relay;
 mod restart;

@@ -113,7 +113,7 @@ fn a_broker_that_was_away_is_caught_up_with() {
     let away = || {
         for server in [&one, &two] {
             server.expect_log("WS0121: the broker is away");
-            server.tolerate_log("WS0017: refused with 503");
+            server.tolerate_log("WS0017: refused with 50");
         }
     };
     let mut client = Raw::open(&one, "/news");

@@ -1,11 +1,14 @@
 //! What a Redis does that is not at its best, and what is said then of what was lost.
 
-use crate::harness::publish::{json, post, publish, subscribers};
+use crate::harness::handshake::Response;
+use crate::harness::publish::{self, post, publish, subscribers};
 use crate::harness::redis::Redis;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, wait_until};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 fn httpd(redis: &Redis, more: &str) -> Server {
@@ -24,12 +27,22 @@ fn httpd(redis: &Redis, more: &str) -> Server {
 fn will_be_away(servers: &[&Server]) {
     for server in servers {
         server.expect_log("WS0121: the broker is away");
-        server.tolerate_log("WS0017: refused with 503");
+        server.tolerate_log("WS0017: refused with 50");
     }
 }
 
 fn try_publish(server: &Server, text: &str) -> u16 {
-    post(server, "/publish?channel=news", "text/plain", text.as_bytes()).status
+    ask_to_publish(server, text).0
+}
+
+/// The status, and when to try again.
+fn ask_to_publish(server: &Server, text: &str) -> (u16, Option<String>) {
+    let response = post(server, "/publish?channel=news", "text/plain", text.as_bytes());
+    (response.status, response.header("Retry-After").map(str::to_owned))
+}
+
+fn delete(server: &Server) -> Response {
+    Raw::answer(server, &Handshake::page("/publish?channel=news").method("DELETE").version("HTTP/1.0"))
 }
 
 fn resume(server: &Server, path: &str, id: &str) -> (Raw, bool) {
@@ -131,7 +144,9 @@ fn what_a_server_has_no_room_for_is_not_recovered_there() {
     let (id, _) = publish(&two, "other", "all have this");
     publish(&two, "news", "no room for this");
     let last = publish(&two, "other", "and this").0;
-    wait_until("all is read", PATIENCE, || json(&Raw::page(&one, "/publish?channel=other"))["last_id"] == *last);
+    wait_until("all is read", PATIENCE, || {
+        publish::json(&Raw::page(&one, "/publish?channel=other"))["last_id"] == *last
+    });
     for text in ["all have this", "and this"] {
         other.expect(&Frame::text(text));
     }
@@ -142,28 +157,80 @@ fn what_a_server_has_no_room_for_is_not_recovered_there() {
 }
 
 #[test]
-fn a_broker_that_hangs_is_away() {
+fn what_a_broker_that_hangs_was_to_do_is_not_known() {
     let redis = Redis::start();
-    let (one, two) = (httpd(&redis, ""), httpd(&redis, ""));
+    let more = "<Location \"/say\">\n  WebSocketHandler channel news\n  WebSocketChannelPublish On\n</Location>";
+    let (one, two) = (httpd(&redis, ""), httpd(&redis, more));
     let mut client = Raw::open(&one, "/news");
-    wait_until("it is subscribed", PATIENCE, || subscribers(&two, "news") == 1);
+    let mut bare = Raw::open(&two, "/say");
+    let v1 = Handshake::new("/say").header("Sec-WebSocket-Protocol", "channels.v1");
+    let mut v1 = Raw::open_with(&two, &v1);
+    v1.frame();
+    wait_until("all are subscribed", PATIENCE, || subscribers(&one, "news") == 3);
     publish(&two, "news", "before");
-    client.expect(&Frame::text("before"));
+    for client in [&mut client, &mut bare, &mut v1] {
+        client.frame();
+    }
     will_be_away(&[&one, &two]);
     redis.freeze();
     let begin = Instant::now();
-    assert_eq!(try_publish(&two, "unknown"), 503);
+    let unknown = (504, None);
+    thread::scope(|scope| {
+        // All at once: it is found out soon that the broker is away.
+        let published = scope.spawn(|| ask_to_publish(&two, "unknown"));
+        bare.send(&Frame::text("unknown"));
+        v1.send(&Frame::text(json!({"type": "publish", "channel": "news", "data": "unknown", "ref": 7}).to_string()));
+        assert_eq!(published.join().expect("an answer"), unknown);
+    });
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert_eq!(bare.close_code(), Some(1011), "who published may not be told to try again");
+    let said: Value = serde_json::from_slice(&v1.frame().payload).expect("JSON");
+    assert_eq!((&said["code"], &said["ref"]), (&json!("unknown"), &json!(7)), "{said}");
+    let (mut number, mut refused) = (0, Vec::new());
     wait_until("publishers are refused at once", PATIENCE, || {
         let begin = Instant::now();
-        try_publish(&two, "lost") == 503 && begin.elapsed() < Duration::from_millis(500)
+        number += 1;
+        let text = format!("message {number}");
+        let answer = ask_to_publish(&two, &text);
+        // Nothing was sent, and it may be tried again.
+        let is_refused = answer == (503, Some("5".to_owned()));
+        assert!(is_refused || answer == unknown, "{answer:?}");
+        refused.extend(is_refused.then(|| Frame::text(text)));
+        is_refused && begin.elapsed() < Duration::from_millis(500)
     });
     redis.wake();
     wait_until("publishers are heard", PATIENCE, || try_publish(&two, "after") == 201);
-    // What got no answer was published, or was not.
-    let last = std::iter::repeat_with(|| client.frame())
-        .find(|frame| ![Frame::text("unknown"), Frame::text("lost")].contains(frame));
-    assert_eq!(last, Some(Frame::text("after")));
+    // What was not known was published, or was not; and what was refused was not.
+    let after = Frame::text("after");
+    let come: Vec<Frame> = std::iter::repeat_with(|| client.frame()).take_while(|frame| *frame != after).collect();
+    assert!(!come.iter().any(|frame| refused.contains(frame)), "{come:?}");
+    v1.reset();
+}
+
+/// It answers, and what it says no to it has not done.
+#[test]
+fn a_broker_that_takes_nothing_is_tried_again() {
+    let redis = Redis::start();
+    let server = httpd(&redis, "");
+    publish(&server, "news", "first");
+    server.tolerate_log("WS0121: the broker is away");
+    server.expect_log("WS0017: refused with 503");
+    for (off, on) in [
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ] {
+        redis.carry_out(off);
+        assert_eq!(ask_to_publish(&server, "lost"), (503, Some("5".to_owned())), "{off}");
+        let deleted = delete(&server);
+        assert_eq!((deleted.status, deleted.header("Retry-After")), (503, Some("5")), "{off}");
+        redis.carry_out(on);
+        wait_until("publishers are heard", PATIENCE, || try_publish(&server, "after") == 202);
+    }
+    let (mut client, _) = resume(&server, "/news", "*");
+    for text in ["first", "after", "after", "after"] {
+        client.expect(&Frame::text(text));
+    }
 }
 
 #[test]

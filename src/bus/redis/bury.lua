@@ -1,3 +1,3 @@
 -- node: nothing.
 bury(ARGV[2])
-return 0
+return renewed

@@ -12,11 +12,17 @@
 //!   the node has read (Redis came back with older data) begins another epoch: a number never stands for two messages
 //! * `bury.lua`: a node says that it ends
 //! * `look.lua`: who is subscribed; `own.lua`: of them those that a node has told of
+//! * `renew.lua`: somebody has read what none of these scripts has written
+//!
+//! Others may write to the same Redis. What is there and is none of ours is a number that is none, a key of another type, an
+//! entry in the log: it is taken away, and where the numbers cannot be trusted any more another epoch begins, with an empty
+//! log. What is read is checked before it is used.
 
-use super::{History, Id};
+use super::{History, Id, epoch};
+use log::warn;
 use redis::aio::MultiplexedConnection;
-use redis::streams::{StreamId, StreamReadReply};
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Script, ScriptInvocation};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// How long anything may take.
@@ -108,6 +114,7 @@ struct Scripts {
     bury: Script,
     look: Script,
     own: Script,
+    renew: Script,
 }
 
 macro_rules! script {
@@ -121,8 +128,6 @@ macro_rules! script {
 pub struct Link {
     commands: MultiplexedConnection,
     scripts: std::sync::Arc<Scripts>,
-    /// For where there is no epoch.
-    epoch: String,
 }
 
 /// What reads the log, over a connection of its own.
@@ -134,7 +139,7 @@ pub struct Reader {
 ///
 /// # Errors
 /// Redis cannot be reached, or lets nobody in.
-pub async fn open(url: &str, epoch: &str) -> Result<(Link, Reader), RedisError> {
+pub async fn open(url: &str) -> Result<(Link, Reader), RedisError> {
     let client = Client::open(url)?;
     let config = |response| {
         AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(response))
@@ -149,8 +154,59 @@ pub async fn open(url: &str, epoch: &str) -> Result<(Link, Reader), RedisError> 
         bury: script!("bury.lua"),
         look: script!("look.lua"),
         own: script!("own.lua"),
+        renew: script!("renew.lua"),
     };
-    Ok((Link { commands, scripts: scripts.into(), epoch: epoch.into() }, Reader { connection }))
+    Ok((Link { commands, scripts: scripts.into() }, Reader { connection }))
+}
+
+/// True where Redis has said that it did nothing, so that asking once more does nothing twice. After any other error it may
+/// have done what it was asked for, or may still do it.
+pub fn is_refusal(why: &RedisError) -> bool {
+    // Said before the first write of a script, and so before all of them.
+    const CODES: [&str; 13] = [
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOAUTH",
+        "NOPERM",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    ];
+    let is_code = |text: &str| CODES.contains(&text.trim_start_matches('-'));
+    // Before Redis 7, an error in a script has the code in its text, with the minus that stands before it on the wire.
+    why.code().is_some_and(is_code)
+        || why.detail().is_some_and(|text| text.split(' ').any(|word| word.starts_with('-') && is_code(word)))
+}
+
+/// Says that what others have written was found.
+fn note(renewed: u64) {
+    if renewed > 0 {
+        warn!(
+            "WS0185: the broker had what no engine has written (below {{mod_websocket}}:): a new epoch has begun, and \
+             subscribers have to come back"
+        );
+    }
+}
+
+fn broken(what: &'static str) -> RedisError {
+    (ErrorKind::UnexpectedReturnType, what).into()
+}
+
+/// Text; `None` for what is none.
+fn text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    // A sign is none of ours.
+    let digits = std::str::from_utf8(bytes).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok())
 }
 
 impl Link {
@@ -162,7 +218,7 @@ impl Link {
     /// Publishes to these channels: the id of each, and its subscribers. `budget` is how many bytes the log may have.
     ///
     /// # Errors
-    /// Redis did not do it, or it is not known whether it has.
+    /// Redis did not do it, or it is not known whether it has: see [`is_refusal`].
     pub async fn publish(
         &self,
         budget: usize,
@@ -170,12 +226,16 @@ impl Link {
         message: &Message,
     ) -> Result<Vec<(Id, u64)>, RedisError> {
         let Message { text, content_type, payload, history } = message;
-        let mut script = self.scripts.publish.arg(&self.epoch);
+        let mut script = self.scripts.publish.arg(epoch());
         script.arg(budget).arg(history.messages).arg(history.seconds).arg(u8::from(*text));
         script.arg(content_type.as_deref().unwrap_or_default()).arg(&payload[..]).arg(channels);
         let answer: Vec<redis::Value> = self.run(script).await?;
-        let [epoch, numbers @ ..] = &answer[..] else { return Ok(Vec::new()) };
+        let [renewed, epoch, numbers @ ..] = &answer[..] else { return Err(broken("no epoch")) };
+        note(redis::from_redis_value_ref(renewed)?);
         let epoch: String = redis::from_redis_value_ref(epoch)?;
+        if !Id::is_epoch(&epoch) || numbers.len() != 2 * channels.len() {
+            return Err(broken("no ids"));
+        }
         let pair = |pair: &[redis::Value]| {
             let offset = redis::from_redis_value_ref(&pair[0])?;
             Ok((Id { epoch: epoch.as_str().into(), offset }, redis::from_redis_value_ref(&pair[1])?))
@@ -188,9 +248,10 @@ impl Link {
     /// # Errors
     /// As [`Link::publish`].
     pub async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<(), RedisError> {
-        let mut script = self.scripts.delete.arg(&self.epoch);
+        let mut script = self.scripts.delete.arg(epoch());
         script.arg(channel).arg(code).arg(reason);
-        self.run(script).await
+        note(self.run(script).await?);
+        Ok(())
     }
 
     /// Says how many connections this node has in a channel, and how many of a member of it.
@@ -205,19 +266,24 @@ impl Link {
         member: Option<(&str, u32)>,
     ) -> Result<(), RedisError> {
         let (member, connections) = member.unwrap_or_default();
-        let mut script = self.scripts.attend.arg(&self.epoch);
+        let mut script = self.scripts.attend.arg(epoch());
         script.arg(node).arg(channel).arg(subscribers).arg(member).arg(connections);
-        self.run(script).await
+        note(self.run(script).await?);
+        Ok(())
     }
 
-    /// Says that this node is alive, and what it has read last. `epoch` is for where none holds any more.
+    /// Says that this node is alive, and what it has read last.
     ///
     /// # Errors
     /// As [`Link::publish`].
-    pub async fn beat(&self, epoch: &str, node: &str, last: &Last) -> Result<Standing, RedisError> {
-        let mut script = self.scripts.beat.arg(epoch);
+    pub async fn beat(&self, node: &str, last: &Last) -> Result<Standing, RedisError> {
+        let mut script = self.scripts.beat.arg(epoch());
         script.arg(node).arg(&last.epoch).arg(last.number).arg(last.at);
-        let (epoch, sequence, gone, known) = self.run(script).await?;
+        let (epoch, sequence, gone, known, renewed): (String, _, _, _, _) = self.run(script).await?;
+        note(renewed);
+        if !Id::is_epoch(&epoch) {
+            return Err(broken("no epoch"));
+        }
         Ok(Standing { epoch, sequence, gone, known })
     }
 
@@ -226,9 +292,21 @@ impl Link {
     /// # Errors
     /// As [`Link::publish`].
     pub async fn bury(&self, node: &str) -> Result<(), RedisError> {
-        let mut script = self.scripts.bury.arg(&self.epoch);
+        let mut script = self.scripts.bury.arg(epoch());
         script.arg(node);
-        self.run(script).await
+        note(self.run(script).await?);
+        Ok(())
+    }
+
+    /// Says that the log of that epoch has what no engine has written: where nobody has said so before, another begins.
+    ///
+    /// # Errors
+    /// As [`Link::publish`].
+    pub async fn renew(&self, of: &str) -> Result<(), RedisError> {
+        let mut script = self.scripts.renew.arg(epoch());
+        script.arg(of);
+        note(self.run(script).await?);
+        Ok(())
     }
 
     /// What this node has said that it has: channels, each without a member and with those that it has.
@@ -236,11 +314,14 @@ impl Link {
     /// # Errors
     /// As [`Link::publish`].
     pub async fn own(&self, node: &str) -> Result<Vec<(String, Option<String>)>, RedisError> {
-        let mut script = self.scripts.own.arg(&self.epoch);
+        let mut script = self.scripts.own.arg(epoch());
         script.arg(node);
-        let pairs: Vec<String> = self.run(script).await?;
-        let member = |member: &String| Some(member.clone()).filter(|member| !member.is_empty());
-        Ok(pairs.chunks_exact(2).map(|pair| (pair[0].clone(), member(&pair[1]))).collect())
+        let pairs: Vec<Vec<u8>> = self.run(script).await?;
+        let pair = |pair: &[Vec<u8>]| {
+            let (channel, member) = (text(&pair[0])?, text(&pair[1])?);
+            Some((channel, Some(member).filter(|member| !member.is_empty())))
+        };
+        Ok(pairs.chunks_exact(2).filter_map(pair).collect())
     }
 
     /// The last number, how many are subscribed to each of these channels, and the members of the first.
@@ -248,9 +329,11 @@ impl Link {
     /// # Errors
     /// As [`Link::publish`].
     pub async fn look(&self, channels: &[&str]) -> Result<(u64, Vec<u64>, Vec<(String, u32)>), RedisError> {
-        let mut script = self.scripts.look.arg(&self.epoch);
+        let mut script = self.scripts.look.arg(epoch());
         script.arg(channels);
-        self.run(script).await
+        let (sequence, counts, members): (_, _, Vec<Vec<u8>>) = self.run(script).await?;
+        let member = |pair: &[Vec<u8>]| Some((text(&pair[0])?, number(&pair[1])?));
+        Ok((sequence, counts, members.chunks_exact(2).filter_map(member).collect()))
     }
 
     /// The last number that was given.
@@ -272,42 +355,134 @@ impl Link {
         let from = if after >= prefix && !after.is_empty() { format!("({after}") } else { format!("[{prefix}") };
         let mut command = redis::cmd("ZRANGEBYLEX");
         command.arg("{mod_websocket}:channels").arg(from).arg("+").arg("LIMIT").arg(0).arg(limit);
-        let names: Vec<String> = command.query_async(&mut self.commands.clone()).await?;
-        Ok(names.into_iter().take_while(|name| name.starts_with(prefix)).collect())
+        let names: Vec<Vec<u8>> = command.query_async(&mut self.commands.clone()).await?;
+        let names = names.into_iter().take_while(|name| name.starts_with(prefix.as_bytes()));
+        Ok(names.filter_map(|name| text(&name)).collect())
     }
+}
+
+/// What the log has next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Entries, one after the other.
+    pub entries: Vec<Entry>,
+    /// What comes then is none.
+    pub is_foreign: bool,
 }
 
 impl Reader {
     /// The entries after that number; none when nothing came for a second.
     ///
     /// # Errors
-    /// The connection is of no use any more.
-    pub async fn next(&mut self, after: u64) -> Result<Vec<Entry>, RedisError> {
+    /// The connection is of no use any more, or there is no log.
+    pub async fn next(&mut self, after: u64) -> Result<Piece, RedisError> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(COUNT).arg("BLOCK").arg(WAIT.as_millis() as u64);
         command.arg("STREAMS").arg("{mod_websocket}:log").arg(format!("{after}-0"));
-        let reply: Option<StreamReadReply> = command.query_async(&mut self.connection).await?;
-        let streams = reply.map(|reply| reply.keys).unwrap_or_default();
-        Ok(streams.iter().flat_map(|stream| &stream.ids).map(entry).collect())
+        // Each with its entries, and each of these by its id: names and values.
+        type Streams = Vec<(Vec<u8>, Vec<(Vec<u8>, Vec<Vec<u8>>)>)>;
+        let streams: Option<Streams> = command.query_async(&mut self.connection).await?;
+        let mut piece = Piece::default();
+        for (id, fields) in streams.unwrap_or_default().iter().flat_map(|(_, entries)| entries) {
+            match entry(id, fields) {
+                Some(entry) => piece.entries.push(entry),
+                None => {
+                    piece.is_foreign = true;
+                    break;
+                }
+            }
+        }
+        Ok(piece)
     }
 }
 
-fn entry(written: &StreamId) -> Entry {
-    let number = written.id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-    let text = |name: &str| written.get::<String>(name).unwrap_or_default();
-    let what = match &*text("kind") {
+/// What an entry says; `None`: none of ours has written it.
+fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
+    let number_of_it = number(id.strip_suffix(b"-0")?)?;
+    let names = fields.iter().step_by(2).map(|name| &name[..]);
+    if !names.clone().take(4).eq([&b"till"[..], b"size", b"at", b"kind"]) {
+        return None;
+    }
+    let values: HashMap<&[u8], &[u8]> = names.zip(fields.iter().skip(1).step_by(2).map(|value| &value[..])).collect();
+    let bytes = |name: &str| values.get(name.as_bytes()).copied().unwrap_or_default();
+    let word = |name: &str| text(bytes(name)).unwrap_or_default();
+    let (Some(_), Some(_), Some(at)) =
+        (number::<u64>(bytes("till")), number::<u64>(bytes("size")), number(bytes("at")))
+    else {
+        return None;
+    };
+    let what = match &*word("kind") {
         "message" => What::Message(Message {
-            text: text("text") == "1",
-            content_type: Some(text("type")).filter(|text| !text.is_empty()),
-            payload: written.get("payload").unwrap_or_default(),
+            text: word("text") == "1",
+            content_type: Some(word("type")).filter(|text| !text.is_empty()),
+            payload: bytes("payload").to_vec(),
             history: History {
-                messages: written.get("messages").unwrap_or_default(),
-                seconds: written.get("seconds").unwrap_or_default(),
+                messages: number(bytes("messages")).unwrap_or_default(),
+                seconds: number(bytes("seconds")).unwrap_or_default(),
             },
         }),
-        "delete" => What::Delete { code: written.get("code").unwrap_or_default(), reason: text("reason") },
-        "presence" => What::Presence { member: text("member"), joined: text("joined") == "1" },
+        "delete" => What::Delete { code: number(bytes("code")).unwrap_or_default(), reason: word("reason") },
+        "presence" => What::Presence { member: word("member"), joined: word("joined") == "1" },
         _ => What::Unknown,
     };
-    Entry { number, at: written.get("at").unwrap_or_default(), channel: text("channel"), what }
+    Some(Entry { number: number_of_it, at, channel: word("channel"), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(id: &str, words: &str) -> Option<Entry> {
+        let fields: Vec<Vec<u8>> = words.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        entry(id.as_bytes(), &fields)
+    }
+
+    #[test]
+    fn entries_are_ours_or_none() {
+        let ours = "till 9 size 3 at 7 kind delete channel a code 1000 reason x";
+        let what = What::Delete { code: 1000, reason: "x".into() };
+        assert_eq!(read("5-0", ours), Some(Entry { number: 5, at: 7, channel: "a".into(), what }));
+        // A version that is to come.
+        let Entry { number, what, .. } = read("6-0", "till 9 size 3 at 7 kind dance").unwrap();
+        assert_eq!((number, what), (6, What::Unknown));
+        for id in ["5-1", "5", "-0", "+5-0", "18446744073709551616-0", "x-0"] {
+            assert_eq!(read(id, ours), None, "{id}");
+        }
+        for fields in [
+            "field value",
+            "till 9 size 3 at 7",
+            "till x size 3 at 7 kind delete",
+            "till 9 size -3 at 7 kind delete",
+            "till 9 size 3 at +7 kind delete",
+            "size 3 till 9 at 7 kind delete",
+        ] {
+            assert_eq!(read("5-0", fields), None, "{fields}");
+        }
+        assert_eq!(entry(b"5-0", &[b"\xff".to_vec(), b"x".to_vec()]), None);
+    }
+
+    #[test]
+    fn what_redis_refuses_it_has_not_done() {
+        let error = |text: &str| {
+            let value =
+                redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).and_then(redis::Value::extract_error);
+            value.expect_err("an error")
+        };
+        for text in [
+            "READONLY You can't write against a read only replica. script: 1f, on @user_script:9.",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MISCONF Redis is configured to save RDB snapshots",
+            "LOADING Redis is loading the dataset in memory",
+            "BUSY Redis is busy running a script.",
+            "ERR Error running script (call to f_1f): @user_script:1: @user_script: 9: -READONLY You can't write",
+        ] {
+            assert!(is_refusal(&error(text)), "{text}");
+        }
+        for text in ["ERR something else", "ERR user_script:9: the OOMs of it", "UNKILLABLE Sorry"] {
+            assert!(!is_refusal(&error(text)), "{text}");
+        }
+        let cut: RedisError = std::io::Error::from(std::io::ErrorKind::BrokenPipe).into();
+        assert!(!is_refusal(&cut));
+    }
 }

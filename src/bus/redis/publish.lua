@@ -1,5 +1,7 @@
--- budget, messages, seconds, text, content type, payload, channel ...: the epoch, and offset and subscribers of each.
-local answer = { epoch() }
+-- budget, messages, seconds, text, content type, payload, channel ...: whether a new epoch has begun since there was what
+-- these scripts have not written; the epoch; offset and subscribers of each.
+epoch()
+local answer = { 0, '' }
 local budget, messages, seconds = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 for i = 8, #ARGV do
     local channel = ARGV[i]
@@ -9,4 +11,5 @@ for i = 8, #ARGV do
     answer[#answer + 1] = number
     answer[#answer + 1] = subscribers(channel)
 end
+answer[1], answer[2] = renewed, epoch()
 return answer

@@ -4,7 +4,8 @@
 //! While the broker is away publishers are refused; subscribers stay, and get what they missed when it is back.
 
 use super::hub::Hub;
-use crate::bus::redis::{self, Link, PATIENCE, Reader, Standing};
+use crate::bus::epoch;
+use crate::bus::redis::{self, Link, PATIENCE, Piece, Reader, Standing};
 use ::redis::RedisError;
 use log::{info, warn};
 use std::collections::HashSet;
@@ -42,7 +43,7 @@ impl Drop for Broker {
 impl Broker {
     /// Begins to read what is at that URL into the hub. To be called in a runtime that goes on.
     pub fn start(hub: &Arc<Hub>, url: &str) -> Arc<Broker> {
-        let node = super::hub::random();
+        let node = epoch();
         let (links, link) = watch::channel(None);
         let (reads, read) = watch::channel(None);
         let (changes, received) = mpsc::unbounded_channel();
@@ -123,20 +124,18 @@ impl Reading {
 
     /// Follows the log for as long as the connections hold.
     async fn follow(&mut self) -> Result<Infallible, RedisError> {
-        let opened = tokio::time::timeout(PATIENCE * 2, redis::open(&self.url, &super::hub::random())).await;
+        let opened = tokio::time::timeout(PATIENCE * 2, redis::open(&self.url)).await;
         let (link, mut reader) = opened.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
         let standing = alive(&self.hub, &link, &self.node).await?;
         self.hub.meet(&standing);
         while self.hub.sequence() < standing.sequence {
-            let entries = reader.next(self.hub.sequence()).await?;
-            if entries.is_empty() {
+            let piece = reader.next(self.hub.sequence()).await?;
+            let is_empty = piece.entries.is_empty();
+            take(&self.hub, &link, piece).await?;
+            if is_empty {
                 // The rest of them have gone meanwhile.
                 self.hub.meet(&alive(&self.hub, &link, &self.node).await?);
                 break;
-            }
-            for entry in entries {
-                self.hub.room().await;
-                self.hub.apply(entry);
             }
         }
         self.tell_all(&link).await?;
@@ -144,7 +143,7 @@ impl Reading {
         self.reads.send_replace(Some(self.hub.sequence()));
         info!("WS0122: the broker is there: message {} is the last", self.hub.sequence());
         let Reading { hub, node, changes, reads, .. } = self;
-        tokio::try_join!(read(hub, &mut reader, reads), tell(hub, &link, node, changes), beat(hub, &link, node))
+        tokio::try_join!(read(hub, &link, &mut reader, reads), tell(hub, &link, node, changes), beat(hub, &link, node))
             .map(|(never, ..)| never)
     }
 
@@ -165,14 +164,29 @@ impl Reading {
     }
 }
 
-async fn read(hub: &Hub, reader: &mut Reader, reads: &watch::Sender<Option<u64>>) -> Result<Infallible, RedisError> {
+async fn read(
+    hub: &Hub,
+    link: &Link,
+    reader: &mut Reader,
+    reads: &watch::Sender<Option<u64>>,
+) -> Result<Infallible, RedisError> {
     loop {
-        for entry in reader.next(hub.sequence()).await? {
-            hub.room().await;
-            hub.apply(entry);
-        }
+        take(hub, link, reader.next(hub.sequence()).await?).await?;
         reads.send_replace(Some(hub.sequence()));
     }
+}
+
+/// What the log has next goes into the hub.
+async fn take(hub: &Hub, link: &Link, Piece { entries, is_foreign }: Piece) -> Result<(), RedisError> {
+    for entry in entries {
+        hub.room().await;
+        hub.apply(entry);
+    }
+    if is_foreign {
+        link.renew(&hub.last().epoch).await?;
+        return Err(lost("its log has what no engine has written"));
+    }
+    Ok(())
 }
 
 async fn tell(
@@ -195,7 +209,7 @@ async fn say(hub: &Hub, link: &Link, node: &str, (channel, member): &Change) -> 
 }
 
 async fn alive(hub: &Hub, link: &Link, node: &str) -> Result<Standing, RedisError> {
-    link.beat(&super::hub::random(), node, &hub.last()).await
+    link.beat(node, &hub.last()).await
 }
 
 async fn beat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, RedisError> {
@@ -204,14 +218,19 @@ async fn beat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, RedisErr
         let standing = alive(hub, link, node).await?;
         if !standing.known || !hub.is_of(&standing.epoch) {
             // It was emptied, or this node was given up: from the beginning.
-            return Err(std::io::Error::other("what it had is lost").into());
+            return Err(lost("what it had is lost"));
         }
     }
+}
+
+/// All is read from the beginning.
+fn lost(why: &str) -> RedisError {
+    std::io::Error::other(why).into()
 }
 
 /// Up to half of it, so that not all come back at once.
 fn jitter(wait: Duration) -> Duration {
     let half = wait.as_millis() as u64 / 2;
-    let random = u64::from_str_radix(&super::hub::random(), 16).unwrap_or(0);
+    let random = u64::from_str_radix(&epoch(), 16).unwrap_or(0);
     Duration::from_millis(random % half.max(1))
 }

@@ -1,6 +1,7 @@
 //! What httpd and the channel handler say to each other, beside sessions: plain data, as [`postcard`] writes it.
 
 use crate::bus::History;
+use crate::wire::CloseCode;
 use serde::{Deserialize, Serialize};
 
 /// The bytes of the longest channel name.
@@ -9,6 +10,16 @@ pub const MAX_NAME: usize = 1024;
 /// True for what can be a channel's name: text of 1 to [`MAX_NAME`] bytes without blanks and control characters.
 pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+/// True for a media type that can be told to subscribers: it is a line of its own in `ws+meta.nchan`.
+pub fn is_line(content_type: &str) -> bool {
+    !content_type.is_empty() && !content_type.contains(|c: char| c.is_control())
+}
+
+/// RFC 6455 section 7.4: codes that are no mere placeholders, have a meaning, and are not the client's alone.
+pub fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1009 | 1011..=1014 | 3000..=4999) && CloseCode::from(code).is_allowed()
 }
 
 /// What a session on channels is, beside what every session is. Travels in [`crate::engine::HandlerSpec::settings`].
@@ -190,6 +201,12 @@ mod tests {
             assert!(text == "*" || !pattern(text).matches(no), "{text} {no}");
         }
         assert!(!Pattern(vec![]).matches(""));
+    }
+
+    #[test]
+    fn codes_are_those_that_a_server_may_send() {
+        assert!([1000, 1001, 1011, 3000, 4999].into_iter().all(may_be_sent));
+        assert!(![0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000].into_iter().any(may_be_sent));
     }
 
     #[test]

@@ -12,19 +12,22 @@ pub use queue::Deliveries;
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
 use super::post::{OVERHEAD, Post, share};
-use crate::bus::redis::{Link, Message};
+use crate::bus::redis::{self, Link, Message};
 use crate::bus::store::{Facts, Full, Page};
-use crate::bus::{History, Id, Limits, Store};
+use crate::bus::{History, Id, Limits, Store, epoch};
 use crate::engine::{Broadcast, Refused};
 use crate::wire::{CloseCode, CloseFrame, close};
+use ::redis::RedisError;
 use queue::{Load, Queue};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a publisher waits while too much is on its way; httpd waits a little longer for its answer.
 const ROOM: Duration = Duration::from_secs(4);
+
+/// The status where it is not known whether it was done (Gateway Timeout).
+pub const UNKNOWN: u16 = 504;
 
 /// What goes to the subscribers of a thread.
 #[derive(Debug, Clone)]
@@ -91,12 +94,6 @@ pub struct Hub {
     since: Instant,
 }
 
-/// Letters and digits that nobody else has.
-pub fn random() -> String {
-    // Its keys are random.
-    format!("{:x}", RandomState::new().build_hasher().finish())
-}
-
 impl Default for Hub {
     fn default() -> Self {
         Hub::new()
@@ -107,7 +104,7 @@ impl Hub {
     /// Without channels.
     pub fn new() -> Hub {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let epoch = random();
+        let epoch = epoch();
         let Server { channels, history_bytes, .. } = Server::default();
         Hub {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
@@ -152,7 +149,7 @@ impl Hub {
         }
         if state.broker.is_none() {
             // The messages of the broker are its own.
-            state.store.restart(&random(), 0);
+            state.store.restart(&epoch(), 0);
             state.close_all("the broker is used no more");
         }
     }
@@ -304,7 +301,7 @@ impl Hub {
             }
             let budget = self.lock().budget;
             let message = Message { text, content_type, payload, history };
-            let given = link.publish(budget, channels, &message).await.map_err(|why| away(&why.to_string()))?;
+            let given = link.publish(budget, channels, &message).await.map_err(|why| undone(&why))?;
             let receipt = |(channel, (id, subscribers)): (&String, (Id, u64))| Receipt {
                 channel: channel.clone(),
                 id: id.to_string(),
@@ -332,6 +329,15 @@ impl Hub {
 
 fn away(why: &str) -> Refused {
     Refused { status: 503, reason: why.into() }
+}
+
+/// What the broker was to do it has not done, or nobody knows.
+fn undone(why: &RedisError) -> Refused {
+    if redis::is_refusal(why) {
+        return away(&why.to_string());
+    }
+    // Whoever does it once more may do it twice.
+    Refused { status: UNKNOWN, reason: format!("the broker gave no answer, and may have done it or do it yet: {why}") }
 }
 
 /// Insufficient Storage (RFC 4918 section 11.5).

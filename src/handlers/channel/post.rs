@@ -1,6 +1,6 @@
 //! A message of a channel, in the forms in which subscribers get it. Each is made once, for the first who wants it.
 
-use super::call::Message;
+use super::call::{Message, is_line};
 use super::v1;
 use crate::bus::{Id, Payload};
 use crate::engine::Broadcast;
@@ -66,8 +66,9 @@ pub fn share(message: Message) -> Result<(Arc<Broadcast>, Option<String>), NoTex
 }
 
 impl Post {
-    /// In that channel, under that id.
+    /// In that channel, under that id. A media type that would be more than a line is left out, whoever said it.
     pub fn new(channel: Arc<str>, id: Id, message: Arc<Broadcast>, content_type: Option<String>) -> Post {
+        let content_type = content_type.filter(|content_type| is_line(content_type));
         Post { channel, id, content_type, bare: message, nchan: OnceLock::new(), v1: OnceLock::new() }
     }
 
@@ -146,6 +147,15 @@ mod tests {
         let json = r#"{"type":"message","channel":"room/1","id":"e:7","base64":"/wA="}"#;
         assert_eq!(form(&binary, Dialect::V1), (true, json.into()));
         assert!(Arc::ptr_eq(binary.form(Dialect::V1), binary.form(Dialect::V1)));
+    }
+
+    #[test]
+    fn a_media_type_is_no_other_line() {
+        for content_type in ["text/plain\nx-other: 1", "text/plain\r", "a\u{85}b", "\n\nbody", "\0", ""] {
+            let post = post(true, b"x", Some(content_type));
+            assert_eq!(form(&post, Dialect::Nchan).1, "id: e:7\n\nx", "{content_type:?}");
+            assert!(!form(&post, Dialect::V1).1.contains("content_type"), "{content_type:?}");
+        }
     }
 
     #[test]

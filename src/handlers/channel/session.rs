@@ -1,7 +1,7 @@
 //! One client of the channel handler, from its first subscription to its end.
 
 use super::call::{self, Subscription, is_name};
-use super::hub::{Begin, Hub};
+use super::hub::{Begin, Hub, UNKNOWN};
 use super::local::{Local, Presence, Subscriber};
 use super::post::Dialect;
 use super::v1::{self, Code, Payload, Problem, Request, Say, Wish};
@@ -217,7 +217,11 @@ impl Session<'_> {
             other => call::Message { text: false, content_type: None, payload: other.into_data().to_vec() },
         };
         let published = self.hub.publish(&self.subscription.channels, message, self.subscription.history).await;
-        published.map_err(|Refused { reason, .. }| Stop::Close(close(CloseCode::Again, &reason)))?;
+        published.map_err(|Refused { status, reason }| {
+            // To try again is asked only of whom it does not make publish twice.
+            let code = if status == UNKNOWN { CloseCode::Error } else { CloseCode::Again };
+            Stop::Close(close(code, &reason))
+        })?;
         Ok(())
     }
 
@@ -297,6 +301,7 @@ impl Session<'_> {
                         }
                         Ok(Ok(()))
                     }
+                    Err(Refused { status: UNKNOWN, reason }) => Ok(Err(Problem::new(Code::Unknown, reason))),
                     Err(Refused { reason, .. }) => Ok(Err(Problem::new(Code::Unavailable, reason))),
                 }
             }

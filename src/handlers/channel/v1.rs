@@ -73,6 +73,8 @@ pub enum Code {
     NotSubscribed,
     /// Not now.
     Unavailable,
+    /// It was done, or will be, or not: the broker has not answered.
+    Unknown,
 }
 
 /// Why, and in words.

@@ -111,6 +111,25 @@ impl Redis {
         kill_process(Pid::from_child(process), signal).expect("Redis is ours");
     }
 
+    /// Has it carry out a command, as another of its clients would.
+    #[track_caller]
+    pub(crate) fn command(&self, words: &[&[u8]]) -> ::redis::Value {
+        let client = ::redis::Client::open(self.url()).expect("its URL");
+        let mut connection = client.get_connection().expect("a connection");
+        let (name, arguments) = words.split_first().expect("a command");
+        let mut command = ::redis::cmd(std::str::from_utf8(name).expect("a name"));
+        arguments.iter().for_each(|argument| {
+            command.arg(*argument);
+        });
+        command.query(&mut connection).expect("it is carried out")
+    }
+
+    /// As [`Redis::command`], of words without blanks.
+    #[track_caller]
+    pub(crate) fn carry_out(&self, line: &str) -> ::redis::Value {
+        self.command(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
+    }
+
     /// Takes the data of one that is killed away.
     pub(crate) fn forget(&self) {
         fs::remove_dir_all(self.data()).expect("its data gone");

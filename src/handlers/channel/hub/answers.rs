@@ -1,6 +1,6 @@
 //! What httpd asks of the channels, and who is there: from the store, and with a broker from all servers together.
 
-use super::{Answer, Call, Hub, Info, away};
+use super::{Answer, Call, Hub, Info, UNKNOWN, away, call, undone};
 use crate::bus::redis::Link;
 use crate::engine::Refused;
 use crate::wire::{CloseCode, close};
@@ -37,7 +37,11 @@ impl Hub {
             Call::Delete { channels, code, reason } => {
                 let mut deleted = Vec::new();
                 for channel in &channels {
-                    deleted.push(self.delete(channel, code, &reason).await?);
+                    let done = self.delete(channel, code, &reason).await;
+                    // Where one is deleted already, it was not refused as a whole.
+                    let done =
+                        done.map_err(|why| if deleted.is_empty() { why } else { Refused { status: UNKNOWN, ..why } });
+                    deleted.push(done?);
                 }
                 Ok(Answer::Deleted(deleted))
             }
@@ -89,11 +93,11 @@ impl Hub {
         if let Some(link) = self.link().await? {
             let info = self.tell(channel).await?;
             if info.is_some() {
-                link.delete(channel, code, reason).await.map_err(|why| away(&why.to_string()))?;
+                link.delete(channel, code, reason).await.map_err(|why| undone(&why))?;
             }
             return Ok(info.map(|info| Info { members: Vec::new(), ..info }));
         }
-        let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Normal);
+        let code = if call::may_be_sent(code) { CloseCode::from(code) } else { CloseCode::Normal };
         let now = self.now();
         Ok(self.lock().delete(now, channel, &close(code, reason)))
     }

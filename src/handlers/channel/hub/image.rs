@@ -34,6 +34,8 @@ impl Hub {
             state.store.miss(number - 1);
             state.close_all("messages were lost");
         }
+        // Who else writes to the broker may have written it.
+        let what = if call::is_name(&channel) { what } else { What::Unknown };
         match what {
             What::Message(Message { text, content_type, payload, history }) => {
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
@@ -49,15 +51,15 @@ impl Hub {
                 }
             }
             What::Delete { code, reason } => {
-                let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Normal);
+                let code = if call::may_be_sent(code) { CloseCode::from(code) } else { CloseCode::Normal };
                 state.delete(now, &channel, &close(code, &reason));
             }
-            What::Presence { member, joined } => {
+            What::Presence { member, joined } if !member.is_empty() => {
                 let (channel, member) = (Arc::from(channel), Arc::from(member));
                 let places = state.store.places(&channel);
                 state.tell(&places, &Delivery::Presence { channel, member, joined, number });
             }
-            What::Unknown => {}
+            What::Presence { .. } | What::Unknown => {}
         }
         state.store.advance(number);
         state.read = (number, at);
