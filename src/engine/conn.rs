@@ -5,7 +5,7 @@
 
 use super::broadcast::{Broadcast, Encoded};
 use super::line::Line;
-use super::peer::Peer;
+use super::peer::{Peer, ticks};
 use super::quota::Place;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
@@ -136,7 +136,8 @@ pub struct Conn {
     events: VecDeque<Event>,
     entry: Entry,
     spec: Box<SessionSpec>,
-    end: Option<End>,
+    /// Boxed, since a session has it only when it is over.
+    end: Option<Box<End>>,
     received: Traffic,
     since: Instant,
     places: Vec<Place>,
@@ -145,6 +146,16 @@ pub struct Conn {
     blocked: bool,
     /// What was received and not decoded waits while others have their turn.
     stepped_aside: bool,
+    rest: Rest,
+}
+
+/// The rest of a message: how long it is waited for, in ticks.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Since when nothing comes; 0: it is not waited for.
+    since: u32,
+    /// What was waited for the same message before.
+    waited: u32,
 }
 
 impl Conn {
@@ -171,6 +182,7 @@ impl Conn {
             link,
             blocked: false,
             stepped_aside: false,
+            rest: Rest::default(),
         };
         if !early.is_empty() {
             conn.decode(&early);
@@ -206,7 +218,7 @@ impl Conn {
                 self.take_posts();
             }
             if let Some(frame) = self.entry.peer.take_close() {
-                self.end = Some(End::Engine(frame));
+                self.end = Some(Box::new(End::Engine(frame)));
                 return None;
             }
             match self.events.pop_front() {
@@ -214,12 +226,12 @@ impl Conn {
                     self.received.count(message.len());
                     return Some(message);
                 }
-                Some(Event::Closed(frame)) => self.end = Some(End::Client(frame)),
-                Some(Event::Failed(frame)) => self.end = Some(End::Violation(frame)),
+                Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
+                Some(Event::Failed(frame)) => self.end = Some(Box::new(End::Violation(frame))),
                 None => {
                     self.rest();
                     if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {
-                        self.end = Some(end);
+                        self.end = Some(Box::new(end));
                     }
                 }
             }
@@ -259,7 +271,7 @@ impl Conn {
     /// # Errors
     /// The session is closing for another reason.
     pub async fn send_late(&mut self, message: Message) -> Result<(), Closing> {
-        if !matches!(self.end, None | Some(End::Client(_) | End::Violation(_))) {
+        if !matches!(self.end.as_deref(), None | Some(End::Client(_) | End::Violation(_))) {
             return Err(Closing);
         }
         self.put(message);
@@ -302,12 +314,13 @@ impl Conn {
     pub async fn tend(&mut self) {
         poll_fn(|cx| {
             self.entry.peer.register(cx);
+            self.stop_waiting();
             if self.end.is_some() || self.entry.peer.close_asked() {
                 return Poll::Ready(());
             }
             match self.poll_flush(cx) {
                 Poll::Ready(Err(e)) => {
-                    self.end = Some(End::Lost(e));
+                    self.end = Some(Box::new(End::Lost(e)));
                     Poll::Ready(())
                 }
                 _ => Poll::Pending,
@@ -320,14 +333,14 @@ impl Conn {
     /// over with what it has sent last unread.
     pub fn notice_end(&mut self) -> bool {
         if self.end.is_none() && self.line.borrow().socket.is_ended() {
-            self.end = Some(End::Lost(io::ErrorKind::UnexpectedEof.into()));
+            self.end = Some(Box::new(End::Lost(io::ErrorKind::UnexpectedEof.into())));
         }
         self.end.is_some()
     }
 
     /// Why the session ends, when [`Conn::recv`] has said that it does.
     pub fn end(&self) -> Option<&End> {
-        self.end.as_ref()
+        self.end.as_deref()
     }
 
     /// How others on this thread reach the connection.
@@ -368,10 +381,10 @@ impl Conn {
             drop(line);
             match flushed {
                 Ok(empty) => self.note_flush(waiting, empty),
-                Err(e) => self.end = Some(End::Lost(e)),
+                Err(e) => self.end = Some(Box::new(End::Lost(e))),
             }
             if self.end.is_none() && self.is_full() {
-                self.end = Some(slow_consumer());
+                self.end = Some(Box::new(slow_consumer()));
             }
         }
         if self.end.is_some() {
@@ -455,16 +468,17 @@ impl Conn {
     /// Completes when nothing waits for the client, or what waits `is_little`.
     fn poll_sent(&mut self, cx: &mut Context<'_>, is_little: fn(&Self) -> bool) -> Poll<Result<(), Closing>> {
         self.entry.peer.register(cx);
+        self.stop_waiting();
         if self.entry.peer.close_asked() {
             return Poll::Ready(Err(Closing));
         }
         self.ping();
         match self.poll_flush(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(e)) => self.end = Some(End::Lost(e)),
+            Poll::Ready(Err(e)) => self.end = Some(Box::new(End::Lost(e))),
             Poll::Pending if is_little(self) => return Poll::Ready(Ok(())),
-            Poll::Pending if self.is_given_up() => self.end = Some(End::Unanswered),
-            Poll::Pending if self.has_fallen_behind() => self.end = Some(slow_consumer()),
+            Poll::Pending if self.is_given_up() => self.end = Some(Box::new(End::Unanswered)),
+            Poll::Pending if self.has_fallen_behind() => self.end = Some(Box::new(slow_consumer())),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(Err(Closing))
@@ -503,6 +517,10 @@ impl Conn {
         let now = self.entry.shared.now();
         self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
         self.entry.peer.note_life(now);
+        if !self.events.is_empty() {
+            // What is unfinished now is another message.
+            self.rest = Rest::default();
+        }
         // A large message that is still coming is no idleness.
         if !self.events.is_empty() || self.session.is_in_a_message() {
             self.entry.peer.note_data(now);
@@ -535,8 +553,9 @@ impl Conn {
             }
             self.ping();
             self.take_posts();
+            self.stop_waiting();
             if let Some(end) = self.end.take() {
-                return Poll::Ready(Err(end));
+                return Poll::Ready(Err(*end));
             }
             if let Poll::Ready(Err(e)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(End::Lost(e)));
@@ -562,12 +581,44 @@ impl Conn {
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
                 Poll::Pending => {
                     self.line.borrow_mut().is_open = true;
+                    if !self.session.is_in_a_message() {
+                        self.rest.waited = 0;
+                    } else if self.is_late() {
+                        return Poll::Ready(Err(End::Engine(close(CloseCode::Policy, "message took too long"))));
+                    }
                     return self.poll_life();
                 }
             }
             if !self.events.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+        }
+    }
+
+    /// Nothing has come of the rest of a message: the client has from now on what is left of the time for it. True when that
+    /// is nothing.
+    fn is_late(&mut self) -> bool {
+        let Some(timeout) = self.spec.limits.message_timeout else { return false };
+        let Entry { shared, peer } = &self.entry;
+        let now = shared.now();
+        // The first tick is 0, which stands for something else here.
+        self.rest.since = now.max(1);
+        let late = now + ticks(timeout.allows(self.session.unfinished())).saturating_sub(self.rest.waited);
+        // As in `is_given_up`: not because of tokio, which wants others to have their turn.
+        if late <= now && tokio::task::coop::has_budget_remaining() {
+            return true;
+        }
+        peer.await_message(late);
+        shared.look_at(peer, late);
+        false
+    }
+
+    /// The client is read again, or is not to be read for now: its time for the rest of a message stands still.
+    fn stop_waiting(&mut self) {
+        if self.rest.since != 0 {
+            self.rest.waited += self.entry.shared.now().saturating_sub(self.rest.since);
+            self.rest.since = 0;
+            self.entry.peer.await_message(0);
         }
     }
 
@@ -612,7 +663,7 @@ impl Conn {
         self.line.borrow_mut().is_open = false;
         self.take_posts();
         let end = match (self.end.take(), self.entry.peer.take_close()) {
-            (Some(end), _) => end,
+            (Some(end), _) => *end,
             (None, Some(frame)) => End::Engine(frame),
             (None, None) => End::Handler(verdict),
         };

@@ -40,7 +40,7 @@ use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
-const VERSION: &str = "mod_websocket handoff 9";
+const VERSION: &str = "mod_websocket handoff 10";
 
 /// What this code speaks: see [`Link::configure`].
 ///

@@ -44,7 +44,7 @@ pub use broadcast::{Broadcast, Volley};
 pub use conn::Conn;
 pub use handler::{Greeting, Handler, Later, RawHandler, Refused, Registry, Reply, Running, Unwelcome, Welcome};
 pub use raw::{Ending, Raw};
-pub use spec::{HandlerSpec, Limits, LogSpec, Ping, Quota, SessionSpec};
+pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};
 
 use crate::wire::CloseFrame;
 use crate::wire::record::Keys;

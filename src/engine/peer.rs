@@ -64,6 +64,8 @@ pub struct Peer {
     idle: Cell<u32>,
     /// The tick of the last data.
     moved: Cell<u32>,
+    /// The tick at which the message under way is late; 0: none is waited for.
+    message: Cell<u32>,
 }
 
 impl Peer {
@@ -86,6 +88,7 @@ impl Peer {
             alive: Cell::new(now),
             idle: Cell::new(limits.idle_timeout.map_or(0, ticks)),
             moved: Cell::new(now),
+            message: Cell::new(0),
         }
     }
 
@@ -171,6 +174,11 @@ impl Peer {
         self.moved.set(now);
     }
 
+    /// The rest of a message is waited for until this tick, when the connection is to look at it; 0: no more.
+    pub fn await_message(&self, tick: u32) {
+        self.message.set(tick);
+    }
+
     /// True when a Ping is to be sent.
     pub fn is_doubted(&self) -> bool {
         self.life.get() == Life::Doubted
@@ -191,6 +199,7 @@ impl Peer {
     pub fn stop_watching(&self) {
         self.interval.set(0);
         self.idle.set(0);
+        self.message.set(0);
         self.life.set(Life::Given);
     }
 
@@ -211,7 +220,8 @@ impl Peer {
             return None;
         }
         self.scheduled.set(0);
-        let due = [self.look_at_deadline(now), self.look_at_life(now), self.look_at_data(now)];
+        let due =
+            [self.look_at_deadline(now), self.look_at_life(now), self.look_at_data(now), self.look_at_message(now)];
         let next = due.into_iter().flatten().min()?;
         Some(next.min(now + LOOK_AHEAD))
     }
@@ -261,6 +271,18 @@ impl Peer {
         self.idle.set(0);
         self.close(close(CloseCode::Away, "idle timeout"));
         None
+    }
+
+    fn look_at_message(&self, now: u32) -> Option<u32> {
+        match self.message.get() {
+            0 => None,
+            late if late <= now => {
+                self.message.set(0);
+                self.wake();
+                None
+            }
+            late => Some(late),
+        }
     }
 
     /// The connection's task waits: whoever changes something here wakes it.
@@ -381,6 +403,19 @@ mod tests {
         assert_eq!(peer.take_close(), Some(close(CloseCode::Away, "idle timeout")));
         look(&peer, 200);
         assert!(!peer.close_asked());
+    }
+
+    #[test]
+    fn a_message_is_waited_for_until_it_is_late() {
+        let peer = peer(None, None);
+        peer.await_message(110);
+        assert_eq!(look(&peer, 101), Some(110));
+        peer.await_message(112);
+        assert_eq!(look(&peer, 110), Some(112));
+        assert_eq!(look(&peer, 112), None);
+        peer.await_message(120);
+        peer.await_message(0);
+        assert_eq!(look(&peer, 121), None);
     }
 
     #[test]

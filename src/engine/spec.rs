@@ -4,6 +4,7 @@
 use crate::wire::deflate::Compression;
 use crate::wire::session::Rules;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// All that the engine and a handler know of a session.
@@ -89,6 +90,32 @@ pub struct Limits {
     pub ping: Option<Ping>,
     /// How long a session may be open without a data message either way; `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// How long a message may take to come, once it has begun; `None`: for ever.
+    pub message_timeout: Option<MessageTimeout>,
+}
+
+/// How long a message may take from its first byte to its last, the time not counted in which nothing is read from the
+/// client. Small, since every session has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageTimeout {
+    /// For the first byte as for the last.
+    pub seconds: NonZeroU32,
+    /// So many bytes of it add a second; 0: none do.
+    pub rate: u32,
+}
+
+impl MessageTimeout {
+    /// For a message of which so many bytes have come.
+    pub fn allows(&self, bytes: u64) -> Duration {
+        let more = bytes.checked_div(self.rate.into()).unwrap_or(0);
+        Duration::from_secs(u64::from(self.seconds.get()) + more)
+    }
+}
+
+impl Default for MessageTimeout {
+    fn default() -> Self {
+        MessageTimeout { seconds: const { NonZeroU32::new(60).unwrap() }, rate: 500 }
+    }
 }
 
 /// When a client that says nothing is asked whether it is there. All times are rounded up to
@@ -115,6 +142,22 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(5),
             ping: Some(Ping::default()),
             idle_timeout: None,
+            message_timeout: Some(MessageTimeout::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_add_time() {
+        let timeout = MessageTimeout::default();
+        for (bytes, seconds) in [(0, 60), (499, 60), (500, 61), (1 << 20, 60 + 2097)] {
+            assert_eq!(timeout.allows(bytes), Duration::from_secs(seconds), "{bytes}");
+        }
+        assert_eq!(MessageTimeout { rate: 0, ..timeout }.allows(1 << 30), Duration::from_secs(60));
+        assert_eq!(size_of::<Option<MessageTimeout>>(), 8);
     }
 }

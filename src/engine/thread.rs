@@ -399,7 +399,7 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
             return;
         }
         // What the client says is not for the clock to see.
-        let limits = Limits { ping: None, idle_timeout: None, ..adoption.spec.limits.clone() };
+        let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..adoption.spec.limits.clone() };
         let raw = Raw::new(adoption, shared.enter(id, &limits));
         tokio::task::spawn_local(live_raw(raw, handler, logs.clone(), counted));
         return;

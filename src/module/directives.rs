@@ -9,7 +9,7 @@ pub mod tcp;
 use super::plugin::{Loaded, Plugin};
 use crate::apache::authz::Requires;
 use crate::apache::directive::{Context, Directive, Place, Section};
-use crate::engine::{HandlerSpec, Limits, Ping, Quota};
+use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;
 use crate::handlers::channel::post::PROTOCOLS;
 use crate::handlers::tcp::PROTOCOL;
@@ -19,6 +19,7 @@ use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use python::Python;
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub struct Config {
     /// In this and those below, `Off` is `Some(None)`.
     ping: Option<Option<Ping>>,
     idle_timeout: Option<Option<Duration>>,
+    message_timeout: Option<Option<MessageTimeout>>,
     close_timeout: Option<Duration>,
     send_buffer: Option<usize>,
     compression: Option<bool>,
@@ -140,6 +142,7 @@ impl Config {
             tls_handoff: self.tls_handoff.or(outer.tls_handoff),
             ping: self.ping.or(outer.ping),
             idle_timeout: self.idle_timeout.or(outer.idle_timeout),
+            message_timeout: self.message_timeout.or(outer.message_timeout),
             close_timeout: self.close_timeout.or(outer.close_timeout),
             send_buffer: self.send_buffer.or(outer.send_buffer),
             compression: self.compression.or(outer.compression),
@@ -255,6 +258,16 @@ impl Config {
             close_timeout: self.close_timeout.unwrap_or(default.close_timeout),
             ping: self.ping.unwrap_or(default.ping),
             idle_timeout: self.idle_timeout.unwrap_or(default.idle_timeout),
+            message_timeout: self.message_timeout.unwrap_or(default.message_timeout).filter(|_| !self.is_a_stream()),
+        }
+    }
+
+    /// Messages have no meaning to the handler, only their bytes: one may go on for ever.
+    fn is_a_stream(&self) -> bool {
+        match self.handler() {
+            Some(handler) if handler.name == handlers::TCP => true,
+            Some(handler) if handler.name == handlers::EXEC => self.programs.are_streams(),
+            _ => false,
         }
     }
 
@@ -463,6 +476,25 @@ fn ping(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 fn idle_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of seconds or Off")?;
     config.idle_timeout = Some(if is_off(word) { None } else { Some(seconds(word).map_err(or_off)?) });
+    Ok(())
+}
+
+fn message_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let (word, rate) = match words {
+        [off] if is_off(off) => {
+            config.message_timeout = Some(None);
+            return Ok(());
+        }
+        [word] => (word, "0"),
+        [word, rate] => (word, &**rate),
+        _ => return Err(format!("expected seconds, and a rate if you like; or Off; got {} arguments", words.len())),
+    };
+    let seconds = word.parse().ok().filter(|seconds: &NonZeroU32| u64::from(seconds.get()) <= MAX_SECONDS);
+    let seconds = seconds.ok_or_else(|| format!("expected 1–{MAX_SECONDS} seconds or Off, got \"{word}\""))?;
+    let known = words.len() < 2 || rate != "0";
+    let rate = rate.parse().ok().filter(|rate| known && *rate <= i32::MAX as u32);
+    let rate = rate.ok_or_else(|| format!("expected a rate of 1–{} bytes a second, got \"{}\"", i32::MAX, words[1]))?;
+    config.message_timeout = Some(Some(MessageTimeout { seconds, rate }));
     Ok(())
 }
 

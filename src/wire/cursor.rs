@@ -22,6 +22,8 @@ pub struct Cursor {
     mask: [u8; 4],
     /// The current frame's opcode.
     opcode: u8,
+    /// Payload bytes of the current message that have come, or of the last.
+    message: u64,
     /// Between the fragments of a message (section 5.4).
     fragmented: bool,
     /// The current message is a text that is not compressed.
@@ -154,6 +156,7 @@ impl Cursor {
         }
         if !continues {
             self.compressed = compressed;
+            self.message = 0;
         }
         if !self.compressed && header.length > self.max_message_size as u64 {
             return Err(Violation::OversizedMessage);
@@ -177,7 +180,11 @@ impl Cursor {
                 *place = byte ^ mask;
             }
         }
-        if self.opcode >= CLOSE || !self.text {
+        if self.opcode >= CLOSE {
+            return Ok(());
+        }
+        self.message += piece.len() as u64;
+        if !self.text {
             return Ok(());
         }
         for chunk in piece.chunks(SCRATCH) {
@@ -199,6 +206,11 @@ impl Cursor {
     /// True between two messages: no frame and no fragmented message is under way.
     pub fn at_boundary(&self) -> bool {
         self.payload == 0 && self.header.begun().is_empty() && !self.fragmented
+    }
+
+    /// Payload bytes that have come of the message under way, as they came.
+    pub fn unfinished(&self) -> u64 {
+        if self.fragmented || (self.payload > 0 && self.opcode < CLOSE) { self.message } else { 0 }
     }
 
     /// The largest payload (bytes) that a header announced since the last call; small ones are not looked at.
@@ -269,6 +281,27 @@ mod tests {
         cursor.advance(&frame(true, 0, 70_000));
         assert!(cursor.at_boundary());
         assert_eq!(cursor.reset_largest(), 70_000);
+    }
+
+    #[test]
+    fn what_has_come_of_a_message_is_counted() {
+        let mut cursor = cursor();
+        let first = frame(false, 2, 300);
+        cursor.advance(&first[..first.len() - 100]);
+        assert_eq!(cursor.unfinished(), 200);
+        cursor.advance(&first[first.len() - 100..]);
+        assert_eq!(cursor.unfinished(), 300);
+        let ping = frame(true, 9, 125);
+        cursor.advance(&ping[..50]);
+        assert_eq!(cursor.unfinished(), 300);
+        cursor.advance(&ping[50..]);
+        let last = frame(true, 0, 200);
+        cursor.advance(&last[..last.len() - 1]);
+        assert_eq!(cursor.unfinished(), 499);
+        cursor.advance(&last[last.len() - 1..]);
+        assert_eq!(cursor.unfinished(), 0);
+        cursor.advance(&ping[..50]);
+        assert_eq!(cursor.unfinished(), 0, "a Ping is no message");
     }
 
     #[test]

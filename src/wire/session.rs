@@ -129,6 +129,11 @@ impl Session {
         self.context.is_some()
     }
 
+    /// Payload bytes that have come of the message that is not complete, compressed or not.
+    pub fn unfinished(&self) -> u64 {
+        self.cursor.unfinished()
+    }
+
     /// Takes in what the client sent: any piece of the stream, in order. Appends what it held to `events`, and answers
     /// to Ping frames to `control`. While [`Session::has_more`], call [`Session::more`] before this.
     ///

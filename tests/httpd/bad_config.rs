@@ -53,7 +53,9 @@ fn message_sizes() {
 #[test]
 fn limits() {
     for value in ["0", "-1", "many", "1.5", "99999999999999999999"] {
-        for directive in ["Ping", "Ping 1", "IdleTimeout", "CloseTimeout", "SendBuffer"] {
+        for directive in
+            ["Ping", "Ping 1", "IdleTimeout", "MessageTimeout", "MessageTimeout 1", "CloseTimeout", "SendBuffer"]
+        {
             complaint(&format!("WebSocket{directive} {value}"));
         }
         complaint(&format!("WebSocketMaxConnections {value}"));

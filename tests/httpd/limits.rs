@@ -94,6 +94,81 @@ fn an_idle_connection_is_closed() {
 }
 
 #[test]
+fn a_message_that_takes_too_long_is_refused() {
+    let late = Frame::close(1008, "message took too long");
+    let server = echo("WebSocketPing Off\nWebSocketMessageTimeout 1 1000\nWebSocketCloseTimeout 1");
+    let mut idle = Raw::open(&server, "/echo");
+    let mut stalled = Raw::open(&server, "/echo");
+    let mut fragmented = Raw::open(&server, "/echo");
+    let mut large = Raw::open(&server, "/echo");
+    // What waits in a read is the beginning of the next message, too.
+    stalled.write(&[&Frame::text("whole").masked()[..], &Frame::text("half").masked()[..7]].concat());
+    stalled.expect(&Frame::text("whole"));
+    fragmented.send_all(&[Frame::text("a fragment").unfinished(), Frame::ping("in between")]);
+    fragmented.expect(&Frame::pong("in between"));
+    // Two more seconds for two thousand bytes.
+    let message = Frame::binary(vec![7; 4000]);
+    let start = Instant::now();
+    large.write(&message.masked()[..2500]);
+    stalled.expect(&late);
+    fragmented.expect(&late);
+    large.expect(&late);
+    assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
+    idle.echo(&Frame::text("no message is under way"));
+    idle.close();
+
+    // A minute by default, or never: longer than the other one took.
+    let server = Httpd::new(Mpm::Event)
+        .echo()
+        .config(
+            "<Location \"/never\">\n  WebSocketHandler echo\n  WebSocketMessageTimeout Off\n</Location>\n\
+             <Location \"/soon\">\n  WebSocketHandler echo\n  WebSocketMessageTimeout 1\n</Location>",
+        )
+        .start();
+    let mut patient: Vec<Raw> = ["/echo", "/never"].map(|path| Raw::open(&server, path)).into();
+    let mut soon = Raw::open(&server, "/soon");
+    let bytes = message.masked();
+    for client in patient.iter_mut().chain([&mut soon]) {
+        client.write(&bytes[..3000]);
+    }
+    soon.expect(&late);
+    for client in &mut patient {
+        client.write(&bytes[3000..]);
+        client.expect(&message);
+    }
+}
+
+/// Who does not take what it gets is not read, and cannot be blamed for what it could not send.
+#[test]
+fn time_in_which_nothing_is_read_is_no_delay_of_a_message() {
+    let server = echo("WebSocketPing 1 60\nWebSocketSendBuffer 1\nWebSocketMessageTimeout 2");
+    let mut client = Raw::open(&server, "/echo");
+    let mut other = Raw::open(&server, "/echo");
+    let message = Frame::binary(vec![7; 1 << 20]);
+    let bytes = message.masked();
+    // Until nothing more is read, since no more of the answers goes out.
+    let mut sent = 0;
+    while let Some(count @ 1..) = client.write_some(&bytes[sent % bytes.len()..], Duration::from_millis(300)) {
+        sent += count;
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        other.expect(&Frame::ping(""));
+        other.send(&Frame::pong(""));
+    }
+    let receive = |client: &mut Raw| {
+        while let Some(other) = Some(client.frame()).filter(|frame| *frame != message) {
+            assert!(other == Frame::ping(""), "{other:?}");
+        }
+    };
+    for _ in 0..sent / bytes.len() {
+        receive(&mut client);
+    }
+    client.write(&bytes[sent % bytes.len()..]);
+    receive(&mut client);
+}
+
+#[test]
 fn so_many_connections_and_no_more() {
     let server = Httpd::new(Mpm::Event)
         .config(

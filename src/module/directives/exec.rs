@@ -43,6 +43,11 @@ impl Programs {
         self.framing.unwrap_or_default()
     }
 
+    /// Their input has no messages in it, only bytes.
+    pub fn are_streams(&self) -> bool {
+        self.framing() == Framing::Chunks
+    }
+
     /// How long a program has to end, twice.
     pub fn stop_timeout(&self) -> Duration {
         self.stop_timeout.unwrap_or(Duration::from_secs(2))

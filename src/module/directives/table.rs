@@ -109,6 +109,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: idle_timeout,
     },
     Directive {
+        name: c"WebSocketMessageTimeout",
+        arguments: "seconds [rate]|Off",
+        context: Context::Everywhere,
+        default: "60 500",
+        help: c"Seconds that a message may take to come once it has begun, and bytes of it that add a second; or 'Off'",
+        set: message_timeout,
+    },
+    Directive {
         name: c"WebSocketCloseTimeout",
         arguments: "seconds",
         context: Context::Everywhere,

@@ -180,6 +180,16 @@ fn times_are_seconds_or_off() {
     assert_eq!(limits(&["WebSocketPing 5 2"]).ping, ping(5, 2));
     assert_eq!(limits(&["WebSocketPing off"]).ping, None);
     assert_eq!((limits(&[]).idle_timeout, limits(&[]).close_timeout), (None, seconds(5)));
+    let of = |seconds, rate| NonZeroU32::new(seconds).map(|seconds| MessageTimeout { seconds, rate });
+    assert_eq!(limits(&[]).message_timeout, of(60, 500));
+    assert_eq!(limits(&["WebSocketMessageTimeout 20"]).message_timeout, of(20, 0));
+    assert_eq!(limits(&["WebSocketMessageTimeout 20 1"]).message_timeout, of(20, 1));
+    assert_eq!(limits(&["WebSocketMessageTimeout off"]).message_timeout, None);
+    let sat = "WebSocketHandler exec /bin/cat";
+    assert_eq!(limits(&[sat]).message_timeout, of(60, 500));
+    for stream in [&["WebSocketHandler tcp localhost:1"][..], &[sat, "WebSocketExecFraming chunks"]] {
+        assert_eq!(limits(&[stream, &["WebSocketMessageTimeout 20"]].concat()).message_timeout, None);
+    }
     assert_eq!(limits(&["WebSocketIdleTimeout 60"]).idle_timeout, Some(seconds(60)));
     assert_eq!(limits(&["WebSocketCloseTimeout 1"]).close_timeout, seconds(1));
     let outer = configured(&["WebSocketPing 5", "WebSocketIdleTimeout 60", "WebSocketCloseTimeout 1"]).unwrap();
