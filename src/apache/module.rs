@@ -56,7 +56,13 @@ pub trait HttpdModule: 'static {
     /// perhaps twice.
     fn child_stopping(graceful: bool);
 
-    /// The content handler. It sees every request before other modules' handlers do.
+    /// A request that may be answered, authorized and all, before any module has its last word on who answers it (fixups).
+    fn before_fixups(request: &Request);
+
+    /// The modules whose content handlers see a request before [`HttpdModule::handler`] does, by the names of their records.
+    const HANDLERS_BEFORE: &'static [&'static CStr];
+
+    /// The content handler. It sees every request before other modules' handlers do, but for those just named.
     ///
     /// # Errors
     /// An HTTP status, for which httpd makes the answer.
@@ -106,10 +112,13 @@ extern "C" fn merge_dir_config<M: HttpdModule>(
     })
 }
 
-extern "C" fn register_hooks<M: HttpdModule>(_pool: *mut ffi::apr_pool_t) {
+extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
     // SAFETY: the record is ours, and httpd has numbered it before it registers hooks.
     log::set_module_index(unsafe { (*M::record()).module_index });
-    // SAFETY: functions with the hooks' signatures; no order relative to named modules.
+    let names = M::HANDLERS_BEFORE.iter().map(|name| name.as_ptr()).chain([std::ptr::null()]);
+    // SAFETY: the pool is that of the configuration, and so are the hooks.
+    let handlers_before = unsafe { Pool::from_ptr(pool) }.own(names.collect::<Vec<_>>());
+    // SAFETY: functions with the hooks' signatures; the list ends with NULL and is there as long as the hooks are.
     unsafe {
         let (nobody, after, before) = (std::ptr::null(), std::ptr::null(), ffi::APR_HOOK_REALLY_FIRST);
         ffi::ap_hook_open_logs(Some(open_logs::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
@@ -118,7 +127,8 @@ extern "C" fn register_hooks<M: HttpdModule>(_pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_child_init(Some(child_init::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_stopping(Some(child_stopping::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
-        ffi::ap_hook_handler(Some(handler::<M>), nobody, after, before as c_int);
+        ffi::ap_hook_fixups(Some(fixups::<M>), nobody, after, before as c_int);
+        ffi::ap_hook_handler(Some(handler::<M>), (*handlers_before).as_ptr(), after, before as c_int);
     }
     tls::register::<M>();
 }
@@ -185,6 +195,12 @@ extern "C" fn let_go<M: HttpdModule>(connection: *mut ffi::conn_rec, _request: *
         // SAFETY: the connection is valid.
         unsafe { M::let_go(Connection::from_ptr(connection), ffi::shim_connection_is_suspended(connection) != 0) }
     });
+}
+
+extern "C" fn fixups<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    // SAFETY: the request lives until the hook returns, and longer.
+    guard("the fixups hook", (), || M::before_fixups(unsafe { Request::from_ptr(request) }));
+    ffi::DECLINED
 }
 
 extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {

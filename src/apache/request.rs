@@ -7,11 +7,22 @@ use super::pool::Pool;
 use super::server::Server;
 use super::table::Table;
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// A request, while httpd runs it.
 #[repr(transparent)]
 pub struct Request(ffi::request_rec);
+
+/// What mod_proxy has to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxying {
+    /// Nothing.
+    None,
+    /// It names a server elsewhere, as clients ask a forward proxy.
+    Forward,
+    /// A directive sends it to another server.
+    Reverse,
+}
 
 /// A request that somebody holds on to from other threads. Who has asked for it sees to it that it is dropped before the
 /// request ends.
@@ -86,6 +97,39 @@ impl Request {
     /// Made by httpd out of another request (ap_internal_redirect: a rewrite in a directory, an error document).
     pub fn is_redirected(&self) -> bool {
         !self.0.prev.is_null()
+    }
+
+    /// httpd has made it for another answer than 200 (ErrorDocument), or out of such a request.
+    ///
+    /// ap_die writes the status into the request that has failed, and has ap_internal_redirect make the one for the page: with
+    /// the same header lines, and without asking for a login again where the configuration is the same. Whatever comes of that
+    /// may have a status of its own, so all requests before it count.
+    pub fn is_for_error(&self) -> bool {
+        let mut request: *const ffi::request_rec = self.as_ptr();
+        while !request.is_null() {
+            // SAFETY: the requests of a redirection are valid as long as the last of them.
+            let before = unsafe { &*request };
+            if before.status != ffi::HTTP_OK as c_int {
+                return true;
+            }
+            request = before.prev;
+        }
+        false
+    }
+
+    /// What mod_proxy has to do with it, as far as is known by now.
+    pub fn proxying(&self) -> Proxying {
+        match self.0.proxyreq as u32 {
+            ffi::PROXYREQ_NONE => Proxying::None,
+            ffi::PROXYREQ_PROXY => Proxying::Forward,
+            _ => Proxying::Reverse,
+        }
+    }
+
+    /// What modules tell each other about it.
+    pub fn notes(&self) -> &Table {
+        // SAFETY: see above.
+        unsafe { Table::from_ptr(self.0.notes) }
     }
 
     /// What `SetHandler` or a file's type says.

@@ -3,6 +3,7 @@
 //! * [`advice`]: at startup, on settings that do not go together
 //! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
+//! * [`others`]: the requests that another module answers, or nobody but httpd
 //! * [`exec`]: what a program is told of a request
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`tcp`]: which TCP server a request is for
@@ -25,6 +26,7 @@ pub mod exec;
 pub mod lifecycle;
 pub mod logger;
 pub mod once;
+pub mod others;
 pub mod plugin;
 pub mod publish;
 pub mod python;
@@ -34,14 +36,16 @@ pub mod tcp;
 pub mod unguarded;
 pub mod upgrade;
 
-use crate::apache::HookResult;
 use crate::apache::connection::Connection;
 use crate::apache::directive::{Commands, MORE_COMMANDS};
+use crate::apache::log::{self, Level};
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
+use crate::apache::{HookResult, Verdict};
 use directives::{Config, DIRECTIVES};
+use std::ffi::CStr;
 
 /// This module.
 pub struct WebSocket;
@@ -105,7 +109,19 @@ impl HttpdModule for WebSocket {
         upgrade::let_go(connection, suspended);
     }
 
+    fn before_fixups(request: &Request) {
+        others::note_proxied(request);
+    }
+
+    const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
+
     fn handler(request: &mut Request) -> HookResult {
-        upgrade::handle(request)
+        match others::who_answers(request) {
+            None => upgrade::handle(request),
+            Some(why) => {
+                log::request(Level::Trace, request, &format!("left to httpd: {why}"));
+                Ok(Verdict::Declined)
+            }
+        }
     }
 }

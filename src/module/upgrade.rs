@@ -35,9 +35,6 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 pub fn handle(request: &mut Request) -> HookResult {
     let config = request.config::<WebSocket>();
     let Some(mut handler) = config.handler().cloned() else { return without_handler(request) };
-    if request.is_subrequest() {
-        return Ok(Verdict::Declined);
-    }
     if handler.name == handlers::PYWEBSOCKET {
         return python::handle(request, handler);
     }
@@ -105,7 +102,7 @@ fn without_handler(request: &mut Request) -> HookResult {
     if request.handler_name() == publish::HANDLER {
         return publish::handle(request);
     }
-    if request.handler_name() != "websocket-handler" || request.is_subrequest() {
+    if request.handler_name() != "websocket-handler" {
         return Ok(Verdict::Declined);
     }
     match consider(request) {

@@ -70,6 +70,12 @@ pub(crate) struct Scenario {
 impl Scenario {
     #[track_caller]
     pub(crate) fn start(server: &Server, name: &str) -> Self {
+        Self::start_with(server, name, "")
+    }
+
+    /// One that is told something.
+    #[track_caller]
+    pub(crate) fn start_with(server: &Server, name: &str, argument: &str) -> Self {
         let python = env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
         let found = Command::new(&python).args(["-c", "import h2"]).output();
         assert!(
@@ -81,6 +87,7 @@ impl Scenario {
             .arg(server.address().port().to_string())
             .arg(server.path(CERTIFICATE))
             .arg(name)
+            .args((!argument.is_empty()).then_some(argument))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -41,6 +41,7 @@ mod pywebsocket;
 mod redis;
 mod redis_foreign;
 mod redis_lost;
+mod refusals;
 mod relay;
 mod restart;
 mod same_packet;

@@ -1,8 +1,9 @@
-"""WebSockets in HTTP/2 (RFC 8441), by the Python package h2: `h2_websocket.py PORT CERTIFICATE SCENARIO`.
+"""WebSockets in HTTP/2 (RFC 8441), by the Python package h2: `h2_websocket.py PORT CERTIFICATE SCENARIO [JSON]`.
 
 Where the test that runs this has something to look at, the scenario says a word on stdout and waits for a line on stdin.
 """
 
+import json
 import select
 import socket
 import ssl
@@ -425,9 +426,31 @@ def vanish(client):
     say("the connection is reset")
 
 
-port, certificate, scenario = sys.argv[1:]
+def refused(client, expected):
+    """Handshakes that are answered with a page."""
+    for path, status, page in json.loads(expected):
+        stream = client.ask(path, origin="https://elsewhere.example" if "/origin/" in path else None)
+        client.until(f"{path} is answered", lambda stream=stream: stream.ended)
+        assert (stream.status, bytes(stream.data).decode()) == (status, page), (path, stream.status, stream.data)
+        challenge = 'Basic realm="members"' if status == 401 else None
+        assert stream.headers.get("www-authenticate") == challenge, (path, stream.headers)
+
+
+def login(client, paths):
+    """Handshakes to what wants a login, without it and with it."""
+    for path in json.loads(paths):
+        stream = client.ask(path)
+        # mod_negotiation does not see what is refused.
+        assert client.status(stream) == (404 if path == "/views/socket" else 401), (path, stream.status)
+        stream = client.ask(path, headers=[("authorization", "Basic YWxpY2U6b3BlbiBzZXNhbWU=")])
+        assert client.status(stream) == 200, (path, stream.status)
+        client.http2.reset_stream(stream.number)
+        client.send()
+
+
+port, certificate, scenario, *arguments = sys.argv[1:]
 client = Client(int(port), certificate)
-globals()[scenario](client)
+globals()[scenario](client, *arguments)
 if scenario != "vanish":
     client.over()
 print("content")

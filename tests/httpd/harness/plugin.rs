@@ -34,6 +34,12 @@ pub(crate) fn rules() -> &'static Path {
     BUILT.get_or_init(|| compiled("tests/httpd/plugins/rules.c"))
 }
 
+/// tests/httpd/plugins/deferred_logins.c
+pub(crate) fn deferred_logins() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| compiled("tests/httpd/plugins/deferred_logins.c"))
+}
+
 /// The C examples, as their Makefile makes them: the folder with the objects.
 pub(crate) fn c_examples() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
