@@ -28,6 +28,12 @@ impl Connection {
         !self.0.master.is_null()
     }
 
+    /// The connection that it is a stream of.
+    pub fn master(&self) -> Option<&Connection> {
+        // SAFETY: NULL, or a connection that outlives its streams.
+        (!self.0.master.is_null()).then(|| unsafe { Connection::from_ptr(self.0.master) })
+    }
+
     /// Its bytes go through TLS.
     pub fn is_tls(&self) -> bool {
         // SAFETY: the connection is valid.

@@ -1,6 +1,5 @@
 //! Directives: a table of values on our side, httpd's command table made from it at compile time.
 
-use super::authz::{self, Requires};
 use super::expr;
 use super::ffi;
 use super::guard::guard;
@@ -57,9 +56,6 @@ pub struct Place {
 pub trait Section {
     /// Called before each directive: the place where it stands.
     fn enter(&mut self, place: Place);
-
-    /// The `Require` lines of the section, which are noted there.
-    fn requires(&mut self) -> &mut Requires;
 }
 
 /// A directive of a module whose configuration is `C`.
@@ -80,12 +76,12 @@ pub struct Directive<C: 'static> {
     pub set: fn(&mut C, &[Cow<'_, str>]) -> Result<(), String>,
 }
 
-/// httpd's form of a table: its entries, those of [`authz`], and one that ends it.
+/// httpd's form of a table: its entries, and one that ends it.
 #[repr(transparent)]
 pub struct Commands<const N: usize>([ffi::command_rec; N]);
 
 /// Entries of [`Commands`] beside those of the table that it is made from.
-pub const MORE_COMMANDS: usize = 3;
+pub const MORE_COMMANDS: usize = 1;
 
 // SAFETY: the entries point to statics and functions, and nobody writes to them.
 unsafe impl<const N: usize> Sync for Commands<N> {}
@@ -108,8 +104,6 @@ impl<const N: usize> Commands<N> {
             };
             i += 1;
         }
-        let [require, merging] = authz::commands::<C>();
-        (commands[i], commands[i + 1]) = (require, merging);
         Commands(commands)
     }
 

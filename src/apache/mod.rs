@@ -9,7 +9,6 @@
 //! * A pool and what is allocated from it is used by one thread at a time; a request's by the thread that runs it.
 //! * The shared object is never unmapped (`-z nodelete`): function pointers that httpd keeps stay good through restarts.
 
-pub mod authz;
 pub mod conftree;
 pub mod connection;
 pub mod crash;
@@ -19,12 +18,14 @@ pub mod exchange;
 pub mod expr;
 mod ffi;
 pub(crate) mod guard;
+pub mod local;
 pub mod log;
 pub mod log_file;
 pub mod module;
 pub mod mpm;
 pub mod pool;
 pub mod process;
+pub mod rarely;
 pub mod request;
 pub mod server;
 pub mod suspended;

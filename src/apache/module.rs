@@ -171,6 +171,7 @@ extern "C" fn post_config<M: HttpdModule>(
         }
         // SAFETY: pconf and the main server live as long as the configuration.
         let (pool, server) = unsafe { (Pool::from_ptr(pool), Server::from_ptr(server)) };
+        super::local::prepare(pool);
         started(M::post_config(pool, server))
     })
 }

@@ -48,7 +48,7 @@ impl Kept {
 
 /// # Safety
 /// `ptr` is NULL or a NUL-terminated string that outlives `'a`.
-unsafe fn text<'a>(ptr: *const c_char) -> Option<Cow<'a, str>> {
+pub(super) unsafe fn text<'a>(ptr: *const c_char) -> Option<Cow<'a, str>> {
     // SAFETY: the caller's word.
     (!ptr.is_null()).then(|| unsafe { CStr::from_ptr(ptr) }.to_string_lossy())
 }

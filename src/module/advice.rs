@@ -1,6 +1,6 @@
 //! Advice at startup: settings that cannot carry what `WebSocketMaxConnections` allows, and what to set instead.
 
-use super::{directives, unguarded};
+use super::directives;
 use crate::apache::log::{self, Level};
 use crate::apache::{conftree, mpm};
 use rustix::process::{Resource, getrlimit};
@@ -32,9 +32,6 @@ struct Facts {
 
 /// Logs the advice for the configuration that was just read.
 pub fn give() {
-    for line in unguarded::warnings() {
-        log::main(Level::Warning, &line);
-    }
     let numbers = conftree::arguments_of("WebSocketMaxConnections");
     let Some(wanted) = numbers.iter().filter_map(|number| number.trim().parse().ok()).max() else { return };
     let factor =

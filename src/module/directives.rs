@@ -7,7 +7,6 @@ mod table;
 pub mod tcp;
 
 use super::plugin::{Loaded, Plugin};
-use crate::apache::authz::Requires;
 use crate::apache::directive::{Context, Directive, Place, Section};
 use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;
@@ -44,6 +43,7 @@ pub struct Config {
     protocols: Option<Protocols>,
     max_message_size: Option<usize>,
     origin_check: Option<OriginRule>,
+    publish_access: Option<PublishAccess>,
     trusted_origins: Option<Vec<String>>,
     engine_threads: Option<usize>,
     session_log: Option<String>,
@@ -65,7 +65,6 @@ pub struct Config {
     max_connections_per_client: Option<Option<Bound>>,
     /// Where the directive stands that is being read.
     place: Place,
-    requires: Requires,
 }
 
 /// A number of sessions, and where it was set: those of the same place count together.
@@ -101,10 +100,6 @@ impl Section for Config {
     fn enter(&mut self, place: Place) {
         self.place = place;
     }
-
-    fn requires(&mut self) -> &mut Requires {
-        &mut self.requires
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,6 +107,16 @@ enum OriginRule {
     Off,
     Same,
     Trusted,
+}
+
+/// `WebSocketPublishAccess`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PublishAccess {
+    /// This machine alone, and of it whom `Require` lets in.
+    #[default]
+    Local,
+    /// Whom `Require` lets in.
+    Require,
 }
 
 /// Which side's compressor may refer to earlier messages.
@@ -135,6 +140,7 @@ impl Config {
             protocols: self.protocols.clone().or_else(|| outer.protocols.clone()),
             max_message_size: self.max_message_size.or(outer.max_message_size),
             origin_check: self.origin_check.or(outer.origin_check),
+            publish_access: self.publish_access.or(outer.publish_access),
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
@@ -157,7 +163,6 @@ impl Config {
                 .clone()
                 .or_else(|| outer.max_connections_per_client.clone()),
             place: Place::default(),
-            requires: self.requires.over(&outer.requires),
         }
     }
 
@@ -171,9 +176,9 @@ impl Config {
         self.plugin.as_ref()
     }
 
-    /// The `Require` lines that hold here.
-    pub fn rules(&self) -> &Requires {
-        &self.requires
+    /// Who may publish over HTTP, beside what `Require` says.
+    pub fn publish_access(&self) -> PublishAccess {
+        self.publish_access.unwrap_or_default()
     }
 
     /// What is said of channels.
@@ -584,6 +589,16 @@ fn origin_check(config: &mut Config, words: Words<'_, '_>) -> Result<(), String>
         "same" => OriginRule::Same,
         "trusted" => OriginRule::Trusted,
         _ => return Err(format!("\"{word}\" is none of Off, Same and Trusted")),
+    });
+    Ok(())
+}
+
+fn publish_access(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "Local or Require")?;
+    config.publish_access = Some(match word.to_ascii_lowercase().as_str() {
+        "local" => PublishAccess::Local,
+        "require" => PublishAccess::Require,
+        _ => return Err(format!("expected Local or Require, got \"{word}\"")),
     });
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The composition root: what httpd loads.
 //!
+//! * [`access`]: who may publish over HTTP
 //! * [`advice`]: at startup, on settings that do not go together
 //! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
@@ -8,7 +9,6 @@
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
-//! * [`unguarded`]: at startup, on publishing locations that anybody may use
 //! * [`encryption`]: TLS connections that the engine goes on with
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
 //! * [`plugin`]: C plugins
@@ -18,6 +18,7 @@
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
 
+pub mod access;
 pub mod advice;
 pub mod channel;
 pub mod directives;
@@ -33,7 +34,6 @@ pub mod python;
 pub mod relay;
 pub mod session_logs;
 pub mod tcp;
-pub mod unguarded;
 pub mod upgrade;
 
 use crate::apache::connection::Connection;
@@ -75,6 +75,7 @@ impl HttpdModule for WebSocket {
     }
 
     fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
+        once::prepare(server);
         lifecycle::start(server)?;
         advice::give();
         Ok(())

@@ -1,6 +1,6 @@
 //! `SetHandler websocket-publish`: HTTP's way to the channels. POST publishes, GET tells, DELETE ends.
 
-use super::{WebSocket, lifecycle};
+use super::{WebSocket, access, lifecycle, once};
 use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -10,7 +10,6 @@ use crate::handlers;
 use crate::handlers::channel::call::{Answer, Call, Info, Message, is_line, is_name, may_be_sent};
 use serde_json::{Map, Value, json};
 use std::ffi::CStr;
-use std::net::{IpAddr, Ipv6Addr};
 
 /// The name in `SetHandler`.
 pub const HANDLER: &str = "websocket-publish";
@@ -24,6 +23,8 @@ const MAX_BODY: usize = 64 << 20;
 const MAX_PAGE: u32 = 1000;
 const PAGE: u32 = 100;
 const JSON: &CStr = c"application/json";
+/// What is in an answer comes from others: no browser is to guess what else it could be.
+const NOSNIFF: (&CStr, &CStr) = (c"X-Content-Type-Options", c"nosniff");
 
 /// An answer: its status, and what is in it.
 type Reply = (u16, Value);
@@ -36,15 +37,18 @@ pub fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
-    let is_near = is_loopback(&request.client_address()) && !is_forwarded(request);
-    if !is_near && !request.is_guarded(request.config::<WebSocket>().rules()) {
-        log::request(
-            Level::Warning,
-            request,
-            "WS0016: refused: nothing guards this location, so only this machine may publish here; \
-             write \"Require ip ADDRESS\" or \"Require user NAME\" into it",
+    // Also for what httpd answers on our behalf.
+    request.err_headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
+    if let Some(why) = access::refusal(request) {
+        let why = format!(
+            "only this machine may publish here (WebSocketPublishAccess Local), and the request {why}; where Require guards \
+             the location, write WebSocketPublishAccess Require into it"
         );
-        return Err(403);
+        if once::a_minute("WS0035", request) {
+            log::request(Level::Warning, request, &format!("WS0035: refused: {why}"));
+        }
+        reply(request, 403, &line(&problem(&why)));
+        return Ok(Verdict::Answered);
     }
     if !is_own_page(request) {
         log::request(
@@ -63,7 +67,7 @@ pub fn handle(request: &mut Request) -> HookResult {
         "DELETE" => delete(request),
         "OPTIONS" => {
             request.headers_out().set(request.pool(), "Allow", METHODS);
-            request.answer(200, JSON, b"");
+            reply(request, 200, b"");
             return Ok(Verdict::Answered);
         }
         method => {
@@ -76,12 +80,23 @@ pub fn handle(request: &mut Request) -> HookResult {
     if status == 503 {
         request.headers_out().set(request.pool(), "Retry-After", "5");
     }
+    reply(request, status, &line(&body));
+    Ok(Verdict::Answered)
+}
+
+fn line(body: &Value) -> Vec<u8> {
+    let mut line = body.to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+fn reply(request: &mut Request, status: u16, body: &[u8]) {
+    // Once, also where `Header set` says it.
+    request.err_headers_out().unset(NOSNIFF.0);
+    request.headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
     // What is said here changes with each message.
     request.headers_out().set(request.pool(), "Cache-Control", "no-store");
-    let mut body = body.to_string();
-    body.push('\n');
-    request.answer(status, JSON, body.as_bytes());
-    Ok(Verdict::Answered)
+    request.answer(status, JSON, body);
 }
 
 /// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
@@ -95,22 +110,6 @@ fn is_own_page(request: &Request) -> bool {
     let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
     let host = hosts.first().map_or("", |host| host.trim());
     request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
-}
-
-/// A proxy on this machine has sent it, for whomever: where mod_remoteip does not say for whom.
-fn is_forwarded(request: &Request) -> bool {
-    const BY_PROXIES: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
-    request.headers_in().iter().any(|(name, _)| BY_PROXIES.iter().any(|header| name.eq_ignore_ascii_case(header)))
-}
-
-fn is_loopback(address: &str) -> bool {
-    match address.parse() {
-        Ok(IpAddr::V4(address)) => address.is_loopback(),
-        Ok(IpAddr::V6(address)) => {
-            address == Ipv6Addr::LOCALHOST || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
-        }
-        Err(_) => false,
-    }
 }
 
 fn problem(why: &str) -> Value {
@@ -332,16 +331,6 @@ fn call(request: &Request, call: &Call) -> Result<Answer, Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn this_machine_is_the_loopback() {
-        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(is_loopback(address), "{address}");
-        }
-        for address in ["192.0.2.1", "::", "::ffff:192.0.2.1", "0.0.0.0", "", "localhost"] {
-            assert!(!is_loopback(address), "{address}");
-        }
-    }
 
     #[test]
     fn a_message_is_text_where_its_type_and_bytes_say_so() {

@@ -4,10 +4,12 @@ use crate::harness::publish::{json, post, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls, wait_until};
 use rustls::version;
+use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-every_mpm!(bodies, connections_go_on);
+every_mpm!(only_this_machine, bodies, connections_go_on);
 
 const ALICE: &str = "Basic YWxpY2U6b3BlbiBzZXNhbWU=";
 /// An address of documentation (RFC 5737): not this machine's.
@@ -31,172 +33,201 @@ fn from_elsewhere(path: &str) -> Handshake {
         .header("X-Client", ELSEWHERE)
 }
 
-fn warnings(server: &Server) -> usize {
-    server.error_log().matches("WS0225").count()
+/// Answers with this status, in JSON, which no browser takes for anything else.
+#[track_caller]
+fn says(response: &Response, status: u16, what: &str) -> Value {
+    assert_eq!(response.status, status, "{what}: {response:?} {}", response.text());
+    assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"), "{what}");
+    json(response)
 }
 
-/// Rules of httpd that look at a client guard, whatever they look at; those that do not, do not.
+/// Without a word of the administrator, programs of this machine may publish that mean this site, and nobody else.
+fn only_this_machine(mpm: Mpm) {
+    let begin = Instant::now();
+    let server = httpd(mpm)
+        .config(
+            "<VirtualHost *:{port}>\n  ServerName http://site.example:80\n  ServerAlias alias.example *.sites.example * www.*\n\
+             </VirtualHost>\n<Location \"/publish\">\n  SetHandler websocket-publish\n</Location>\n\
+             <Location \"/open\">\n  SetHandler websocket-publish\n  Require all granted\n  WebSocketOriginCheck Off\n</Location>",
+        )
+        .start();
+    let request =
+        |path: &str| Handshake::page(&format!("{path}?channel=a")).method("POST").header("Content-Length", "0");
+    let publish = |name: &str, value: &str| {
+        let mut client = Raw::connect(&server);
+        let response = client.ask(&request("/publish").header("Connection", "close").header(name, value));
+        (response, format!("{name}: {value}"))
+    };
+    for host in ["localhost", "LocalHost.:80", "127.0.0.1", "127.5.5.5:1234", "[::1]", "[::1]:80", "[::ffff:127.0.0.1]"]
+        .into_iter()
+        .chain(["site.example", "SITE.example:8080", "alias.example", "a.sites.example", "a.b.sites.example"])
+    {
+        let (response, what) = publish("Host", host);
+        says(&response, 202, &what);
+    }
+    for (name, value) in [
+        ("Origin", server.http_url("").as_str()),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("Sec-Fetch-Site", "none"),
+        ("X-Requested-With", "curl"),
+    ] {
+        let (response, what) = publish(name, value);
+        says(&response, 202, &what);
+    }
+    let refused = [
+        ("Host", "evil.example"),
+        ("Host", "www.evil.example"),
+        ("Host", "sites.example"),
+        ("Host", "localhost.evil.example"),
+        ("Host", "192.0.2.1"),
+        ("Host", "0.0.0.0"),
+        ("Origin", "http://evil.example"),
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+        ("X-Client", ELSEWHERE),
+        // A client's word for where it is, in a line that mod_remoteip has taken away.
+        ("X-Client", "127.0.0.1"),
+        ("X-Forwarded-For", "127.0.0.1"),
+        ("x-forwarded-host", "localhost"),
+        ("Forwarded", "for=127.0.0.1"),
+        ("Via", "1.1 proxy.example"),
+        ("True-Client-IP", "127.0.0.1"),
+        ("Client-IP", "127.0.0.1"),
+        ("X-Real-IP", "127.0.0.1"),
+        ("CF-Ray", "1"),
+        ("CDN-Loop", "cdn"),
+    ];
+    for (name, value) in refused {
+        let (response, what) = publish(name, value);
+        let error = says(&response, 403, &what)["error"].to_string();
+        assert!(error.contains("WebSocketPublishAccess"), "{error}");
+    }
+    let mut nameless = Raw::connect(&server);
+    nameless.write(b"POST /publish?channel=a HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
+    says(&nameless.response(false), 403, "without a Host");
+    // What is asked for in the request line counts, not what the Host says beside it.
+    let mut client = Raw::connect(&server);
+    client
+        .write(b"POST http://evil.example/publish?channel=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    says(&client.response(false), 403, "another host in the request line");
+    // Neither open rules nor the origin check widen it, and all methods are alike.
+    for request in [
+        request("/open").header("X-Client", ELSEWHERE),
+        request("/open").header("Origin", "http://evil.example"),
+        Handshake::page("/open").header("Via", "1.1 x"),
+        request("/open").method("DELETE").header("Via", "1.1 x"),
+        request("/open").method("OPTIONS").header("Via", "1.1 x"),
+    ] {
+        says(&Raw::answer(&server, &request), 403, &format!("{request:?}"));
+    }
+    server.expect_log("WS0035: refused: only this machine may publish here (WebSocketPublishAccess Local)");
+    let lines = server.error_log().matches("WS0035").count() as u64;
+    // One for each of the two locations, whichever children were asked.
+    assert!((2..=2 + 2 * (begin.elapsed().as_secs() / 60)).contains(&lines), "{}", server.error_log());
+}
+
+/// `WebSocketPublishAccess Require` leaves it to httpd, whatever `Require` says.
 #[test]
-fn what_guards_a_location() {
+fn what_require_decides() {
     let location = |path: &str, rules: &str| {
-        format!("<Location \"{path}\">\n  SetHandler websocket-publish\n{rules}\n</Location>")
+        format!(
+            "<Location \"{path}\">\n  SetHandler websocket-publish\n  WebSocketPublishAccess Require\n{rules}\n</Location>"
+        )
     };
     let login = "AuthType Basic\nAuthName x\nAuthUserFile \"{root}/conf/users\"\n";
-    let guards = [
-        ("/ip", "Require ip 198.51.100.0/24".to_owned()),
-        ("/env", "Require env TRUSTED".to_owned()),
-        ("/expr", "Require expr \"%{HTTP:X-Key} == 'secret'\"".to_owned()),
-        ("/query", "Require expr \"%{QUERY_STRING} =~ /channel=a/\"".to_owned()),
-        ("/user", format!("{login}Require user alice")),
-        ("/all", format!("{login}<RequireAll>\nRequire all granted\nRequire valid-user\n</RequireAll>")),
-        ("/not", "<RequireAll>\nRequire all granted\nRequire not ip 192.0.2.1\n</RequireAll>".to_owned()),
-        ("/limit", format!("{login}<Limit POST>\nRequire valid-user\n</Limit>")),
-        ("/method", format!("{login}Require method GET\nRequire valid-user")),
-    ];
-    let open = [
-        ("/nothing", String::new()),
-        ("/granted", "Require all granted".to_owned()),
-        ("/any", "<RequireAny>\nRequire all granted\nRequire ip 192.0.2.1\n</RequireAny>".to_owned()),
-        ("/methods", "Require method GET POST".to_owned()),
-        ("/other", format!("{login}<Limit DELETE>\nRequire valid-user\n</Limit>")),
+    let rules = [
+        ("/ip", "Require ip 198.51.100.0/24".to_owned(), 202, 202),
+        ("/env", "Require env TRUSTED".to_owned(), 202, 403),
+        ("/expr", "Require expr \"%{HTTP:X-Key} == 'secret'\"".to_owned(), 202, 403),
+        ("/user", format!("{login}Require user alice"), 202, 401),
+        ("/not", "<RequireAll>\nRequire all granted\nRequire not ip 192.0.2.1\n</RequireAll>".to_owned(), 202, 202),
+        ("/limit", format!("{login}<Limit POST>\nRequire valid-user\n</Limit>"), 202, 401),
+        ("/granted", "Require all granted".to_owned(), 202, 202),
+        ("/local", "Require local".to_owned(), 403, 403),
+        ("/local/inner", "WebSocketPublishAccess Local\nRequire all granted".to_owned(), 403, 403),
     ];
     let mut httpd = httpd(Mpm::Event).config("SetEnvIf X-Key secret TRUSTED");
-    for (path, rules) in guards.iter().chain(&open) {
+    for (path, rules, ..) in &rules {
         httpd = httpd.config(location(path, rules));
     }
     let server = httpd.start();
-    assert_eq!(warnings(&server), open.len(), "{}", server.error_log());
-    let ask = |path: &str, headers: bool| {
-        let request = from_elsewhere(path);
-        let request = if headers { request.header("Authorization", ALICE).header("X-Key", "secret") } else { request };
-        Raw::answer(&server, &request).status
-    };
-    for (path, _) in &guards {
-        assert_eq!(ask(path, true), 202, "{path}");
+    for (path, _, with, without) in &rules {
+        let ask = |request: &Handshake| Raw::answer(&server, request).status;
+        let known = from_elsewhere(path).header("Authorization", ALICE).header("X-Key", "secret");
+        assert_eq!(ask(&known), *with, "{path}");
+        assert_eq!(ask(&known.header("X-Forwarded-For", "192.0.2.1")), *with, "{path} through a proxy");
+        assert_eq!(ask(&from_elsewhere(path)), *without, "{path}");
     }
-    for (path, _) in &open {
-        server.expect_log(&format!("WS0225: nothing guards <Location \"{path}\">"));
-        assert_eq!(ask(path, true), 403, "{path}");
-        assert_eq!(post(&server, &format!("{path}?channel=a"), "text/plain", b"x").status, 202, "{path}");
-    }
-    server.expect_log("WS0016: refused: nothing guards this location");
-    // What a proxy on this machine sends is somebody else's.
-    for header in ["X-Forwarded-For", "forwarded", "Via"] {
-        let forwarded = Handshake::page("/nothing?channel=a").method("POST").version("HTTP/1.0");
-        let forwarded = forwarded.header("Content-Length", "0").header(header, "1.1 proxy.example");
-        assert_eq!(Raw::answer(&server, &forwarded).status, 403, "{header}");
-    }
-    for (path, status) in
-        [("/env", 403), ("/expr", 403), ("/user", 401), ("/all", 401), ("/limit", 401), ("/method", 401)]
-    {
-        assert_eq!(ask(path, false), status, "{path}");
-    }
+    server.expect_log("WS0035");
     server.expect_log("AH01630: client denied by server configuration");
-    // "client denied" is how httpd puts a missing login too.
-    server.tolerate_log("AH01631");
-}
-
-/// Debian's rules for its directories: nothing of them guards what is at a URL.
-#[test]
-fn rules_of_other_sections_count_as_httpd_counts_them() {
-    let server = httpd(Mpm::Event)
-        .file("htdocs/kept/.htaccess", "Require ip 198.51.100.0/24\n")
-        .file("htdocs/free/index.html", "")
-        .config("<Directory \"/\">\n  Require all denied\n</Directory>")
-        .config("<Directory \"{root}/htdocs\">\n  AllowOverride AuthConfig\n  Require all granted\n</Directory>")
-        .config("<Location \"/free\">\n  SetHandler websocket-publish\n</Location>")
-        .config("<Location \"/kept\">\n  SetHandler websocket-publish\n</Location>")
-        .config("<Location \"/outer\">\n  Require ip 198.51.100.0/24\n</Location>")
-        .config("<Location \"/outer/inner\">\n  SetHandler websocket-publish\n</Location>")
-        .config("<Location \"/outer/opened\">\n  SetHandler websocket-publish\n  AuthMerging Off\n</Location>")
-        .config("<Location \"/outer/both\">\n  SetHandler websocket-publish\n  AuthMerging And\n  Require all granted\n</Location>")
-        .start();
-    for (path, status) in
-        [("/free", 403), ("/kept", 202), ("/outer/inner", 202), ("/outer/opened", 403), ("/outer/both", 202)]
-    {
-        assert_eq!(Raw::answer(&server, &from_elsewhere(path)).status, status, "{path}");
-    }
-    server.expect_log("WS0225: nothing guards <Location \"/free\">");
-    server.expect_log("WS0225: nothing guards <Location \"/outer/opened\">");
-    // An .htaccess file is not known before somebody asks.
-    server.expect_log("WS0225: nothing guards <Location \"/kept\">");
-    server.expect_log("WS0016");
-    assert_eq!(warnings(&server), 3, "{}", server.error_log());
-}
-
-/// The same URL in two virtual hosts is two locations.
-#[test]
-fn virtual_hosts_are_warned_of_each_for_itself() {
-    let host = |name: &str, rule: &str| {
-        format!(
-            "<VirtualHost *:{{port}}>\n  ServerName {name}\n  <Location \"/publish\">\n    SetHandler websocket-publish\n    \
-             {rule}\n  </Location>\n</VirtualHost>"
-        )
-    };
-    let server = httpd(Mpm::Event).config(host("one.example", "Require local")).config(host("two.example", "")).start();
-    server.expect_log("WS0225: nothing guards <Location \"/publish\">");
-    assert_eq!(warnings(&server), 1, "{}", server.error_log());
-}
-
-/// Under `Satisfy Any` the older rules of mod_access_compat may let in whom `Require` was never asked about.
-#[test]
-fn a_rule_that_was_not_asked_does_not_guard() {
-    let server = httpd(Mpm::Event)
-        .module("access_compat")
-        .config(
-            "<Location \"/any\">\n  SetHandler websocket-publish\n  Satisfy Any\n  AuthType Basic\n  AuthName x\n  \
-             AuthUserFile \"{root}/conf/users\"\n  Require user alice\n</Location>\n\
-             <Location \"/older\">\n  SetHandler websocket-publish\n  Order deny,allow\n  Deny from all\n  \
-             Allow from 127.0.0.1\n</Location>",
-        )
-        .start();
-    assert_eq!(Raw::answer(&server, &from_elsewhere("/any")).status, 403);
-    server.expect_log("WS0016: refused: nothing guards this location");
-    assert_eq!(post(&server, "/any?channel=a", "text/plain", b"").status, 202);
-    server.expect_log("WS0225: nothing guards <Location \"/older\">");
-    assert_eq!(post(&server, "/older?channel=a", "text/plain", b"").status, 202);
-    assert_eq!(Raw::answer(&server, &from_elsewhere("/older")).status, 403);
-    server.expect_log("AH01797: client denied by server configuration");
 }
 
 /// A client's certificate is a login.
 #[test]
-fn certificates_guard() {
+fn certificates_are_asked_for() {
     let server = Httpd::new(Mpm::Event)
         .client_certificate()
         .tls()
         .module("remoteip")
-        .config("RemoteIPHeader X-Client\nSSLVerifyClient optional")
+        .config("RemoteIPHeader X-Client\nSSLVerifyClient optional\nWebSocketPublishAccess Require")
         .config(format!("SSLVerifyDepth 1\nSSLCACertificateFile \"{{root}}/{}\"", tls::CLIENT_AUTHORITY))
         .config("<Location \"/cert\">\n  SetHandler websocket-publish\n  Require ssl-verify-client\n</Location>")
-        .config("<Location \"/ssl\">\n  SetHandler websocket-publish\n  Require ssl\n</Location>")
         .start();
-    server.expect_log("WS0225: nothing guards <Location \"/ssl\">");
-    server.expect_log("WS0016");
     let with_certificate = tls::client(server.root(), &[&version::TLS12], true);
     let mut client = Raw::connect_by(&server, Some(&with_certificate));
     assert_eq!(client.ask(&from_elsewhere("/cert")).status, 202);
-    let mut client = Raw::connect_by(&server, Some(&with_certificate));
-    assert_eq!(client.ask(&from_elsewhere("/ssl")).status, 403);
     server.expect_log("AH01630");
     assert_eq!(Raw::answer(&server, &from_elsewhere("/cert")).status, 403);
+}
+
+/// Nobody opens it to the world in an .htaccess file.
+#[test]
+fn htaccess_files_do_not_say_who_may_publish() {
+    let server = httpd(Mpm::Event)
+        .config("<Directory \"{root}/htdocs\">\n  AllowOverride All\n</Directory>")
+        .file("htdocs/here/.htaccess", "WebSocketPublishAccess Require\n")
+        .start();
+    server.expect_log("WebSocketPublishAccess not allowed here");
+    assert_eq!(Raw::page(&server, "/here/").status, 500);
 }
 
 /// A page of another site cannot publish with the login that a browser sends along.
 #[test]
 fn pages_of_other_sites_publish_nothing() {
-    let server = guarded(Mpm::Event)
-        .config("<Location \"/trusting\">\n  SetHandler websocket-publish\n  Require local\n  WebSocketOriginCheck Off\n</Location>")
+    let server = httpd(Mpm::Event)
+        .config("WebSocketPublishAccess Require")
+        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n</Location>")
+        .config("<Location \"/trusting\">\n  SetHandler websocket-publish\n  WebSocketOriginCheck Off\n</Location>")
         .start();
     let from = |path: &str, origin: &str| {
         let request = Handshake::page(&format!("{path}?channel=a")).method("POST").version("HTTP/1.0");
         let request = request.header("Content-Length", "0").header("Origin", origin);
-        Raw::answer(&server, &request.header("Host", "www.example")).status
+        let response = Raw::answer(&server, &request.header("Host", "www.example"));
+        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
+        response.status
     };
     assert_eq!(from("/publish", "http://www.example"), 202);
     assert_eq!(from("/publish", "http://other.example"), 403);
     assert_eq!(from("/publish", "null"), 403);
     assert_eq!(from("/trusting", "http://other.example"), 202);
+}
+
+/// The line comes once, whoever else writes it.
+#[test]
+fn answers_are_what_they_say() {
+    let server = guarded(Mpm::Event).module("headers").config("Header set X-Content-Type-Options nosniff").start();
+    for (method, path, status) in [
+        ("GET", "/publish", 200),
+        ("GET", "/publish?channel=none", 404),
+        ("PATCH", "/publish", 405),
+        ("POST", "/publish", 400),
+    ] {
+        let response = Raw::answer(&server, &Handshake::page(path).method(method).version("HTTP/1.0"));
+        says(&response, status, path);
+    }
+    let options = Raw::answer(&server, &Handshake::page("/publish").method("OPTIONS").version("HTTP/1.0"));
+    assert_eq!((options.status, options.header("X-Content-Type-Options")), (200, Some("nosniff")));
 }
 
 /// A POST in HTTP/1.1 that announces what `headers` say, and these bytes after it.

@@ -93,6 +93,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: trusted_origin,
     },
     Directive {
+        name: c"WebSocketPublishAccess",
+        arguments: "Local|Require",
+        context: Context::Sections,
+        default: "Local",
+        help: c"Who may publish with 'SetHandler websocket-publish': this machine alone ('Local'), or whom Require lets in ('Require')",
+        set: publish_access,
+    },
+    Directive {
         name: c"WebSocketPing",
         arguments: "interval [timeout]|Off",
         context: Context::Everywhere,

@@ -1,0 +1,98 @@
+//! What is said at most once a minute: a table that all children of httpd share.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The places of the table: so many different lines a minute, at most.
+const PLACES: usize = 256;
+/// The places in which one is looked for.
+const TRIES: usize = 8;
+/// Seconds.
+const PAUSE: u32 = 60;
+
+/// What was said when: in each place the hash of a topic, and the second, by the clock of the machine; or zero.
+pub struct Rarely(&'static [AtomicU64; PLACES]);
+
+impl Rarely {
+    /// A table for this process and those that it forks from now on; `None` where there is no memory.
+    pub fn new() -> Option<Rarely> {
+        // SAFETY: new memory, of zeros, that no other mapping is replaced by.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<[AtomicU64; PLACES]>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return None;
+        }
+        // SAFETY: zeros are what atomics may hold, pages are aligned, and the memory stays until `drop` takes it away.
+        Some(Rarely(unsafe { &*memory.cast() }))
+    }
+
+    /// True once a minute for each topic, in whichever process.
+    pub fn may(&self, topic: impl Hash) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
+        may(self.0, topic, now)
+    }
+}
+
+impl Drop for Rarely {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped it, and the references that `may` made are gone.
+        unsafe { libc::munmap(std::ptr::from_ref(self.0).cast_mut().cast(), size_of_val(self.0)) };
+    }
+}
+
+fn may(places: &[AtomicU64], topic: impl Hash, now: u32) -> bool {
+    let mut hasher = DefaultHasher::new();
+    topic.hash(&mut hasher);
+    let hash = hasher.finish() as u32;
+    let entry = u64::from(hash) << 32 | u64::from(now);
+    let recent = |place: u64| place != 0 && (place as u32).abs_diff(now) < PAUSE;
+    let tried = || (0..TRIES).map(|n| &places[(hash as usize + n) % places.len()]);
+    if let Some(place) = tried().find(|place| (place.load(Ordering::Relaxed) >> 32) as u32 == hash) {
+        let before = place.load(Ordering::Relaxed);
+        // Where somebody else was faster, he has said it.
+        return !recent(before) && replace(place, before, entry);
+    }
+    // Where all places are taken by what was said just now, this is too much.
+    tried().any(|place| {
+        let before = place.load(Ordering::Relaxed);
+        !recent(before) && replace(place, before, entry)
+    })
+}
+
+fn replace(place: &AtomicU64, before: u64, entry: u64) -> bool {
+    place.compare_exchange(before, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_topic_has_its_minute() {
+        let places: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
+        assert!(may(&places, "a", 1000));
+        assert!(!may(&places, "a", 1059));
+        assert!(may(&places, "b", 1059));
+        assert!(may(&places, "a", 1060));
+        // The clock was set back.
+        assert!(may(&places, "a", 500));
+        let said = (0..10_000).filter(|topic| may(&places, topic, 2000)).count();
+        assert!((32..=64).contains(&said), "{said}");
+        assert!((0..10_000).any(|topic| may(&places, topic, 3000)));
+    }
+
+    #[test]
+    fn a_table_is_empty_at_first() {
+        let rarely = Rarely::new().unwrap();
+        assert!(rarely.may("a") && rarely.may("b") && !rarely.may("a"));
+    }
+}
