@@ -24,7 +24,7 @@ const HANDLERS: [(&str, &str); 9] = [
     ("channel", "WebSocketHandler channel news"),
     ("plugin", "WebSocketHandler \"{rules}\" least_init"),
     ("python", "WebSocketHandler pywebsocket handlers"),
-    ("publish", "WebSocketHandler Off\nSetHandler websocket-publish\nRequire local"),
+    ("publish", "WebSocketHandler Off\nSetHandler websocket-publish\nRequire local\nWebSocketPublishAccess Require"),
     ("forgotten", "WebSocketHandler Off\nSetHandler websocket-handler"),
     ("host", ""),
 ];
