@@ -283,8 +283,9 @@ impl Config {
         let per_client = self.max_connections_per_client.iter().flatten();
         let per_client = per_client.map(|bound| bound.quota("WebSocketMaxConnectionsPerClient", host, Some(client)));
         let runs_a_program = self.handler().is_some_and(|handler| handler.name == handlers::EXEC);
-        let program = self.programs.quota(host).filter(|_| runs_a_program && self.programs.shared(host).is_none());
-        per_client.chain(all).chain(program).collect()
+        let counts_programs = runs_a_program && self.programs.shared(host).is_none();
+        let programs = if counts_programs { self.programs.quotas(host, client) } else { Vec::new() };
+        per_client.chain(all).chain(programs).collect()
     }
 
     /// The engine goes on with TLS connections by itself, where that can be.

@@ -45,12 +45,13 @@ pub fn settings(request: &mut Request, program: &str) -> Settings {
     {
         set(&mut environment, "REMOTE_HOST", address);
     }
+    let quotas = programs.quotas(&host, &request.client_address()).into_iter();
     Settings {
         framing: programs.framing(),
         environment,
         stop_timeout: programs.stop_timeout(),
         // A shared program is one, however many clients it has.
-        quota: programs.quota(&host).filter(|_| shared.is_none()).map(|quota| quota.scope),
+        quotas: if shared.is_none() { quotas.map(|quota| quota.scope).collect() } else { Vec::new() },
         shared,
     }
 }

@@ -415,7 +415,8 @@ fn a_flood_does_not_grow_the_engine() {
 #[test]
 fn five_hundred_at_once() {
     let _turn = heavy();
-    let server = httpd(Mpm::Event).config(exec("/sh", "{root}/bin/count.sh")).start();
+    let server =
+        httpd(Mpm::Event).config("WebSocketExecMaxPerClient Off").config(exec("/sh", "{root}/bin/count.sh")).start();
     let engine = server.engine();
     // Pipes, and what watches processes. The links of httpd's children are sockets.
     let descriptors = || {
@@ -449,7 +450,8 @@ fn so_many_programs_and_no_more() {
     let server = httpd(Mpm::Event)
         .config(location(
             "/stubborn",
-            "WebSocketHandler exec {root}/bin/stubborn\nWebSocketExecMax 2\nWebSocketExecStopTimeout 1",
+            "WebSocketHandler exec {root}/bin/stubborn\nWebSocketExecMax 2\nWebSocketExecMaxPerClient Off\n\
+             WebSocketExecStopTimeout 1",
         ))
         .start();
     let refused = || {
@@ -499,8 +501,69 @@ fn what_cannot_run_is_told_at_once() {
     fs::write(server.path("bin/count.sh"), "#!/nowhere/interpreter\n").expect("another");
     fs::set_permissions(server.path("bin/count.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("mode");
-    server.expect_log("WS0131");
-    assert_eq!(texts(Raw::open(&server, "/gone")), (vec![], Some(1011)));
+    server
+        .expect_log("bin/count.sh cannot be run: its interpreter \"/nowhere/interpreter\" cannot be run: No such file");
+    assert_eq!(Raw::answer(&server, &Handshake::new("/gone")).status, 500);
+}
+
+#[test]
+fn what_is_executable_and_no_program_is_refused() {
+    let mut httpd = httpd(Mpm::Event);
+    // An ELF header of a machine that nobody has here.
+    let foreign = "\x7fELF\u{2}\u{1}\u{1}\0\0\0\0\0\0\0\0\0\u{2}\0\u{7f}\u{7f}";
+    let files = [
+        ("text", "hello\n", "it is no program, and no script that begins with #!"),
+        ("empty", "", "it is empty"),
+        ("windows", "#!/bin/sh\r\nexit\r\n", "its interpreter \"/bin/sh"),
+        ("folder", "#!/tmp\n", "its interpreter \"/tmp\" cannot be run: it is no file"),
+        ("foreign", foreign, "it is a program for another machine"),
+    ];
+    for (name, content, _) in &files {
+        let program = format!("{{root}}/bin/{name}");
+        httpd = httpd.program(&format!("bin/{name}"), content).config(exec(&format!("/{name}"), &program)).config(
+            location(&format!("/shared/{name}"), &format!("WebSocketHandler exec {program}\nWebSocketExecShared On")),
+        );
+    }
+    let server = httpd.start();
+    for (name, _, why) in &files {
+        server.expect_log(&format!("bin/{name} cannot be run: {why}"));
+        for path in [format!("/{name}"), format!("/shared/{name}")] {
+            assert_eq!(Raw::answer(&server, &Handshake::new(&path)).status, 500, "{path}");
+        }
+    }
+}
+
+#[test]
+fn one_client_has_a_quarter_of_the_programs() {
+    let server = httpd(Mpm::Event)
+        .module("remoteip")
+        .config("RemoteIPHeader X-Forwarded-For\nRemoteIPInternalProxy 127.0.0.1\nWebSocketExecMax 5")
+        .config(exec("/cat", "/bin/cat"))
+        .config(location("/three", "WebSocketHandler exec /bin/cat\nWebSocketExecMaxPerClient 3"))
+        .start();
+    let ask = |path: &str, address: &str| {
+        let mut client = Raw::connect(&server);
+        let answer = client.ask(&Handshake::new(path).header("X-Forwarded-For", address));
+        (answer.status == 101).then_some(client).ok_or((answer.status, answer.header("Retry-After") == Some("5")))
+    };
+    let refused = Err((503, true));
+    let mut clients: Vec<Raw> = (0..2).map(|_| ask("/cat", "192.0.2.1").expect("a program")).collect();
+    assert_eq!(ask("/cat", "192.0.2.1").map(drop), refused);
+    let log = server.error_log();
+    assert!(log.contains("WebSocketExecMaxPerClient of the server for 192.0.2.1: 2 are open"), "{log}");
+    // Others have theirs, until there are as many as there may be.
+    clients.extend((0..2).map(|_| ask("/cat", "192.0.2.2").expect("a program")));
+    clients.push(ask("/three", "192.0.2.3").expect("a program"));
+    assert_eq!(ask("/three", "192.0.2.3").map(drop), refused);
+    assert!(server.error_log().contains("WebSocketExecMax of the server: 5 are open"));
+    clients.iter_mut().for_each(|client| client.echo(&Frame::text("hello")));
+    clients.drain(..).for_each(Raw::close);
+    wait_until("there is room again", PATIENCE, || {
+        ask("/three", "192.0.2.3").map(|client| clients.push(client)).is_ok()
+    });
+    let mut more = || ask("/three", "192.0.2.3").map(|client| clients.push(client));
+    wait_until("all have gone", PATIENCE, || more().is_err());
+    clients.into_iter().for_each(Raw::close);
 }
 
 /// What one says, all hear.

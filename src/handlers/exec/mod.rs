@@ -2,6 +2,7 @@
 //! send and writes what they get.
 //!
 //! * [`settings`]: what httpd says of a session
+//! * [`executable`]: whether a file is a program
 //! * [`framing`]: how messages travel through pipes
 //! * [`group`]: a program and all that it starts: one process group, which ends with it
 //! * [`program`]: a running program and its pipes
@@ -12,6 +13,7 @@
 //! Back-pressure goes both ways: what a program says is read when its client has room for it, and a client is not read while
 //! its program has not taken what came before.
 
+pub mod executable;
 pub mod framing;
 pub mod group;
 pub mod program;
@@ -24,9 +26,9 @@ use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpe
 use crate::wire::{CloseCode, close};
 use group::Groups;
 use log::error;
-use rustix::fs::{Access, access};
 use settings::Settings;
 use shared::Hub;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +67,11 @@ impl Handler for Exec {
             let settings: Settings = postcard::from_bytes(&handler.settings)
                 .map_err(|why| refuse(500, format!("what is said of the program cannot be read: {why}")))?;
             let program = handler.args.first().map_or("", String::as_str);
-            // As the user that the engine runs as. It may be gone later, but mostly it is what was configured.
-            access(program, Access::EXEC_OK).map_err(|why| refuse(500, format!("{program} cannot be run: {why}")))?;
+            let path = PathBuf::from(program);
+            // The file may lie on a disk that takes its time, and others are greeted on this thread.
+            let checked = tokio::task::spawn_blocking(move || executable::check(&path)).await;
+            let checked = checked.unwrap_or_else(|why| Err(why.to_string()));
+            checked.map_err(|why| refuse(500, format!("{program} {why}")))?;
             if let Some(shared) = &settings.shared
                 && let Some(pause) = self.hub.pause(&shared.place, &handler.args)
             {

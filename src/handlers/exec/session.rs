@@ -26,10 +26,10 @@ enum Stop {
 
 /// Runs a session.
 pub async fn run(groups: &Arc<Groups>, conn: &mut Conn, settings: Settings) -> CloseFrame {
-    let Settings { framing, mut environment, stop_timeout, quota, .. } = settings;
+    let Settings { framing, mut environment, stop_timeout, quotas, .. } = settings;
     name_session(&mut environment, conn);
     // As long as the program lives, though its client be gone.
-    let places = quota.and_then(|scope| conn.take_place(&scope)).into_iter().collect();
+    let places = quotas.iter().filter_map(|scope| conn.take_place(scope)).collect();
     let words = &conn.spec().handler.args;
     let program = match Program::start(groups, words, &environment, places, format!("session {}", conn.id())) {
         Ok(program) => program,

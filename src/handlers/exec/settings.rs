@@ -28,8 +28,8 @@ pub struct Settings {
     pub environment: Vec<Variable>,
     /// How long the program has to end after its input was closed, and again after SIGTERM.
     pub stop_timeout: Duration,
-    /// The scope of the quota that the program itself takes a place of, and not only its session.
-    pub quota: Option<String>,
+    /// The scopes of the quotas that the program itself takes places of, and not only its session.
+    pub quotas: Vec<String>,
     /// One program for all sessions.
     pub shared: Option<Shared>,
 }

@@ -31,7 +31,7 @@ fn settings(framing: Framing) -> Settings {
         framing,
         environment: variables(&[("PATH", "/usr/bin:/bin"), ("COLOUR", "blue")]),
         stop_timeout: Duration::from_millis(300),
-        quota: None,
+        quotas: vec![],
         shared: None,
     }
 }
@@ -372,7 +372,7 @@ fn the_program_holds_its_place() {
     let counts = Arc::new(Counts::default());
     let quota = || vec![Quota { scope: "programs".into(), max: 1 }];
     let mut settings = settings(Framing::Lines);
-    settings.quota = Some("programs".into());
+    settings.quotas = vec!["programs".into()];
     let spec = spec(&["/bin/sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"], &settings);
     let mut client = house.adopt(spec, counts.take(quota()).unwrap());
     let Message::Text(pid) = client.read().unwrap() else { panic!("no pid") };

@@ -18,6 +18,7 @@ pub struct Programs {
     stop_timeout: Option<Duration>,
     /// In this and the next, `Off` is `Some(None)`.
     max: Option<Option<Bound>>,
+    max_per_client: Option<Option<Bound>>,
     shared: Option<Option<Duration>>,
 }
 
@@ -34,6 +35,7 @@ impl Programs {
             framing: self.framing.or(outer.framing),
             stop_timeout: self.stop_timeout.or(outer.stop_timeout),
             max: self.max.clone().or_else(|| outer.max.clone()),
+            max_per_client: self.max_per_client.clone().or_else(|| outer.max_per_client.clone()),
             shared: self.shared.or(outer.shared),
         }
     }
@@ -59,11 +61,14 @@ impl Programs {
         self.shared.flatten().map(|linger| (linger, locate(&self.place, host)))
     }
 
-    /// What a program counts for, at a virtual host of this name.
-    pub fn quota(&self, host: &str) -> Option<Quota> {
-        let default = || Some(Bound { max: MAX, place: Place::default() });
-        let bound = self.max.clone().unwrap_or_else(default)?;
-        Some(bound.quota("WebSocketExecMax", host, None))
+    /// What a program of this client counts for, at a virtual host of this name.
+    pub fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
+        let max = self.max.clone().unwrap_or_else(|| Some(Bound { max: MAX, place: Place::default() }));
+        // So that it takes several clients to leave nothing to others.
+        let quarter = || max.as_ref().map(|bound| Bound { max: bound.max.div_ceil(4), place: bound.place.clone() });
+        let per_client = self.max_per_client.clone().unwrap_or_else(quarter);
+        let per_client = per_client.map(|bound| bound.quota("WebSocketExecMaxPerClient", host, Some(client)));
+        per_client.into_iter().chain(max.map(|bound| bound.quota("WebSocketExecMax", host, None))).collect()
     }
 }
 
@@ -109,6 +114,11 @@ pub(super) fn framing(config: &mut Config, words: Words<'_, '_>) -> Result<(), S
 
 pub(super) fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     config.programs.max = Some(bound(config, words)?);
+    Ok(())
+}
+
+pub(super) fn max_per_client(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.programs.max_per_client = Some(bound(config, words)?);
     Ok(())
 }
 

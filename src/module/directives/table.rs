@@ -341,6 +341,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: exec::max,
     },
     Directive {
+        name: c"WebSocketExecMaxPerClient",
+        arguments: "number|Off",
+        context: Context::Sections,
+        default: "a quarter of WebSocketExecMax",
+        help: c"How many programs may run at a time for one client address, or 'Off'; one more gets 503",
+        set: exec::max_per_client,
+    },
+    Directive {
         name: c"WebSocketExecStopTimeout",
         arguments: "seconds",
         context: Context::Sections,

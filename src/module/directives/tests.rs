@@ -117,9 +117,17 @@ fn programs_are_counted_and_shared_where_they_are_named() {
         quotas.map(|quota| (quota.scope, quota.max)).collect()
     };
     let cat = configured(&["in /cat: WebSocketHandler exec /bin/cat"]).unwrap();
-    assert_eq!(scopes(&cat), [("WebSocketExecMax of the server".to_owned(), 1024)]);
+    let of = |of_client: (&str, u32), of_all: (&str, u32)| {
+        let of_client = (format!("WebSocketExecMaxPerClient of {} for 192.0.2.1", of_client.0), of_client.1);
+        [of_client, (format!("WebSocketExecMax of {}", of_all.0), of_all.1)]
+    };
+    assert_eq!(scopes(&cat), of(("the server", 256), ("the server", 1024)));
     let few = configured(&["in /cat: WebSocketExecMax 3"]).unwrap().over(&cat);
-    assert_eq!(scopes(&few), [("WebSocketExecMax of a.example in /cat".to_owned(), 3)]);
+    assert_eq!(scopes(&few), of(("a.example in /cat", 1), ("a.example in /cat", 3)));
+    let many = configured(&["in /cat: WebSocketExecMaxPerClient 5"]).unwrap().over(&cat);
+    assert_eq!(scopes(&many), of(("a.example in /cat", 5), ("the server", 1024)));
+    let whoever = configured(&["WebSocketExecMaxPerClient off"]).unwrap().over(&few);
+    assert_eq!(scopes(&whoever), [("WebSocketExecMax of a.example in /cat".to_owned(), 3)]);
     assert_eq!(scopes(&configured(&["WebSocketExecMax Off"]).unwrap().over(&cat)), []);
     assert_eq!(scopes(&configured(&["WebSocketHandler echo"]).unwrap().over(&few)), []);
     // One program needs not be counted, but is told from others by its place.
