@@ -2,7 +2,7 @@
 
 use super::WebSocket;
 use super::directives::Channels;
-use crate::apache::expr::Expression;
+use crate::apache::expr::{Expression, Value};
 use crate::apache::request::Request;
 use crate::handlers::channel::call::{MAX_NAME, Pattern, Subscription, is_name};
 use std::borrow::Cow;
@@ -16,8 +16,11 @@ const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoSubscription {
     /// Answer 403: the configuration gives it no channel.
-    #[error("\"{0}\" is empty: no channel is meant")]
+    #[error("\"{0}\" is empty, or a variable in it: no channel is meant")]
     Empty(String),
+    /// Answer 403: what is below a user could be meant for another.
+    #[error("\"{0}\": there is a / in the name of the user, so it could be mistaken for something of another user")]
+    SlashedUser(String),
     /// Answer 400: what the client has sent makes no name.
     #[error("\"{expression}\" is no name of a channel: {why}")]
     BadName {
@@ -38,7 +41,7 @@ impl NoSubscription {
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
-            NoSubscription::Empty(_) => 403,
+            NoSubscription::Empty(_) | NoSubscription::SlashedUser(_) => 403,
             NoSubscription::BadName { .. } | NoSubscription::TooMany(..) => 400,
             NoSubscription::Expression(_) => 500,
         }
@@ -75,10 +78,9 @@ pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscriptio
 
 fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -> Result<(), NoSubscription> {
     for expression in config.names() {
-        let name = value(expression, request)?;
-        if name.is_empty() {
-            return Err(NoSubscription::Empty(expression.text().into()));
-        }
+        let name = name_part(expression, request)?;
+        let name =
+            name.filter(|name| !name.is_empty()).ok_or_else(|| NoSubscription::Empty(expression.text().into()))?;
         if !is_name(&name) {
             return Err(bad_name(expression.text(), &format!("no blanks, and up to {MAX_NAME} bytes")));
         }
@@ -87,15 +89,13 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -
         }
     }
     for pieces in config.allowed() {
-        let mut pattern = Vec::new();
-        let mut is_whole = true;
-        for piece in pieces {
-            let value = piece.as_ref().map(|piece| value(piece, request)).transpose()?;
-            // What the request lacks must not widen the pattern: of `%{REMOTE_USER}*` the asterisk would be left.
-            is_whole &= value.as_ref().is_none_or(|value| !value.is_empty());
-            pattern.push(value.unwrap_or_default());
-        }
-        if is_whole {
+        // What the request lacks must not widen the pattern: of `%{REMOTE_USER}*` the asterisk would be left.
+        let parts = pieces.iter().map(|piece| match piece {
+            Some(piece) => Ok(name_part(piece, request)?.filter(|part| !part.is_empty())),
+            None => Ok(Some(String::new())),
+        });
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        if let Some(pattern) = parts.into_iter().collect() {
             subscription.allowed.push(Pattern(pattern));
         }
     }
@@ -114,9 +114,21 @@ fn bad_name(expression: &str, why: &str) -> NoSubscription {
     NoSubscription::BadName { expression: expression.into(), why: why.into() }
 }
 
-fn value(expression: &Expression, request: &Request) -> Result<String, NoSubscription> {
+/// A part of a name or a pattern; `None` where a variable in it is empty.
+fn name_part(expression: &Expression, request: &Request) -> Result<Option<String>, NoSubscription> {
     let value = expression.evaluate(request).map_err(NoSubscription::Expression)?;
-    let text = value.to_str().map_err(|_| bad_name(expression.text(), "it is not UTF-8"))?;
+    if value.slashed_user {
+        return Err(NoSubscription::SlashedUser(expression.text().into()));
+    }
+    if value.lacks { Ok(None) } else { text(expression, value).map(Some) }
+}
+
+fn value(expression: &Expression, request: &Request) -> Result<String, NoSubscription> {
+    text(expression, expression.evaluate(request).map_err(NoSubscription::Expression)?)
+}
+
+fn text(expression: &Expression, value: Value<'_>) -> Result<String, NoSubscription> {
+    let text = value.text.to_str().map_err(|_| bad_name(expression.text(), "it is not UTF-8"))?;
     Ok(text.to_owned())
 }
 

@@ -3,7 +3,7 @@
 use super::plugin::{self, Opening};
 use super::relay::trunk::{Passage, Wire};
 use super::relay::{self, Relayed, Session, Way};
-use super::{WebSocket, channel, encryption, exec, lifecycle, publish, python, session_logs, tcp};
+use super::{WebSocket, channel, encryption, exec, lifecycle, once, publish, python, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -123,6 +123,9 @@ fn subscribe(request: &mut Request) -> Result<Vec<u8>, u16> {
     let subscription = channel::subscription(request).map_err(|why| {
         let level = if why.status() == INTERNAL_SERVER_ERROR { Level::Error } else { Level::Info };
         log::request(level, request, &format!("WS0015: refused with {}: {why}", why.status()));
+        if matches!(why, channel::NoSubscription::SlashedUser(_)) && once::a_minute("WS0036", request) {
+            log::request(Level::Warning, request, &format!("WS0036: refused with 403: {why}"));
+        }
         why.status()
     })?;
     postcard::to_stdvec(&subscription).map_err(|_| INTERNAL_SERVER_ERROR)

@@ -155,6 +155,76 @@ fn patterns_are_as_wide_as_they_are_written() {
     client.close();
 }
 
+/// A variable that is empty makes no name and no pattern, whatever stands around it.
+#[test]
+fn what_a_request_lacks_is_no_name() {
+    let server = httpd(Mpm::Event)
+        .config("<Location \"/user\">\n  WebSocketHandler channel user/%{REMOTE_USER}\n</Location>")
+        .config("<Location \"/hash\">\n  WebSocketHandler channel user/%{md5:%{REMOTE_USER}}\n</Location>")
+        .config("<Location \"/header\">\n  WebSocketHandler channel all x%{base64:%{tolower:%{HTTP:X-Room}}}x\n</Location>")
+        .config("<Location \"/both\">\n  WebSocketHandler channel %{HTTP:X-Room}-%{env:SEAT}\n  SetEnvIf X-Seat (.+) SEAT=$1\n</Location>")
+        .config("<Location \"/query\">\n  WebSocketHandler channel room/%{QUERY_STRING}\n</Location>")
+        .config("<LocationMatch \"^/match/(.*)$\">\n  WebSocketHandler channel \"room/%{tolower:$1}\"\n</LocationMatch>")
+        .config("<Location \"/money\">\n  WebSocketHandler channel \"room/\\$1\"\n</Location>")
+        .config(
+            "<Location \"/live\">\n  WebSocketHandler channel lobby\n  WebSocketChannelAllow user/%{REMOTE_USER}* \
+             of/%{md5:%{REMOTE_USER}}/* \"back/$1*\" room/%{QUERY_STRING}* *%{HTTP:X-Room}-%{HTTP:X-Seat}/ open/*\n</Location>",
+        )
+        .module("setenvif")
+        .start();
+    let status = |handshake: Handshake| answer(&server, &handshake).status;
+    for path in ["/user", "/hash", "/header", "/both", "/query", "/query?last_event_id=*", "/query?", "/match/a"] {
+        assert_eq!(status(Handshake::new(path)), 403, "{path}");
+    }
+    for (path, room, seat, expected) in [
+        ("/header", "A", "", 101),
+        ("/both", "A", "", 403),
+        ("/both", "", "1", 403),
+        ("/both", "A", "1", 101),
+        ("/query?0", "", "", 101),
+    ] {
+        let handshake = Handshake::new(path).header("X-Room", room).header("X-Seat", seat);
+        assert_eq!(status(handshake), expected, "{path} {room} {seat}");
+    }
+    assert!(hears(&server, &Handshake::new("/money"), "room/$1"));
+    let handshake = Handshake::new("/live").header("Sec-WebSocket-Protocol", "channels.v1").header("X-Seat", "1");
+    let mut client = Raw::open_with(&server, &handshake);
+    assert_eq!(said(&mut client)["type"], "subscribed");
+    for channel in ["user/alice", "user/", "of/d41d8cd98f00b204e9800998ecf8427e/x", "back/x", "room/1", "a-1/", "-1/"] {
+        assert_eq!(subscribe(&mut client, channel), "forbidden", "{channel}");
+    }
+    assert_eq!(subscribe(&mut client, "open/1"), "subscribed");
+    client.close();
+}
+
+/// What belongs to `ann/x` is not below `ann`.
+#[test]
+fn users_with_slashes_have_no_channels_of_their_own() {
+    let login = "AuthType Basic\n  AuthName x\n  AuthUserFile \"{root}/conf/slashes\"\n  Require valid-user";
+    let location = |path: &str, lines: &str| {
+        format!("<Location \"{path}\">\n  {login}\n  WebSocketHandler channel {lines}\n</Location>")
+    };
+    let server = httpd(Mpm::Event)
+        .file("conf/slashes", "alice:{SHA}W8r/fyL/UzygmbNAjq2HbA67qac=\nann/x:{SHA}W8r/fyL/UzygmbNAjq2HbA67qac=\n")
+        .config(location("/name", "user/%{REMOTE_USER}"))
+        .config(location("/inner", "all user/%{tolower:%{remote_user}}"))
+        .config(location("/pattern", "all\n  WebSocketChannelAllow user/%{REMOTE_USER}/*"))
+        .config(location("/none", "all\n  WebSocketChannelAllow Off"))
+        .start();
+    // ann/x:open sesame
+    for (user, statuses) in [(ALICE, [101; 4]), ("Basic YW5uL3g6b3BlbiBzZXNhbWU=", [403, 403, 403, 101])] {
+        for (path, status) in ["/name", "/inner", "/pattern", "/none"].into_iter().zip(statuses) {
+            let handshake = Handshake::new(path).header("Authorization", user);
+            assert_eq!(answer(&server, &handshake).status, status, "{path} {user}");
+        }
+    }
+    server.expect_log("WS0036: refused with 403: \"user/%{REMOTE_USER}\": there is a / in the name of the user");
+    server.expect_log(
+        "WS0036: refused with 403: \"user/%{tolower:%{remote_user}}\": there is a / in the name of the user",
+    );
+    server.expect_log("WS0036: refused with 403: \"user/%{REMOTE_USER}/\": there is a / in the name of the user");
+}
+
 /// The subprotocols of the handler need no directive; one that says otherwise is obeyed.
 #[test]
 fn subprotocols_are_the_handlers_unless_something_else_is_said() {
