@@ -24,6 +24,7 @@ mod httpd {
         "ap_add_cgi_vars",
         "ap_add_common_vars",
         "ap_check_cmd_context",
+        "ap_close_listeners_ex",
         "ap_create_environment",
         "ap_expr_lookup_default",
         "ap_expr_parse_cmd_mi",
@@ -57,7 +58,6 @@ mod httpd {
         "ap_retained_data_get",
         "ap_run_drop_privileges",
         "ap_run_http_scheme",
-        "ap_runtime_dir_relative",
         "ap_rwrite",
         "ap_send_interim_response",
         "ap_server_root_relative",
@@ -66,6 +66,7 @@ mod httpd {
         "ap_ssl_conn_is_ssl",
         "ap_start_lingering_close",
         "ap_state_query",
+        "ap_unixd_mpm_get_retained_data",
         "apr_brigade_cleanup",
         "apr_brigade_create",
         "apr_brigade_destroy",
@@ -141,9 +142,9 @@ mod httpd {
         "PROXYREQ_.*",
         "RSRC_CONF",
         "ap_conftree",
+        "ap_listeners",
         "ap_server_conf",
         "ap_server_root",
-        "ap_unixd_config",
     ];
 
     pub fn build() -> Result<(), String> {

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! httpd child                                     engine process (one per httpd)
-//!   module::upgrade   negotiate, 101, handoff       engine::process   signals, the handoff socket
+//!   module::upgrade   negotiate, 101, handoff       engine::process   signals, the way in
 //!        │            SCM_RIGHTS fd + SessionSpec        │
 //!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
 //!                                                         │

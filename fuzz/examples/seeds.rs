@@ -1,7 +1,8 @@
 //! Writes the seeds that are not text: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. Those of `handoff`
 //! have to be written anew when the messages change.
 
-use mod_websocket::engine::handoff::{Configuration, ToEngine, encode, version};
+use mod_websocket::engine::control::{Configuration, Order};
+use mod_websocket::engine::handoff::{Message, ToEngine, encode, version};
 use mod_websocket::engine::trunk::out::Out;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::wire::deflate::Compression;
@@ -188,13 +189,13 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
     };
     let direction = |byte, sequence| Direction { secret: vec![byte; 48].into(), sequence };
     let keys = Keys { suite: 0x1302, client: direction(1, 1), server: direction(2, 300) };
-    let with = |messages: &[ToEngine]| {
+    fn with<M: Message>(messages: &[M]) -> Vec<u8> {
         let mut bytes = vec![6];
         messages.iter().for_each(|message| bytes.extend(encode(message).expect("a short message")));
         bytes
-    };
+    }
     let hello = || ToEngine::Hello { version: version().into() };
-    let log = |name: &str| ToEngine::SessionLog { name: name.into() };
+    let log = |name: &str| Order::SessionLog { name: name.into() };
     vec![
         (
             "session",
@@ -208,25 +209,25 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
         ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1001, reason: "draining".into() }])),
+        ("call", with(&[hello(), ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] }])),
         (
             "configure",
             with(&[
-                hello(),
+                Order::Hello { version: version().into() },
                 log("logs/ws.log"),
                 log("|rotate"),
-                ToEngine::Configure(Configuration {
+                Order::Configure(Configuration {
                     log_level: -1,
                     with_log: true,
                     settings: vec![("channel".into(), vec![0])],
                 }),
-                ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] },
             ]),
         ),
-        ("retire", with(&[ToEngine::Hello { version: "mod_websocket handoff 1".into() }, ToEngine::Retire])),
+        ("retire", with(&[Order::Hello { version: "mod_websocket handoff 1".into() }, Order::Retire, Order::Stop])),
         ("bad-length", b"\x06\xff\xff\xff\xff\0\0".to_vec()),
         ("bad-variant", b"\x06\0\0\0\x01\x7f".to_vec()),
         // A vector that says it has four thousand million elements.
-        ("bad-count", b"\x06\0\0\0\x0b\x02\x04echo\xff\xff\xff\xff\x0f".to_vec()),
+        ("bad-count", b"\x06\0\0\0\x0b\x01\x04echo\xff\xff\xff\xff\x0f".to_vec()),
         ("half", with(&[hello()])[..10].to_vec()),
     ]
 }

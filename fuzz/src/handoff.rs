@@ -1,33 +1,40 @@
-//! Any bytes on the engine's socket: an error or messages, the same ones in whatever pieces they come, and no more
-//! memory than a message may have.
+//! Any bytes on the engine's sockets, the children's and the parent's: an error or messages, the same ones in whatever
+//! pieces they come, and no more memory than a message may have.
 
 use super::memory::peak;
 use super::stream::pieces;
-use mod_websocket::engine::handoff::{Inbox, MAX_MESSAGE, ToEngine, encode};
+use mod_websocket::engine::control::Order;
+use mod_websocket::engine::handoff::{Inbox, MAX_MESSAGE, Message, ToEngine, encode};
+use std::fmt::Debug;
 
 /// The first byte says how to cut the others: see [`pieces`]. They are the stream.
 pub fn check(input: &[u8]) {
     let Some((cut, stream)) = input.split_first() else { return };
-    let (whole, most) = peak(|| read(&[stream]));
+    check_messages::<ToEngine>(*cut, stream);
+    check_messages::<Order>(*cut, stream);
+}
+
+fn check_messages<M: Message + PartialEq + Debug>(cut: u8, stream: &[u8]) {
+    let (whole, most) = peak(|| read::<M>(&[stream]));
     assert!(most <= MAX_MESSAGE, "{most} bytes for {}", stream.len());
-    let pieces: Vec<&[u8]> = pieces(stream, *cut).collect();
+    let pieces: Vec<&[u8]> = pieces(stream, cut).collect();
     assert_eq!(read(&pieces), whole);
     for message in &whole.0 {
         let mut inbox = Inbox::default();
         inbox.put(&encode(message).expect("it was no longer when it came"));
-        let again = inbox.take().expect("it was understood before");
+        let again = inbox.take::<M>().expect("it was understood before");
         assert_eq!(again.as_ref(), Some(message));
-        assert!(matches!(inbox.take(), Ok(None)));
+        assert!(matches!(inbox.take::<M>(), Ok(None)));
     }
 }
 
 /// The messages in a stream, and whether something else followed.
-fn read(pieces: &[&[u8]]) -> (Vec<ToEngine>, bool) {
+fn read<M: Message>(pieces: &[&[u8]]) -> (Vec<M>, bool) {
     let (mut inbox, mut messages) = (Inbox::default(), Vec::new());
     for piece in pieces {
         inbox.put(piece);
         loop {
-            match inbox.take() {
+            match inbox.take::<M>() {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => break,
                 Err(_) => return (messages, true),

@@ -7,7 +7,7 @@
 //! * [`handshake`], [`extension`]: an opening handshake, as text
 //! * [`session`], [`deflate`]: the bytes of a client after it, and with [`deflate`] those of the server too
 //! * [`record`]: what is below that where TLS is
-//! * [`handoff`]: what comes over the engine's socket
+//! * [`handoff`]: what comes over the engine's sockets
 //! * [`trunk`]: what comes over a trunk, from either side
 //!
 //! What the sessions are measured by: [`model`], a decoder of frames that has the whole stream at once, and

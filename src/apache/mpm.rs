@@ -15,6 +15,15 @@ pub fn is_stopping() -> bool {
     query(ffi::AP_MPMQ_MPM_STATE).is_none_or(|state| state == ffi::AP_MPMQ_STOPPING as c_int)
 }
 
+/// The server is ending, and no restart follows.
+pub fn is_shutting_down() -> bool {
+    // SAFETY: the structure lives as long as the process; NULL before an MPM has made it.
+    unsafe {
+        let retained = ffi::ap_unixd_mpm_get_retained_data();
+        !retained.is_null() && (&raw const (*retained).shutdown_pending).read_volatile() != 0
+    }
+}
+
 /// A handler may answer [`super::Verdict::Suspended`]: the MPM is asynchronous, which in httpd 2.4 is event alone.
 pub fn can_suspend() -> bool {
     query(ffi::AP_MPMQ_IS_ASYNC).is_some_and(|is_async| is_async != 0)

@@ -3,11 +3,9 @@
 use super::ffi;
 use super::guard::guard;
 use super::pool::Pool;
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// Forks. The child runs `body` and ends with its answer as exit status, without any of httpd's cleanups.
@@ -111,24 +109,36 @@ pub fn stderr() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(2) }
 }
 
-/// Another descriptor for what a [`Helper`] listens on.
-///
-/// # Errors
-/// There is none, or dup(2) fails.
-pub fn duplicate(listener: RawFd) -> io::Result<OwnedFd> {
-    if listener <= 0 {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    // SAFETY: who has put the number into the Helper has left it open.
-    unsafe { BorrowedFd::borrow_raw(listener) }.try_clone_to_owned()
-}
+/// A descriptor in the memory of a [`Helper`]. All zeros is none.
+#[repr(transparent)]
+pub struct Descriptor(RawFd);
 
-/// Takes the descriptor out of a [`Helper`] and closes it, in this process.
-pub fn close(listener: &mut RawFd) {
-    let fd = std::mem::replace(listener, 0);
-    if fd > 0 {
-        // SAFETY: the number was put there by `IntoRawFd`, and is forgotten here.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+impl Descriptor {
+    /// Puts this one there, and closes in this process what was there.
+    pub fn set(&mut self, fd: OwnedFd) {
+        self.close();
+        self.0 = fd.into_raw_fd();
+    }
+
+    /// Another descriptor for the same.
+    ///
+    /// # Errors
+    /// There is none, or dup(2) fails.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        if self.0 <= 0 {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        // SAFETY: `set` was given the descriptor, and it is open until `close`.
+        unsafe { BorrowedFd::borrow_raw(self.0) }.try_clone_to_owned()
+    }
+
+    /// Closes it, in this process.
+    pub fn close(&mut self) {
+        let fd = std::mem::replace(&mut self.0, 0);
+        if fd > 0 {
+            // SAFETY: the number was put there by `set`, and is forgotten here.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
     }
 }
 
@@ -228,11 +238,14 @@ extern "C" fn changed<W: Watcher>(reason: c_int, data: *mut c_void, status: c_in
 pub struct Helper {
     /// Its pid, in the form in which APR watches it.
     pub watched: Watched,
-    /// The parent's descriptor of the socket that the process listens on.
-    pub listener: RawFd,
+    /// Of a pair of sockets: the end that httpd's children get.
+    pub entrance: Descriptor,
+    /// And the one that the process gets, and the one after it.
+    pub inside: Descriptor,
+    /// The parent's end of a pair that nobody has but it and the process.
+    pub control: Descriptor,
     /// What tells it from others of the same parent.
     pub serial: u32,
-    path: [u8; 108],
     /// The parent's pid.
     pub parent: i32,
     /// When it was started: seconds since 1970.
@@ -244,24 +257,11 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// The path of the socket it listens on.
-    pub fn path(&self) -> &Path {
-        let length = self.path.iter().position(|byte| *byte == 0).unwrap_or(self.path.len());
-        Path::new(OsStr::from_bytes(&self.path[..length]))
-    }
-
-    /// Remembers that path.
-    ///
-    /// # Errors
-    /// It is longer than the path of a Unix socket can be.
-    pub fn set_path(&mut self, path: &Path) -> io::Result<()> {
-        let bytes = path.as_os_str().as_bytes();
-        if bytes.is_empty() || bytes.len() >= self.path.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path must have 1 to 107 bytes"));
+    /// Closes all of its descriptors, in this process.
+    pub fn close(&mut self) {
+        for descriptor in [&mut self.entrance, &mut self.inside, &mut self.control] {
+            descriptor.close();
         }
-        self.path = [0; 108];
-        self.path[..bytes.len()].copy_from_slice(bytes);
-        Ok(())
     }
 }
 

@@ -5,8 +5,9 @@ use super::log;
 use super::module::HttpdModule;
 use super::pool::Pool;
 use std::borrow::Cow;
-use std::ffi::{CStr, CString, OsStr, c_int};
+use std::ffi::{CStr, OsStr, c_int};
 use std::os::fd::BorrowedFd;
+#[cfg(not(test))]
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -96,16 +97,6 @@ pub fn main() -> Option<&'static Server> {
     unsafe { (!ffi::ap_server_conf.is_null()).then(|| Server::from_ptr(ffi::ap_server_conf)) }
 }
 
-/// A path in httpd's runtime directory (`DefaultRuntimeDir`).
-pub fn runtime_path(pool: &Pool, name: &str) -> Option<PathBuf> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: pool and name are valid; the answer is NULL or a string in the pool.
-    unsafe {
-        let path = ffi::ap_runtime_dir_relative(pool.as_ptr(), name.as_ptr());
-        (!path.is_null()).then(|| OsStr::from_bytes(CStr::from_ptr(path).to_bytes()).into())
-    }
-}
-
 /// A path as the configuration has it: it begins at `ServerRoot`, unless it is absolute.
 pub fn root_relative(path: &str) -> PathBuf {
     // Unit tests have no httpd around them.
@@ -122,10 +113,10 @@ pub fn root_relative(path: &str) -> PathBuf {
     PathBuf::from(root).join(path)
 }
 
-/// The uid that httpd's children run as.
-pub fn user_id() -> u32 {
-    // SAFETY: set while the configuration is read, constant afterwards.
-    unsafe { ffi::ap_unixd_config.user_id }
+/// Closes the sockets that httpd listens on, in this process.
+pub fn close_listeners() {
+    // SAFETY: the list and its sockets live as long as the process. What is closed already stays so.
+    unsafe { ffi::ap_close_listeners_ex(ffi::ap_listeners) };
 }
 
 /// This reading of the configuration is the trial before the real one at startup.

@@ -12,6 +12,7 @@
 #include "http_request.h"
 #include "http_ssl.h"
 #include "ap_expr.h"
+#include "ap_listen.h"
 #include "ap_mmn.h"
 #include "ap_mpm.h"
 #include "mpm_common.h"

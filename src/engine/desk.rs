@@ -1,24 +1,20 @@
 //! Where httpd's children come with their sessions. Each link is served by one engine thread, and most of its sessions stay
 //! there: a handshake wakes that thread and no other.
-//!
-//! What concerns the process as a whole goes to the main thread, as an [`Errand`].
 
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
-use super::log_writer::NamedLog;
-use super::process::Errand;
 use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
 use super::trunk::carrier;
 use super::{Adoption, Engine, Quota, Refused, Registry, Reply, SessionSpec, Source, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
-use log::{debug, error, warn};
+use log::{debug, warn};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::{mpsc, oneshot};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 /// What counts the descriptors that handlers have for sessions: see [`Welcome::link`] and [`Welcome::descriptors`].
 const DESCRIPTORS: &str = "descriptors of sessions";
@@ -44,7 +40,6 @@ pub struct Desk {
     ending: Mutex<Option<CloseFrame>>,
     /// The last refusal for want of descriptors was logged, and nothing was granted since.
     full: AtomicBool,
-    errands: mpsc::UnboundedSender<Errand>,
 }
 
 /// Serves a link, until its other end closes it, on one of the engine's threads.
@@ -59,14 +54,8 @@ async fn serve(desk: Weak<Desk>, stream: UnixStream, here: Here) {
         Ok(stream) => stream,
         Err(e) => return warn!("WS0116: a handoff link cannot be watched: {e}"),
     };
-    // The socket's mode keeps others out already; this holds where a file system has no modes for sockets.
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => {}
-        Ok(peer) => return error!("WS0115: uid {} may not use the handoff socket", peer.uid()),
-        Err(e) => return error!("WS0115: who uses the handoff socket? {e}"),
-    }
     let Some(counted) = desk.upgrade().map(|desk| One::of(&desk.links)) else { return };
-    let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new(), session_logs: Vec::new() };
+    let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new() };
     if let Err(e) = link.listen(&desk).await {
         warn!("WS0116: a handoff link broke: {e}");
     }
@@ -106,8 +95,6 @@ struct Link {
     here: Here,
     /// By their tickets.
     granted: HashMap<u64, Seat>,
-    /// Those of the configuration that is to follow.
-    session_logs: Vec<NamedLog>,
 }
 
 impl Link {
@@ -116,12 +103,9 @@ impl Link {
             let Some(desk) = weak.upgrade() else { return Ok(()) };
             match message {
                 ToEngine::Hello { version } if version == handoff::version() => {}
+                // It is told, and understood no further.
                 ToEngine::Hello { .. } => {
-                    // It may not wait for the answer, and have said already what it wants.
-                    let _ = self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await;
-                    drop(desk);
-                    self.listen_to_stranger(weak).await;
-                    return Ok(());
+                    return self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await;
                 }
                 ToEngine::Offer(spec) => {
                     let answer = match desk.consider(*spec, self.here.number()).await {
@@ -141,7 +125,10 @@ impl Link {
                     let mut seat = self.seat(ticket)?;
                     seat.link = brought.or(seat.link);
                     let source = match tls {
-                        Some(keys) => Source::Tls(socket, keys),
+                        Some(keys) => {
+                            keep_to_itself();
+                            Source::Tls(socket, keys)
+                        }
                         None => Source::Socket(socket),
                     };
                     self.begin(&desk, ticket, seat, source, early);
@@ -166,30 +153,9 @@ impl Link {
                     let answer = desk.call(&handler, request).await;
                     self.stream.say(&answer).await?;
                 }
-                ToEngine::Configure(configuration) => {
-                    let log = if configuration.with_log { Some(self.stream.descriptor()?) } else { None };
-                    let session_logs = std::mem::take(&mut self.session_logs);
-                    let (done, holds) = oneshot::channel();
-                    desk.send(Errand::Configure { configuration, log, session_logs, done });
-                    // It fails when the engine is ending.
-                    if holds.await.is_ok() {
-                        self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await?;
-                    }
-                }
-                ToEngine::SessionLog { name } => self.session_logs.push((name, self.stream.descriptor()?)),
-                ToEngine::Retire => desk.send(Errand::Retire),
             }
         }
         Ok(())
-    }
-
-    /// The other end is of another version: all it can be understood to say is that this engine has been replaced.
-    async fn listen_to_stranger(&mut self, desk: &Weak<Desk>) {
-        while let Ok(Some(message)) = self.stream.next().await {
-            if let (ToEngine::Retire, Some(desk)) = (message, desk.upgrade()) {
-                desk.send(Errand::Retire);
-            }
-        }
     }
 
     /// What was kept for the session that comes now.
@@ -227,6 +193,17 @@ impl Link {
     }
 }
 
+/// Now there are keys in this process: its memory is nobody's business, and goes into no core file, even where
+/// `CoreDumpDirectory` has allowed that to httpd's processes.
+fn keep_to_itself() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Err(why) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+            warn!("WS0152: other processes of this user may read the keys of TLS connections: {why}");
+        }
+    });
+}
+
 fn refused(status: u16, reason: String) -> FromEngine {
     FromEngine::Refused { status, reason, by_quota: false }
 }
@@ -236,8 +213,8 @@ fn no_handler(name: &str) -> FromEngine {
 }
 
 impl Desk {
-    /// For an engine that may have `capacity` descriptors; `errands` are for its main thread.
-    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64, errands: mpsc::UnboundedSender<Errand>) -> Desk {
+    /// For an engine that may have `capacity` descriptors.
+    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64) -> Desk {
         Desk {
             engine,
             handlers,
@@ -249,7 +226,6 @@ impl Desk {
             next_trunk: AtomicU64::new(1),
             ending: Mutex::default(),
             full: AtomicBool::new(false),
-            errands,
         }
     }
 
@@ -265,11 +241,6 @@ impl Desk {
 
     fn ending(&self) -> MutexGuard<'_, Option<CloseFrame>> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn send(&self, errand: Errand) {
-        // It fails when the engine is ending.
-        let _ = self.errands.send(errand);
     }
 
     /// Decides on an offer that has come to that thread: what is kept for the session, and what is said with the 101, and by
@@ -293,7 +264,10 @@ impl Desk {
             + self.engine.logs().count() as u64;
         if taken >= self.capacity {
             if !self.full.swap(true, Ordering::Relaxed) {
-                warn!("WS0117: full: {taken} descriptors are in use; raise the limit of open files (ulimit -Hn)");
+                warn!(
+                    "WS0117: full: {taken} descriptors are in use; raise the limit of open files (LimitNOFILE= of httpd's \
+                     unit; on Debian APACHE_ULIMIT_MAX_FILES in envvars, too; else ulimit -Hn)"
+                );
             }
             return Err(refused(503, "its limit of open files is reached".into()));
         }

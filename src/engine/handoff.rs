@@ -1,4 +1,4 @@
-//! How an httpd child gives a socket to the engine, over a Unix stream socket.
+//! How an httpd child gives a socket to the engine, over a link: see [`super::entrance`].
 //!
 //! ```text
 //! child                                     engine
@@ -20,29 +20,30 @@
 //! the message it belongs to (SCM_RIGHTS, unix(7)). A link serves one handshake after the other; a ticket lives as long
 //! as the link it came over.
 
-use super::log_writer::NamedLog;
+use super::entrance;
 use super::{Reply, SessionSpec};
 use crate::wire::record::Keys;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 /// What both ends must agree on: the messages below, and [`SessionSpec`].
 const VERSION: &str = "mod_websocket handoff 10";
 
-/// What this code speaks: see [`Link::configure`].
+/// What this code speaks: see [`super::control::Control::configure`].
 ///
 /// Read from the library's data and not compiled into comparisons: so that a copy of the library with another text in that
 /// place stands for another version, in tests.
@@ -61,19 +62,27 @@ const READ: usize = 16 * 1024;
 const ANSWER: usize = 512;
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
+/// How long a message may take that has begun: whoever sends it has all of it.
+const MESSAGE_TIME: Duration = Duration::from_secs(10);
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// From httpd to the engine.
+/// What travels: see [`encode`].
+pub trait Message: Serialize + DeserializeOwned {
+    /// It is to be wiped where it has been.
+    fn is_secret(&self) -> bool {
+        false
+    }
+}
+
+/// From httpd's children to the engine.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToEngine {
-    /// First on every link. This variant, the next one and [`FromEngine::Hello`] stay as they are in every version.
+    /// First on every link.
     Hello {
         /// The sender's [`version`].
         version: String,
     },
-    /// From httpd's parent: there is a new engine; end with the last session.
-    Retire,
     /// Will you run this session?
     Offer(Box<SessionSpec>),
     /// The session's socket comes with this message.
@@ -120,30 +129,18 @@ pub enum ToEngine {
         /// In the handler's own form.
         request: Vec<u8>,
     },
-    /// From httpd's parent, once a configuration generation; the error log's descriptor comes with it when there is one.
-    Configure(Configuration),
-    /// Before [`ToEngine::Configure`], for each session log of that configuration, whose descriptor comes with it.
-    SessionLog {
-        /// As [`super::LogSpec::name`] says it.
-        name: String,
-    },
 }
 
-/// What a configuration generation changes in a running engine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Configuration {
-    /// httpd's number for the log level (APLOG_*).
-    pub log_level: i32,
-    /// A descriptor comes with the message: httpd's new error log.
-    pub with_log: bool,
-    /// What handlers are told, by their names, each in a form of its own: see [`super::Handler::configure`].
-    pub settings: Vec<(String, Vec<u8>)>,
+impl Message for ToEngine {
+    fn is_secret(&self) -> bool {
+        matches!(self, ToEngine::Take { tls: Some(_), .. })
+    }
 }
 
 /// From the engine to httpd.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
-    /// The answer to [`ToEngine::Configure`], and to a Hello of another version.
+    /// The answer to a Hello of another version, and to [`super::control::Order::Configure`]. Stays as it is in every version.
     Hello {
         /// The engine's [`version`].
         version: String,
@@ -261,21 +258,72 @@ impl Inbox {
     ///
     /// # Errors
     /// What has come is no message; nor is what follows it.
-    pub fn take(&mut self) -> io::Result<Option<ToEngine>> {
+    pub fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
+        self.take_if_known().and_then(Option::transpose)
+    }
+
+    /// As [`Inbox::take`], but what is no message `M` is an error inside, and taken out.
+    fn take_if_known<M: Message>(&mut self) -> io::Result<Option<io::Result<M>>> {
         let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
         if length > MAX_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a handoff message of {length} bytes")));
         }
         let Some(message) = self.buffer.get(4..4 + length) else { return Ok(None) };
-        let message = decode(message)?;
-        if matches!(message, ToEngine::Take { tls: Some(_), .. }) {
+        let message = decode::<M>(message);
+        if message.as_ref().is_ok_and(Message::is_secret) {
             self.buffer[..4 + length].zeroize();
         }
         self.buffer.drain(..4 + length);
         // A link is kept for long, and a large message is rare.
         self.buffer.shrink_to(READ);
         Ok(Some(message))
+    }
+}
+
+/// Says something, over a stream that blocks.
+pub(super) fn say(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+    stream.write_all(&encode(message)?)
+}
+
+/// As [`say`], with these descriptors.
+pub(super) fn say_with(
+    stream: &mut UnixStream,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    // Wiped when it has gone: it may have a client's keys in it.
+    let bytes = Zeroizing::new(encode(message)?);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    let send = || sendmsg(&*stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL);
+    let sent = rustix::io::retry_on_intr(send)?;
+    stream.write_all(&bytes[sent..])
+}
+
+/// Waits for an answer, over a stream that blocks.
+pub(super) fn hear(stream: &mut UnixStream) -> io::Result<FromEngine> {
+    // Nothing follows an answer before the next question, and most are short. A long one grows with what comes of it.
+    let (mut heard, mut count) = (vec![0; ANSWER], 0);
+    loop {
+        if count == heard.len() {
+            heard.resize(2 * count, 0);
+        }
+        count += match stream.read(&mut heard[count..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let Some((head, message)) = heard[..count].split_first_chunk::<4>() else { continue };
+        let length = u32::from_be_bytes(*head) as usize;
+        if length > MAX_MESSAGE || message.len() > length {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if message.len() == length {
+            return decode(message);
+        }
     }
 }
 
@@ -286,58 +334,30 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects to the engine that listens at `path`.
+    /// Opens a link to the engine, through the end of a [`entrance::pair`] that is the children's.
     ///
     /// # Errors
-    /// Nobody listens there, or may not be asked.
-    pub fn connect(path: &Path) -> io::Result<Link> {
-        // connect(2) waits while the queue of the other end is full, as long as the send timeout says: so that comes first.
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    /// As [`entrance::open`].
+    pub fn open(entrance: BorrowedFd<'_>) -> io::Result<Link> {
+        let stream = entrance::open(entrance)?;
         for direction in [Timeout::Recv, Timeout::Send] {
-            set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+            set_socket_timeout(&stream, direction, Some(PATIENCE))?;
         }
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
-        let mut link = Link { stream: UnixStream::from(socket) };
+        let mut link = Link { stream };
         link.say(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }
 
     fn say(&mut self, message: &ToEngine) -> io::Result<()> {
-        self.stream.write_all(&encode(message)?)
+        say(&mut self.stream, message)
     }
 
     fn say_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        // Wiped when it has gone: it may have a client's keys in it.
-        let bytes = Zeroizing::new(encode(message)?);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        let sent = rustix::io::retry_on_intr(|| {
-            sendmsg(&self.stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
-        })?;
-        self.stream.write_all(&bytes[sent..])
+        say_with(&mut self.stream, message, descriptors)
     }
 
     fn hear(&mut self) -> io::Result<FromEngine> {
-        // Nothing follows an answer before the next question, and most are short.
-        let (mut heard, mut count) = (vec![0; ANSWER], 0);
-        loop {
-            count += match self.stream.read(&mut heard[count..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(more) => more,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-            let Some((head, message)) = heard[..count].split_first_chunk::<4>() else { continue };
-            let length = u32::from_be_bytes(*head) as usize;
-            if length > MAX_MESSAGE || message.len() > length {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            if message.len() == length {
-                return decode(message);
-            }
-            heard.resize(4 + length, 0);
-        }
+        hear(&mut self.stream)
     }
 
     /// Offers a session.
@@ -442,52 +462,6 @@ impl Link {
     pub fn close_session(&mut self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
         self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
     }
-
-    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs, what handlers
-    /// are told; returns the engine's version.
-    ///
-    /// # Errors
-    /// The engine is gone, or does not answer.
-    pub fn configure(
-        &mut self,
-        log_level: i32,
-        log: Option<BorrowedFd<'_>>,
-        session_logs: &[NamedLog],
-        settings: Vec<(String, Vec<u8>)>,
-    ) -> io::Result<String> {
-        let said = self.say_configuration(log_level, log, session_logs, settings);
-        match self.hear() {
-            Ok(FromEngine::Hello { version }) => Ok(version),
-            Ok(other) => Err(unexpected(&other)),
-            // An engine of another version answers the Hello, and may hang up on what it does not know.
-            Err(e) => said.and(Err(e)),
-        }
-    }
-
-    fn say_configuration(
-        &mut self,
-        log_level: i32,
-        log: Option<BorrowedFd<'_>>,
-        session_logs: &[NamedLog],
-        settings: Vec<(String, Vec<u8>)>,
-    ) -> io::Result<()> {
-        for (name, descriptor) in session_logs {
-            self.say_with(&ToEngine::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
-        }
-        let message = ToEngine::Configure(Configuration { log_level, with_log: log.is_some(), settings });
-        match log {
-            Some(log) => self.say_with(&message, &[log]),
-            None => self.say(&message),
-        }
-    }
-
-    /// Tells an engine of another version to end with its last session.
-    ///
-    /// # Errors
-    /// The engine is gone.
-    pub fn retire(&mut self) -> io::Result<()> {
-        self.say(&ToEngine::Retire)
-    }
 }
 
 /// No answer has come in [`PATIENCE`].
@@ -495,21 +469,21 @@ fn is_late(why: &io::Error) -> bool {
     matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-fn unexpected(answer: &FromEngine) -> io::Error {
+pub(super) fn unexpected(answer: &FromEngine) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {answer:?}"))
 }
 
 /// A child's way to the engine: links that are kept between two handshakes.
 #[derive(Debug)]
 pub struct Door {
-    path: PathBuf,
+    entrance: OwnedFd,
     idle: Mutex<Vec<Link>>,
 }
 
 impl Door {
-    /// To the engine that listens at `path`.
-    pub fn new(path: PathBuf) -> Door {
-        Door { path, idle: Mutex::new(Vec::new()) }
+    /// Through the children's end of a [`entrance::pair`].
+    pub fn new(entrance: OwnedFd) -> Door {
+        Door { entrance, idle: Mutex::new(Vec::new()) }
     }
 
     /// Offers a session; returns the link to go on with, and the place that was granted.
@@ -561,7 +535,7 @@ impl Door {
                 }
             }
         }
-        let mut link = Link::connect(&self.path)?;
+        let mut link = Link::open(self.entrance.as_fd())?;
         match question(&mut link) {
             Ok(answer) => Ok((link, answer)),
             Err(why) => {
@@ -582,7 +556,7 @@ impl Door {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut link = match kept {
             Some(link) => link,
-            None => Link::connect(&self.path)?,
+            None => Link::open(self.entrance.as_fd())?,
         };
         link.close_session(ticket, code, reason)?;
         self.keep(link);
@@ -598,47 +572,96 @@ impl Door {
     }
 }
 
-/// The engine's end of a link.
+/// The engine's end of a stream of messages.
 #[derive(Debug)]
-pub struct Receiver {
+pub struct Receiver<M = ToEngine> {
     stream: tokio::net::UnixStream,
     inbox: Inbox,
     descriptors: VecDeque<OwnedFd>,
+    /// When the message began that is not complete.
+    begun: Option<Instant>,
+    /// How long it may take.
+    message_time: Duration,
+    messages: PhantomData<fn() -> M>,
 }
 
-impl Receiver {
-    /// Of an accepted stream.
-    pub fn new(stream: tokio::net::UnixStream) -> Receiver {
-        Receiver { stream, inbox: Inbox::default(), descriptors: VecDeque::new() }
+impl<M: Message> Receiver<M> {
+    /// Of one end of a pair.
+    pub fn new(stream: tokio::net::UnixStream) -> Receiver<M> {
+        Receiver {
+            stream,
+            inbox: Inbox::default(),
+            descriptors: VecDeque::new(),
+            begun: None,
+            message_time: MESSAGE_TIME,
+            messages: PhantomData,
+        }
     }
 
     /// The next message; `None` when the other end has closed.
     ///
     /// # Errors
-    /// The stream broke, or carried what is no message.
-    pub async fn next(&mut self) -> io::Result<Option<ToEngine>> {
+    /// The stream broke, or carried what is no message, or one that does not end.
+    pub async fn next(&mut self) -> io::Result<Option<M>> {
         loop {
             if let Some(message) = self.inbox.take()? {
+                self.begun = None;
                 return Ok(Some(message));
             }
-            self.stream.readable().await?;
-            let (inbox, descriptors, stream) = (&mut self.inbox, &mut self.descriptors, &self.stream);
-            let mut ended = false;
-            let read = stream.try_io(tokio::io::Interest::READABLE, || {
-                let had = descriptors.len();
-                let count = receive(stream.as_fd(), inbox, descriptors)?;
-                ended = count == 0;
-                // recvmsg(2) stops short where there is no more, and behind descriptors: there is an edge for what comes after
-                // the former.
-                let more = count == READ || descriptors.len() > had || ended;
-                if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-            });
-            match read {
-                Ok(()) if ended => return Ok(None),
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+            if !self.read().await? {
+                return Ok(None);
             }
+        }
+    }
+
+    /// As [`Receiver::next`]; `Some(None)` for a message that means nothing here.
+    ///
+    /// # Errors
+    /// The stream broke, or carried no messages at all, or one that does not end.
+    pub async fn next_if_known(&mut self) -> io::Result<Option<Option<M>>> {
+        loop {
+            if let Some(message) = self.inbox.take_if_known()? {
+                self.begun = None;
+                return Ok(Some(message.ok()));
+            }
+            if !self.read().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for the next piece; false when the other end has closed.
+    async fn read(&mut self) -> io::Result<bool> {
+        if self.inbox.buffer.is_empty() {
+            self.stream.readable().await?;
+        } else {
+            let end = *self.begun.get_or_insert_with(Instant::now) + self.message_time;
+            tokio::select! {
+                // What has come counts, however late it is looked at.
+                biased;
+                readable = self.stream.readable() => readable?,
+                () = tokio::time::sleep_until(end) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "a handoff message has begun and does not end"));
+                }
+            }
+        }
+        let (inbox, descriptors, stream) = (&mut self.inbox, &mut self.descriptors, &self.stream);
+        let mut ended = false;
+        let read = stream.try_io(tokio::io::Interest::READABLE, || {
+            let had = descriptors.len();
+            let count = receive(stream.as_fd(), inbox, descriptors)?;
+            ended = count == 0;
+            // recvmsg(2) stops short where there is no more, and behind descriptors: there is an edge for what comes after
+            // the former.
+            let more = count == READ || descriptors.len() > had || ended;
+            if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        match read {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
+            _ if descriptors.len() > DESCRIPTORS => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors that belong to no message"))
+            }
+            _ => Ok(!ended),
         }
     }
 
@@ -648,6 +671,11 @@ impl Receiver {
     /// None came.
     pub fn descriptor(&mut self) -> io::Result<OwnedFd> {
         self.descriptors.pop_front().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
+    }
+
+    /// Closes those that have come and were not taken.
+    pub fn forget_descriptors(&mut self) {
+        self.descriptors.clear();
     }
 
     /// Answers.
@@ -716,11 +744,10 @@ mod tests {
             ToEngine::Trunk { thread: 1 },
             ToEngine::Carry { ticket: 8, trunk: 3 },
             ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
-            ToEngine::Retire,
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
         for chunk in [1, 3, 100, 10_000] {
-            let (mut inbox, mut seen) = (Inbox::default(), Vec::new());
+            let (mut inbox, mut seen) = (Inbox::default(), Vec::<ToEngine>::new());
             for piece in bytes.chunks(chunk) {
                 inbox.put(piece);
                 while let Some(message) = inbox.take().unwrap() {
@@ -734,7 +761,7 @@ mod tests {
 
     #[test]
     fn a_length_that_no_message_has_is_refused() {
-        assert!(Inbox { buffer: vec![0xff; 8] }.take().is_err());
+        assert!(Inbox { buffer: vec![0xff; 8] }.take::<ToEngine>().is_err());
         assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
     }
 
@@ -757,18 +784,22 @@ mod tests {
 
     #[test]
     fn a_call_that_was_heard_is_not_made_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let (entrance, inside) = entrance::pair().unwrap();
+        rustix::io::ioctl_fionbio(&inside, false).unwrap();
+        let enters = move || {
+            let stream = entrance::receive(inside.as_fd()).unwrap().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            stream
+        };
         let engine = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
+            let mut stream = enters();
             let mut inbox = Inbox::default();
             assert!(hears_a_call(&mut stream, &mut inbox));
             stream.write_all(&encode(&FromEngine::Answer { answer: vec![1] }).unwrap()).unwrap();
             // It dies over the second one.
             assert!(hears_a_call(&mut stream, &mut inbox));
             drop(stream);
-            let (mut stream, _) = listener.accept().unwrap();
+            let mut stream = enters();
             let mut calls = 0;
             while hears_a_call(&mut stream, &mut inbox) {
                 stream.write_all(&encode(&FromEngine::Answer { answer: vec![3] }).unwrap()).unwrap();
@@ -776,7 +807,7 @@ mod tests {
             }
             calls
         });
-        let door = Door::new(path);
+        let door = Door::new(entrance);
         assert_eq!(door.call("channel", vec![1]).unwrap(), [1]);
         assert!(matches!(door.call("channel", vec![2]), Err(HandoffError::Unanswered(_))));
         assert_eq!(door.call("channel", vec![3]).unwrap(), [3]);
@@ -788,16 +819,56 @@ mod tests {
         #[test]
         fn rubbish_is_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode::<ToEngine>(&bytes);
-            let _ = Inbox { buffer: bytes }.take();
+            let _ = Inbox { buffer: bytes }.take::<ToEngine>();
         }
+    }
+
+    fn link() -> (Link, Receiver) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (Link { stream: ours }, Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_end_is_an_error() {
+        let (mut link, mut receiver) = link();
+        receiver.message_time = Duration::from_millis(20);
+        let message = encode(&ToEngine::Abandon { ticket: 1 }).unwrap();
+        let (begin, end) = message.split_at(3);
+        link.stream.write_all(begin).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(1), receiver.next()).await.is_err());
+        link.stream.write_all(end).unwrap();
+        assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { ticket: 1 }));
+        let silence = tokio::time::timeout(3 * receiver.message_time, receiver.next()).await;
+        assert!(silence.is_err(), "there may be silence between two");
+        link.stream.write_all(begin).unwrap();
+        assert_eq!(receiver.next().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(link);
+    }
+
+    #[tokio::test]
+    async fn descriptors_do_not_pile_up() {
+        let (mut link, mut receiver) = link();
+        let (socket, mut far) = UnixStream::pair().unwrap();
+        for ticket in 0..=DESCRIPTORS as u64 {
+            link.say_with(&ToEngine::Abandon { ticket }, &[socket.as_fd()]).unwrap();
+        }
+        drop(socket);
+        let mut heard = 0;
+        let why = loop {
+            match receiver.next().await {
+                Ok(message) => heard += usize::from(message.is_some()),
+                Err(why) => break why,
+            }
+        };
+        assert_eq!((heard, why.kind()), (DESCRIPTORS, io::ErrorKind::InvalidData));
+        drop((receiver, link));
+        assert_eq!(far.read(&mut [0]).unwrap(), 0, "all are closed");
     }
 
     #[tokio::test]
     async fn a_descriptor_arrives_with_its_message() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        let mut receiver = Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap());
-        let mut link = Link { stream: ours };
+        let (mut link, mut receiver) = link();
         link.say(&ToEngine::Abandon { ticket: 1 }).unwrap();
         // More than one read's worth: the descriptor belongs to the first byte.
         let (socket, mut far) = UnixStream::pair().unwrap();

@@ -2,6 +2,8 @@
 //! session needs travels with it as a [`SessionSpec`].
 //!
 //! * [`process`]: the process that httpd's parent forks; its signals, its end
+//! * [`control`]: what httpd's parent says to it
+//! * [`entrance`]: how httpd's children open links to it
 //! * [`desk`]: where the children come with their sessions: offers, quotas, tickets
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
@@ -23,7 +25,9 @@
 
 pub mod broadcast;
 pub mod conn;
+pub mod control;
 pub mod desk;
+pub mod entrance;
 pub mod handler;
 pub mod handoff;
 pub mod line;

@@ -1,11 +1,12 @@
 //! The engine process: from the moment httpd's parent has forked it to its end.
 //!
-//! Its main thread waits for signals and for the children's links, which the engine threads serve (see [`super::desk`]), as
-//! they run the sessions. Besides, it does what concerns the process as a whole.
+//! Its main thread waits for what httpd's parent says, for signals, and for the children's links, which the engine threads
+//! serve (see [`super::desk`]), as they run the sessions. Besides, it does what concerns the process as a whole.
 
 use super::conn::going_away;
+use super::control::{self, Configuration};
 use super::desk::{self, Desk};
-use super::handoff::Configuration;
+use super::entrance::Entrance;
 use super::log_writer::NamedLog;
 use super::{Engine, Registry};
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -13,10 +14,11 @@ use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -41,8 +43,12 @@ pub type Configure = Box<dyn Fn(&Configuration, Option<OwnedFd>)>;
 
 /// What the process is started with.
 pub struct Setup {
-    /// The handoff socket, listening.
-    pub listener: UnixListener,
+    /// The engine's end of a [`super::entrance::pair`].
+    pub entrance: OwnedFd,
+    /// The engine's end of a [`control::pair`].
+    pub control: OwnedFd,
+    /// A pidfd of httpd's parent, where the system has such: the engine ends with it, whoever else has its ends of the pairs.
+    pub parent: Option<OwnedFd>,
     /// Engine threads.
     pub threads: usize,
     /// What the threads run.
@@ -55,7 +61,7 @@ pub struct Setup {
     pub session_logs: Vec<NamedLog>,
 }
 
-/// Runs the engine until SIGTERM, or until it was retired and its last session is over.
+/// Runs the engine until httpd's parent or SIGTERM stops it, or until it was retired and its last session is over.
 ///
 /// # Errors
 /// It could not start: no threads, no epoll instance, no signals.
@@ -67,7 +73,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
     served
 }
 
-/// What the links of the children leave to the main thread.
+/// What httpd's parent wants of the main thread.
 pub enum Errand {
     /// A new configuration generation.
     Configure {
@@ -82,6 +88,8 @@ pub enum Errand {
     },
     /// Another engine takes the new sessions.
     Retire,
+    /// It is over, for all of httpd.
+    Stop,
 }
 
 /// The main thread.
@@ -99,29 +107,33 @@ async fn serve(setup: Setup) -> io::Result<()> {
     configure_handlers(&handlers, &setup.settings);
     let engine = Engine::start(setup.threads, &handlers)?;
     engine.logs().replace(setup.session_logs)?;
-    setup.listener.set_nonblocking(true)?;
-    let listener = tokio::net::UnixListener::from_std(setup.listener)?;
+    let entrance = Entrance::new(setup.entrance)?;
+    let parent = setup.parent.map(watched).transpose()?;
     info!("WS0101: the engine has started: {} threads, up to {capacity} sessions", setup.threads);
     let (errands, mut sent) = mpsc::unbounded_channel();
-    let desk = Arc::new(Desk::new(engine, handlers, capacity, errands));
+    tokio::task::spawn_local(control::obey(setup.control, errands));
+    let desk = Arc::new(Desk::new(engine, handlers, capacity));
     let office = Rc::new(Office { desk: desk.clone(), configure: setup.configure, over: Notify::new() });
     loop {
-        tokio::select! {
-            _ = terminate.recv() => {
-                let open = desk.engine.connections();
-                debug!("WS0104: stopping, {open} sessions are open");
-                office.end(going_away()).await;
-                break;
-            }
+        let stopped = tokio::select! {
+            _ = terminate.recv() => true,
+            () = ended(parent.as_ref()) => true,
             () = office.over.notified() => break,
             Some(errand) = sent.recv() => office.run(errand),
-            accepted = listener.accept() => {
-                if let Err(e) = accepted.and_then(|(stream, _)| stream.into_std()).map(|stream| desk::attend(&desk, stream)) {
-                    // Most likely descriptors; the connection waits in the queue, and so do we.
-                    warn!("WS0113: the handoff socket cannot accept: {e}");
+            entered = entrance.next() => {
+                if let Err(e) = entered.map(|stream| desk::attend(&desk, stream)) {
+                    // Most likely descriptors; those that come now wait, and so do we.
+                    warn!("WS0113: a child's link cannot be taken: {e}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
+                false
             }
+        };
+        if stopped {
+            let open = desk.engine.connections();
+            debug!("WS0104: stopping, {open} sessions are open");
+            office.end(going_away()).await;
+            break;
         }
     }
     let left = desk.engine.connections();
@@ -130,6 +142,19 @@ async fn serve(setup: Setup) -> io::Result<()> {
     }
     desk.engine.logs().finish(LOGS_LIMIT).await;
     Ok(())
+}
+
+fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(deprecated, reason = "nobody closes the descriptor of an OwnedFd while it is watched")]
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
+}
+
+/// Completes at the end of the process that this is a pidfd of, if it is one.
+async fn ended(pidfd: Option<&AsyncFd<OwnedFd>>) {
+    match pidfd {
+        Some(pidfd) if pidfd.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
 }
 
 fn configure_handlers(handlers: &Registry, settings: &[(String, Vec<u8>)]) {
@@ -153,8 +178,10 @@ fn raise_fd_limit() -> u64 {
 }
 
 impl Office {
-    fn run(self: &Rc<Self>, errand: Errand) {
+    /// True when the engine is to stop.
+    fn run(self: &Rc<Self>, errand: Errand) -> bool {
         match errand {
+            Errand::Stop => return true,
             Errand::Configure { configuration, log, session_logs, done } => {
                 (self.configure)(&configuration, log);
                 configure_handlers(&self.desk.handlers, &configuration.settings);
@@ -166,6 +193,7 @@ impl Office {
             }
             Errand::Retire => self.retire(),
         }
+        false
     }
 
     /// Another engine takes the new sessions. Children of the old configuration may still bring some.

@@ -1,6 +1,7 @@
-//! The engine over socketpairs and its handoff socket: no httpd, real threads, a real client.
+//! The engine over socketpairs: no httpd, real threads, a real client.
 
 use super::conn::Closing;
+use super::control::{self, Control};
 use super::handoff::{Door, Grant, HandoffError, Link, version};
 use super::log_writer::NamedLog;
 use super::process::{Setup, run};
@@ -9,8 +10,7 @@ use crate::handlers::echo::Echo;
 use crate::wire::{CloseCode, Message, close};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tungstenite::WebSocket;

@@ -1,7 +1,7 @@
 //! The engine process beside httpd's own: its start, its replacement, its end; and the way to it from a child.
 //!
-//! httpd's parent keeps the listening end of the handoff socket, so that a handshake that comes while a crashed engine is
-//! being replaced waits in the socket's queue instead of failing.
+//! httpd's parent keeps both ends of the pair of sockets that is the way to an engine (see [`crate::engine::entrance`]), so
+//! that a handshake that comes while a crashed engine is being replaced waits in there instead of failing.
 
 use super::relay::thread::Relay;
 use super::{WebSocket, logger, plugin, python, session_logs};
@@ -9,25 +9,22 @@ use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
 use crate::apache::{mpm, pool::Pool};
-use crate::engine::handoff::{self, Door, Link};
+use crate::engine::control::{self, Control};
+use crate::engine::entrance;
+use crate::engine::handoff::{self, Door};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::handlers;
 use once_cell::sync::OnceCell;
-use rustix::fs::{AtFlags, CWD, chownat};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, IntoRawFd};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The layout of what is remembered, under a name of its own.
-const KEY: &CStr = c"mod_websocket engines 1";
+const KEY: &CStr = c"mod_websocket engines 2";
 /// Engines that can be at once: the one that is used, and some of other versions that end with their last session.
 const ENGINES: usize = 8;
-/// Handshakes that wait while an engine is replaced.
-const BACKLOG: i32 = 1024;
 /// An engine that ends within this time of its start has failed to start.
 const STILLBORN: Duration = Duration::from_secs(1);
 /// After so many failures in a row the next try waits for the monitor hook.
@@ -78,7 +75,7 @@ pub fn start(server: &Server) -> Result<(), String> {
         server.process_pool().on_end(stop);
     }
     if let Some(engine) = current() {
-        match greet(server, engine.path()) {
+        match greet(server, engine) {
             Ok(version) if version == handoff::version() => {}
             Ok(version) => {
                 log::main(
@@ -86,7 +83,7 @@ pub fn start(server: &Server) -> Result<(), String> {
                     &format!("WS0205: the engine speaks \"{version}\": a new one takes its place"),
                 );
                 engine.retiring = 1;
-                if let Err(why) = Link::connect(engine.path()).and_then(|mut link| link.retire()) {
+                if let Err(why) = control(engine).and_then(|mut engine| engine.retire()) {
                     log::main(Level::Error, &format!("WS0206: the old engine cannot be told: {why}"));
                 }
             }
@@ -94,12 +91,14 @@ pub fn start(server: &Server) -> Result<(), String> {
                 let pid = engine.watched.pid();
                 log::main(Level::Error, &format!("WS0207: the engine {pid} does not answer ({why}): it is replaced"));
                 signal(pid, Signal::KILL);
+                // Where that is forbidden, this is the end of one that listens after all.
+                engine.control.close();
                 engine.retiring = 1;
             }
         }
     }
     if current().is_none() {
-        launch_first(server, pool)?;
+        launch_first(server)?;
     }
     for engine in engines().iter_mut().filter(|engine| engine.watched.pid() > 0) {
         engine.watched.watch::<Engines>(pool);
@@ -107,9 +106,14 @@ pub fn start(server: &Server) -> Result<(), String> {
     Ok(())
 }
 
+/// The parent's way to tell an engine something.
+fn control(engine: &Helper) -> io::Result<Control> {
+    engine.control.duplicate().map(Control::from)
+}
+
 /// Tells the running engine of this configuration; returns its version.
-fn greet(server: &Server, path: &Path) -> io::Result<String> {
-    Link::connect(path)?.configure(
+fn greet(server: &Server, engine: &Helper) -> io::Result<String> {
+    control(engine)?.configure(
         server.log_level(),
         server.error_log(),
         session_logs::current(server),
@@ -128,57 +132,36 @@ fn handler_settings(server: &Server) -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-/// Makes the socket of a new engine, and starts it.
-fn launch_first(server: &Server, pool: &Pool) -> Result<(), String> {
+/// Makes the way to a new engine, and starts it.
+fn launch_first(server: &Server) -> Result<(), String> {
     let serial = engines().iter().map(|engine| engine.serial).max().unwrap_or(0) + 1;
     let engine = engines()
         .iter_mut()
         .find(|engine| engine.serial == 0)
         .ok_or("WS0208: too many engines of other versions are still running; stop httpd and start it again")?;
-    let parent = std::process::id();
-    // The parent's pid keeps several httpds with one runtime directory apart.
-    let path = server::runtime_path(pool, &format!("websocket.{parent}.{serial}.sock")).unwrap_or_default();
-    let listener = engine.set_path(&path).and_then(|()| listen(&path)).map_err(|why| {
-        format!("WS0209: the handoff socket {} cannot be made: {why} (see DefaultRuntimeDir)", path.display())
-    })?;
-    engine.parent = parent as i32;
+    let (entrance, inside) =
+        entrance::pair().map_err(|why| format!("WS0209: the sockets of the engine cannot be made: {why}"))?;
+    engine.parent = std::process::id() as i32;
     engine.serial = serial;
-    engine.listener = listener.into_raw_fd();
+    engine.entrance.set(entrance);
+    engine.inside.set(inside);
     launch(server, engine).map_err(|why| format!("WS0210: the engine process cannot be started: {why}"))
 }
 
-/// The handoff socket: for httpd's children, which run as the configured user, and for nobody else.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    // What a parent with the same pid left behind when it was killed.
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    let listener = listener?;
-    if rustix::process::geteuid().is_root() {
-        let user = rustix::process::Uid::from_raw(server::user_id());
-        // Not through a link that somebody put there meanwhile.
-        chownat(CWD, path, Some(user), None, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    rustix::net::listen(&listener, BACKLOG)?;
-    Ok(listener)
-}
-
-/// Starts the process of an engine whose socket is there.
+/// Starts the process of an engine whose entrance is there.
 fn launch(server: &Server, engine: &mut Helper) -> io::Result<()> {
-    let listener = UnixListener::from(process::duplicate(engine.listener)?);
+    let inside = engine.inside.duplicate()?;
+    let (ours, theirs) = control::pair()?;
     let parent = std::process::id();
-    let pid = process::fork(|| run(server, listener, parent))?;
+    let pid = process::fork(|| run(server, inside, theirs, parent))?;
+    engine.control.set(ours);
     engine.watched.set_pid(pid);
     engine.started = now();
     Ok(())
 }
 
 /// The engine process, from fork to exit.
-fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
+fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, parent: u32) -> i32 {
     let failed = |what: &str, why: &dyn std::fmt::Display| {
         log::main(Level::Critical, &format!("WS0211: the engine process cannot {what}: {why}"));
         1
@@ -193,7 +176,7 @@ fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
         Ok(logs) => logs,
         Err(why) => return failed("keep the session logs", &why),
     };
-    let mut keep = vec![listener.as_fd()];
+    let mut keep = vec![entrance.as_fd(), control.as_fd()];
     keep.extend(server.error_log());
     keep.extend(session_logs.iter().map(|(_, log)| log.as_fd()));
     if let Err(why) = process::close_descriptors_but(&keep) {
@@ -208,11 +191,15 @@ fn run(server: &Server, listener: UnixListener, parent: u32) -> i32 {
     if let Err(why) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
         return failed("ask for its parent's death", &why);
     }
-    if rustix::process::getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent as i32) {
+    // That signal needs leave of the sender, which a parent without CAP_KILL does not have; this does not.
+    let watched = getppid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent as i32) {
         return 0;
     }
     let setup = Setup {
-        listener,
+        entrance,
+        control,
+        parent: watched,
         threads: server.config::<WebSocket>().engine_threads(),
         handlers: handlers::registry(),
         settings: handler_settings(server),
@@ -240,7 +227,13 @@ struct Engines;
 
 impl Watcher for Engines {
     fn changed(pid: i32, change: Change) {
-        let Change::Ended(status) = change else { return };
+        let Change::Ended(status) = change else {
+            // Its children are ending, and may take their time: the next httpd need not wait for that.
+            if mpm::is_shutting_down() {
+                server::close_listeners();
+            }
+            return;
+        };
         let Some(engine) = engines().iter_mut().find(|engine| engine.serial != 0 && engine.watched.pid() == pid) else {
             return;
         };
@@ -290,13 +283,16 @@ pub fn tend(server: &Server) {
 pub fn enter_child(pool: &Pool, server: &Server) {
     logger::install(server.log_level());
     let Some(engine) = current() else { return };
-    let door = Door::new(engine.path().to_owned());
-    // In one-process mode (httpd -X) this is the parent, and comes once.
-    let _ = DOOR.set(door);
-    if engine.parent != std::process::id() as i32 {
-        for engine in engines() {
-            process::close(&mut engine.listener);
+    match engine.entrance.duplicate() {
+        // In one-process mode (httpd -X) this is the parent, and comes once.
+        Ok(entrance) => drop(DOOR.set(Door::new(entrance))),
+        Err(why) => {
+            log::main(Level::Error, &format!("WS0250: no WebSockets in this child: no way to the engine: {why}"))
         }
+    }
+    if engine.parent != std::process::id() as i32 {
+        // What httpd's parent may say is for no child, and what the engine hears neither.
+        engines().iter_mut().for_each(Helper::close);
     }
     pool.on_end(|| plugin::hub::started().map_or((), plugin::hub::Hub::halt));
     if mpm::can_suspend() {
@@ -315,15 +311,25 @@ pub fn enter_child(pool: &Pool, server: &Server) {
 fn stop() {
     // Children run the cleanups of this pool too, when they exit.
     let ours = |engine: &&mut Helper| engine.serial != 0 && engine.parent == std::process::id() as i32;
+    if !engines().iter_mut().any(|engine| ours(&engine)) {
+        return;
+    }
+    // The next httpd may have them, while clients take their time.
+    server::close_listeners();
     for engine in engines().iter_mut().filter(ours) {
-        signal(engine.watched.pid(), Signal::TERM);
+        if control(engine).and_then(|engine| engine.stop()).is_err() {
+            signal(engine.watched.pid(), Signal::TERM);
+        }
+        // As good as the word, for an engine that does not come to it.
+        engine.control.close();
     }
     let last = Instant::now() + DRAIN_LIMIT + HANDLERS_LIMIT + Duration::from_secs(2);
     for engine in engines().iter_mut().filter(ours) {
         let pid = engine.watched.pid();
         while pid > 0 && !process::has_ended(pid) {
-            if Instant::now() > last {
-                signal(pid, Signal::KILL);
+            // Where that is forbidden (without CAP_KILL), nobody waits for it: its ends are closed, and it is init's.
+            if Instant::now() > last && !signal(pid, Signal::KILL) {
+                break;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -350,22 +356,18 @@ fn kill_session(engine: i32) {
     }
 }
 
-/// An engine is no more, and its socket neither.
+/// An engine is no more, and the way to it neither.
 fn forget(engine: &mut Helper) {
-    // Where it is gone already, nothing needs to be done.
-    let _ = std::fs::remove_file(engine.path());
-    process::close(&mut engine.listener);
+    engine.close();
     engine.serial = 0;
     engine.retiring = 0;
     engine.failures = 0;
 }
 
-fn signal(pid: i32, signal: Signal) {
+/// False where that is forbidden, or there is no such process.
+fn signal(pid: i32, signal: Signal) -> bool {
     // 0 and negative numbers would mean process groups.
-    if let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) {
-        // It may have ended by itself.
-        let _ = kill_process(pid, signal);
-    }
+    Pid::from_raw(pid).filter(|_| pid > 0).is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 fn now() -> u64 {

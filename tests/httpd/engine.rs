@@ -3,7 +3,6 @@
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Frame, Httpd, Mpm, Raw, every_mpm, wait_until};
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 every_mpm!(runs_beside_the_children, ends_with_a_killed_parent);
 
@@ -16,13 +15,6 @@ fn runs_beside_the_children(mpm: Mpm) {
     let child = server.children()[0];
     assert_eq!(engine.uid(), child.uid());
     assert_eq!(engine.network_sockets(), Vec::<String>::new(), "httpd's listener is not the engine's");
-
-    let files = fs::read_dir(server.path("run")).expect("the runtime directory").flatten();
-    let sockets: Vec<_> = files.filter(|file| file.file_type().is_ok_and(|kind| kind.is_socket())).collect();
-    assert_eq!(sockets.len(), 1, "{sockets:?}");
-    let metadata = sockets[0].metadata().expect("the handoff socket");
-    assert_eq!(metadata.mode() & 0o777, 0o600);
-    assert_eq!(Some(metadata.uid()), child.uid());
 
     let mut client = Raw::open(&server, "/echo");
     client.echo(&Frame::text("hello"));

@@ -1,12 +1,12 @@
-//! The engine process, but for the process: its handoff socket, from both ends.
+//! The engine process, but for the process: the ways to it, from both ends.
 
 use super::*;
 
 /// An engine process, but for the process.
 pub(super) struct Process {
-    pub(super) path: PathBuf,
+    pub(super) entrance: OwnedFd,
+    parent: OwnedFd,
     thread: Option<std::thread::JoinHandle<()>>,
-    _directory: tempfile::TempDir,
 }
 
 impl Process {
@@ -15,29 +15,49 @@ impl Process {
     }
 
     fn start_with(session_logs: Vec<NamedLog>) -> Process {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("engine.sock");
-        let listener = UnixListener::bind(&path).unwrap();
+        let (entrance, inside) = entrance::pair().unwrap();
+        let (ours, theirs) = control::pair().unwrap();
         let thread = std::thread::spawn(move || {
-            let configure = Box::new(|configuration: &handoff::Configuration, log: Option<OwnedFd>| {
+            let configure = Box::new(|configuration: &control::Configuration, log: Option<OwnedFd>| {
                 assert_eq!((configuration.log_level, log.is_some()), (7, configuration.with_log));
             });
-            run(Setup { listener, threads: 1, handlers: registry(), configure, settings: vec![], session_logs })
-                .unwrap();
+            let setup = Setup {
+                entrance: inside,
+                control: theirs,
+                parent: None,
+                threads: 1,
+                handlers: registry(),
+                configure,
+                settings: vec![],
+                session_logs,
+            };
+            run(setup).unwrap();
         });
-        Process { path, thread: Some(thread), _directory: directory }
+        Process { entrance, parent: ours, thread: Some(thread) }
+    }
+
+    fn control(&self) -> Control {
+        self.parent.try_clone().unwrap().into()
+    }
+
+    fn door(&self) -> Door {
+        Door::new(self.entrance.try_clone().unwrap())
+    }
+
+    fn ended(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
     }
 
     pub(super) fn retire(&mut self) {
-        Link::connect(&self.path).unwrap().retire().unwrap();
-        self.thread.take().unwrap().join().unwrap();
+        self.control().retire().unwrap();
+        self.ended();
     }
 }
 
 #[test]
 fn a_socket_is_handed_over() {
     let mut engine = Process::start();
-    let door = Door::new(engine.path.clone());
+    let door = engine.door();
     for _ in 0..3 {
         let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
         let (ours, theirs) = pair();
@@ -56,7 +76,7 @@ fn a_socket_is_handed_over() {
 #[test]
 fn offers_are_refused_before_the_upgrade() {
     let mut engine = Process::start();
-    let door = Door::new(engine.path.clone());
+    let door = engine.door();
     match door.offer(&spec("nobody")) {
         Err(HandoffError::Refused { status: 500, reason, by_quota: false }) => assert!(reason.contains("nobody")),
         other => panic!("{other:?}"),
@@ -83,11 +103,11 @@ impl Process {
 #[test]
 fn a_session_is_closed_from_outside() {
     let mut engine = Process::start();
-    let door = Door::new(engine.path.clone());
+    let door = engine.door();
     for (code, sent) in [(1001, CloseCode::Away), (4000, CloseCode::Library(4000)), (1006, CloseCode::Away)] {
         let (ticket, mut client) = engine.session(&door, &spec("echo"));
         echoes(&mut client, "hello");
-        let mut link = Link::connect(&engine.path).unwrap();
+        let mut link = Link::open(engine.entrance.as_fd()).unwrap();
         link.close_session(ticket + 1, 1001, "nobody").unwrap();
         link.close_session(ticket, code, "the relay is ending").unwrap();
         assert_eq!(closed(&mut client), Some(close(sent, "the relay is ending")));
@@ -99,7 +119,7 @@ fn a_session_is_closed_from_outside() {
 #[test]
 fn quotas_are_kept_and_given_back() {
     let mut engine = Process::start();
-    let door = Door::new(engine.path.clone());
+    let door = engine.door();
     let limited = |handler: &str| {
         let quota = |scope: &str, max| Quota { scope: scope.into(), max };
         SessionSpec { quotas: vec![quota("one client's", 1), quota("all", 10)], ..impatient(handler) }
@@ -165,9 +185,8 @@ fn quotas_are_kept_and_given_back() {
 fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
-    let mut link = Link::connect(&engine.path).unwrap();
-    assert_eq!(link.configure(7, Some(log.as_fd()), &[], vec![]).unwrap(), version());
-    assert_eq!(link.configure(7, None, &[], vec![]).unwrap(), version());
+    assert_eq!(engine.control().configure(7, Some(log.as_fd()), &[], vec![]).unwrap(), version());
+    assert_eq!(engine.control().configure(7, None, &[], vec![]).unwrap(), version());
     engine.retire();
 }
 
@@ -205,7 +224,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let log = || UnixStream::pair().unwrap();
     let ((a, a_write), (b, b_write)) = (log(), log());
     let mut engine = Process::start_with(vec![("a".into(), a_write.into()), ("b".into(), b_write.into())]);
-    let door = Door::new(engine.path.clone());
+    let door = engine.door();
     let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
     let first = logged_session(&door, "a");
     assert_eq!(read_line(&mut a), first);
@@ -223,7 +242,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
     let (new, write) = log();
     logs.push(("a".into(), write.into()));
-    assert_eq!(link.configure(7, None, &logs, vec![]).unwrap(), version());
+    assert_eq!(engine.control().configure(7, None, &logs, vec![]).unwrap(), version());
     drop(logs);
     let mut new = BufReader::new(new);
     drop(client);
@@ -243,14 +262,47 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
 #[test]
 fn another_version_is_told_so_and_may_retire_the_engine() {
     let mut engine = Process::start();
-    let mut stranger = UnixStream::connect(&engine.path).unwrap();
-    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Hello { version: "x" } and then Retire, byte for byte: these two stay as they are in every version.
+    let mut stranger = UnixStream::from(engine.parent.try_clone().unwrap());
+    // Hello { version: "x" }, something that means nothing here, and then Retire, byte for byte: the first and the last
+    // stay as they are in every version.
     stranger.write_all(&[0, 0, 0, 3, 0, 1, b'x']).unwrap();
     let mut answer = vec![0; 4 + 2 + version().len()];
     stranger.read_exact(&mut answer).unwrap();
     assert_eq!(&answer[..6], [0, 0, 0, 2 + version().len() as u8, 0, version().len() as u8]);
     assert_eq!(&answer[6..], version().as_bytes());
-    stranger.write_all(&[0, 0, 0, 1, 1]).unwrap();
-    engine.thread.take().unwrap().join().unwrap();
+    stranger.write_all(&[0, 0, 0, 2, 99, 1, 0, 0, 0, 1, 1]).unwrap();
+    engine.ended();
+}
+
+#[test]
+fn the_parent_stops_the_engine_by_a_word_or_by_its_end() {
+    for by_word in [true, false] {
+        let mut engine = Process::start();
+        let door = engine.door();
+        let (_, mut client) = engine.session(&door, &spec("echo"));
+        echoes(&mut client, "hello");
+        if by_word {
+            engine.control().stop().unwrap();
+        } else {
+            engine.parent = pair().0.into();
+        }
+        assert_eq!(closed(&mut client), Some(conn::going_away()));
+        engine.ended();
+    }
+}
+
+#[test]
+fn a_child_gives_no_orders() {
+    let mut engine = Process::start();
+    let door = engine.door();
+    let (_, mut client) = engine.session(&door, &spec("echo"));
+    for order in [control::Order::Retire, control::Order::Stop] {
+        let mut link = entrance::open(engine.entrance.as_fd()).unwrap();
+        link.set_read_timeout(Some(PATIENCE)).unwrap();
+        link.write_all(&handoff::encode(&order).unwrap()).unwrap();
+        assert_eq!(link.read(&mut [0]).unwrap(), 0, "hung up");
+    }
+    echoes(&mut client, "still there");
+    drop((client, door));
+    engine.retire();
 }

@@ -16,7 +16,7 @@ struct Child {
 
 impl Child {
     fn new(engine: &Process) -> Child {
-        let mut link = Link::connect(&engine.path).unwrap();
+        let mut link = Link::open(engine.entrance.as_fd()).unwrap();
         let (socket, theirs) = pair();
         let trunk = link.lay(0, theirs.as_fd()).unwrap();
         Child { link, socket, end: End::default(), trunk }

@@ -1,0 +1,190 @@
+//! What only httpd's parent may say to the engine: over a pair of sockets of which the children have no end. When the parent's
+//! end closes, it is over for the engine as well.
+//!
+//! ```text
+//! parent                                   engine
+//!   Hello { version }                 ──▶
+//!   SessionLog { name } + the log     ──▶  for each session log
+//!   Configure { … } + the error log   ──▶
+//!                           ◀── Hello { version }
+//!   Retire                            ──▶  there is a new engine
+//!   Stop                              ──▶
+//! ```
+//!
+//! Messages travel as in [`super::handoff`].
+
+use super::handoff::{FromEngine, Message, PATIENCE, Receiver, hear, say, say_with, unexpected, version};
+use super::log_writer::NamedLog;
+use super::process::Errand;
+use log::{error, warn};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{SendFlags, send};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+
+/// From httpd's parent to the engine. The first three stay as they are in every version.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// Before each configuration: parent and engine may be of two versions.
+    Hello {
+        /// The sender's [`version`].
+        version: String,
+    },
+    /// There is a new engine; end with the last session.
+    Retire,
+    /// Close all sessions, and end.
+    Stop,
+    /// Before [`Order::Configure`], for each session log of that configuration, whose descriptor comes with it.
+    SessionLog {
+        /// As [`super::LogSpec::name`] says it.
+        name: String,
+    },
+    /// A new configuration generation; the error log's descriptor comes with it when there is one.
+    Configure(Configuration),
+}
+
+impl Message for Order {}
+
+/// What a configuration generation changes in a running engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// httpd's number for the log level (APLOG_*).
+    pub log_level: i32,
+    /// A descriptor comes with the message: httpd's new error log.
+    pub with_log: bool,
+    /// What handlers are told, by their names, each in a form of its own: see [`super::Handler::configure`].
+    pub settings: Vec<(String, Vec<u8>)>,
+}
+
+/// The parent's end. All calls block, for some seconds at most.
+#[derive(Debug)]
+pub struct Control {
+    stream: UnixStream,
+}
+
+impl From<OwnedFd> for Control {
+    fn from(end: OwnedFd) -> Control {
+        Control { stream: end.into() }
+    }
+}
+
+/// The pair: the parent's end, and the engine's.
+///
+/// # Errors
+/// There are no descriptors left.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (parent, engine) = UnixStream::pair()?;
+    for direction in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(&parent, direction, Some(PATIENCE))?;
+    }
+    engine.set_nonblocking(true)?;
+    Ok((parent.into(), engine.into()))
+}
+
+impl Control {
+    /// Tells the engine of a new configuration generation: the log level, the error log, all session logs, what handlers
+    /// are told; returns the engine's version.
+    ///
+    /// # Errors
+    /// The engine is gone, or does not answer.
+    pub fn configure(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+        settings: Vec<(String, Vec<u8>)>,
+    ) -> io::Result<String> {
+        let said = self.say_configuration(log_level, log, session_logs, settings);
+        match hear(&mut self.stream) {
+            Ok(FromEngine::Hello { version }) => Ok(version),
+            Ok(other) => Err(unexpected(&other)),
+            Err(e) => said.and(Err(e)),
+        }
+    }
+
+    fn say_configuration(
+        &mut self,
+        log_level: i32,
+        log: Option<BorrowedFd<'_>>,
+        session_logs: &[NamedLog],
+        settings: Vec<(String, Vec<u8>)>,
+    ) -> io::Result<()> {
+        say(&mut self.stream, &Order::Hello { version: version().into() })?;
+        for (name, descriptor) in session_logs {
+            say_with(&mut self.stream, &Order::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
+        }
+        let order = Order::Configure(Configuration { log_level, with_log: log.is_some(), settings });
+        match log {
+            Some(log) => say_with(&mut self.stream, &order, &[log]),
+            None => say(&mut self.stream, &order),
+        }
+    }
+
+    /// Tells an engine of another version to end with its last session.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn retire(&mut self) -> io::Result<()> {
+        say(&mut self.stream, &Order::Retire)
+    }
+
+    /// Tells the engine to close its sessions and to end. Does not wait.
+    ///
+    /// # Errors
+    /// The engine is gone, or has not listened for long.
+    pub fn stop(&self) -> io::Result<()> {
+        let order = super::handoff::encode(&Order::Stop)?;
+        send(&self.stream, &order, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
+    }
+}
+
+/// Does what the parent says, with errands for the main thread, until the parent's end closes.
+pub async fn obey(end: OwnedFd, errands: mpsc::UnboundedSender<Errand>) {
+    let listened = async {
+        let stream = tokio::net::UnixStream::from_std(end.into())?;
+        listen(&mut Receiver::new(stream), &errands).await
+    };
+    if let Err(why) = listened.await {
+        warn!("WS0150: what httpd's parent says cannot be understood: {why}");
+    }
+    // It fails when the engine is ending already.
+    let _ = errands.send(Errand::Stop);
+}
+
+async fn listen(parent: &mut Receiver<Order>, errands: &mpsc::UnboundedSender<Errand>) -> io::Result<()> {
+    let mut is_stranger = false;
+    let mut session_logs = Vec::new();
+    while let Some(order) = parent.next_if_known().await? {
+        match order {
+            // Of another version, in which this means something.
+            None if is_stranger => parent.forget_descriptors(),
+            None => error!("WS0151: httpd's parent says what this engine does not know"),
+            Some(Order::Hello { version: theirs }) => {
+                is_stranger = theirs != version();
+                session_logs.clear();
+                if is_stranger {
+                    parent.say(&FromEngine::Hello { version: version().into() }).await?;
+                }
+            }
+            Some(Order::Retire) => drop(errands.send(Errand::Retire)),
+            Some(Order::Stop) => return Ok(()),
+            Some(Order::SessionLog { .. } | Order::Configure(_)) if is_stranger => parent.forget_descriptors(),
+            Some(Order::SessionLog { name }) => session_logs.push((name, parent.descriptor()?)),
+            Some(Order::Configure(configuration)) => {
+                let log = if configuration.with_log { Some(parent.descriptor()?) } else { None };
+                let session_logs = std::mem::take(&mut session_logs);
+                let (done, holds) = oneshot::channel();
+                let _ = errands.send(Errand::Configure { configuration, log, session_logs, done });
+                // It fails when the engine is ending.
+                if holds.await.is_ok() {
+                    parent.say(&FromEngine::Hello { version: version().into() }).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
