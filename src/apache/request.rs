@@ -167,10 +167,18 @@ impl Request {
         unsafe { text(ffi::shim_request_location(self.as_ptr())) }.unwrap_or_default()
     }
 
-    /// Path and query as they stood in the request line.
+    /// Path and query as they stood in the request line, which may have a whole URL (RFC 9112 section 3.2.2).
     pub fn unparsed_uri(&self) -> Cow<'_, str> {
         // SAFETY: see above.
-        unsafe { text(self.0.unparsed_uri) }.unwrap_or_default()
+        let uri = unsafe { text(self.0.unparsed_uri) }.unwrap_or_default();
+        match uri.split_once("://").filter(|(scheme, _)| !scheme.contains('/')) {
+            None => uri,
+            Some((_, rest)) => match rest.find(['/', '?']) {
+                Some(at) if rest[at..].starts_with('/') => rest[at..].to_owned().into(),
+                Some(at) => format!("/{}", &rest[at..]).into(),
+                None => "/".into(),
+            },
+        }
     }
 
     /// REMOTE_USER.

@@ -15,6 +15,7 @@ use crate::handlers::tcp::PROTOCOL;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
+use crate::wire::origin::Trusted;
 use python::Python;
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -44,7 +45,7 @@ pub struct Config {
     max_message_size: Option<usize>,
     origin_check: Option<OriginRule>,
     publish_access: Option<PublishAccess>,
-    trusted_origins: Option<Vec<String>>,
+    trusted_origins: Option<Vec<Trusted>>,
     engine_threads: Option<usize>,
     session_log: Option<String>,
     drain_timeout: Option<Duration>,
@@ -609,15 +610,8 @@ fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
         return Err("takes origins, as https://www.example.com".into());
     }
     for word in words {
-        // RFC 6454 section 7: scheme, host and port, or "null". What no browser sends would never match.
-        let is_origin = word == "null"
-            || word
-                .split_once("://")
-                .is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'));
-        if !is_origin {
-            return Err(format!("\"{word}\" is no origin; write scheme://host or scheme://host:port, without a path"));
-        }
-        config.trusted_origins.get_or_insert_default().push(word.clone().into_owned());
+        let trusted = Trusted::parse(word).map_err(|expected| format!("expected {expected}, got \"{word}\""))?;
+        config.trusted_origins.get_or_insert_default().push(trusted);
     }
     Ok(())
 }

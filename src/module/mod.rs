@@ -7,6 +7,7 @@
 //! * [`others`]: the requests that another module answers, or nobody but httpd
 //! * [`exec`]: what a program is told of a request
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`refusal`]: what the log says of handshakes that are refused
 //! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
 //! * [`encryption`]: TLS connections that the engine goes on with
@@ -31,6 +32,7 @@ pub mod others;
 pub mod plugin;
 pub mod publish;
 pub mod python;
+pub mod refusal;
 pub mod relay;
 pub mod session_logs;
 pub mod tcp;

@@ -3,6 +3,7 @@
 
 use super::WebSocket;
 use super::directives::python::DEFAULT_PYTHON;
+use super::refusal;
 use super::upgrade::{self, Opened};
 use crate::apache::request::Request;
 use crate::apache::server::{self, Server};
@@ -28,7 +29,7 @@ const CANNOT_RUN: i32 = 127;
 /// The status of the refusal.
 pub fn handle(request: &mut Request, mut handler: HandlerSpec) -> HookResult {
     if let Err(refusal) = consider(request) {
-        return upgrade::refuse(request, &refusal);
+        return refusal::answer(request, &refusal);
     }
     let Some(root) = handler.args.first() else { return Ok(Verdict::Declined) };
     let config = request.config::<WebSocket>();

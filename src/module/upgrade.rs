@@ -3,7 +3,7 @@
 use super::plugin::{self, Opening};
 use super::relay::trunk::{Passage, Wire};
 use super::relay::{self, Relayed, Session, Way};
-use super::{WebSocket, channel, encryption, exec, lifecycle, once, publish, python, session_logs, tcp};
+use super::{WebSocket, channel, encryption, exec, lifecycle, once, publish, python, refusal, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -42,9 +42,10 @@ pub fn handle(request: &mut Request) -> HookResult {
         Ok(accept) => accept,
         // Not an upgrade: one address may serve subscribers and publishers.
         Err(refusal) if refusal.status().is_none() && request.handler_name() == publish::HANDLER => {
+            refusal::left_to_the_site(request, &refusal);
             return publish::handle(request);
         }
-        Err(refusal) => return refuse(request, &refusal),
+        Err(refusal) => return refusal::answer(request, &refusal),
     };
     // A plugin's session has its request kept, and the connection with it.
     let custody = custody(request, config.plugin().is_none())?;
@@ -106,7 +107,7 @@ fn without_handler(request: &mut Request) -> HookResult {
         return Ok(Verdict::Declined);
     }
     match consider(request) {
-        Err(refusal) => refuse(request, &refusal),
+        Err(refusal) => refusal::answer(request, &refusal),
         Ok(_) => {
             log::request(
                 Level::Error,
@@ -231,22 +232,6 @@ pub fn with_offer<T>(
         has_body,
     };
     judge(&offer, &request.config::<WebSocket>().policy())
-}
-
-/// Answers a handshake that is none, or not as it should be.
-///
-/// # Errors
-/// The status of the refusal.
-pub fn refuse(request: &Request, refusal: &Refusal) -> HookResult {
-    let Some(status) = refusal.status() else {
-        log::request(Level::Trace, request, &format!("WS0005: not an upgrade: {refusal}"));
-        return Ok(Verdict::Declined);
-    };
-    log::request(Level::Info, request, &format!("WS0006: refused with {status}: {refusal}"));
-    for (name, value) in refusal.headers() {
-        request.err_headers_out().set(request.pool(), name, value);
-    }
-    Err(status)
 }
 
 thread_local! {

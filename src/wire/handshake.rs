@@ -1,11 +1,13 @@
 //! The opening handshake (RFC 6455 section 4): an [`Offer`] and a [`Policy`] go in, an [`Accept`] or a [`Refusal`]
-//! comes out. Nothing is read or sent here. May import: std, base64, sha1, thiserror; [`super::extension`].
+//! comes out. Nothing is read or sent here. May import: std, base64, sha1, thiserror; [`super::extension`],
+//! [`super::origin`].
 //!
 //! A header may arrive as several field lines, or as the one line httpd makes of them (it joins repeated headers with
 //! `", "`). Both forms get the same answer: a header that may appear once only is refused in either.
 
 use super::extension;
-use std::net::Ipv6Addr;
+use super::origin::{Origin, Trusted};
+use std::collections::HashSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha1::{Digest as _, Sha1};
@@ -26,11 +28,18 @@ const QUOTE_LIMIT: usize = 64;
 pub trait Headers {
     /// The values of all field lines of that name, compared without regard to case, in the order they came.
     fn values<'a>(&'a self, name: &str) -> Vec<&'a str>;
+
+    /// Whether there is a field line whose name begins so, compared without regard to case.
+    fn has_prefix(&self, prefix: &str) -> bool;
 }
 
 impl<N: AsRef<str>, V: AsRef<str>> Headers for &[(N, V)] {
     fn values<'a>(&'a self, name: &str) -> Vec<&'a str> {
         values_of(self, name)
+    }
+
+    fn has_prefix(&self, prefix: &str) -> bool {
+        is_prefix_in(self, prefix)
     }
 }
 
@@ -38,10 +47,18 @@ impl<N: AsRef<str>, V: AsRef<str>> Headers for Vec<(N, V)> {
     fn values<'a>(&'a self, name: &str) -> Vec<&'a str> {
         values_of(self, name)
     }
+
+    fn has_prefix(&self, prefix: &str) -> bool {
+        is_prefix_in(self, prefix)
+    }
 }
 
 fn values_of<'a, N: AsRef<str>, V: AsRef<str>>(lines: &'a [(N, V)], name: &str) -> Vec<&'a str> {
     lines.iter().filter(|(n, _)| n.as_ref().eq_ignore_ascii_case(name)).map(|(_, v)| v.as_ref()).collect()
+}
+
+fn is_prefix_in<N: AsRef<str>, V>(lines: &[(N, V)], prefix: &str) -> bool {
+    lines.iter().any(|(n, _)| n.as_ref().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
 /// What of a request decides about its upgrade.
@@ -113,8 +130,8 @@ pub enum OriginCheck {
     /// Pages of the same scheme, host and port as the request.
     #[default]
     Same,
-    /// Exactly these values. `null`, which sandboxed frames and local files send, can be among them.
-    Trusted(Vec<String>),
+    /// These. `null`, which sandboxed frames and local files send, can be among them.
+    Trusted(Vec<Trusted>),
 }
 
 impl OriginCheck {
@@ -128,8 +145,11 @@ impl OriginCheck {
         };
         match self {
             Self::Off => true,
-            Self::Same => is_same_origin(origin, scheme, host),
-            Self::Trusted(trusted) => trusted.iter().any(|t| t == origin),
+            Self::Same => {
+                let page = Origin::of_page(origin);
+                page.is_some() && page == Origin::of_site(scheme, host)
+            }
+            Self::Trusted(trusted) => trusted.iter().any(|trusted| trusted.admits(origin)),
         }
     }
 }
@@ -156,6 +176,8 @@ pub enum Refusal {
     NotAnUpgrade {
         /// What it lacks, ready for the log.
         why: String,
+        /// It has a Sec-WebSocket-Key all the same: a handshake of which something got lost on the way here.
+        has_key: bool,
     },
     /// Section 4.2.1 item 1: the request is a GET.
     #[error("A WebSocket handshake must be a GET request, not {}", quote(.method))]
@@ -188,18 +210,10 @@ pub enum Refusal {
         keys: String,
     },
     /// Section 4.2.1 item 5.
-    #[error("The Sec-WebSocket-Key {} is not 16 bytes written in base64 (24 characters)", quote(.key))]
+    #[error("The Sec-WebSocket-Key {} is not 16 bytes written in base64 (22 characters and ==)", quote(.key))]
     KeyMalformed {
         /// The header's value.
         key: String,
-    },
-    /// Section 4.1 item 10.
-    #[error("The Sec-WebSocket-Protocol list {} is malformed: {why}", quote(.list))]
-    ProtocolListMalformed {
-        /// The whole list.
-        list: String,
-        /// The first fault in it.
-        why: &'static str,
     },
     /// Section 10.2: "the server SHOULD respond [...] 403".
     #[error("The Origin {} may not open a WebSocket here: it is {}", quote(.origin), rule(.site.as_deref()))]
@@ -224,8 +238,7 @@ impl Refusal {
             | Self::VersionUnsupported { .. }
             | Self::KeyMissing
             | Self::KeyRepeated { .. }
-            | Self::KeyMalformed { .. }
-            | Self::ProtocolListMalformed { .. } => Some(400),
+            | Self::KeyMalformed { .. } => Some(400),
         }
     }
 
@@ -243,14 +256,14 @@ impl Refusal {
 /// Checks a request as section 4.2.1 asks and makes the answer of section 4.2.2.
 ///
 /// First it is decided whether the request is a handshake at all ([`Refusal::NotAnUpgrade`]); then method, body, Host,
-/// version, key, subprotocols and Origin are checked in this order, and the first fault is returned.
+/// version, key and Origin are checked in this order, and the first fault is returned.
 pub fn negotiate(offer: &Offer<'_>, policy: &Policy) -> Result<Accept, Refusal> {
     let lines = |name| offer.headers.values(name);
 
     let host = check_request(offer)?;
     let key_lines = lines("Sec-WebSocket-Key");
     let key = check_key(&key_lines)?;
-    let offered_protocols = parse_protocols(&lines("Sec-WebSocket-Protocol"))?;
+    let offered_protocols = offered(&lines("Sec-WebSocket-Protocol"));
     check_origin(offer, &policy.origin, host)?;
 
     Ok(Accept {
@@ -304,9 +317,11 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// Section 4.2.1 items 1, 3 and 4: HTTP/1.1 or higher, Upgrade with `websocket`, Connection with `upgrade`.
+/// Section 4.2.1 items 1, 3 and 4: HTTP/1.1 or higher, Upgrade with `websocket`, Connection with `upgrade`; and anything of a
+/// WebSocket's beside that, as some servers and proxies write these two lines into every request.
 fn check_upgrade(offer: &Offer<'_>) -> Result<(), Refusal> {
-    let decline = |why| Err(Refusal::NotAnUpgrade { why });
+    let decline =
+        |why| Err(Refusal::NotAnUpgrade { why, has_key: !offer.headers.values("Sec-WebSocket-Key").is_empty() });
     // RFC 7230 section 6.7: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."
     if offer.http_version < (1, 1) {
         let (major, minor) = offer.http_version;
@@ -321,6 +336,9 @@ fn check_upgrade(offer: &Offer<'_>) -> Result<(), Refusal> {
             return decline(format!("its {name} header is {}, without \"{token}\"", quote(&join(&lines))));
         }
     }
+    if !offer.headers.has_prefix("Sec-WebSocket-") {
+        return decline("it has no Sec-WebSocket header".to_owned());
+    }
     Ok(())
 }
 
@@ -334,81 +352,30 @@ fn check_version(lines: &[&str]) -> Result<(), Refusal> {
     }
 }
 
-/// Section 4.2.1 item 5: "a base64-encoded [...] value that, when decoded, is 16 bytes in length".
+/// Section 4.2.1 item 5: "a base64-encoded [...] value that, when decoded, is 16 bytes in length". The four bits of the last
+/// character that belong to no byte may be set: section 4.1's own example of a key has them so, which some clients always send.
 fn check_key<'a>(lines: &[&'a str]) -> Result<&'a str, Refusal> {
     match lines {
         [] => Err(Refusal::KeyMissing),
         // No comma occurs in base64, so one can only come from joined lines.
         [line] if !line.contains(',') => {
             let key = trim(line);
-            // The decoder wants room for all that 24 characters could hold, and refuses longer keys for lack of it.
-            let is_nonce = matches!(STANDARD.decode_slice(key, &mut [0; 18]), Ok(16));
+            let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+            let is_nonce =
+                key.strip_suffix("==").is_some_and(|digits| digits.len() == 22 && digits.bytes().all(is_base64));
             if is_nonce { Ok(key) } else { Err(Refusal::KeyMalformed { key: join(lines) }) }
         }
         _ => Err(Refusal::KeyRepeated { keys: join(lines) }),
     }
 }
 
-/// Section 4.1 item 10: the elements "MUST be non-empty strings with characters in the range U+0021 to U+007E not
-/// including separator characters [...] and MUST all be unique strings". Section 11.3.4 allows several lines.
-fn parse_protocols(lines: &[&str]) -> Result<Vec<String>, Refusal> {
-    let fault = |why| Err(Refusal::ProtocolListMalformed { list: join(lines), why });
-    let mut offered: Vec<&str> = Vec::new();
-    // RFC 7230 section 7: "a recipient MUST parse and ignore a reasonable number of empty list elements".
-    for name in elements(lines).filter(|name| !name.is_empty()) {
-        if !is_token(name) {
-            return fault("an element is not a token");
-        }
-        offered.push(name);
-    }
-    if offered.is_empty() && !lines.is_empty() {
-        return fault("it names none");
-    }
-    // Sorted, as a header of 8 KB holds thousands of names.
-    let mut sorted = offered.clone();
-    sorted.sort_unstable();
-    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return fault("an element occurs twice");
-    }
-    Ok(offered.into_iter().map(str::to_owned).collect())
-}
-
-/// Compares by RFC 6454 section 5: equal scheme, host and port. `null`, a list of origins, and whatever else is not
-/// `scheme://host[:port]` equals nothing.
-fn is_same_origin(origin: &str, scheme: &str, host: &str) -> bool {
-    let Some((origin_scheme, origin_authority)) = origin.split_once("://") else { return false };
-    if !origin_scheme.eq_ignore_ascii_case(scheme) {
-        return false;
-    }
-    let theirs = parse_authority(origin_authority, scheme);
-    theirs.is_some() && theirs == parse_authority(host, scheme)
-}
-
-/// The parts of `host[:port]` in the form in which they can be compared: the host in lower case, an IPv6 literal in its
-/// canonical form, the port filled in (RFC 3986 sections 3.2.2, 3.2.3 and 6.2.2.1). `None` for anything else, including
-/// user names, paths, and the comma that stands between two joined lines.
-fn parse_authority(authority: &str, scheme: &str) -> Option<(String, Option<u16>)> {
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (address, port) = rest.split_once(']')?;
-        (format!("[{}]", address.parse::<Ipv6Addr>().ok()?), port)
-    } else {
-        let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
-        let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b);
-        if host.is_empty() || !host.bytes().all(is_host) {
-            return None;
-        }
-        (host.to_ascii_lowercase(), port)
-    };
-    let port = match port.strip_prefix(':') {
-        None if !port.is_empty() => return None,
-        None | Some("") if scheme.eq_ignore_ascii_case("http") => Some(80),
-        None | Some("") if scheme.eq_ignore_ascii_case("https") => Some(443),
-        None | Some("") => None,
-        // `parse` alone would also take a plus sign.
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
-        Some(_) => return None,
-    };
-    Some((host, port))
+/// The subprotocols that a client offers and that can be chosen: section 4.1 item 10 wants tokens, none twice. What is
+/// otherwise is passed over; some clients put a secret into the list, in a form that is no token. Section 11.3.4 allows
+/// several lines.
+fn offered(lines: &[&str]) -> Vec<String> {
+    // A header of 8 KB holds thousands of names.
+    let mut known = HashSet::new();
+    elements(lines).filter(|name| is_token(name) && known.insert(*name)).map(str::to_owned).collect()
 }
 
 /// The elements of a comma-separated list that may be spread over several lines (RFC 7230 section 3.2.2), without the

@@ -1,6 +1,6 @@
 //! The WebSocket protocol, pure: bytes and values in, bytes and values out. No I/O, no threads, no clock.
 //!
-//! [`handshake`] decides on an opening handshake, and [`extension`] on compression in it; [`session`] turns a byte stream
+//! [`handshake`] decides on an opening handshake, [`origin`] on the page that it comes from, and [`extension`] on compression in it; [`session`] turns a byte stream
 //! into messages (tungstenite's `WebSocketContext` drives it), with [`deflate`] under it where messages are compressed;
 //! [`cursor`] knows where messages begin and end, and sees what is wrong with a stream as early as can be, with [`utf8`]
 //! for texts; [`frame`] is the layout of a frame, where tungstenite does not tell; [`record`] is what lies between all this and
@@ -11,6 +11,7 @@ pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod handshake;
+pub mod origin;
 pub mod record;
 #[cfg(test)]
 mod round_trip;

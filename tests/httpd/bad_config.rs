@@ -72,9 +72,16 @@ fn origins() {
     complaint("WebSocketOriginCheck");
     complaint("WebSocketOriginCheck Off Same");
     complaint("WebSocketTrustedOrigin");
-    // No browser sends any of these.
-    for origin in ["www.example.com", "https://www.example.com/", "https://"] {
-        complaint(&format!("WebSocketTrustedOrigin {origin}"));
+    // Nobody sends any of these.
+    for origin in [
+        "www.example.com",
+        "https://www.example.com/chat",
+        "https://",
+        "https://*",
+        "https://*.com",
+        "https://a.*.example.com",
+    ] {
+        assert!(complaint(&format!("WebSocketTrustedOrigin {origin}")).contains(&format!("got \"{origin}\"")));
     }
 }
 

@@ -119,6 +119,7 @@ fn htaccess() {
     assert!(takes(&server, "/open/below/x", 20));
     assert!(!takes(&server, "/open/below/x", 21));
     assert_eq!(protocol(&server, "/open/below/x", "inner").as_deref(), Some("inner"));
+    server.expect_log("WS0021");
     let from = |origin| Raw::answer(&server, &Handshake::new("/open/x").header("Origin", origin)).status;
     assert_eq!(from("http://friend.example"), 101);
     assert_eq!(from("http://other.example"), 403);
@@ -157,6 +158,7 @@ fn nested_sections_keep_what_they_do_not_set() {
     assert!(takes(&server, "/a/size/more", 200));
     assert_eq!(status(&server, "/a/off"), 404);
     assert_eq!(protocol(&server, "/a/off/on", "outer").as_deref(), Some("outer"));
+    server.expect_log("WS0021");
     let from = |path, origin| Raw::answer(&server, &Handshake::new(path).header("Origin", origin)).status;
     assert_eq!(from("/a/size", "http://friend.example"), 101);
     assert_eq!(from("/a/size", "http://other.example"), 403);

@@ -87,6 +87,7 @@ fn virtual_hosts(mpm: Mpm) {
     // Same means the host that was asked for, not any of this server.
     let own = at("talk.example", "/echo").header("Origin", "http://talk.example");
     assert_eq!(answer(&server, &own).status, 101);
+    server.expect_log("WS0021");
     let other = at("talk.example", "/echo").header("Origin", "http://plain.example");
     assert_eq!(answer(&server, &other).status, 403);
 }

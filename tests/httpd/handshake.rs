@@ -3,7 +3,17 @@
 use crate::harness::handshake::SAMPLE_KEY;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm};
 
-every_mpm!(accepted, refused, declined, subprotocols, origins, refusal_keeps_the_connection_usable);
+every_mpm!(
+    accepted,
+    refused,
+    declined,
+    lost_on_the_way,
+    upgrade_in_every_request,
+    subprotocols,
+    origins,
+    origins_of_apps,
+    refusal_keeps_the_connection_usable,
+);
 
 fn good() -> Handshake {
     Handshake::new("/echo")
@@ -23,13 +33,17 @@ fn accepted(mpm: Mpm) {
         ("an unknown extension", good().header("Sec-WebSocket-Extensions", "x-unheard-of; level=11")),
         ("other headers", good().header("Cookie", "a=b").header("User-Agent", "test")),
         ("an empty body announced", good().header("Content-Length", "0")),
+        ("an empty subprotocol list", good().header("Sec-WebSocket-Protocol", "")),
+        ("a list of nothing", good().header("Sec-WebSocket-Protocol", " , ")),
+        ("no token among the subprotocols", good().header("Sec-WebSocket-Protocol", "super/chat, super chat")),
+        ("a whole URL", Handshake::new("http://example.com/echo?room=5").with("Host", "example.com")),
     ];
     for (what, handshake) in variations {
         let mut client = Raw::connect(&server);
         let response = client.ask(&handshake);
         assert_eq!(response.status, 101, "{what}: {response:?}");
         response.assert_accepted();
-        assert_eq!(response.header("Sec-WebSocket-Protocol"), None, "{what}: nothing was offered");
+        assert_eq!(response.header("Sec-WebSocket-Protocol"), None, "{what}: nothing was offered that can be chosen");
         assert!(!response.header("Sec-WebSocket-Extensions").is_some_and(|value| value.contains("unheard")), "{what}");
         client.echo(&Frame::text(what));
         client.close();
@@ -39,9 +53,9 @@ fn accepted(mpm: Mpm) {
 fn refused(mpm: Mpm) {
     let server = Httpd::new(mpm).echo().start();
     let key = |key: &str| good().with("Sec-WebSocket-Key", key);
-    let protocol = |list: &str| good().header("Sec-WebSocket-Protocol", list);
     let requests = [
         ("no key", good().without("Sec-WebSocket-Key")),
+        ("a key without padding", key("dGhlIHNhbXBsZSBub25jZQ")),
         ("an empty key", key("")),
         ("a key of 15 bytes", key("AAAAAAAAAAAAAAAAAAAA")),
         ("a key of 17 bytes", key("AAAAAAAAAAAAAAAAAAAAAAA=")),
@@ -49,10 +63,6 @@ fn refused(mpm: Mpm) {
         ("two keys", good().header("Sec-WebSocket-Key", SAMPLE_KEY)),
         ("POST", good().method("POST").header("Content-Length", "0")),
         ("HEAD", good().method("HEAD")),
-        ("an empty subprotocol list", protocol("")),
-        ("a list of nothing", protocol(" , ")),
-        ("a subprotocol that is no token", protocol("chat, super/chat")),
-        ("a space in a subprotocol", protocol("super chat")),
     ];
     for (what, handshake) in requests {
         assert_eq!(Raw::answer(&server, &handshake).status, 400, "{what}");
@@ -80,12 +90,39 @@ fn refused(mpm: Mpm) {
     client.close();
 }
 
+#[test]
+fn a_key_is_answered_as_it_was_sent() {
+    let server = Httpd::new(Mpm::Event).echo().start();
+    // RFC 6455 section 4.1's own example, of which the last digit has bits that belong to no byte.
+    let response = Raw::answer(&server, &good().with("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4PEC=="));
+    assert_eq!(response.status, 101);
+    assert_eq!(response.header("Sec-WebSocket-Accept"), Some("OfS0wDaT5NoxF2gqm7Zj2YtetzM="));
+}
+
+/// A URL with a scheme of WebSockets in the request line is httpd's to refuse.
+#[test]
+fn whole_urls() {
+    let server = Httpd::new(Mpm::Event).echo().start();
+    let at = |url: &str| Raw::answer(&server, &Handshake::new(url).with("Host", "example.com")).status;
+    for (url, status) in [
+        ("http://example.com/echo", 101),
+        ("HTTP://example.com/echo", 101),
+        ("http://example.com:81/echo?a=b", 101),
+        ("http://example.com/other", 404),
+        ("ws://example.com/echo", 400),
+        ("wss://example.com/echo", 400),
+    ] {
+        assert_eq!(at(url), status, "{url}");
+    }
+}
+
 /// A request that is no WebSocket upgrade is httpd's: nothing of ours is there, or a page that shares the URL.
 fn declined(mpm: Mpm) {
     let shared = "<Location \"/both.html\">\n  SetHandler websocket-handler\n  WebSocketHandler echo\n</Location>\n\
                   <Location \"/page.html\">\n  WebSocketHandler echo\n</Location>";
     let httpd = Httpd::new(mpm).echo().file("htdocs/page.html", "a page").config(shared);
     let server = httpd.start();
+    server.expect_log("WS0022");
     let requests = |path: &str| {
         let good = Handshake::new(path);
         [
@@ -118,6 +155,49 @@ fn declined(mpm: Mpm) {
     assert_eq!(Raw::answer(&server, &Handshake::new("/echoes")).status, 404);
 }
 
+/// What was a handshake when it was sent: left to the site, and said at a level that is shown, once a minute.
+fn lost_on_the_way(mpm: Mpm) {
+    let server =
+        Httpd::new(mpm).echo().config("<Location \"/index.html\">\n  WebSocketHandler echo\n</Location>").start();
+    for path in ["/echo", "/index.html"] {
+        server.expect_log("WS0022");
+        let status = if path == "/echo" { 404 } else { 200 };
+        for _ in 0..10 {
+            assert_eq!(Raw::answer(&server, &Handshake::new(path).without("Upgrade")).status, status, "{path}");
+            assert_eq!(Raw::answer(&server, &Handshake::new(path).version("HTTP/1.0")).status, status, "{path}");
+        }
+        // What never was one is nothing to be told of.
+        let nothing = Handshake::new(path).without("Upgrade").without("Sec-WebSocket-Key");
+        assert_eq!(Raw::answer(&server, &nothing).status, status, "{path}");
+    }
+    let log = server.error_log();
+    assert_eq!(log.matches("WS0022").count(), 2, "{log}");
+    assert!(log.contains("it has no Upgrade header, but has a Sec-WebSocket-Key"), "{log}");
+}
+
+/// A recipe that writes Upgrade and Connection into every request that has none: pages are pages, and publishing goes on.
+fn upgrade_in_every_request(mpm: Mpm) {
+    let server = Httpd::new(mpm)
+        .module("headers")
+        .module("authz_host")
+        .echo()
+        .config(
+            "RequestHeader setifempty Upgrade websocket\nRequestHeader setifempty Connection Upgrade\n\
+             <Location \"/index.html\">\n  WebSocketHandler echo\n</Location>\n\
+             <Location \"/chat\">\n  WebSocketHandler channel room\n  SetHandler websocket-publish\n  Require local\n</Location>",
+        )
+        .start();
+    let page = Raw::answer(&server, &Handshake::page("/index.html"));
+    assert_eq!((page.status, page.text().as_str()), (200, "<p>A page of the site.</p>\n"));
+    assert_eq!(Raw::answer(&server, &Handshake::page("/echo")).status, 404);
+    for path in ["/index.html", "/echo", "/chat"] {
+        let bare = Handshake::new(path).without("Upgrade").without("Connection");
+        Raw::answer(&server, &bare).assert_accepted();
+    }
+    let publish = Handshake::page("/chat?channel=room").method("POST").header("Content-Length", "0");
+    assert_eq!(Raw::answer(&server, &publish).status, 202);
+}
+
 fn chosen(server: &Server, path: &str, offers: &[&str]) -> Option<String> {
     let handshake =
         offers.iter().fold(Handshake::new(path), |handshake, offer| handshake.header("Sec-WebSocket-Protocol", offer));
@@ -140,10 +220,19 @@ fn subprotocols(mpm: Mpm) {
     assert_eq!(chosen("/ours", &["other", "first"]).as_deref(), Some("first"));
     assert_eq!(chosen("/ours", &["other,third", "first , second"]).as_deref(), Some("second"));
     assert_eq!(chosen("/ours", &["other"]), None);
+    // What cannot be chosen is passed over.
+    assert_eq!(chosen("/ours", &["first, token/abc=="]).as_deref(), Some("first"));
+    assert_eq!(chosen("/ours", &["bearer:eyJhbGciOiJIUzI1NiJ9.e30.x, first"]).as_deref(), Some("first"));
+    assert_eq!(chosen("/ours", &["first, first", "first"]).as_deref(), Some("first"));
+    assert_eq!(chosen("/any", &["token/abc==, third"]).as_deref(), Some("third"));
     assert_eq!(chosen("/ours", &[]), None);
     assert_eq!(chosen("/any", &["third, first"]).as_deref(), Some("third"));
     assert_eq!(chosen("/any", &[]), None);
     assert_eq!(chosen("/echo", &["first"]), None);
+}
+
+fn status(server: &Server, path: &str, host: &str, origin: &str) -> u16 {
+    Raw::answer(server, &Handshake::new(path).with("Host", host).header("Origin", origin)).status
 }
 
 fn origins(mpm: Mpm) {
@@ -152,12 +241,28 @@ fn origins(mpm: Mpm) {
                   <Location \"/trusted\">\n  WebSocketHandler echo\n  WebSocketOriginCheck Trusted\n  \
                   WebSocketTrustedOrigin https://www.example.com http://localhost:8080\n</Location>";
     let server = Httpd::new(mpm).echo().config(config).start();
-    let status = |path: &str, origin: &str| Raw::answer(&server, &Handshake::new(path).header("Origin", origin)).status;
+    server.expect_log("WS0021");
+    let host = server.address().to_string();
+    let status = |path: &str, origin: &str| status(&server, path, &host, origin);
     let own = server.http_url("");
-    let foreign =
-        ["null", "http://evil.example", "http://127.0.0.1", &own.replace("http:", "https:"), "http://127.0.0.1:1"];
+    let foreign = [
+        "null",
+        "http://evil.example",
+        "http://127.0.0.1",
+        &own.replace("http:", "https:"),
+        &own.replace("http:", "wss:"),
+        &own.replace("://", "://me@"),
+        &own.replace("://", "://me:secret@"),
+        &format!("{own}, {own}"),
+        "http://127.0.0.1:1",
+    ];
     for path in ["/echo", "/same"] {
-        assert_eq!(status(path, &own), 101, "{path}");
+        // As browsers write it, and as Go, Python, Swift and C do: the URL of the socket, or a slash.
+        let spellings =
+            [own.clone(), own.replace("http:", "HTTP:"), format!("{own}/"), server.url(""), server.url("/echo?a=b")];
+        for origin in spellings {
+            assert_eq!(status(path, &origin), 101, "{origin} at {path}");
+        }
         for origin in foreign {
             assert_eq!(status(path, origin), 403, "{origin} at {path}");
         }
@@ -167,7 +272,7 @@ fn origins(mpm: Mpm) {
         assert_eq!(status("/off", origin), 101, "{origin}");
         assert_eq!(status("/trusted", origin), 403, "{origin}");
     }
-    for origin in ["https://www.example.com", "http://localhost:8080"] {
+    for origin in ["https://www.example.com", "http://localhost:8080", "wss://WWW.example.com:443/"] {
         assert_eq!(status("/trusted", origin), 101, "{origin}");
         assert_eq!(status("/same", origin), 403, "{origin}");
     }
@@ -179,6 +284,67 @@ fn origins(mpm: Mpm) {
     // The site has the name the client asked for.
     let by_name = Handshake::new("/same").with("Host", "www.example.com").header("Origin", "http://www.example.com");
     Raw::answer(&server, &by_name).assert_accepted();
+}
+
+/// What apps, extensions and pages of subdomains send, where the configuration admits it; in a location each, as those that
+/// are written beside each other count together.
+fn origins_of_apps(mpm: Mpm) {
+    let cases = [
+        ("file://", "file://", "file:///"),
+        ("capacitor://localhost", "capacitor://localhost", "ionic://localhost"),
+        ("ionic://localhost", "ionic://localhost", "capacitor://localhost"),
+        ("app://.", "app://.", "app://x"),
+        ("moz-extension://*", "moz-extension://0b2c", "chrome-extension://0b2c"),
+        ("https://*.example.com", "https://a.example.com", "https://a.b.example.com"),
+        ("HTTPS://WWW.Example.com:443", "https://www.example.com", "http://www.example.com"),
+        ("http://localhost/", "http://localhost:80", "http://localhost:81"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example", "https://b.example"),
+        ("http://[::1]:8080", "http://[0:0::1]:8080", "http://[::1]"),
+    ];
+    let locations: Vec<String> = cases
+        .iter()
+        .enumerate()
+        .map(|(number, (trusted, ..))| {
+            format!(
+                "<Location \"/{number}\">\n  WebSocketHandler echo\n  WebSocketOriginCheck Trusted\n  \
+                 WebSocketTrustedOrigin {trusted}\n</Location>"
+            )
+        })
+        .collect();
+    let server = Httpd::new(mpm).config(locations.join("\n")).start();
+    server.expect_log("WS0021");
+    for (number, (trusted, admitted, other)) in cases.iter().enumerate() {
+        let path = format!("/{number}");
+        assert_eq!(status(&server, &path, "www.example.com", admitted), 101, "{trusted}: {admitted}");
+        assert_eq!(status(&server, &path, "www.example.com", other), 403, "{trusted}: {other}");
+    }
+}
+
+/// Behind a proxy that ends the TLS: what the log says makes it work.
+#[test]
+fn tls_that_ends_in_front() {
+    let server = Httpd::new(Mpm::Event)
+        .echo()
+        .config(
+            "<VirtualHost 127.0.0.1:{port}>\n  ServerName other.example\n</VirtualHost>\n\
+             <VirtualHost 127.0.0.1:{port}>\n  ServerName plain.example\n</VirtualHost>\n\
+             <VirtualHost 127.0.0.1:{port}>\n  ServerName https://secure.example\n</VirtualHost>",
+        )
+        .start();
+    server.expect_log("WS0021");
+    assert_eq!(status(&server, "/echo", "secure.example", "https://secure.example"), 101);
+    assert_eq!(status(&server, "/echo", "secure.example", "wss://secure.example:443/echo"), 101);
+    assert_eq!(status(&server, "/echo", "secure.example", "http://secure.example"), 403);
+    for _ in 0..8 {
+        assert_eq!(status(&server, "/echo", "plain.example", "https://plain.example"), 403);
+        assert_eq!(status(&server, "/echo", "other.example", "file://"), 403);
+    }
+    let log = server.error_log();
+    let warnings = |text: &str| log.lines().filter(|line| line.contains("WS0021") && line.contains(text)).count();
+    let advice = "scheme differs; where TLS ends in front of httpd, write \"ServerName https://plain.example\"";
+    assert_eq!(warnings(advice), 1, "{log}");
+    assert_eq!(log.matches("WS0006: refused with 403: The Origin \"https://plain.example\"").count(), 8, "{log}");
+    assert_eq!(warnings("\"WebSocketTrustedOrigin file:// http://other.example\""), 1, "{log}");
 }
 
 /// Refused or declined, the connection is an ordinary one, and the next request on it is served.

@@ -114,6 +114,7 @@ fn what_it_is_told(mpm: Mpm) {
     assert_eq!(journal(&server).iter().filter(|line| line.contains("connect ")).count(), 2 * connected);
 
     // What is checked before the plugin is asked.
+    server.expect_log("WS0021");
     let origin = |path, origin| Raw::answer(&server, &Handshake::new(path).header("Origin", origin)).status;
     assert_eq!(origin("/rules", "http://b.example"), 403);
     assert_eq!(origin("/rules", "null"), 403);

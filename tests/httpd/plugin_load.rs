@@ -68,6 +68,7 @@ fn an_existing_configuration_works_unchanged() {
     }
     // Requests that are no handshake.
     assert_eq!(Raw::page(&server, "/echo").status, 404);
+    server.expect_log("WS0022");
     assert_eq!(Raw::answer(&server, &Handshake::new("/echo").with("Upgrade", "h2c")).status, 404);
     // No plugin is assigned.
     server.expect_log("WS0012: SetHandler websocket-handler needs a WebSocketHandler");

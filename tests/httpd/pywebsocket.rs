@@ -104,6 +104,8 @@ fn try_every_kind(server: &Server) {
         response.assert_accepted();
         assert_eq!(response.header("Sec-WebSocket-Protocol"), chosen);
     }
+    // A whole URL in the request line is the same.
+    Raw::answer(server, &Handshake::new(&server.http_url("/echo"))).assert_accepted();
     // A client that offers some must get one: the package wants it so.
     assert_eq!(answer(server, &Handshake::new("/echo").header("Sec-WebSocket-Protocol", "other")).status, 400);
 
@@ -122,6 +124,7 @@ fn try_every_kind(server: &Server) {
     client.expect_end();
 
     // httpd lets no page of another site through: that is for WebSocketOriginCheck to change.
+    server.expect_log("WS0021");
     let own = format!("http{}://127.0.0.1:{}", if server.tls().is_some() { "s" } else { "" }, server.address().port());
     assert_eq!(answer(server, &Handshake::new("/origin_check").header("Origin", "http://example.com")).status, 403);
     let refused = answer(server, &Handshake::new("/origin_check").header("Origin", &own));

@@ -291,12 +291,17 @@ fn origins_are_same_by_default() {
         "WebSocketTrustedOrigin https://a.example http://b.example:8080",
         "WebSocketTrustedOrigin null",
     ]);
-    let expected = ["https://a.example", "http://b.example:8080", "null"].map(String::from).to_vec();
+    let expected =
+        ["https://a.example", "http://b.example:8080", "null"].map(|word| Trusted::parse(word).unwrap()).to_vec();
     assert_eq!(trusted.unwrap().policy().origin, OriginCheck::Trusted(expected));
     assert_eq!(configured(&["WebSocketOriginCheck OFF"]).unwrap().policy().origin, OriginCheck::Off);
     assert!(error("WebSocketOriginCheck maybe").contains("\"maybe\""));
-    for bad in ["a.example", "https://a.example/", "://x", "https://"] {
-        assert!(error(&format!("WebSocketTrustedOrigin {bad}")).contains("no origin"));
+    for bad in ["a.example", "https://a.example/chat", "://x", "https://", "https://*"] {
+        let text = error(&format!("WebSocketTrustedOrigin {bad}"));
+        assert!(text.contains("expected ") && text.contains(&format!("got \"{bad}\"")), "{text}");
+    }
+    for good in ["file://", "capacitor://localhost", "app://.", "https://*.example.com", "moz-extension://*"] {
+        configured(&[&format!("WebSocketTrustedOrigin {good}")]).unwrap();
     }
 }
 

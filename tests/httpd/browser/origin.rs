@@ -48,6 +48,7 @@ fn a_page_of_another_origin() {
         .config("<Location \"/trusted\">\n  WebSocketHandler echo\n  WebSocketOriginCheck Trusted")
         .config(format!("  WebSocketTrustedOrigin http://127.0.0.1:{other}\n</Location>"))
         .start();
+    server.expect_log("WS0021");
     let own = server.address().port();
     let page = visit(&server);
     let url = |host: &str, port: u16, path: &str| json!(format!("ws://{host}:{port}{path}"));
@@ -84,6 +85,7 @@ fn a_page_opened_as_a_file() {
         .config(ORIGINS)
         .config("<Location \"/off\">\n  WebSocketHandler echo\n  WebSocketOriginCheck Off\n</Location>")
         .start();
+    server.expect_log("WS0021: The Origin \"null\"");
     let page = visit(&server);
     page.goto(&format!("file://{}", server.path("htdocs/page.html").display()));
     assert_eq!(page.run("return [location.protocol, origin];"), json!(["file:", "null"]));
