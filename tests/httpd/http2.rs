@@ -145,6 +145,7 @@ fn messages(mpm: Mpm) {
 
 fn refusals(mpm: Mpm) {
     let server = serve(mpm);
+    server.expect_log("WS0021: The Origin \"https://elsewhere.example\"");
     Scenario::start(&server, "refusals").ends_well();
     wait_for_sessions(&server, 0);
 }

@@ -149,6 +149,7 @@ fn expected() -> Vec<(String, u16, String)> {
 fn announce(server: &Server) {
     server.tolerate_log("AH01630: client denied by server configuration");
     server.tolerate_log("WS0278");
+    server.tolerate_log("WS0021: The Origin \"http://elsewhere.example\"");
     server.tolerate_log("AH00687: Negotiation: discovered file(s) matching request");
     server.tolerate_log("WS0012: SetHandler websocket-handler needs a WebSocketHandler");
 }
