@@ -33,8 +33,8 @@ pub fn check(input: &[u8]) {
         },
         compression: words.contains(&"compression").then_some(Wish {
             server_context_takeover: false,
-            client_context_takeover: true,
-            window_bits: 12,
+            server_window_bits: 12,
+            client_window_bits: 12,
         }),
     };
     let mut headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();

@@ -74,6 +74,8 @@ struct Decoder<'a> {
 struct Begun {
     text: bool,
     compressed: bool,
+    /// There was a byte in one of its frames.
+    came: bool,
     /// A DEFLATE stream has ended in it.
     ended: bool,
     payload: Vec<u8>,
@@ -118,7 +120,8 @@ impl Decoder<'_> {
             (8.., _) if reserved != 0 || opcode > 10 || !fin || length > 125 => return Err(PROTOCOL),
             (1 | 2, None) => {
                 let compressed = reserved != 0;
-                self.message = Some(Begun { text: opcode == 1, compressed, ended: false, payload: Vec::new() });
+                self.message =
+                    Some(Begun { text: opcode == 1, compressed, came: false, ended: false, payload: Vec::new() });
             }
             _ => {}
         }
@@ -167,8 +170,10 @@ impl Decoder<'_> {
         let too_large = if message.compressed { COMPRESSED } else { SIZE };
         let bad_text = if message.compressed { COMPRESSED } else { INVALID };
         if message.compressed {
+            message.came |= !payload.is_empty();
             self.inflate(&mut message, payload)?;
-            if last {
+            // Without a byte in any of its frames it is empty.
+            if last && message.came {
                 self.inflate(&mut message, &TAIL)?;
                 let takes_over = self.rules.compression.is_some_and(|c| !c.parameters.client_no_context_takeover);
                 if message.ended || !takes_over {

@@ -12,6 +12,7 @@ use super::{Adoption, SessionSpec};
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
 use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
+use log::info;
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
@@ -227,7 +228,13 @@ impl Conn {
                     return Some(message);
                 }
                 Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
-                Some(Event::Failed(frame)) => self.end = Some(Box::new(End::Violation(frame))),
+                Some(Event::Failed(frame)) => {
+                    if self.session.has_forgotten() {
+                        let (id, client) = (self.id(), &self.spec.client);
+                        info!("WS0175: session {id}: {client} compresses otherwise than was agreed: {}", frame.reason);
+                    }
+                    self.end = Some(Box::new(End::Violation(frame)));
+                }
                 None => {
                     self.rest();
                     if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {

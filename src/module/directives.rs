@@ -58,7 +58,8 @@ pub struct Config {
     send_buffer: Option<usize>,
     compression: Option<bool>,
     compression_level: Option<u8>,
-    compression_window: Option<u8>,
+    /// Of the server, and of clients.
+    compression_window: Option<(u8, u8)>,
     compression_takeover: Option<Takeover>,
     compression_min_size: Option<u32>,
     reserved_close_codes: Option<bool>,
@@ -218,11 +219,10 @@ impl Config {
             },
             compression: self.compression.unwrap_or(false).then(|| {
                 let takeover = self.compression_takeover.unwrap_or(Takeover { server: false, client: false });
-                Wish {
-                    server_context_takeover: takeover.server,
-                    client_context_takeover: takeover.client,
-                    window_bits: self.compression_window.unwrap_or(MAX_WINDOW_BITS),
-                }
+                let clients = if takeover.client { MAX_WINDOW_BITS } else { DEFAULT_CLIENT_WINDOW };
+                let (server_window_bits, client_window_bits) =
+                    self.compression_window.unwrap_or((MAX_WINDOW_BITS, clients));
+                Wish { server_context_takeover: takeover.server, server_window_bits, client_window_bits }
             }),
         }
     }
@@ -314,6 +314,9 @@ impl Config {
 const PLUGIN_MESSAGE_SIZE: usize = 32 << 20;
 /// See [`Config::compression`].
 const DEFAULT_LEVEL: u8 = 3;
+/// The window, in bits, of clients that need not refer to earlier messages, and do all the same: what it saves them for its
+/// memory here is measured in README.md.
+const DEFAULT_CLIENT_WINDOW: u8 = 11;
 /// Bytes; see [`Config::compression`].
 const DEFAULT_MIN_SIZE: u32 = 256;
 
@@ -537,7 +540,11 @@ fn compression_level(config: &mut Config, words: Words<'_, '_>) -> Result<(), St
 }
 
 fn compression_window(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.compression_window = Some(within(words, "a number of bits", MIN_KEPT_WINDOW_BITS..=MAX_WINDOW_BITS)?);
+    let bits = |words| within(words, "a number of bits", MIN_KEPT_WINDOW_BITS..=MAX_WINDOW_BITS);
+    config.compression_window = Some(match words {
+        [_, _] => (bits(&words[..1])?, bits(&words[1..])?),
+        _ => (bits(words)?, bits(words)?),
+    });
     Ok(())
 }
 

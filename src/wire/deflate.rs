@@ -15,6 +15,8 @@ use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// Bytes of a client's payload that are unmasked at a time.
 const SCRATCH: usize = 1024;
+/// What zlib says of data that refers to what is not there.
+const TOO_FAR: &str = "distance too far back";
 /// The longest header of a frame that the translator writes: with a 16-bit length and a mask.
 const HEADER: usize = 8;
 
@@ -153,11 +155,9 @@ pub struct PerMessageDeflate {
 impl PerMessageDeflate {
     /// At the begin of a session.
     pub fn new(compression: Compression) -> PerMessageDeflate {
-        let incoming = Incoming {
-            takes_over: !compression.parameters.client_no_context_takeover,
-            window_bits: compression.parameters.client_max_window_bits,
-            ..Incoming::default()
-        };
+        let Parameters { client_no_context_takeover, client_max_window_bits, .. } = compression.parameters;
+        let kept_bits = if client_no_context_takeover { 0 } else { client_max_window_bits };
+        let incoming = Incoming { kept_bits, ..Incoming::default() };
         PerMessageDeflate { compression, deflate: None, incoming }
     }
 
@@ -186,6 +186,27 @@ impl PerMessageDeflate {
         compressed
     }
 
+    /// See [`Incoming::has_forgotten`].
+    pub fn has_forgotten(&self) -> bool {
+        self.incoming.has_forgotten
+    }
+
+    /// Bytes that the message under way has become so far.
+    pub fn inflated(&self) -> u64 {
+        self.incoming.inflated
+    }
+
+    /// Bytes that it holds between two messages, or in the middle of one.
+    pub fn held(&self) -> usize {
+        let Parameters { server_max_window_bits, .. } = self.compression.parameters;
+        // zlib's window, its hash chains and its symbols.
+        let deflate = self.deflate.as_ref().map_or(0, |_| (4 << server_max_window_bits) + (160 << 10));
+        let Incoming { window, inflate, rest, .. } = &self.incoming;
+        let inflate = inflate.as_ref().map_or(0, |_| (1 << MAX_WINDOW_BITS) + (10 << 10));
+        let window = window.as_ref().map_or(0, |window| size_of::<Window>() + window.bytes.capacity());
+        deflate + inflate + window + rest.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// [`Incoming::keep`] has kept something.
     pub fn has_rest(&self) -> bool {
         self.incoming.rest.is_some()
@@ -208,11 +229,53 @@ impl std::fmt::Debug for PerMessageDeflate {
     }
 }
 
+/// What a client's next message may refer to: the last bytes of those before. Between two messages it is all that is kept.
+#[derive(Default)]
+struct Window {
+    /// At most two to the power of the window's bits.
+    bytes: Vec<u8>,
+    /// Where the oldest stand, once it is full.
+    oldest: usize,
+}
+
+impl Window {
+    /// Takes in what was said, forgetting what is further back than `most` bytes.
+    fn push(&mut self, mut said: &[u8], most: usize) {
+        said = &said[said.len().saturating_sub(most)..];
+        let (head, mut said) = said.split_at(said.len().min(most - self.bytes.len()));
+        if !head.is_empty() {
+            // What short messages have said needs no more than that.
+            self.bytes.reserve_exact(head.len().next_power_of_two().min(most - self.bytes.len()));
+            self.bytes.extend_from_slice(head);
+        }
+        while !said.is_empty() {
+            let (now, later) = said.split_at(said.len().min(most - self.oldest));
+            self.bytes[self.oldest..][..now.len()].copy_from_slice(now);
+            self.oldest = (self.oldest + now.len()) % most;
+            said = later;
+        }
+    }
+
+    /// Lets a new stream refer to it.
+    fn lend(&self, inflate: &mut Inflate) {
+        let (newer, older) = self.bytes.split_at(self.oldest);
+        for part in [older, newer].into_iter().filter(|part| !part.is_empty()) {
+            // It fails only in the middle of a stream, or for want of memory; then what refers to it is no data.
+            let _ = inflate.set_dictionary(part);
+        }
+    }
+}
+
 /// The translator of a client's frames. It relies on a [`super::cursor::Cursor`] that has passed over them.
 #[derive(Default)]
 pub struct Incoming {
-    takes_over: bool,
-    window_bits: u8,
+    /// How far back, in bits, a message may refer to those before it; 0: not at all.
+    kept_bits: u8,
+    /// The client has begun a compressed message before.
+    has_begun: bool,
+    /// The client has referred to what it had agreed to forget.
+    has_forgotten: bool,
+    window: Option<Box<Window>>,
     /// What of the client's bytes is still to be decoded: kept where a message was found large and others wait.
     rest: Option<Vec<u8>>,
     inflate: Option<Box<Inflate>>,
@@ -227,6 +290,8 @@ pub struct Incoming {
     opcode: u8,
     /// How much of the tail the decompressor has seen.
     tail: u8,
+    /// Bytes that the message under way has become.
+    inflated: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -261,6 +326,13 @@ impl Incoming {
                     self.opcode = header.opcode;
                 }
                 if self.compressed && !header.is_control() {
+                    // A message without a byte is an empty one, though no compressor makes that of it.
+                    if self.inflate.is_none() && header.length == 0 && header.fin {
+                        self.frame = None;
+                        self.compressed = false;
+                        let mask = Some([0; 4]);
+                        return Ok(put_header(out, &Header { opcode: self.opcode, reserved: 0, mask, ..header }));
+                    }
                     continue;
                 }
                 return Ok(put_header(out, &header));
@@ -300,7 +372,11 @@ impl Incoming {
         out: &mut [u8],
     ) -> io::Result<Option<usize>> {
         let mut inflate = self.inflate.take().unwrap_or_else(|| {
-            Box::new(if self.takes_over { Inflate::new(false, self.window_bits) } else { pool.inflater() })
+            let mut inflate = pool.inflater();
+            if let Some(window) = &self.window {
+                window.lend(&mut inflate);
+            }
+            Box::new(inflate)
         });
         let (head, room) = out.split_at_mut(HEADER.min(out.len()));
         let most = room.len().min(u16::MAX.into());
@@ -325,11 +401,21 @@ impl Incoming {
                 source
             };
             let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
-            let status = inflate
-                .decompress(source, &mut room[written..], InflateFlush::SyncFlush)
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.as_str()))?;
+            let status = match inflate.decompress(source, &mut room[written..], InflateFlush::SyncFlush) {
+                Ok(status) => status,
+                Err(e) => {
+                    self.has_forgotten = self.has_begun && self.kept_bits < MAX_WINDOW_BITS && {
+                        let is_far = |why: &str| why.contains(TOO_FAR);
+                        inflate.error_message().is_some_and(is_far) || (before_in == 0 && self.refers_back(source))
+                    };
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, e.as_str()));
+                }
+            };
             let read = (inflate.total_in() - before_in) as usize;
             let more = (inflate.total_out() - before_out) as usize;
+            if self.kept_bits > 0 && more > 0 {
+                self.window.get_or_insert_default().push(&room[written..][..more], 1 << self.kept_bits);
+            }
             written += more;
             if read == 0 && more == 0 && !in_tail {
                 // It has both input and room, so this is not to be expected; but nothing would end the loop.
@@ -355,6 +441,7 @@ impl Incoming {
             }
         };
         self.frame = Some(payload);
+        self.inflated += written as u64;
         if !is_complete && written == 0 {
             self.inflate = Some(inflate);
             return if payload.left() == 0 { Ok(None) } else { Err(io::ErrorKind::WouldBlock.into()) };
@@ -373,18 +460,39 @@ impl Incoming {
         if is_complete {
             self.frame = None;
             self.tail = 0;
+            self.inflated = 0;
+            self.has_begun = true;
             if std::mem::take(&mut self.ended) {
-                inflate.reset(false);
+                self.window = None;
             }
-            if self.takes_over {
-                self.inflate = Some(inflate);
-            } else {
-                pool.put_back(*inflate);
-            }
+            pool.put_back(*inflate);
         } else {
             self.inflate = Some(inflate);
         }
         Ok(Some(begin + written))
+    }
+
+    /// Whether a message is wrong for referring to what is not there, of which this is the beginning and has the fault. zlib-rs
+    /// says so only where it decodes a few bytes at a time, and otherwise that something is wrong.
+    fn refers_back(&self, beginning: &[u8]) -> bool {
+        let mut inflate = Inflate::new(false, MAX_WINDOW_BITS);
+        if let Some(window) = &self.window {
+            window.lend(&mut inflate);
+        }
+        let mut out = [0; SCRATCH];
+        for mut few in beginning.chunks(4) {
+            loop {
+                let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
+                if inflate.decompress(few, &mut out, InflateFlush::SyncFlush).is_err() {
+                    return inflate.error_message().is_some_and(|why| why.contains(TOO_FAR));
+                }
+                few = &few[(inflate.total_in() - before_in) as usize..];
+                if inflate.total_out() - before_out < SCRATCH as u64 {
+                    break;
+                }
+            }
+        }
+        false
     }
 
     /// Keeps what was not decoded for later.

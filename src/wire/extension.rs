@@ -37,10 +37,10 @@ pub struct Parameters {
 pub struct Wish {
     /// Whether the server's compressor may keep what it has seen from message to message.
     pub server_context_takeover: bool,
-    /// Whether the client's may, which takes a decompressor with its window for each connection.
-    pub client_context_takeover: bool,
-    /// The largest window, in bits (9 to 15), of either side.
-    pub window_bits: u8,
+    /// The largest window, in bits (9 to 15), of the server's compressor.
+    pub server_window_bits: u8,
+    /// The largest window, in bits (9 to 15), of clients that can have a smaller one.
+    pub client_window_bits: u8,
 }
 
 /// What was agreed on, and the header line that says so.
@@ -105,7 +105,8 @@ impl Offer {
 
     /// Every offer can be met, since the server may always do without its own context and with a smaller window.
     fn accept(&self, wish: &Wish) -> Agreement {
-        let server_max_window_bits = self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS).min(wish.window_bits);
+        let server_max_window_bits =
+            self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS).min(wish.server_window_bits);
         // A window of 256 bytes is kept to by compressing no message longer than it, each for itself.
         let server_no_context_takeover = self.server_no_context_takeover
             || !wish.server_context_takeover
@@ -113,15 +114,17 @@ impl Offer {
         // Section 7.1.2.2: without the parameter in the offer the client's window cannot be limited.
         let client_max_window_bits = match self.client_max_window_bits {
             None => MAX_WINDOW_BITS,
-            Some(most) => most.unwrap_or(MAX_WINDOW_BITS).min(wish.window_bits),
+            Some(most) => most.unwrap_or(MAX_WINDOW_BITS).min(wish.client_window_bits),
         };
         let parameters = Parameters {
             server_no_context_takeover,
-            client_no_context_takeover: self.client_no_context_takeover || !wish.client_context_takeover,
+            // Never of a client that does not offer it: many fail the connection then, or take it for agreed and go on as
+            // before.
+            client_no_context_takeover: self.client_no_context_takeover,
             server_max_window_bits,
             client_max_window_bits,
         };
-        let names_server_window = self.server_max_window_bits.is_some() || server_max_window_bits < MAX_WINDOW_BITS;
+        let names_server_window = self.server_max_window_bits.is_some();
         Agreement { parameters, response: Response { parameters, names_server_window }.to_string() }
     }
 }
@@ -129,7 +132,8 @@ impl Offer {
 /// An answer's parameters. What is not said stands for the largest window, and for context takeover.
 struct Response {
     parameters: Parameters,
-    /// Section 7.1.2.1 wants the server's window in the answer wherever the offer has it.
+    /// Section 7.1.2.1 wants the server's window in the answer wherever the offer has it. Where it has not, a window that is
+    /// smaller than the client expects needs no word, and some clients fail the connection for one.
     names_server_window: bool,
 }
 
@@ -197,8 +201,8 @@ fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    const ALL: Wish = Wish { server_context_takeover: true, client_context_takeover: true, window_bits: 15 };
-    const SMALL: Wish = Wish { server_context_takeover: false, client_context_takeover: false, window_bits: 15 };
+    const ALL: Wish = Wish { server_context_takeover: true, server_window_bits: 15, client_window_bits: 15 };
+    const SMALL: Wish = Wish { server_context_takeover: false, server_window_bits: 15, client_window_bits: 11 };
 
     fn answer(line: &str, wish: Wish) -> Option<String> {
         negotiate(&[line], &wish).map(|agreement| agreement.response)
@@ -206,17 +210,26 @@ mod tests {
 
     #[test]
     fn what_browsers_and_libraries_send() {
-        let frugal = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        let frugal = "permessage-deflate; server_no_context_takeover";
         for (offer, full, small) in [
-            // Chromium, Safari; Firefox; websockets for Python; a client without memory; one with a small window.
-            ("permessage-deflate; client_max_window_bits", "permessage-deflate", frugal),
+            // Chromium, Safari; Firefox, Netty, Tornado; websockets for Python; a client without memory; one with a small
+            // window.
+            (
+                "permessage-deflate; client_max_window_bits",
+                "permessage-deflate",
+                &*format!("{frugal}; client_max_window_bits=11"),
+            ),
             ("permessage-deflate", "permessage-deflate", frugal),
             (
                 "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
                 "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
-                &format!("{frugal}; server_max_window_bits=12; client_max_window_bits=12"),
+                &format!("{frugal}; server_max_window_bits=12; client_max_window_bits=11"),
             ),
-            ("permessage-deflate; client_no_context_takeover; server_no_context_takeover", frugal, frugal),
+            (
+                "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+                &format!("{frugal}; client_no_context_takeover"),
+                &format!("{frugal}; client_no_context_takeover"),
+            ),
             (
                 "permessage-deflate;server_max_window_bits=8",
                 "permessage-deflate; server_no_context_takeover; server_max_window_bits=8",
@@ -235,13 +248,10 @@ mod tests {
 
     #[test]
     fn a_smaller_window_is_asked_of_clients_that_can() {
-        let wish = Wish { window_bits: 10, ..ALL };
+        let wish = Wish { server_window_bits: 10, client_window_bits: 10, ..ALL };
         for (offer, response) in [
-            ("permessage-deflate", "permessage-deflate; server_max_window_bits=10"),
-            (
-                "permessage-deflate; client_max_window_bits",
-                "permessage-deflate; server_max_window_bits=10; client_max_window_bits=10",
-            ),
+            ("permessage-deflate", "permessage-deflate"),
+            ("permessage-deflate; client_max_window_bits", "permessage-deflate; client_max_window_bits=10"),
             (
                 "permessage-deflate; client_max_window_bits=9; server_max_window_bits=11",
                 "permessage-deflate; server_max_window_bits=10; client_max_window_bits=9",
@@ -292,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_offer_it_has_the_largest_window() {
-        let wish = Wish { window_bits: 9, ..ALL };
+        let wish = Wish { server_window_bits: 9, client_window_bits: 9, ..ALL };
         let agreed = |line| negotiate(&[line], &wish).unwrap().parameters;
         assert_eq!(agreed("permessage-deflate").client_max_window_bits, 15);
         assert_eq!(agreed("permessage-deflate").server_max_window_bits, 9);

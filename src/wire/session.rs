@@ -14,6 +14,9 @@ use std::io::{self, Read, Write};
 use tungstenite::error::Error;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
+/// The reason for a client that does not keep to its client_no_context_takeover or client_max_window_bits.
+const FORGOTTEN: &str = "message refers to an earlier one that you agreed to forget";
+
 /// What a session keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -107,6 +110,8 @@ impl Session {
     /// Bytes of compressed messages that are decoded at a time, besides the one that brings them over this. A read of
     /// some bytes may hold a thousand times as many.
     const BURST: usize = 256 * 1024;
+    /// Bytes that are inflated at a time, of a message that is larger: others have their turn in between.
+    pub const SLICE: usize = 256 * 1024;
 
     /// A session just after the opening handshake.
     pub fn new(rules: &Rules) -> Session {
@@ -132,6 +137,11 @@ impl Session {
     /// Payload bytes that have come of the message that is not complete, compressed or not.
     pub fn unfinished(&self) -> u64 {
         self.cursor.unfinished()
+    }
+
+    /// Bytes that it has become so far, where it is compressed.
+    pub fn inflated(&self) -> u64 {
+        self.deflate.as_ref().map_or(0, |deflate| deflate.inflated())
     }
 
     /// Takes in what the client sent: any piece of the stream, in order. Appends what it held to `events`, and answers
@@ -168,7 +178,7 @@ impl Session {
     fn decode(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
         let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.cursor.max_message_size()));
         let inflate = self.deflate.as_mut().map(|deflate| (&mut **deflate, &mut contexts.deflate));
-        let mut stream = Stream { input: bytes, output: control, inflate };
+        let mut stream = Stream { input: bytes, output: control, inflate, left: Self::SLICE };
         let mut decoded = 0;
         loop {
             match context.read(&mut stream) {
@@ -191,6 +201,9 @@ impl Session {
                     break;
                 }
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if stream.left == 0 && stream.keep_rest() {
+                        break;
+                    }
                     if let Some(violation) = self.cursor.violation() {
                         events.push_back(Event::Failed(self.breach(violation)));
                         self.phase = Phase::Failed;
@@ -241,6 +254,11 @@ impl Session {
         }
     }
 
+    /// What is no compressed data referred to earlier messages, or further back into them, than the client had agreed to.
+    pub fn has_forgotten(&self) -> bool {
+        self.deflate.as_ref().is_some_and(|deflate| deflate.has_forgotten())
+    }
+
     /// The Close frame for what the client did wrong (section 7.4.1).
     fn failure(&self, error: &Error) -> CloseFrame {
         match error {
@@ -248,7 +266,9 @@ impl Session {
             Error::Capacity(_) => self.breach(Violation::OversizedMessage),
             Error::Protocol(violation) => close(CloseCode::Protocol, &violation.to_string()),
             // Section 7.4.1: data "not consistent with the type of the message".
-            Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => close(CloseCode::Invalid, "not compressed data"),
+            Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
+                close(CloseCode::Invalid, if self.has_forgotten() { FORGOTTEN } else { "not compressed data" })
+            }
             other => close(CloseCode::Protocol, &other.to_string()),
         }
     }
@@ -319,12 +339,14 @@ struct Stream<'a> {
     input: &'a [u8],
     output: &'a mut Vec<u8>,
     inflate: Option<(&'a mut PerMessageDeflate, &'a mut Pool)>,
+    /// Bytes that may still be decompressed in this turn.
+    left: usize,
 }
 
 impl Stream<'_> {
     /// One that is only written to.
     fn to(output: &mut Vec<u8>) -> Stream<'_> {
-        Stream { input: &[], output, inflate: None }
+        Stream { input: &[], output, inflate: None, left: 0 }
     }
 
     /// Keeps what was not read for later; false where nothing is decompressed, so that what is at hand is not large.
@@ -342,7 +364,12 @@ impl Stream<'_> {
 impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if let Some((deflate, pool)) = &mut self.inflate {
-            return deflate.incoming().read(pool, &mut self.input, buf);
+            if self.left == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let count = deflate.incoming().read(pool, &mut self.input, buf)?;
+            self.left = self.left.saturating_sub(count);
+            return Ok(count);
         }
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());

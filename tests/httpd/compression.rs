@@ -6,7 +6,7 @@ use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
 
 every_mpm!(offers, messages);
 
-const FRUGAL: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+const FRUGAL: &str = "permessage-deflate; server_no_context_takeover";
 
 fn serve(mpm: Mpm, lines: &str) -> Server {
     Httpd::new(mpm)
@@ -46,7 +46,9 @@ fn compressed(frame: Frame) -> Frame {
 fn offers(mpm: Mpm) {
     let server = serve(mpm, "");
     for (offer, answer) in [
-        ("permessage-deflate; client_max_window_bits", Some(FRUGAL.to_owned())),
+        ("permessage-deflate; client_max_window_bits", Some(format!("{FRUGAL}; client_max_window_bits=11"))),
+        ("permessage-deflate; client_max_window_bits=9", Some(format!("{FRUGAL}; client_max_window_bits=9"))),
+        ("permessage-deflate; client_no_context_takeover", Some(format!("{FRUGAL}; client_no_context_takeover"))),
         ("permessage-deflate; server_max_window_bits=10", Some(format!("{FRUGAL}; server_max_window_bits=10"))),
         ("permessage-deflate; server_max_window_bits=1, permessage-deflate", Some(FRUGAL.to_owned())),
         ("x-other; a=\"permessage-deflate, b\"", None),
@@ -86,6 +88,10 @@ fn messages(mpm: Mpm) {
     client.expect(&Frame::text("baa"));
     client.send(&compressed(Frame::binary("")));
     client.expect(&Frame::binary(""));
+    // Without a byte, as some send it.
+    client.send_all(&[Frame::text("").reserved(4), Frame::text("").reserved(4).unfinished(), Frame::continuation("")]);
+    client.expect(&Frame::text(""));
+    client.expect(&Frame::text(""));
     // In fragments, a Ping between them, and bytes one by one.
     let payload = deflated(sheep.as_bytes());
     let (first, second) = payload.split_at(10);
@@ -131,6 +137,52 @@ fn contexts_are_kept_where_that_is_configured() {
     }
     assert!(sizes[0] > 400 && sizes[1] < 30 && sizes[2] < 30, "{sizes:?}");
     client.close();
+}
+
+/// A client of which nothing was asked refers to what it has said, wherever contexts are off.
+#[test]
+fn a_client_that_does_not_offer_to_forget_is_understood() {
+    let server = serve(Mpm::Event, "  WebSocketCompressionMinSize 1\n  WebSocketMaxMessageSize 10485760");
+    let noise: Vec<u8> = (0..1500u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for (offer, bits, forgets) in [
+        ("permessage-deflate", 15, false),
+        ("permessage-deflate; client_max_window_bits", 11, false),
+        ("permessage-deflate; client_max_window_bits", 15, true),
+        ("permessage-deflate; client_no_context_takeover", 15, true),
+    ] {
+        let mut client = Raw::open_with(&server, &offering(offer)).about(offer);
+        let mut deflate = Deflate::new(6, false, bits);
+        let mut send = |client: &mut Raw, payload: &[u8]| {
+            let mut out = vec![0; payload.len() + 100];
+            let before = deflate.total_out();
+            deflate.compress(payload, &mut out, DeflateFlush::SyncFlush).expect("zlib compresses");
+            out.truncate((deflate.total_out() - before) as usize - 4);
+            client.send(&Frame::binary(out.as_slice()).reserved(4));
+            out.len()
+        };
+        let said = |client: &mut Raw| {
+            let frame = client.frame();
+            if frame.reserved == 4 { inflated(&frame.payload, 20_000) } else { frame.payload }
+        };
+        send(&mut client, &noise);
+        assert_eq!(said(&mut client), noise, "{offer}");
+        // Farther back than some may refer.
+        send(&mut client, &[7; 5000]);
+        assert_eq!(said(&mut client), [7; 5000], "{offer}");
+        let length = send(&mut client, &noise);
+        if forgets {
+            assert!(length < 100, "{length}");
+            let close = client.frame();
+            let reason = String::from_utf8_lossy(&close.payload[2..]).into_owned();
+            assert_eq!((close.close_code(), reason.contains("agreed to forget")), (Some(1007), true), "{reason}");
+        } else {
+            assert_eq!(said(&mut client), noise, "{offer}");
+            client.close();
+        }
+    }
+    let log = server.error_log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("WS0175")).collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.contains("websocket:info")), "{lines:?}");
 }
 
 #[test]

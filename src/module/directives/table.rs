@@ -174,10 +174,10 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
     },
     Directive {
         name: c"WebSocketCompressionWindow",
-        arguments: "bits",
+        arguments: "bits [client's bits]",
         context: Context::Everywhere,
-        default: "15",
-        help: c"How far back a compressor may refer, in bits: from 9 (512 bytes) to 15 (32 KB)",
+        default: "15 11",
+        help: c"How far back the compressor of the server, and that of a client, may refer, in bits: from 9 (512 bytes) to 15 (32 KB)",
         set: compression_window,
     },
     Directive {

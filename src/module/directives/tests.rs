@@ -218,7 +218,7 @@ fn times_are_seconds_or_off() {
 fn compression_is_off_until_it_is_switched_on() {
     let wish = |lines: &[&str]| configured(lines).unwrap().policy().compression;
     assert_eq!(wish(&["WebSocketCompressionLevel 9"]), None);
-    let plain = Wish { server_context_takeover: false, client_context_takeover: false, window_bits: 15 };
+    let plain = Wish { server_context_takeover: false, server_window_bits: 15, client_window_bits: 11 };
     assert_eq!(wish(&["WebSocketCompression on"]), Some(plain));
     assert_eq!(
         wish(&[
@@ -226,13 +226,13 @@ fn compression_is_off_until_it_is_switched_on() {
             "WebSocketCompressionContextTakeover Client",
             "WebSocketCompressionWindow 9"
         ]),
-        Some(Wish { client_context_takeover: true, window_bits: 9, ..plain })
+        Some(Wish { server_window_bits: 9, client_window_bits: 9, ..plain })
     );
     let both = ["WebSocketCompression On", "WebSocketCompressionContextTakeover both"];
     let outer = configured(&both).unwrap();
     assert_eq!(
-        outer.policy().compression.map(|w| (w.server_context_takeover, w.client_context_takeover)),
-        Some((true, true))
+        outer.policy().compression.map(|w| (w.server_context_takeover, w.client_window_bits)),
+        Some((true, 15))
     );
     assert_eq!(configured(&["WebSocketCompression Off"]).unwrap().over(&outer).policy().compression, None);
     let parameters = Parameters {

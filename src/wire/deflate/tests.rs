@@ -142,6 +142,13 @@ impl Rig {
             other => panic!("no failure but {other:?}"),
         }
     }
+
+    fn reason(&self) -> &str {
+        match self.events.back() {
+            Some(Event::Failed(frame)) => frame.reason.as_str(),
+            other => panic!("no failure but {other:?}"),
+        }
+    }
 }
 
 /// Something that compresses, and not to nothing.
@@ -264,6 +271,104 @@ fn an_idle_session_owns_no_codec() {
     assert!(deflate.compress(&mut Pool::default(), &prose(100)).is_some());
     assert!(deflate.deflate.is_none() && deflate.incoming.inflate.is_none());
     assert!(std::mem::size_of::<PerMessageDeflate>() <= 160, "{}", std::mem::size_of::<PerMessageDeflate>());
+}
+
+/// Of a client that does not forget, what it may refer to is kept, and no more.
+#[test]
+fn between_two_messages_there_is_but_a_window() {
+    for bits in 9..=15 {
+        let takes_over = Parameters { client_no_context_takeover: false, client_max_window_bits: bits, ..PARAMETERS };
+        let mut client = Client::new(takes_over, 1 << 20);
+        let mut deflate = PerMessageDeflate::new(compression(takes_over));
+        let (mut pool, mut out) = (Pool::default(), [0; 4096]);
+        let (before, mut held) = (deflate.held(), Vec::new());
+        for length in [40, 40, 40, 300, 70_000, 10] {
+            let bytes = client.message(false, &prose(length), true);
+            let mut input = &bytes[..];
+            let end = loop {
+                if let Err(end) = deflate.incoming().read(&mut pool, &mut input, &mut out) {
+                    break end;
+                }
+            };
+            assert_eq!((end.kind(), input.len()), (io::ErrorKind::WouldBlock, 0));
+            assert!(deflate.incoming.inflate.is_none());
+            held.push(deflate.held());
+        }
+        assert_eq!(before, 0);
+        assert!(held[2] <= 300 && held[4] <= (1 << bits) + size_of::<Window>(), "{bits}: {held:?}");
+        assert_eq!(deflate.incoming.window.as_ref().unwrap().bytes.len(), 1 << bits);
+    }
+}
+
+#[test]
+fn a_message_without_a_byte_is_empty() {
+    let takes_over = Parameters { client_no_context_takeover: false, ..PARAMETERS };
+    for parameters in [PARAMETERS, takes_over] {
+        let (mut rig, mut client) = (Rig::new(parameters), Client::new(parameters, 1 << 20));
+        let prose = prose(500);
+        rig.receive(&frames(0x42, b"", 1));
+        rig.receive(&client.message(false, &prose, true));
+        // In two frames, a Ping between them.
+        rig.receive(&[&[0x42, 0x80, 0, 0, 0, 0, 0x89, 0x80][..], &[0; 4], &[0x80, 0x80, 0, 0, 0, 0]].concat());
+        rig.receive(&frames(0x41, b"", 1));
+        rig.receive(&client.message(false, &prose, true));
+        let message = |bytes: &[u8]| Message::binary(bytes.to_vec());
+        let expected = [message(b""), message(&prose), message(b""), Message::text(""), message(&prose)];
+        assert_eq!(rig.messages(), expected);
+        assert_eq!(rig.out, [0x8a, 0]);
+        assert!(!rig.session.is_in_a_message());
+    }
+}
+
+#[test]
+fn who_refers_to_what_it_agreed_to_forget_is_told() {
+    let takes_over = Parameters { client_no_context_takeover: false, ..PARAMETERS };
+    let small = Parameters { client_max_window_bits: 9, ..takes_over };
+    for (agreed, length, between, told) in [
+        (PARAMETERS, 100, 0, true),
+        (PARAMETERS, 3000, 0, true),
+        (small, 100, 600, true),
+        (small, 3000, 600, true),
+        (takes_over, 100, 40_000, false),
+    ] {
+        let (mut rig, mut client) = (Rig::new(agreed), Client::new(takes_over, 1 << 20));
+        let noise = noise(44_000);
+        let (first, rest) = noise.split_at(length);
+        rig.receive(&client.message(false, first, true));
+        let mut second = client.message(false, &rest[..between], true);
+        if !told {
+            // What was not asked of it is no breach, but an error all the same.
+            second = frames(0x42, &[0xff; 20], 200);
+        }
+        rig.receive(&second);
+        if rig.session.is_open() {
+            rig.receive(&client.message(false, first, true));
+        }
+        assert_eq!((rig.failure(), rig.session.has_forgotten()), (CloseCode::Invalid, told), "{agreed:?}");
+        assert_eq!(rig.reason().contains("agreed to forget"), told, "{}", rig.reason());
+    }
+}
+
+/// Of a message that becomes large, others have their turn in between.
+#[test]
+fn a_large_message_is_inflated_in_slices() {
+    const SIZE: usize = 5_000_000;
+    let mut client = Client::new(PARAMETERS, 1 << 30);
+    let bytes = client.message(false, &vec![b'x'; SIZE], true);
+    assert!(bytes.len() < 10_000);
+    let rules =
+        Rules { max_message_size: SIZE, compression: Some(compression(PARAMETERS)), reserved_close_codes: false };
+    let mut rig = Rig { session: Session::new(&rules), ..Rig::new(PARAMETERS) };
+    rig.session.receive(&mut rig.contexts, &bytes, &mut rig.events, &mut rig.out);
+    let mut slices = 1;
+    while rig.session.has_more() {
+        let before = rig.session.inflated();
+        rig.session.more(&mut rig.contexts, &mut rig.events, &mut rig.out);
+        assert!(rig.session.inflated() <= before + Session::SLICE as u64 + (1 << 16));
+        slices += 1;
+    }
+    assert!(slices >= SIZE / Session::SLICE, "{slices}");
+    assert_eq!(rig.messages(), [Message::binary(vec![b'x'; SIZE])]);
 }
 
 #[test]

@@ -349,7 +349,7 @@ fn compression_is_negotiated_where_the_policy_has_it() {
 }
 
 const WISH: extension::Wish =
-    extension::Wish { server_context_takeover: true, client_context_takeover: true, window_bits: 15 };
+    extension::Wish { server_context_takeover: true, server_window_bits: 15, client_window_bits: 15 };
 
 #[test]
 fn the_origin_is_that_of_the_site_or_a_trusted_one() {

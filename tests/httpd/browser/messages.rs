@@ -237,7 +237,7 @@ fn compressed() {
     let page = visit(&server);
     for (path, extensions) in [
         ("/echo", "permessage-deflate"),
-        ("/frugal", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
+        ("/frugal", "permessage-deflate; server_no_context_takeover; client_max_window_bits=11"),
     ] {
         let seen = page.run_with(
             r#"

@@ -26,7 +26,7 @@ const TALK: &str = r#"
 "#;
 
 fn seen(server: &Server, protocol: &str) -> Value {
-    let compression = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    let compression = "permessage-deflate; server_no_context_takeover; client_max_window_bits=11";
     json!([protocol, "https:", server.url("/echo"), compression, vec![true; 11], ["close", 4000, "再见", true]])
 }
 
