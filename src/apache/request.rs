@@ -126,6 +126,12 @@ impl Request {
         }
     }
 
+    /// The file that its URL stands for; `proxy:` or `redirect:` and a URL where it is another server's, or mod_rewrite's.
+    pub fn filename(&self) -> Cow<'_, str> {
+        // SAFETY: see above.
+        unsafe { text(self.0.filename) }.unwrap_or_default()
+    }
+
     /// What modules tell each other about it.
     pub fn notes(&self) -> &Table {
         // SAFETY: see above.

@@ -40,7 +40,6 @@ pub mod upgrade;
 
 use crate::apache::connection::Connection;
 use crate::apache::directive::{Commands, MORE_COMMANDS};
-use crate::apache::log::{self, Level};
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
 use crate::apache::request::Request;
@@ -119,12 +118,6 @@ impl HttpdModule for WebSocket {
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {
-        match others::who_answers(request) {
-            None => upgrade::handle(request),
-            Some(why) => {
-                log::request(Level::Trace, request, &format!("left to httpd: {why}"));
-                Ok(Verdict::Declined)
-            }
-        }
+        if others::is_anothers(request) { Ok(Verdict::Declined) } else { upgrade::handle(request) }
     }
 }

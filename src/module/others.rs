@@ -4,7 +4,8 @@
 //! Our content handler runs before those of other modules, so that a socket can share its URL with anything. Where httpd or
 //! another module has decided what is to become of a request, that holds for a handshake as for a page.
 
-use super::WebSocket;
+use super::{WebSocket, upgrade};
+use crate::apache::log::{self, Level};
 use crate::apache::request::{Proxying, Request};
 use std::ffi::CStr;
 
@@ -21,25 +22,56 @@ const PROXIED: &CStr = c"websocket-proxied";
 /// Notes which requests are a proxy's by their URL (`ProxyPass`, or a `RewriteRule` of the server): a handler that is
 /// configured for a part of these URLs is an exception to that, as `ProxyPass /part !` is one for pages.
 pub fn note_proxied(request: &Request) {
-    if request.proxying() == Proxying::Reverse && request.config::<WebSocket>().handler().is_some() {
+    if request.proxying() == Proxying::Reverse {
         request.notes().set_constant(PROXIED, c"1");
     }
 }
 
-/// Why a request is not ours; `None` when it may be.
-pub fn who_answers(request: &Request) -> Option<&'static str> {
+/// Why a request is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is a part of another one.
+    Part,
+    /// It is for the page that goes with an error.
+    Error,
+    /// A rewrite rule sends it elsewhere.
+    Rewritten,
+    /// It is for a server elsewhere, by a forward proxy.
+    Elsewhere,
+}
+
+/// True for a request that is not ours, whatever is configured.
+pub fn is_anothers(request: &Request) -> bool {
+    let Some(why) = why(request) else { return false };
+    if why == Why::Rewritten && request.config::<WebSocket>().handler().is_some() && upgrade::is_handshake(request) {
+        let target = request.filename();
+        log::request(
+            Level::Info,
+            request,
+            &format!(
+                "WS0030: left to httpd: a rewrite rule sends this handshake to {target}; if the WebSocketHandler is to have it, \
+                 write \"RewriteEngine Off\" beside that"
+            ),
+        );
+        return true;
+    }
+    log::request(Level::Trace, request, &format!("left to httpd: {why:?}"));
+    true
+}
+
+fn why(request: &Request) -> Option<Why> {
     if request.is_subrequest() {
-        return Some("a part of another request");
+        return Some(Why::Part);
     }
     if request.is_for_error() {
-        return Some("the page for an error");
+        return Some(Why::Error);
     }
     if request.handler_name() == REDIRECT_HANDLER {
-        return Some("a rewrite sends it elsewhere");
+        return Some(Why::Rewritten);
     }
     match request.proxying() {
-        Proxying::Forward => Some("for a server elsewhere"),
-        Proxying::Reverse if request.notes().find(PROXIED).is_null() => Some("a rewrite sends it to another server"),
+        Proxying::Forward => Some(Why::Elsewhere),
+        Proxying::Reverse if request.notes().find(PROXIED).is_null() => Some(Why::Rewritten),
         Proxying::None | Proxying::Reverse => None,
     }
 }

@@ -211,6 +211,11 @@ fn consider(request: &Request) -> Result<Accept, Refusal> {
     with_offer(request, negotiate)
 }
 
+/// True when a request asks for a WebSocket, as it should or not.
+pub fn is_handshake(request: &Request) -> bool {
+    !consider(request).is_err_and(|refusal| refusal.status().is_none())
+}
+
 /// Lets a request's handshake be judged by the policy that holds here.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ mod harness_itself;
 mod http2;
 mod limits;
 mod log_rotation;
+mod other_modules;
 mod php;
 mod plugin;
 mod plugin_end;

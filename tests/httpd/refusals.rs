@@ -2,6 +2,7 @@
 //! another module sends elsewhere goes there. Redirects that are no refusals go on to a socket, by the rules of where it is.
 
 use crate::harness::plugin::{deferred_logins, rules};
+use crate::harness::publish::post;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls};
 use crate::http2::Scenario;
 use rustls::version::{TLS12, TLS13};
@@ -290,6 +291,8 @@ fn other_servers(mpm: Mpm) {
         .config(format!("RewriteRule \"^/rule/\" \"http://{elsewhere}/\" [P]"))
         .config("<Location \"/rule/socket\">\n  WebSocketHandler echo\n</Location>")
         .config(format!("<Location \"/late\">\n  WebSocketHandler echo\n{rules}\n</Location>"))
+        .module("authz_host")
+        .config("<Location \"/early/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
         .config("<LocationMatch \"^http:\">\n  WebSocketHandler echo\n</LocationMatch>")
         .start();
     for path in ["/early/socket", "/rule/socket", "/late/y"] {
@@ -297,6 +300,7 @@ fn other_servers(mpm: Mpm) {
         client.echo(&Frame::text(path));
         client.close();
     }
+    assert_eq!(post(&server, "/early/publish?channel=news", "text/plain", b"hello").status, 202);
     let foreign = format!("http://{elsewhere}/late/y");
     for path in ["/early/page", "/rule/page", "/late/x", &foreign] {
         for request in [Handshake::page, Handshake::new] {

@@ -171,17 +171,43 @@ impl Raw {
 
     #[track_caller]
     fn body(&mut self, response: &Response) -> Vec<u8> {
+        if response.header("Transfer-Encoding") == Some("chunked") {
+            return self.chunks();
+        }
         let length = response.header("Content-Length").map(|length| length.parse::<usize>().expect("a number"));
         match length {
-            Some(length) => {
-                while self.received.len() < length {
-                    assert!(self.receive() > 0, "the body ends early");
-                }
-                self.received.drain(..length).collect()
-            }
+            Some(length) => self.take(length),
             None => {
                 while self.receive() > 0 {}
                 std::mem::take(&mut self.received)
+            }
+        }
+    }
+
+    /// The next bytes of a body.
+    #[track_caller]
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            assert!(self.receive() > 0, "the body ends early");
+        }
+        self.received.drain(..length).collect()
+    }
+
+    /// A body in chunks (RFC 9112 section 7.1), without trailers.
+    #[track_caller]
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                line.extend(self.take(1));
+            }
+            let size = std::str::from_utf8(&line).ok().and_then(|line| usize::from_str_radix(line.trim(), 16).ok());
+            let size = size.unwrap_or_else(|| panic!("not the size of a chunk: {line:?}"));
+            body.extend(self.take(size));
+            assert_eq!(self.take(2), b"\r\n", "the end of a chunk");
+            if size == 0 {
+                return body;
             }
         }
     }
