@@ -28,6 +28,7 @@ pub mod process;
 pub mod rarely;
 pub mod request;
 pub mod server;
+pub mod shared_memory;
 pub mod suspended;
 pub mod table;
 pub mod tls;

@@ -4,6 +4,7 @@
 //! send buffer waits for the client, nothing is read from it.
 
 use super::broadcast::{Broadcast, Encoded};
+use super::heartbeat::{self, Activity};
 use super::line::Line;
 use super::peer::{Peer, ticks};
 use super::quota::Place;
@@ -402,6 +403,7 @@ impl Conn {
     }
 
     fn share(&mut self, message: &Broadcast) {
+        let _at = heartbeat::within(Activity::Encoding);
         let contexts = &self.entry.shared.contexts;
         let encoded = match self.session.form() {
             Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
@@ -426,6 +428,7 @@ impl Conn {
             // Control frames are the session's own business.
             _ => return,
         };
+        let _at = heartbeat::within(Activity::Encoding);
         self.line.borrow_mut().sent.count(payload.len());
         let encoded = self.session.encode(&mut self.entry.shared.contexts.borrow_mut(), payload);
         self.enqueue(text, encoded);
@@ -540,6 +543,7 @@ impl Conn {
     }
 
     fn take_in(&mut self, step: impl FnOnce(&mut Session, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
+        let _at = heartbeat::within(Activity::Decoding);
         let shared = &self.entry.shared;
         if self.events.capacity() == 0 {
             self.events = shared.queues.borrow_mut().take();

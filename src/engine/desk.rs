@@ -2,6 +2,7 @@
 //! there: a handshake wakes that thread and no other.
 
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
+use super::heartbeat::{self, Activity};
 use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
 use super::trunk::carrier;
@@ -273,12 +274,15 @@ impl Desk {
         }
         self.full.store(false, Ordering::Relaxed);
         let granted = One::of(&self.granted);
+        let number = self.handlers.number(&spec.handler.name);
         let Welcome { headers, link, reply, descriptors } = match handler.greet(&mut spec) {
-            Some(greeting) => greeting.await.map_err(|unwelcome| match unwelcome {
-                Unwelcome::Refused(Refused { status, reason }) => refused(status, reason),
-                Unwelcome::Declined => FromEngine::Declined,
-                Unwelcome::Dropped => FromEngine::Dropped,
-            })?,
+            Some(greeting) => {
+                heartbeat::during(Activity::Asked, number, greeting).await.map_err(|unwelcome| match unwelcome {
+                    Unwelcome::Refused(Refused { status, reason }) => refused(status, reason),
+                    Unwelcome::Declined => FromEngine::Declined,
+                    Unwelcome::Dropped => FromEngine::Dropped,
+                })?
+            }
             None => Welcome::default(),
         };
         if self.ending().is_some() {
@@ -298,7 +302,7 @@ impl Desk {
 
     async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {
         let Some(handler) = self.handlers.find(name) else { return no_handler(name) };
-        match handler.call(request).await {
+        match heartbeat::during(Activity::Asked, self.handlers.number(name), handler.call(request)).await {
             Ok(answer) => FromEngine::Answer { answer },
             Err(Refused { status, reason }) => refused(status, reason),
         }

@@ -1,10 +1,11 @@
 //! What a handler is to the engine: straight-line code over a [`Conn`].
 
+use super::heartbeat::HandlerNumber;
 use super::raw::{Ending, Raw};
 use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -117,7 +118,7 @@ pub trait RawHandler {
 
 /// The handlers of an engine, by name.
 #[derive(Default)]
-pub struct Registry(HashMap<&'static str, Arc<dyn Handler>>);
+pub struct Registry(BTreeMap<&'static str, Arc<dyn Handler>>);
 
 impl Registry {
     /// Adds one under the name that `WebSocketHandler` uses.
@@ -129,6 +130,16 @@ impl Registry {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Handler>> {
         self.0.values()
+    }
+
+    /// Their names, in the order of their numbers.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.keys().copied().collect()
+    }
+
+    /// The number of the handler of that name, from 1; 0 for none.
+    pub fn number(&self, name: &str) -> HandlerNumber {
+        self.0.keys().position(|known| *known == name).map_or(0, |place| place as HandlerNumber + 1)
     }
 
     /// The handler of that name.

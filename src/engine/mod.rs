@@ -20,6 +20,8 @@
 //! * [`handler`]: what the handlers implement
 //! * [`log_line`]: what the session log says of a session
 //! * [`log_writer`]: the session logs that are open
+//! * [`signals`]: what the processes see of each other without asking
+//! * [`heartbeat`]: the engine's signs of life
 //!
 //! [`Engine::adopt`] is the only door in.
 
@@ -30,6 +32,7 @@ pub mod desk;
 pub mod entrance;
 pub mod handler;
 pub mod handoff;
+pub mod heartbeat;
 pub mod line;
 pub mod log_line;
 pub mod log_writer;
@@ -38,6 +41,7 @@ pub mod peer;
 pub mod process;
 pub mod quota;
 pub mod raw;
+pub mod signals;
 pub mod socket;
 pub mod spec;
 pub mod thread;
@@ -53,6 +57,7 @@ pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Sessio
 use crate::wire::CloseFrame;
 use crate::wire::record::Keys;
 use log_writer::Logs;
+use signals::Signals;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -120,10 +125,18 @@ impl Engine {
     /// # Errors
     /// The system refuses a thread or an epoll instance.
     pub fn start(threads: usize, handlers: &Arc<Registry>) -> io::Result<Engine> {
+        Engine::start_watched(threads, handlers, Signals::private())
+    }
+
+    /// As [`Engine::start`], with threads that give signs of life there.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_watched(threads: usize, handlers: &Arc<Registry>, signals: Signals) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
         let logs = Arc::new(Logs::default());
         let threads = (0..threads.max(1))
-            .map(|number| Thread::start(number, handlers.clone(), logs.clone(), ended.clone()))
+            .map(|number| Thread::start(number, signals, handlers.clone(), logs.clone(), ended.clone()))
             .collect::<io::Result<_>>()?;
         Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0) })
     }

@@ -5,6 +5,7 @@
 //! the tick at which something happened: what is due is worked out when it is looked at.
 
 use super::broadcast::{Broadcast, Volley};
+use super::heartbeat::HandlerNumber;
 use super::line::{Line, LineCell, Shot};
 use super::spec::{Limits, Ping};
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -43,6 +44,8 @@ enum Life {
 pub struct Peer {
     /// The session's number.
     pub id: u64,
+    /// The number of what runs it.
+    pub handler: Cell<HandlerNumber>,
     waker: RefCell<Option<Waker>>,
     close: RefCell<Option<Box<CloseFrame>>>,
     line: LineCell,
@@ -75,6 +78,7 @@ impl Peer {
             limits.ping.map_or((0, 0), |Ping { interval, timeout }| (ticks(interval), ticks(timeout)));
         Peer {
             id,
+            handler: Cell::new(0),
             waker: RefCell::default(),
             close: RefCell::default(),
             line: LineCell::new(),

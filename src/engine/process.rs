@@ -8,7 +8,8 @@ use super::control::{self, Configuration};
 use super::desk::{self, Desk};
 use super::entrance::Entrance;
 use super::log_writer::NamedLog;
-use super::{Engine, Registry};
+use super::signals::Signals;
+use super::{Engine, Registry, heartbeat};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -49,6 +50,8 @@ pub struct Setup {
     pub control: OwnedFd,
     /// A pidfd of httpd's parent, where the system has such: the engine ends with it, whoever else has its ends of the pairs.
     pub parent: Option<OwnedFd>,
+    /// Where its threads give signs of life.
+    pub signals: Signals,
     /// Engine threads.
     pub threads: usize,
     /// What the threads run.
@@ -66,8 +69,8 @@ pub struct Setup {
 /// # Errors
 /// It could not start: no threads, no epoll instance, no signals.
 pub fn run(setup: Setup) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = tokio::task::LocalSet::new().block_on(&runtime, serve(setup));
+    let runtime = heartbeat::runtime()?;
+    let served = heartbeat::run(setup.signals, 0, &runtime, serve(setup));
     // A name that is still being looked up, or a file of tokens on a disk that does not answer, is not waited for.
     runtime.shutdown_background();
     served
@@ -105,7 +108,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
     configure_handlers(&handlers, &setup.settings);
-    let engine = Engine::start(setup.threads, &handlers)?;
+    let engine = Engine::start_watched(setup.threads, &handlers, setup.signals)?;
     engine.logs().replace(setup.session_logs)?;
     let entrance = Entrance::new(setup.entrance)?;
     let parent = setup.parent.map(watched).transpose()?;

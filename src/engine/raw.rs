@@ -2,12 +2,14 @@
 //! engine keeps account of it as of every other: its number, its places, requests to close it, its line in the session log.
 
 use super::conn::{End, Summary, Traffic};
+use super::peer::Peer;
 use super::quota::Place;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec, Source};
 use crate::wire::CloseFrame;
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -47,6 +49,11 @@ impl Raw {
     /// The session's number.
     pub fn id(&self) -> u64 {
         self.entry.peer.id
+    }
+
+    /// How others on this thread reach the connection.
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.entry.peer
     }
 
     /// What is known of the session.

@@ -2,10 +2,12 @@
 
 use super::conn::{self, Conn};
 use super::handler::{Handler, Later, Registry};
+use super::heartbeat::{self, Activity};
 use super::log_writer::Logs;
 use super::peer::{Peer, TICK, ticks};
 use super::quota::Place;
 use super::raw::{Ending, Raw};
+use super::signals::Signals;
 use super::socket::Socket;
 use super::trunk::carrier::Trunk;
 use super::{Adoption, HandlerSpec, Limits, Source};
@@ -73,14 +75,21 @@ impl Thread {
     ///
     /// # Errors
     /// The system refuses the thread or its epoll instance.
-    pub fn start(number: usize, handlers: Arc<Registry>, logs: Arc<Logs>, ended: Arc<Notify>) -> io::Result<Thread> {
+    pub fn start(
+        number: usize,
+        signals: Signals,
+        handlers: Arc<Registry>,
+        logs: Arc<Logs>,
+        ended: Arc<Notify>,
+    ) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
         let tally = Arc::new(Tally { ended, ..Tally::default() });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = heartbeat::runtime()?;
         let counts = tally.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
             let here = Here { number, shared: Rc::new(Shared::new()), handlers, logs, tally: counts };
-            tokio::task::LocalSet::new().block_on(&runtime, serve(received, here));
+            // The first is the main thread's.
+            heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
         Ok(Thread { commands, tally })
     }
@@ -400,11 +409,14 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
         }
         // What the client says is not for the clock to see.
         let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..adoption.spec.limits.clone() };
-        let raw = Raw::new(adoption, shared.enter(id, &limits));
+        let entry = shared.enter(id, &limits);
+        entry.peer.handler.set(handlers.number(name));
+        let raw = Raw::new(adoption, entry);
         tokio::task::spawn_local(live_raw(raw, handler, logs.clone(), counted));
         return;
     }
     let entry = shared.enter(id, &adoption.spec.limits);
+    entry.peer.handler.set(handlers.number(name));
     // It decodes what came with the handshake: a panic there is one session's, too.
     let conn = match catch_unwind(AssertUnwindSafe(|| Conn::new(adoption, entry))) {
         Ok(Ok(conn)) => Box::new(conn),
@@ -422,41 +434,42 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
 async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
-    let id = conn.id();
+    let peer = conn.peer().clone();
     let mut running = handler.run(&mut conn);
-    let verdict = guarded(id, &mut running, || close(CloseCode::Error, "internal error")).await;
+    let verdict = guarded(&peer, &mut running, || close(CloseCode::Error, "internal error")).await;
     drop(running);
     // Boxed, so that an open session keeps no room for its end.
     let summary = Box::pin(conn.finish(verdict)).await;
-    note_end(id, &summary, &logs);
+    note_end(peer.id, &summary, &logs);
     drop(counted);
 }
 
 /// The life of a session that the handler runs by its bytes.
 async fn live_raw(mut raw: Raw, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
-    let id = raw.id();
     let Some(runner) = handler.raw() else { return };
+    let peer = raw.peer().clone();
     let mut running = runner.run(&mut raw);
     let panicked = || Ending {
         end: conn::End::Lost(io::Error::other("the handler panicked")),
         received: conn::Traffic::default(),
         sent: conn::Traffic::default(),
     };
-    let ending = guarded(id, &mut running, panicked).await;
+    let ending = guarded(&peer, &mut running, panicked).await;
     drop(running);
-    note_end(id, &raw.finish(ending), &logs);
+    note_end(peer.id, &raw.finish(ending), &logs);
     drop(counted);
 }
 
 /// What a handler does; a panic in it ends its session and no other.
 fn guarded<'a, T>(
-    id: u64,
+    peer: &'a Peer,
     running: &'a mut Later<'_, T>,
     panicked: impl Fn() -> T + 'a,
 ) -> impl Future<Output = T> + 'a {
     std::future::poll_fn(move |cx| {
+        let _at = heartbeat::at(Activity::Session, peer.handler.get());
         catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
-            error!("WS0110: session {id}: the handler panicked: {}", panic_text(&*panic));
+            error!("WS0110: session {}: the handler panicked: {}", peer.id, panic_text(&*panic));
             std::task::Poll::Ready(panicked())
         })
     })

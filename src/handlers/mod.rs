@@ -27,6 +27,9 @@ pub const PLUGIN: &str = "plugin";
 /// What runs the sessions that are connected to a server of TCP.
 pub const TCP: &str = "tcp";
 
+/// All handlers of an engine, in the order of their numbers there.
+pub const NUMBERED: &[&str] = &[CHANNEL, "echo", EXEC, PLUGIN, PYWEBSOCKET, TCP];
+
 /// The handlers of an engine.
 pub fn registry() -> Registry {
     Registry::default()
@@ -40,6 +43,13 @@ pub fn registry() -> Registry {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn numbers_are_those_of_the_registry() {
+        let registry = super::registry();
+        assert_eq!(registry.names(), super::NUMBERED);
+        assert_eq!((registry.number("echo"), registry.number("nobody")), (2, 0));
+    }
+
     #[test]
     fn every_name_has_its_handler() {
         for name in super::NAMES {

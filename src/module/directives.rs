@@ -1,6 +1,7 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
 pub mod channel;
+pub mod engine;
 pub mod exec;
 pub mod python;
 mod table;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use channel::Channels;
+pub use engine::Lateness;
 pub use exec::Programs;
 pub use table::DIRECTIVES;
 pub use tcp::Tcp;
@@ -47,6 +49,7 @@ pub struct Config {
     publish_access: Option<PublishAccess>,
     trusted_origins: Option<Vec<Trusted>>,
     engine_threads: Option<usize>,
+    lateness: Lateness,
     session_log: Option<String>,
     drain_timeout: Option<Duration>,
     tls_handoff: Option<bool>,
@@ -145,6 +148,7 @@ impl Config {
             publish_access: self.publish_access.or(outer.publish_access),
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
+            lateness: self.lateness.over(&outer.lateness),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.or(outer.drain_timeout),
             tls_handoff: self.tls_handoff.or(outer.tls_handoff),
@@ -302,6 +306,11 @@ impl Config {
     /// Where a line goes for each session that ends: a path, or `|program`.
     pub fn session_log(&self) -> Option<&str> {
         self.session_log.as_deref()
+    }
+
+    /// What is said of an engine that does not answer.
+    pub fn lateness(&self) -> &Lateness {
+        &self.lateness
     }
 
     /// Threads of the engine.

@@ -4,7 +4,7 @@
 //! that a handshake that comes while a crashed engine is being replaced waits in there instead of failing.
 
 use super::relay::thread::Relay;
-use super::{WebSocket, logger, plugin, python, session_logs};
+use super::{WebSocket, logger, plugin, python, session_logs, signals};
 use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
@@ -13,6 +13,7 @@ use crate::engine::control::{self, Control};
 use crate::engine::entrance;
 use crate::engine::handoff::{self, Door};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
+use crate::engine::signals::Signals;
 use crate::handlers;
 use once_cell::sync::OnceCell;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The layout of what is remembered, under a name of its own.
 const KEY: &CStr = c"mod_websocket engines 2";
 /// Engines that can be at once: the one that is used, and some of other versions that end with their last session.
-const ENGINES: usize = 8;
+pub const ENGINES: usize = 8;
 /// An engine that ends within this time of its start has failed to start.
 const STILLBORN: Duration = Duration::from_secs(1);
 /// After so many failures in a row the next try waits for the monitor hook.
@@ -44,6 +45,11 @@ pub fn relay() -> Option<&'static Relay> {
 /// The way to the engine, in a child of httpd.
 pub fn door() -> Option<&'static Door> {
     DOOR.get()
+}
+
+/// The number of an engine among them.
+fn number(engine: &Helper) -> usize {
+    engines().iter().position(|known| std::ptr::eq(known, engine)).unwrap_or(0)
 }
 
 fn engines() -> &'static mut [Helper; ENGINES] {
@@ -153,7 +159,8 @@ fn launch(server: &Server, engine: &mut Helper) -> io::Result<()> {
     let inside = engine.inside.duplicate()?;
     let (ours, theirs) = control::pair()?;
     let parent = std::process::id();
-    let pid = process::fork(|| run(server, inside, theirs, parent))?;
+    let signals = signals::renew(number(engine))?;
+    let pid = process::fork(|| run(server, inside, theirs, signals, parent))?;
     engine.control.set(ours);
     engine.watched.set_pid(pid);
     engine.started = now();
@@ -161,7 +168,7 @@ fn launch(server: &Server, engine: &mut Helper) -> io::Result<()> {
 }
 
 /// The engine process, from fork to exit.
-fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, parent: u32) -> i32 {
+fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, parent: u32) -> i32 {
     let failed = |what: &str, why: &dyn std::fmt::Display| {
         log::main(Level::Critical, &format!("WS0211: the engine process cannot {what}: {why}"));
         1
@@ -200,6 +207,7 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, parent: u32) -> i32
         entrance,
         control,
         parent: watched,
+        signals,
         threads: server.config::<WebSocket>().engine_threads(),
         handlers: handlers::registry(),
         settings: handler_settings(server),
@@ -270,12 +278,18 @@ fn replace(server: &Server, engine: &'static mut Helper) {
     }
 }
 
-/// In httpd's parent, now and then: starts the engine where that failed before.
+/// In httpd's parent, now and then: starts the engine where that failed before, and ends one that gives no sign of life.
 pub fn tend(server: &Server) {
     if let Some(engine) = current().filter(|engine| engine.watched.pid() == 0)
         && !mpm::is_stopping()
     {
         replace(server, engine);
+    }
+    // It is replaced when it has ended.
+    if let Some(engine) = current().filter(|engine| engine.watched.pid() > 0 && !mpm::is_stopping())
+        && signals::is_dead(server, engine.watched.pid(), number(engine))
+    {
+        signal(engine.watched.pid(), Signal::KILL);
     }
 }
 

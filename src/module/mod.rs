@@ -16,6 +16,7 @@
 //! * [`python`]: handlers in Python
 //! * [`once`]: what the log says once a minute of a location
 //! * [`lifecycle`]: the engine process beside httpd's own
+//! * [`signals`]: what children, parent and engine see of each other without asking
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
 
@@ -35,6 +36,7 @@ pub mod python;
 pub mod refusal;
 pub mod relay;
 pub mod session_logs;
+pub mod signals;
 pub mod tcp;
 pub mod upgrade;
 

@@ -23,6 +23,7 @@ mod contexts;
 mod drain;
 mod echo;
 mod engine;
+mod engine_late;
 mod exec;
 mod foreign;
 mod front;

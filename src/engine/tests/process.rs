@@ -25,6 +25,7 @@ impl Process {
                 entrance: inside,
                 control: theirs,
                 parent: None,
+                signals: Signals::private(),
                 threads: 1,
                 handlers: registry(),
                 configure,

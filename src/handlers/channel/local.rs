@@ -4,6 +4,7 @@ use super::hub::{Deliveries, Delivery, Hub};
 use super::post::{Dialect, Post};
 use super::v1::Say;
 use crate::bus::Payload;
+use crate::engine::heartbeat::{self, Activity};
 use crate::engine::peer::Peer;
 use crate::engine::{Broadcast, Volley};
 use slab::Slab;
@@ -154,6 +155,8 @@ impl Local {
         let (mut key, mut end, mut left) = (0, 0, 0);
         let mut has_grown = true;
         loop {
+            // A slice of it.
+            let at = heartbeat::at(Activity::FanOut, 0);
             gather(deliveries, come);
             has_grown |= run.grow(come);
             {
@@ -175,6 +178,7 @@ impl Local {
             if left == 0 {
                 return;
             }
+            drop(at);
             tokio::task::yield_now().await;
         }
     }

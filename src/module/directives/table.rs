@@ -213,6 +213,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: engine_threads,
     },
     Directive {
+        name: c"WebSocketEngineTimeout",
+        arguments: "seconds|Off",
+        context: Context::Global,
+        default: "30",
+        help: c"Seconds without a sign of life of an engine thread after which the engine is replaced, or 'Off'",
+        set: engine::timeout,
+    },
+    Directive {
         name: c"WebSocketLog",
         arguments: "file|\"|program\"",
         context: Context::Host,

@@ -309,6 +309,12 @@ fn origins_are_same_by_default() {
 fn threads_are_some() {
     assert!(Config::default().engine_threads() >= 1);
     assert_eq!(configured(&["WebSocketEngineThreads 3"]).unwrap().engine_threads(), 3);
+    let timeout = |line: &str| configured(&[line]).map(|config| config.lateness().timeout());
+    assert_eq!(timeout("WebSocketEngineThreads 3").unwrap(), Some(Duration::from_secs(30)));
+    assert_eq!(timeout("WebSocketEngineTimeout 5").unwrap(), Some(Duration::from_secs(5)));
+    assert_eq!(timeout("WebSocketEngineTimeout off").unwrap(), None);
+    let complaint = error("WebSocketEngineTimeout 4");
+    assert!(complaint.contains("expected 5–86400 seconds or Off, got \"4\""), "{complaint}");
     assert!(error("WebSocketEngineThreads 0").contains("1 to 1024"));
     assert!(error("WebSocketEngineThreads many").contains("\"many\""));
 }
