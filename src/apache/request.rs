@@ -298,18 +298,29 @@ impl Request {
         }
     }
 
-    /// The status for the access log, of an answer that somebody else gives.
+    /// The status of the answer, for the access log and for whoever looks at it before that.
     pub fn set_status(&mut self, status: u16) {
         self.0.status = i32::from(status);
+        self.0.status_line = std::ptr::null();
     }
 
-    /// Sends an interim response: the status line, the lines of `headers_out`, and no more; through the output filters
-    /// of the connection, and flushed (ap_send_interim_response). Status 101 makes it the last of HTTP on this
-    /// connection.
-    pub fn send_interim(&mut self, status: u16) {
-        self.0.status = i32::from(status);
-        self.0.status_line = std::ptr::null();
-        // SAFETY: the request is valid.
-        unsafe { ffi::ap_send_interim_response(self.as_ptr(), 1) }
+    /// Runs an output filter of the request, by its name, if it is in the way of the answer: one that works on header lines, and
+    /// on nothing else. Those that change bodies see nothing of it. The answer is then without that filter.
+    pub fn run_header_filter(&mut self, name: &CStr) {
+        // SAFETY: the request is valid, and this thread runs it.
+        unsafe { ffi::shim_request_run_filter(self.as_mut_ptr(), name.as_ptr()) }
+    }
+
+    /// Sends `head` as it is, through the output filters of the connection, and waits until it has gone.
+    pub fn send(&mut self, head: &[u8]) {
+        // SAFETY: the request, its connection and its pool are valid, and this thread runs it.
+        unsafe { ffi::shim_connection_send(self.0.connection, self.0.pool, head.as_ptr().cast(), head.len() as _) }
+    }
+
+    /// Has the filter of the request that makes responses for a protocol, by its name, make one of `status` and
+    /// `headers_out`; false when there is none.
+    pub fn respond_by(&mut self, filter: &CStr) -> bool {
+        // SAFETY: the request is valid, and this thread runs it.
+        unsafe { ffi::shim_request_respond_by(self.as_mut_ptr(), filter.as_ptr()) != 0 }
     }
 }

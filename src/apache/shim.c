@@ -160,3 +160,59 @@ const char *shim_request_location(const request_rec *r)
     const core_dir_config *core = ap_get_core_module_config(r->per_dir_config);
     return core->d;
 }
+
+void shim_connection_send(conn_rec *c, apr_pool_t *pool, const char *data, apr_size_t length)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(pool, c->bucket_alloc);
+    ap_fwrite(c->output_filters, bb, data, length);
+    ap_fflush(c->output_filters, bb);
+    apr_brigade_destroy(bb);
+}
+
+static apr_bucket_brigade *only_flush(request_rec *r)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(r->connection->bucket_alloc));
+    return bb;
+}
+
+static apr_status_t drop(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    (void)f;
+    return apr_brigade_cleanup(bb);
+}
+
+void shim_request_run_filter(request_rec *r, const char *name)
+{
+    static ap_filter_rec_t nothing = {.name = "websocket_nothing", .filter_func = {.out_func = drop}, .ftype = AP_FTYPE_NETWORK};
+    ap_filter_t end = {.frec = &nothing, .r = r, .c = r->connection};
+    ap_filter_t *f = r->output_filters;
+
+    while (f && f->frec->ftype < AP_FTYPE_PROTOCOL) {
+        ap_filter_t *next = f->next;
+        if (!ap_cstr_casecmp(f->frec->name, name)) {
+            apr_bucket_brigade *bb = only_flush(r);
+            ap_remove_output_filter(f);
+            f->next = &end;
+            f->frec->filter_func.out_func(f, bb);
+            f->next = NULL;
+            apr_brigade_destroy(bb);
+        }
+        f = next;
+    }
+}
+
+int shim_request_respond_by(request_rec *r, const char *name)
+{
+    ap_filter_t *f;
+
+    for (f = r->output_filters; f; f = f->next) {
+        if (!ap_cstr_casecmp(f->frec->name, name)) {
+            apr_bucket_brigade *bb = only_flush(r);
+            f->frec->filter_func.out_func(f, bb);
+            apr_brigade_destroy(bb);
+            return 1;
+        }
+    }
+    return 0;
+}

@@ -64,6 +64,13 @@ void shim_connection_share_memory(conn_rec *c);
 void shim_connection_release_memory(conn_rec *c);
 /* c->keepalive: the connection is closed after this request */
 void shim_connection_close_after(conn_rec *c);
+/* Writes to the client what goes before the output filters of a request, and waits until it has gone */
+void shim_connection_send(conn_rec *c, apr_pool_t *pool, const char *data, apr_size_t length);
+/* Runs an output filter of a request, below those of the protocol, with a flush and no body; it is no longer in the request's
+   chain then. What it passes on is dropped: its work was on the request's header lines. */
+void shim_request_run_filter(request_rec *r, const char *name);
+/* Passes a response without a body to the first output filter of that name; 0: there is none */
+int shim_request_respond_by(request_rec *r, const char *name);
 /* The path, or pattern, of the innermost section that a request is in; NULL outside of all */
 const char *shim_request_location(const request_rec *r);
 

@@ -21,8 +21,8 @@ impl Table {
         std::ptr::from_ref(&self.0).cast_mut()
     }
 
-    /// All pairs, in order. What is not UTF-8 comes with U+FFFD in its place.
-    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    /// All pairs, in order.
+    pub fn lines(&self) -> impl Iterator<Item = (&CStr, &CStr)> {
         // SAFETY: the table is valid; its array holds `nelts` entries whose keys and values are NUL-terminated strings
         // (a key is never NULL in httpd's tables; a value may be).
         let entries = unsafe {
@@ -34,8 +34,13 @@ impl Table {
         };
         entries.iter().filter(|entry| !entry.key.is_null() && !entry.val.is_null()).map(|entry| {
             // SAFETY: as above.
-            unsafe { (CStr::from_ptr(entry.key).to_string_lossy(), CStr::from_ptr(entry.val).to_string_lossy()) }
+            unsafe { (CStr::from_ptr(entry.key), CStr::from_ptr(entry.val)) }
         })
+    }
+
+    /// All pairs, in order. What is not UTF-8 comes with U+FFFD in its place.
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        self.lines().map(|(key, value)| (key.to_string_lossy(), value.to_string_lossy()))
     }
 
     /// Sets a value in place of all of that name.
@@ -73,6 +78,12 @@ impl Table {
     pub fn unset(&self, name: &CStr) {
         // SAFETY: table and name are valid.
         unsafe { ffi::apr_table_unset(self.as_ptr(), name.as_ptr()) }
+    }
+
+    /// As [`Table::add`], for what needs not be UTF-8. Copies.
+    pub fn add_bytes(&self, name: &CStr, value: &CStr) {
+        // SAFETY: as in `set`; apr_table_add copies.
+        unsafe { ffi::apr_table_add(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
     /// Takes everything out.

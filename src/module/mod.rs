@@ -8,6 +8,7 @@
 //! * [`exec`]: what a program is told of a request
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`refusal`]: what the log says of handshakes that are refused
+//! * [`switching`]: the 101
 //! * [`tcp`]: which TCP server a request is for
 //! * [`publish`]: HTTP's way to the channels
 //! * [`encryption`]: TLS connections that the engine goes on with
@@ -37,6 +38,7 @@ pub mod refusal;
 pub mod relay;
 pub mod session_logs;
 pub mod signals;
+pub mod switching;
 pub mod tcp;
 pub mod upgrade;
 

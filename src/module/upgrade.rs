@@ -3,6 +3,7 @@
 use super::plugin::{self, Opening};
 use super::relay::trunk::{Passage, Wire};
 use super::relay::{self, Relayed, Session, Way};
+use super::switching::Head;
 use super::{WebSocket, channel, encryption, exec, lifecycle, once, publish, python, refusal, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
@@ -295,8 +296,8 @@ fn hand_over(
     })?;
 
     match reply {
-        Reply::Negotiated => switch_protocols(request, accept, &headers),
-        Reply::Dictated => switch_protocols(request, None, &headers),
+        Reply::Negotiated => Head::new(request, accept, &headers).send(request),
+        Reply::Dictated => Head::new(request, None, &headers).send(request),
         Reply::Silent => request.set_status(SWITCHING_PROTOCOLS),
     }
 
@@ -435,33 +436,4 @@ fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways) -> R
             link.give(ticket, early, socket, Some(keys), messages).map_err(Lost::Engine)
         }
     }
-}
-
-/// Sends the 101 (RFC 6455 section 4.2.2), with what other modules want to say with every answer (cookies, say), and with
-/// the handler's own lines.
-fn switch_protocols(request: &mut Request, accept: Option<&Accept>, handlers: &[(String, String)]) {
-    let (pool, headers) = (request.pool(), request.headers_out());
-    for (name, value) in request.err_headers_out().iter() {
-        headers.add(pool, &name, &value);
-    }
-    if let Some(accept) = accept {
-        headers.set_constant(c"Upgrade", c"websocket");
-        headers.set_constant(c"Connection", c"Upgrade");
-        headers.set_named(pool, c"Sec-WebSocket-Accept", &accept.accept);
-        if let Some(protocol) = &accept.protocol {
-            headers.set_named(pool, c"Sec-WebSocket-Protocol", protocol);
-        }
-        if let Some(agreed) = &accept.compression {
-            headers.set_named(pool, c"Sec-WebSocket-Extensions", &agreed.response);
-        }
-    }
-    for (number, (name, value)) in handlers.iter().enumerate() {
-        let is_again = handlers[..number].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
-        // Cookies are everybody's.
-        match is_again || name.eq_ignore_ascii_case("Set-Cookie") {
-            true => headers.add(pool, name, value),
-            false => headers.set(pool, name, value),
-        }
-    }
-    request.send_interim(SWITCHING_PROTOCOLS);
 }

@@ -45,6 +45,7 @@ mod redis_foreign;
 mod redis_lost;
 mod refusals;
 mod relay;
+mod response_headers;
 mod restart;
 mod same_packet;
 mod session_log;

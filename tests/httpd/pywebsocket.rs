@@ -25,7 +25,11 @@ const BROKEN: &str = "handlers/broken_wsh.py: ";
 
 /// A site with handlers in Python wherever nothing else is.
 fn site(mpm: Mpm) -> Httpd {
-    Httpd::new(mpm).python_handlers().config("<Location \"/\">\n  WebSocketHandler pywebsocket handlers\n</Location>")
+    Httpd::new(mpm)
+        .module("headers")
+        .config("Header set X-Site ours")
+        .python_handlers()
+        .config("<Location \"/\">\n  WebSocketHandler pywebsocket handlers\n</Location>")
 }
 
 #[track_caller]
@@ -143,6 +147,7 @@ fn try_every_kind(server: &Server) {
     response.assert_accepted();
     assert_eq!(response.all("Set-Cookie"), ["a=1; Max-Age=60; HttpOnly", "b=2; Max-Age=60; HttpOnly"]);
     assert_eq!(response.header("Strict-Transport-Security"), Some("max-age=86400"));
+    assert_eq!(response.header("X-Site"), Some("ours"));
     assert_eq!(said(server, &Handshake::new("/cookie").header("Cookie", "c=3")), "c=3");
 
     let offer = ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits");

@@ -230,10 +230,7 @@ fn compression_is_off_until_it_is_switched_on() {
     );
     let both = ["WebSocketCompression On", "WebSocketCompressionContextTakeover both"];
     let outer = configured(&both).unwrap();
-    assert_eq!(
-        outer.policy().compression.map(|w| (w.server_context_takeover, w.client_window_bits)),
-        Some((true, 15))
-    );
+    assert_eq!(outer.policy().compression.map(|w| (w.server_context_takeover, w.client_window_bits)), Some((true, 15)));
     assert_eq!(configured(&["WebSocketCompression Off"]).unwrap().over(&outer).policy().compression, None);
     let parameters = Parameters {
         server_no_context_takeover: true,

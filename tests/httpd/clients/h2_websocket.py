@@ -45,6 +45,7 @@ class Stream:
         self.number = number
         self.status = None
         self.headers = {}
+        self.lines = []
         self.data = bytearray()
         self.ended = False
         self.reset = False
@@ -110,6 +111,7 @@ class Client:
                     self.http2.increment_flow_control_window(size)
             elif isinstance(event, ResponseReceived):
                 stream.headers = dict(event.headers)
+                stream.lines = event.headers
                 stream.status = int(stream.headers[":status"])
             elif isinstance(event, StreamEnded):
                 stream.ended = True
@@ -245,6 +247,25 @@ def messages(client):
         stream = client.open()
         client.echo(stream, TEXT, b"%d" % number)
         client.close(stream)
+
+
+def response_headers(client):
+    """What tests/httpd/response_headers.rs configures."""
+    offer = [("sec-websocket-protocol", "chat"), ("accept-encoding", "gzip")]
+    stream = client.ask(headers=offer)
+    assert client.status(stream) == 200, stream.status
+    lines = stream.lines
+    assert ("sec-websocket-protocol", "chat") in lines, lines
+    assert ("x-set", "one two") in lines and ("x-early", "late") in lines and ("x-status", "101") in lines, lines
+    names = [name for name, _ in lines]
+    assert names.count("sec-websocket-protocol") == names.count("strict-transport-security") == 1, lines
+    for name in ["connection", "upgrade", "sec-websocket-accept", "content-length", "content-encoding", "trailer", "x-unset"]:
+        assert name not in names, lines
+    cookies = sorted(value for name, value in lines if name == "set-cookie")
+    starts = ["Apache=", "ROUTEID=.a; path=/", "second=2; path=/", "session=expiry="]
+    assert len(cookies) == 4 and all(map(str.startswith, cookies, starts)), cookies
+    client.echo(stream, TEXT, b"see me unchanged")
+    client.close(stream)
 
 
 def refusals(client):
