@@ -35,6 +35,7 @@ mod httpd {
         "ap_get_conn_socket",
         "ap_get_module_config",
         "ap_get_server_module_loglevel",
+        "ap_get_scoreboard_global",
         "ap_get_server_name",
         "ap_hook_child_init",
         "ap_hook_child_stopping",
@@ -143,6 +144,7 @@ mod httpd {
         "RSRC_CONF",
         "ap_conftree",
         "ap_listeners",
+        "ap_pid_fname",
         "ap_server_conf",
         "ap_server_root",
     ];

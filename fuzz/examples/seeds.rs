@@ -208,7 +208,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
-        ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1001, reason: "draining".into() }])),
+        ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1012, reason: "draining".into() }])),
         ("call", with(&[hello(), ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] }])),
         (
             "configure",
@@ -220,6 +220,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                     log_level: -1,
                     with_log: true,
                     settings: vec![("channel".into(), vec![0])],
+                    stop_code: 1012,
                 }),
             ]),
         ),

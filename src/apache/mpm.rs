@@ -38,3 +38,22 @@ pub fn max_children() -> u64 {
 pub fn threads_per_child() -> u64 {
     query(ffi::AP_MPMQ_MAX_THREADS).map_or(1, |number| number.max(1) as u64)
 }
+
+/// This MPM has a child for each connection, and no threads: prefork.
+pub fn is_threaded() -> bool {
+    query(ffi::AP_MPMQ_IS_THREADED).is_some_and(|threaded| threaded != 0)
+}
+
+/// The generation of this child: a number that each restart raises.
+pub fn generation() -> Option<i32> {
+    query(ffi::AP_MPMQ_GENERATION)
+}
+
+/// The generation of the children that httpd's parent starts now.
+pub fn running_generation() -> Option<i32> {
+    // SAFETY: NULL, or a part of the scoreboard, which lives as long as this process; the parent alone writes the number.
+    unsafe {
+        let global = ffi::ap_get_scoreboard_global();
+        (!global.is_null()).then(|| std::ptr::read_volatile(&raw const (*global).running_generation))
+    }
+}

@@ -6,6 +6,7 @@ use super::pool::Pool;
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Forks. The child runs `body` and ends with its answer as exit status, without any of httpd's cleanups.
@@ -67,6 +68,77 @@ pub fn block_signals() {
             libc::sigdelset(&mut all, signal);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+    }
+}
+
+/// A signal that ends this child at once has come while it was to be noted.
+static END_SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// What httpd's parent ends a child with: at a stop, and at a restart under prefork.
+const ENDINGS: [c_int; 2] = [libc::SIGTERM, libc::SIGHUP];
+
+extern "C" fn note_signal(_: c_int, about: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: with SA_SIGINFO the kernel says where the signal is from; getpid(2) may be called in a handler.
+    let from_here = unsafe { (*about).si_pid() == libc::getpid() };
+    // With the same signal the threads of a child wake its main thread, at a graceful end, too.
+    if !from_here {
+        END_SIGNALLED.store(true, Ordering::SeqCst);
+    }
+}
+
+fn noting() -> libc::sigaction {
+    // SAFETY: all zeros is a value; a handler that stores a flag may run at any time.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = note_signal;
+        action.sa_sigaction = handler as libc::sighandler_t;
+        // No SA_RESTART: it is by an interrupted call that the main thread of a child wakes.
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigemptyset(&mut action.sa_mask);
+        action
+    }
+}
+
+/// SIGTERM is noted from now on. For a child with threads that ends when its connections have: the MPM lets it do nothing.
+pub fn note_end_signal() {
+    // SAFETY: a valid action; what was there is not wanted back.
+    unsafe { libc::sigaction(libc::SIGTERM, &noting(), std::ptr::null_mut()) };
+}
+
+/// httpd's parent has said that this child is to end at once, while that was noted.
+pub fn end_was_signalled() -> bool {
+    END_SIGNALLED.load(Ordering::SeqCst)
+}
+
+/// While this lives, the signals that would end this process at once are noted; afterwards they take effect. For a process of
+/// one thread.
+pub struct Deferral([libc::sigaction; 2]);
+
+impl Deferral {
+    /// Defers them from now on.
+    pub fn begin() -> Deferral {
+        let before = ENDINGS.map(|signal| {
+            // SAFETY: all zeros is a value, and filled in where the call succeeds, as it does for these signals.
+            unsafe {
+                let mut before: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signal, &noting(), &mut before);
+                before
+            }
+        });
+        Deferral(before)
+    }
+}
+
+impl Drop for Deferral {
+    fn drop(&mut self) {
+        for (signal, before) in ENDINGS.iter().zip(&self.0) {
+            // SAFETY: what was in force before.
+            unsafe { libc::sigaction(*signal, before, std::ptr::null_mut()) };
+        }
+        if end_was_signalled() {
+            // SAFETY: the MPM's handler ends the process wherever it is.
+            unsafe { libc::raise(libc::SIGTERM) };
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use super::pool::Pool;
 use std::borrow::Cow;
 use std::ffi::{CStr, OsStr, c_int};
 use std::os::fd::BorrowedFd;
-#[cfg(not(test))]
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -95,6 +94,18 @@ impl Server {
 pub fn main() -> Option<&'static Server> {
     // SAFETY: NULL before the first configuration, and then the main server.
     unsafe { (!ffi::ap_server_conf.is_null()).then(|| Server::from_ptr(ffi::ap_server_conf)) }
+}
+
+/// The file that has the parent's number (`PidFile`): written before the first child is there, removed when httpd stops.
+pub fn pid_file(pool: &Pool) -> Option<PathBuf> {
+    // SAFETY: the name is NULL or a string of the configuration; the answer is NULL or a string in the pool.
+    unsafe {
+        if ffi::ap_pid_fname.is_null() {
+            return None;
+        }
+        let path = ffi::ap_server_root_relative(pool.as_ptr(), ffi::ap_pid_fname);
+        (!path.is_null()).then(|| OsStr::from_bytes(CStr::from_ptr(path).to_bytes()).into())
+    }
 }
 
 /// A path as the configuration has it: it begins at `ServerRoot`, unless it is absolute.

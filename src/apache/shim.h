@@ -16,6 +16,7 @@
 #include "ap_mmn.h"
 #include "ap_mpm.h"
 #include "mpm_common.h"
+#include "scoreboard.h"
 #include "unixd.h"
 #include "apr_allocator.h"
 #include "apr_buckets.h"

@@ -772,7 +772,8 @@ fn slow_consumer() -> End {
     End::Engine(close(CloseCode::Again, "slow consumer"))
 }
 
-/// The frame for a server that goes away (RFC 6455 section 7.4.1).
-pub fn going_away() -> CloseFrame {
-    close(CloseCode::Away, "server is stopping")
+/// The frame of a stop, with the configured code: by default 1012 (service restart, in IANA's registry of RFC 6455 section
+/// 11.7), after which clients' libraries come back.
+pub fn stopping(code: u16) -> CloseFrame {
+    close(code.into(), "server is stopping")
 }

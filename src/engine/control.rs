@@ -57,6 +57,8 @@ pub struct Configuration {
     pub with_log: bool,
     /// What handlers are told, by their names, each in a form of its own: see [`super::Handler::configure`].
     pub settings: Vec<(String, Vec<u8>)>,
+    /// With which code sessions are closed when httpd stops: one that may be sent.
+    pub stop_code: u16,
 }
 
 /// The parent's end. All calls block, for some seconds at most.
@@ -86,7 +88,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl Control {
     /// Tells the engine of a new configuration generation: the log level, the error log, all session logs, what handlers
-    /// are told; returns the engine's version.
+    /// are told, and the code of the Close at a stop; returns the engine's version.
     ///
     /// # Errors
     /// The engine is gone, or does not answer.
@@ -96,8 +98,10 @@ impl Control {
         log: Option<BorrowedFd<'_>>,
         session_logs: &[NamedLog],
         settings: Vec<(String, Vec<u8>)>,
+        stop_code: u16,
     ) -> io::Result<String> {
-        let said = self.say_configuration(log_level, log, session_logs, settings);
+        let configuration = Configuration { log_level, with_log: log.is_some(), settings, stop_code };
+        let said = self.say_configuration(configuration, log, session_logs);
         match hear(&mut self.stream) {
             Ok(FromEngine::Hello { version }) => Ok(version),
             Ok(other) => Err(unexpected(&other)),
@@ -107,16 +111,15 @@ impl Control {
 
     fn say_configuration(
         &mut self,
-        log_level: i32,
+        configuration: Configuration,
         log: Option<BorrowedFd<'_>>,
         session_logs: &[NamedLog],
-        settings: Vec<(String, Vec<u8>)>,
     ) -> io::Result<()> {
         say(&mut self.stream, &Order::Hello { version: version().into() })?;
         for (name, descriptor) in session_logs {
             say_with(&mut self.stream, &Order::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
         }
-        let order = Order::Configure(Configuration { log_level, with_log: log.is_some(), settings });
+        let order = Order::Configure(configuration);
         match log {
             Some(log) => say_with(&mut self.stream, &order, &[log]),
             None => say(&mut self.stream, &order),

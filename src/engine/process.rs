@@ -3,7 +3,7 @@
 //! Its main thread waits for what httpd's parent says, for signals, and for the children's links, which the engine threads
 //! serve (see [`super::desk`]), as they run the sessions. Besides, it does what concerns the process as a whole.
 
-use super::conn::going_away;
+use super::conn::stopping;
 use super::control::{self, Configuration};
 use super::desk::{self, Desk};
 use super::entrance::Entrance;
@@ -13,6 +13,7 @@ use super::{Engine, Registry, heartbeat};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -60,6 +61,8 @@ pub struct Setup {
     pub configure: Configure,
     /// What the handlers are told by the first configuration; later ones bring their own. See [`Configuration::settings`].
     pub settings: Vec<(String, Vec<u8>)>,
+    /// As [`Configuration::stop_code`], of the first configuration.
+    pub stop_code: u16,
     /// The session logs of the first configuration; later ones bring their own.
     pub session_logs: Vec<NamedLog>,
 }
@@ -99,6 +102,8 @@ pub enum Errand {
 struct Office {
     desk: Arc<Desk>,
     configure: Configure,
+    /// As [`Configuration::stop_code`].
+    stop_code: Cell<u16>,
     /// Retired, and no session is left.
     over: Notify,
 }
@@ -116,7 +121,12 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let (errands, mut sent) = mpsc::unbounded_channel();
     tokio::task::spawn_local(control::obey(setup.control, errands));
     let desk = Arc::new(Desk::new(engine, handlers, capacity));
-    let office = Rc::new(Office { desk: desk.clone(), configure: setup.configure, over: Notify::new() });
+    let office = Rc::new(Office {
+        desk: desk.clone(),
+        configure: setup.configure,
+        stop_code: Cell::new(setup.stop_code),
+        over: Notify::new(),
+    });
     loop {
         let stopped = tokio::select! {
             _ = terminate.recv() => true,
@@ -135,7 +145,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
         if stopped {
             let open = desk.engine.connections();
             debug!("WS0104: stopping, {open} sessions are open");
-            office.end(going_away()).await;
+            office.end(stopping(office.stop_code.get())).await;
             break;
         }
     }
@@ -187,6 +197,7 @@ impl Office {
             Errand::Stop => return true,
             Errand::Configure { configuration, log, session_logs, done } => {
                 (self.configure)(&configuration, log);
+                self.stop_code.set(configuration.stop_code);
                 configure_handlers(&self.desk.handlers, &configuration.settings);
                 if let Err(e) = self.desk.engine.logs().replace(session_logs) {
                     error!("WS0118: the session logs cannot be written: {e}");

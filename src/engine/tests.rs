@@ -294,7 +294,7 @@ fn nothing_is_read_from_a_client_that_does_not_read() {
 }
 
 #[test]
-fn draining_closes_everyone_with_1001() {
+fn draining_closes_everyone_with_the_code_of_a_stop() {
     let engine = engine();
     let mut clients: Vec<Client> = (0..10).map(|_| engine.session("echo")).collect();
     for client in &mut clients {
@@ -306,9 +306,9 @@ fn draining_closes_everyone_with_1001() {
         clients.iter_mut().skip(1).map(|client| closed(client).map(|frame| frame.code)).collect::<Vec<_>>()
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(engine.drain(conn::going_away(), PATIENCE));
+    runtime.block_on(engine.drain(conn::stopping(1012), PATIENCE));
     assert_eq!(engine.connections(), 0);
-    assert_eq!(readers.join().unwrap(), vec![Some(CloseCode::Away); 9]);
+    assert_eq!(readers.join().unwrap(), vec![Some(CloseCode::Restart); 9]);
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub struct Config {
     lateness: Lateness,
     session_log: Option<String>,
     drain_timeout: Option<Duration>,
+    stop_code: Option<u16>,
     tls_handoff: Option<bool>,
     /// In this and those below, `Off` is `Some(None)`.
     ping: Option<Option<Ping>>,
@@ -151,6 +152,7 @@ impl Config {
             lateness: self.lateness.over(&outer.lateness),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.or(outer.drain_timeout),
+            stop_code: self.stop_code.or(outer.stop_code),
             tls_handoff: self.tls_handoff.or(outer.tls_handoff),
             ping: self.ping.or(outer.ping),
             idle_timeout: self.idle_timeout.or(outer.idle_timeout),
@@ -301,6 +303,11 @@ impl Config {
     /// How long relayed sessions go on when their child of httpd is to end.
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.unwrap_or(Duration::from_secs(60))
+    }
+
+    /// The close code of all sessions when httpd stops.
+    pub fn stop_code(&self) -> u16 {
+        self.stop_code.unwrap_or(1012)
     }
 
     /// Where a line goes for each session that ends: a path, or `|program`.
@@ -642,6 +649,15 @@ fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String
     let seconds = word.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
     let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to {MAX_SECONDS}"))?;
     config.drain_timeout = Some(Duration::from_secs(seconds));
+    Ok(())
+}
+
+fn stop_code(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.stop_code = Some(match one(words, "1012 or 1001")? {
+        "1012" => 1012,
+        "1001" => 1001,
+        word => return Err(format!("expected 1012 or 1001, got \"{word}\"")),
+    });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! httpd's parent keeps both ends of the pair of sockets that is the way to an engine (see [`crate::engine::entrance`]), so
 //! that a handshake that comes while a crashed engine is being replaced waits in there instead of failing.
 
+use super::relay::ending;
 use super::relay::thread::Relay;
 use super::{WebSocket, logger, plugin, python, session_logs, signals};
 use crate::apache::log::{self, Level};
@@ -124,6 +125,7 @@ fn greet(server: &Server, engine: &Helper) -> io::Result<String> {
         server.error_log(),
         session_logs::current(server),
         handler_settings(server),
+        server.config::<WebSocket>().stop_code(),
     )
 }
 
@@ -211,6 +213,7 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
         threads: server.config::<WebSocket>().engine_threads(),
         handlers: handlers::registry(),
         settings: handler_settings(server),
+        stop_code: server.config::<WebSocket>().stop_code(),
         session_logs,
         configure: Box::new(|configuration, error_log| {
             let Some(server) = server::main() else { return };
@@ -296,6 +299,7 @@ pub fn tend(server: &Server) {
 /// In a new child of httpd.
 pub fn enter_child(pool: &Pool, server: &Server) {
     logger::install(server.log_level());
+    ending::enter_child(pool);
     let Some(engine) = current() else { return };
     match engine.entrance.duplicate() {
         // In one-process mode (httpd -X) this is the parent, and comes once.
@@ -319,7 +323,7 @@ pub fn enter_child(pool: &Pool, server: &Server) {
     }
 }
 
-/// At the end of httpd's parent: every engine closes its sessions with 1001, and ends.
+/// At the end of httpd's parent: every engine closes its sessions, and ends.
 ///
 /// The configuration is gone by now, and with it the server and its log: nothing of them may be used here.
 fn stop() {

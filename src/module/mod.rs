@@ -103,6 +103,7 @@ impl HttpdModule for WebSocket {
         if let Some(hub) = plugins {
             hub.close_all();
         }
+        relay::ending::begin(graceful);
         if let Some(relay) = lifecycle::relay() {
             if graceful { relay.stop_gracefully() } else { relay.stop_now() }
         }

@@ -32,10 +32,10 @@ fn one_that_stalls_in_the_middle_of_a_frame() {
     // A stop finds them where they are.
     server.begin_to_stop();
     for (length, mut client) in stalled {
-        assert_eq!(client.close_code(), Some(1001), "after {length} bytes");
+        assert_eq!(client.close_code(), Some(1012), "after {length} bytes");
         client.expect_end();
     }
-    assert_eq!(neighbour.close_code(), Some(1001));
+    assert_eq!(neighbour.close_code(), Some(1012));
     server.stop();
 }
 

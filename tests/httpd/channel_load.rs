@@ -70,8 +70,8 @@ impl Subscriber {
                 }
                 Some(frame) => {
                     assert_eq!(self.plain, None, "a ws connection was ended: {frame:?}");
-                    assert_eq!((frame.opcode, frame.close_code()), (Frame::CLOSE, Some(1001)), "{frame:?}");
-                    self.client.try_write(&Frame::close(1001, "").masked());
+                    assert_eq!((frame.opcode, frame.close_code()), (Frame::CLOSE, Some(1012)), "{frame:?}");
+                    self.client.try_write(&Frame::close(1012, "").masked());
                     let last = self.last.clone().expect("a message before the restart");
                     self.client = Self::connect(server, self.plain, Some(&last));
                     self.returned += 1;

@@ -7,7 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-every_mpm!(sockets_go_on_until_the_drain_timeout, no_drain_timeout, a_child_ends_with_its_last_socket);
+every_mpm!(
+    sockets_go_on_until_the_drain_timeout,
+    no_drain_timeout,
+    a_child_ends_with_its_last_socket,
+    a_graceful_stop_closes_at_once,
+    a_restart_ends_a_drain,
+    a_stop_ends_a_drain,
+    the_code_of_a_stop,
+);
 
 /// Room for the children of two generations beside each other: one that drains keeps its place among the ServerLimit.
 fn site(mpm: Mpm) -> Httpd {
@@ -22,9 +30,9 @@ fn site(mpm: Mpm) -> Httpd {
 /// Awaits the Close of a drain, answers it, and sees the connection end properly; returns when it came.
 #[track_caller]
 fn await_drain(mut client: Raw) -> Instant {
-    client.expect(&Frame::close(1001, "server is restarting"));
+    client.expect(&Frame::close(1012, "server is restarting"));
     let came = Instant::now();
-    client.send(&Frame::close(1001, ""));
+    client.send(&Frame::close(1012, ""));
     client.expect_end();
     came
 }
@@ -114,6 +122,98 @@ fn a_child_ends_with_its_last_socket(mpm: Mpm) {
     wait_for_the_end_of(&old);
 }
 
+/// Sees the Close with this code and reason, answers it, and sees the connection end.
+#[track_caller]
+fn await_close(mut client: Raw, code: u16, reason: &str) {
+    client.expect(&Frame::close(code, reason));
+    client.send(&Frame::close(code, ""));
+    client.await_hangup();
+}
+
+#[track_caller]
+fn await_the_end(server: &Server) {
+    wait_until("httpd has ended", PATIENCE, || !server.parent().is_running());
+}
+
+/// No new generation follows: nobody has to wait for the drain timeout, which is a minute.
+fn a_graceful_stop_closes_at_once(mpm: Mpm) {
+    let server = site(mpm).start();
+    let sockets = Raw::open_some(&server, 12);
+    let begin = Instant::now();
+    server.begin_to_stop_gracefully();
+    for socket in sockets {
+        await_close(socket, 1012, "server is stopping");
+    }
+    await_the_end(&server);
+    assert!(begin.elapsed() < Duration::from_secs(20), "stopped after {:?}", begin.elapsed());
+}
+
+/// A second signal while sockets drain: they are told before their children are killed.
+fn a_restart_ends_a_drain(mpm: Mpm) {
+    let server = site(mpm).start();
+    let sockets = Raw::open_some(&server, 6);
+    let old = server.begin_graceful();
+    let new = open_in_a_new_child(&server, &old);
+    thread::scope(|scope| {
+        scope.spawn(|| server.restart());
+        for socket in sockets {
+            await_close(socket, 1012, "server is restarting");
+        }
+        // Worker closes its sockets first.
+        if mpm != Mpm::Worker {
+            await_close(new, 1012, "server is restarting");
+        }
+    });
+    wait_for_the_end_of(&old);
+}
+
+fn a_stop_ends_a_drain(mpm: Mpm) {
+    let server = site(mpm).start();
+    let sockets = Raw::open_some(&server, 6);
+    server.begin_graceful();
+    server.begin_to_stop();
+    for socket in sockets {
+        await_close(socket, 1012, "server is stopping");
+    }
+    await_the_end(&server);
+}
+
+/// `WebSocketStopCode` is that of all sockets, wherever their bytes go.
+fn the_code_of_a_stop(mpm: Mpm) {
+    for httpd in [Httpd::new(mpm).echo(), Httpd::new(mpm).tls().echo()] {
+        let server = httpd.config("WebSocketStopCode 1001").start();
+        let sockets = Raw::open_some(&server, 3);
+        server.begin_to_stop();
+        for socket in sockets {
+            await_close(socket, 1001, "server is stopping");
+        }
+        await_the_end(&server);
+    }
+    let server = site(mpm).config("WebSocketStopCode 1001").start();
+    let sockets = Raw::open_some(&server, 3);
+    server.begin_to_stop_gracefully();
+    for socket in sockets {
+        await_close(socket, 1001, "server is stopping");
+    }
+    await_the_end(&server);
+}
+
+/// A child that ends alone says so, and that clients are to come back.
+#[test]
+fn a_child_that_retires() {
+    for mpm in [Mpm::Event, Mpm::Worker] {
+        let server = site(mpm).config("StartServers 1\nMaxConnectionsPerChild 5\nWebSocketDrainTimeout 1").start();
+        let sockets = Raw::open_some(&server, 3);
+        // Event counts connections as they come, worker as they end; the last ones are another child's.
+        for _ in 0..7 {
+            assert_eq!(Raw::page(&server, "/index.html").status, 200);
+        }
+        for socket in sockets {
+            await_close(socket, 1012, "server process is retiring");
+        }
+    }
+}
+
 /// Pages are served and sockets open while httpd is restarted and restarted again; each socket that is closed is told
 /// why, and its client comes back.
 #[test]
@@ -149,7 +249,7 @@ fn restarts_under_load() {
                         client.send(&text);
                         let answer = client.frame();
                         if answer.opcode == Frame::CLOSE {
-                            assert_eq!(answer, Frame::close(1001, "server is restarting"));
+                            assert_eq!(answer, Frame::close(1012, "server is restarting"));
                             closed.fetch_add(1, Ordering::Relaxed);
                             break;
                         }
@@ -174,14 +274,14 @@ fn restarts_under_load() {
 
 /// `apachectl stop`: no drain, but a word to everybody.
 #[test]
-fn stop_says_going_away() {
+fn stop_is_announced() {
     let server = site(Mpm::Event).start();
     let sockets = Raw::open_some(&server, 30);
     let begin = Instant::now();
     server.begin_to_stop();
     for mut socket in sockets {
-        assert_eq!(socket.close_code(), Some(1001));
-        socket.send(&Frame::close(1001, ""));
+        assert_eq!(socket.close_code(), Some(1012));
+        socket.send(&Frame::close(1012, ""));
         socket.await_hangup();
     }
     server.stop();

@@ -34,7 +34,7 @@ fn ends_with_a_killed_parent(mpm: Mpm) {
     }
     server.kill_parent();
     for mut client in clients {
-        assert_eq!(client.close_frame().map(|frame| u16::from(frame.code)), Some(1001));
+        assert_eq!(client.close_frame().map(|frame| u16::from(frame.code)), Some(1012));
         client.expect_end();
     }
     wait_until("the engine has ended", PATIENCE, || !engine.is_running());

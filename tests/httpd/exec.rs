@@ -264,7 +264,7 @@ fn stop_leaves_nothing(mpm: Mpm) {
     let closing = std::thread::spawn(move || {
         for client in &mut clients {
             let frame = client.frame();
-            assert_eq!(frame.close_code(), Some(1001));
+            assert_eq!(frame.close_code(), Some(1012));
             client.send(&frame);
         }
     });

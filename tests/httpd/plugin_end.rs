@@ -38,8 +38,8 @@ fn stop(mpm: Mpm) {
                 client.await_hangup();
                 continue;
             }
-            assert_eq!(client.close_code(), Some(1001));
-            client.send(&Frame::close(1001, ""));
+            assert_eq!(client.close_code(), Some(1012));
+            client.send(&Frame::close(1012, ""));
             client.await_hangup();
         }
         wait_for_the_last(&server, 4);
@@ -56,8 +56,8 @@ fn graceful(mpm: Mpm) {
             client.echo(&Frame::text("still open"));
         }
         for mut client in clients {
-            client.expect(&Frame::close(1001, "server is restarting"));
-            client.send(&Frame::close(1001, ""));
+            client.expect(&Frame::close(1012, "server is restarting"));
+            client.send(&Frame::close(1012, ""));
             client.await_hangup();
         }
         wait_until("the old children are gone", PATIENCE, || !old.iter().any(|child| child.is_running()));

@@ -17,7 +17,7 @@ every_mpm!(
     two_hundred_at_once,
     a_killed_worker_is_replaced,
     graceful_restarts,
-    stop_says_going_away,
+    stop_is_announced,
 );
 
 /// The line that every start of a worker leaves: one of the handlers is broken.
@@ -373,13 +373,13 @@ fn graceful_restarts(mpm: Mpm) {
     assert_ne!(worker(&server), second);
 }
 
-fn stop_says_going_away(mpm: Mpm) {
+fn stop_is_announced(mpm: Mpm) {
     let server = start(site(mpm));
     let mut clients: Vec<Raw> = (0..20).map(|_| Raw::open(&server, "/echo")).collect();
     clients.iter_mut().for_each(|client| client.echo(&Frame::text("before")));
     server.begin_to_stop();
     for client in clients {
-        closed_with(client, 1001);
+        closed_with(client, 1012);
     }
     server.stop();
 }
@@ -390,7 +390,7 @@ fn relayed_sockets_are_drained() {
     let mut client = Raw::open(&server, "/echo");
     client.echo(&Frame::text("before"));
     server.begin_graceful();
-    closed_with(client, 1001);
+    closed_with(client, 1012);
 }
 
 #[test]

@@ -11,7 +11,7 @@ every_mpm!(
     sockets_outlive_restart,
     a_new_configuration_meets_an_old_engine,
     a_killed_engine_is_replaced,
-    stop_says_going_away,
+    stop_is_announced,
     stop_does_not_wait_for_the_deaf,
 );
 
@@ -186,14 +186,14 @@ fn a_killed_engine_is_replaced(mpm: Mpm) {
     client.close();
 }
 
-fn stop_says_going_away(mpm: Mpm) {
+fn stop_is_announced(mpm: Mpm) {
     let server = Httpd::new(mpm).echo().start();
     let mut clients = open_some(&server);
     all_echo(&mut clients, "before");
     server.begin_to_stop();
     for mut client in clients {
         let close = client.close_frame().expect("a Close frame with a code");
-        assert_eq!(u16::from(close.code), 1001);
+        assert_eq!(u16::from(close.code), 1012);
         client.expect_end();
     }
     server.stop();
@@ -209,7 +209,7 @@ fn stop_does_not_wait_for_the_deaf(mpm: Mpm) {
     fragmenting.send(&Frame::text("to be ").unfinished());
     server.begin_to_stop();
     for mut client in [silent, stalled, fragmenting] {
-        assert_eq!(client.close_code(), Some(1001));
+        assert_eq!(client.close_code(), Some(1012));
         client.expect_end();
     }
     server.stop();

@@ -271,14 +271,14 @@ fn a_stop_is_logged(mpm: Mpm) {
     }
     server.begin_to_stop();
     for mut client in clients {
-        assert_eq!(client.close_code(), Some(1001));
-        client.send(&Frame::close(1001, ""));
+        assert_eq!(client.close_code(), Some(1012));
+        client.send(&Frame::close(1012, ""));
         client.expect_end();
     }
     server.stop();
     let mut lines = lines(&server, "logs/ws.log", 20);
     lines.sort_by_key(|line| line.rsplit(' ').next().and_then(|id| id.parse::<u64>().ok()));
-    let expected = |id| line(id).replace("1000 client", "1001 server");
+    let expected = |id| line(id).replace("1000 client", "1012 server");
     assert_eq!(lines, (1..=20).map(expected).collect::<Vec<_>>());
 }
 

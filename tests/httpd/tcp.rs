@@ -364,8 +364,8 @@ fn a_stop_closes_both_sides() {
     let mut client = Raw::open(&server, "/tcp");
     let mut target = accepted(&listener);
     server.begin_to_stop();
-    assert_eq!(client.frame().close_code(), Some(1001));
-    client.send(&Frame::close(1001, ""));
+    assert_eq!(client.frame().close_code(), Some(1012));
+    client.send(&Frame::close(1012, ""));
     client.expect_end();
     assert_eq!(target.read(&mut [0]).expect("the end"), 0);
 }

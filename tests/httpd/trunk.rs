@@ -240,8 +240,8 @@ fn talk(server: &Server, done: &AtomicBool, echoed: &AtomicUsize) -> usize {
             }
             let frame = socket.frame();
             if frame.opcode == Frame::CLOSE {
-                assert_eq!(frame.close_code(), Some(1001));
-                socket.try_write(&Frame::close(1001, "").masked());
+                assert_eq!(frame.close_code(), Some(1012));
+                socket.try_write(&Frame::close(1012, "").masked());
                 socket.await_hangup();
                 returned += 1;
                 break;

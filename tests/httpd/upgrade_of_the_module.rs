@@ -51,7 +51,7 @@ fn a_new_version_gets_an_engine_of_its_own(mpm: Mpm) {
     after.echo_text("through another restart");
     assert_eq!(server.engines().len(), 1);
     server.stop();
-    assert_eq!(after.close_frame().map(|frame| u16::from(frame.code)), Some(1001));
+    assert_eq!(after.close_frame().map(|frame| u16::from(frame.code)), Some(1012));
     let left: Vec<_> = fs::read_dir(server.path("run")).expect("the runtime directory").flatten().collect();
     assert!(left.is_empty(), "left in the runtime directory: {left:?}");
 }

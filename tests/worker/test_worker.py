@@ -400,10 +400,10 @@ class Sessions(Case):
         for word in ["x", ""]:
             link = self.open("/deaf", close_timeout=1)
             if word:
-                link.say(b"x", json.dumps([1001, ""]).encode())
+                link.say(b"x", json.dumps([1012, ""]).encode())
             else:
                 link.socket.close()
-            self.assertEqual(link.frame()[1][:2], struct.pack("!H", 1001))
+            self.assertEqual(link.frame()[1][:2], struct.pack("!H", 1012))
             self.assertEqual(link.client.recv(1), b"")
             if word:
                 link.socket.close()

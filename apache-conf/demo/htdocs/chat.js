@@ -92,6 +92,19 @@ addEventListener("online", () => {
   if (retry !== null) connect();
 });
 
+// A browser may keep a page that was left, to show it again at once (back/forward cache). Its socket would stay open: it
+// answers Pings and takes messages, and we would be shown to others as if we read them.
+let left = false;
+
+addEventListener("pagehide", () => {
+  left = socket !== null || retry !== null;
+  drop(1000);
+});
+
+addEventListener("pageshow", ({ persisted }) => {
+  if (persisted && left && name !== null) connect();
+});
+
 function ask(request) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(request));
 }

@@ -30,6 +30,7 @@ impl Process {
                 handlers: registry(),
                 configure,
                 settings: vec![],
+                stop_code: 1012,
                 session_logs,
             };
             run(setup).unwrap();
@@ -186,8 +187,8 @@ fn quotas_are_kept_and_given_back() {
 fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
-    assert_eq!(engine.control().configure(7, Some(log.as_fd()), &[], vec![]).unwrap(), version());
-    assert_eq!(engine.control().configure(7, None, &[], vec![]).unwrap(), version());
+    assert_eq!(engine.control().configure(7, Some(log.as_fd()), &[], vec![], 1012).unwrap(), version());
+    assert_eq!(engine.control().configure(7, None, &[], vec![], 1012).unwrap(), version());
     engine.retire();
 }
 
@@ -243,7 +244,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
     let (new, write) = log();
     logs.push(("a".into(), write.into()));
-    assert_eq!(engine.control().configure(7, None, &logs, vec![]).unwrap(), version());
+    assert_eq!(engine.control().configure(7, None, &logs, vec![], 1012).unwrap(), version());
     drop(logs);
     let mut new = BufReader::new(new);
     drop(client);
@@ -287,7 +288,7 @@ fn the_parent_stops_the_engine_by_a_word_or_by_its_end() {
         } else {
             engine.parent = pair().0.into();
         }
-        assert_eq!(closed(&mut client), Some(conn::going_away()));
+        assert_eq!(closed(&mut client), Some(conn::stopping(1012)));
         engine.ended();
     }
 }

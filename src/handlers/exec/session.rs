@@ -80,7 +80,7 @@ pub fn end_of(conn: &Conn) -> (u16, String) {
             (end.code(), reason)
         }
         // Asked to close from outside, and not yet come to it.
-        None => (CloseCode::Away.into(), String::new()),
+        None => (CloseCode::Restart.into(), String::new()),
     }
 }
 

@@ -575,7 +575,7 @@ class Session:
             code, reason = json.loads(payload)
             self.cut_at = time.monotonic() + self._close_timeout
         else:
-            code, reason = 1001, "server is shutting down"
+            code, reason = 1012, "server is restarting"
             self.orphaned = True
             self.cut_at = time.monotonic() + LAST_WORDS
         self.close("server", code, reason)

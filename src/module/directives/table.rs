@@ -237,11 +237,19 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: tls_handoff,
     },
     Directive {
+        name: c"WebSocketStopCode",
+        arguments: "1012|1001",
+        context: Context::Global,
+        default: "1012",
+        help: c"The close code of all sockets when the server stops: 1012 (service restart), after which clients come back, or 1001 (going away)",
+        set: stop_code,
+    },
+    Directive {
         name: c"WebSocketDrainTimeout",
         arguments: "seconds",
         context: Context::Everywhere,
         default: "60",
-        help: c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1001",
+        help: c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1012",
         set: drain_timeout,
     },
     Directive {

@@ -54,6 +54,14 @@ fn a_plugin_is_a_file_and_a_function() {
 }
 
 #[test]
+fn a_stop_has_one_of_two_codes() {
+    assert_eq!(Config::default().stop_code(), 1012);
+    assert_eq!(configured(&["WebSocketStopCode 1001"]).unwrap().stop_code(), 1001);
+    assert_eq!(configured(&["WebSocketStopCode 1012"]).unwrap().stop_code(), 1012);
+    assert!(error("WebSocketStopCode 1000").contains("expected 1012 or 1001, got \"1000\""));
+}
+
+#[test]
 fn a_tcp_server_is_a_handler() {
     let args = |line: &str| configured(&[line]).unwrap().handler().unwrap().args.clone();
     assert_eq!(args("WebSocketHandler TCP localhost:5900"), ["localhost:5900"]);

@@ -7,6 +7,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::server::Server;
 use crate::apache::{crash, process};
 use crate::module::lifecycle;
+use crate::module::relay::ending::Cause;
 use once_cell::sync::OnceCell;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use std::collections::{HashMap, VecDeque};
@@ -251,7 +252,7 @@ impl Hub {
         }
     }
 
-    /// This child ends now: the engine is asked to close every session with 1001.
+    /// This child ends now: the engine is asked to close every session.
     pub fn close_all(&self) {
         // Under prefork this runs in a signal handler, on a thread that may have the lock.
         let last = Instant::now() + Duration::from_millis(200);
@@ -265,8 +266,9 @@ impl Hub {
             std::thread::sleep(Duration::from_millis(5));
         };
         let Some(door) = lifecycle::door() else { return };
+        let (code, reason) = Cause::now().word();
         for session in sessions {
-            if let Err(why) = door.close_session(session, 1001, "server is stopping") {
+            if let Err(why) = door.close_session(session, code, reason) {
                 log::main(Level::Warning, &format!("WS0248: the engine cannot be told to close its sessions: {why}"));
                 return;
             }

@@ -2,54 +2,73 @@
 //!
 //! The thread sleeps in poll(2) while nothing moves. And where a plugin has the session, until the plugin is done.
 
+use super::ending::{self, Ending, LAST_WORDS};
 use super::pump::{Pair, Pump, Turn, Waiting};
 use super::{Relayed, STOP_CHECK, Session, Way, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
+use crate::apache::process::Deferral;
 use crate::apache::request::Request;
 use crate::module::plugin;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often a relay looks at the clock, and for what httpd says next, when this child is to end.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Moves the bytes of a session until it ends, and keeps the request until its plugin is done.
 pub fn run(request: &Request, relayed: Relayed) {
     let Relayed { engine, session, plugin } = relayed;
     let since = Instant::now();
+    // A process with one thread is ended by its parent's signal wherever it is: the client is to hear of it first.
+    let deferral = (!mpm::is_threaded()).then(Deferral::begin);
+    let mut ending = Ending::default();
     let (received, sent) = match engine {
-        Some(Way::Pair(engine)) => relay(request.connection(), engine, session),
+        Some(Way::Pair(engine)) => relay(request.connection(), engine, session, &mut ending),
         // Only the relay thread has trunks.
         Some(Way::Trunk(_)) | None => (0, 0),
     };
     if let Some(plugin) = plugin {
-        wait_for_plugin(&plugin, session);
+        wait_for_plugin(&plugin, session, &mut ending);
     }
     request.describe(&variables(session.ticket, since, received, sent), sent);
+    drop(deferral);
 }
 
-/// Returns when the plugin needs the request no more.
-fn wait_for_plugin(plugin: &plugin::Connection, session: Session) {
+/// Returns when the plugin needs the request no more, or the process can wait no longer.
+fn wait_for_plugin(plugin: &plugin::Connection, session: Session, ending: &mut Ending) {
     plugin.tell_at_the_end(plugin::connection::Waiter::Thread(thread::current()));
-    let mut draining: Option<Instant> = None;
     let mut told = false;
+    let mut last: Option<Instant> = None;
     while !plugin.is_over() {
-        if draining.is_none() && mpm::is_stopping() {
-            draining = Some(Instant::now());
+        if let Some(order) = ending.look() {
+            if !told && order.concerns(&session) {
+                told = true;
+                session.ask_to_close(order.cause());
+            }
+            if order.is_urgent() && !mpm::is_threaded() {
+                let last = *last.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                if Instant::now() >= last {
+                    return;
+                }
+            }
         }
-        if !told && draining.is_some_and(|begin| session.is_due(begin)) {
-            told = true;
-            session.ask_to_close();
-        }
-        thread::park_timeout(STOP_CHECK);
+        thread::park_timeout(pause(ending));
     }
+}
+
+/// How long a relay waits, at most, until it looks at the clock again.
+fn pause(ending: &Ending) -> Duration {
+    if ending.has_begun() { TICK } else { STOP_CHECK }
 }
 
 /// Moves the bytes of a session until it ends; returns how many were received and sent.
-fn relay(connection: &Connection, engine: UnixStream, session: Session) -> (u64, u64) {
+fn relay(connection: &Connection, engine: UnixStream, session: Session, ending: &mut Ending) -> (u64, u64) {
     let (mut pump, mut engine) = (Pump::default(), Pair::new(engine));
     let mut buffer = vec![0; Connection::PIECE];
-    let mut draining: Option<Instant> = None;
+    let mut told = false;
     let mut give_up: Option<Instant> = None;
     let mut engine_gone = false;
     loop {
@@ -61,40 +80,39 @@ fn relay(connection: &Connection, engine: UnixStream, session: Session) -> (u64,
                 break;
             }
             Turn::Wait(waiting) => {
-                if wait(connection, &engine, waiting, engine_gone) && !engine_gone {
+                if wait(connection, &engine, waiting, engine_gone, ending) && !engine_gone {
                     // The session is over: what the client does not take soon, it will not have.
                     engine_gone = true;
                     give_up.get_or_insert(session.last_moment());
                 }
             }
         }
-        if draining.is_none() && mpm::is_stopping() {
-            draining = Some(Instant::now());
+        if let Some(order) = ending.look().filter(|order| order.concerns(&session)) {
+            let last = order.last_moment(&session);
+            give_up = Some(give_up.map_or(last, |earlier| earlier.min(last)));
+            if !told {
+                told = true;
+                session.ask_to_close(order.cause());
+            }
         }
-        match (draining, give_up) {
-            (Some(begin), None) if session.is_due(begin) => {
-                give_up = Some(session.last_moment());
-                session.ask_to_close();
-            }
-            (_, Some(end)) if Instant::now() >= end => {
-                connection.abandon();
-                break;
-            }
-            _ => {}
+        if give_up.is_some_and(|last| Instant::now() >= last) {
+            connection.abandon();
+            break;
         }
     }
     (pump.received, pump.sent)
 }
 
 /// Waits until one of them can do what the pump waits for; true when the engine has closed its end.
-fn wait(connection: &Connection, engine: &Pair, waiting: Waiting, engine_gone: bool) -> bool {
+fn wait(connection: &Connection, engine: &Pair, waiting: Waiting, engine_gone: bool, ending: &Ending) -> bool {
     let flags = |read: bool, write: bool| {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, read);
         flags.set(PollFlags::OUT, write);
         flags
     };
-    let timeout = Timespec { tv_sec: STOP_CHECK.as_secs() as i64, tv_nsec: 0 };
+    let longest = pause(ending);
+    let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
     let engine = PollFd::new(engine.socket(), flags(waiting.engine_read, waiting.engine_write));
     let mut watched = vec![engine];
     // A side of which nothing is wanted is not watched: poll(2) would tell of its hang-up over and over.
@@ -106,7 +124,10 @@ fn wait(connection: &Connection, engine: &Pair, waiting: Waiting, engine_gone: b
     {
         watched.push(PollFd::from_borrowed_fd(client, flags(waiting.client_read, waiting.client_write)));
     }
+    if let Some(alarm) = ending::alarm().filter(|_| !ending.has_begun()) {
+        watched.push(PollFd::from_borrowed_fd(alarm, PollFlags::IN));
+    }
     // Whatever it answers, another turn shows what can move.
     let _ = poll(&mut watched, Some(&timeout));
-    !engine_gone && watched[0].revents().contains(PollFlags::HUP)
+    !engine_gone && watched.first().is_some_and(|engine| engine.revents().contains(PollFlags::HUP))
 }

@@ -3,15 +3,17 @@
 //!
 //! The engine gets a stream of a trunk ([`trunk`]) or one end of a socketpair; what goes between that and the client's
 //! connection filters is moved here: by one thread for all suspended connections of a child ([`thread`]), or by the worker
-//! thread of the request where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do.
+//! thread of the request where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do, [`ending`] what makes them end.
 
 pub mod blocking;
+pub mod ending;
 pub mod pump;
 pub mod thread;
 pub mod trunk;
 
 use super::{lifecycle, plugin};
 use crate::apache::log::{self, Level};
+use ending::Cause;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,9 +66,10 @@ impl Session {
         Instant::now() + self.close_timeout + CLOSING
     }
 
-    /// Lets the engine close it, with 1001.
-    fn ask_to_close(&self) {
-        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, 1001, "server is restarting"));
+    /// Lets the engine close it.
+    fn ask_to_close(&self, cause: Cause) {
+        let (code, reason) = cause.word();
+        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, code, reason));
         if let Some(Err(why)) = asked {
             let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket);
             log::main(Level::Warning, &text);

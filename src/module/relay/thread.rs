@@ -6,13 +6,14 @@
 //! A round reads the trunks, gives each connection that has something to do its turn, and writes the trunks: whatever has
 //! come together costs one read and one write of a trunk.
 
+use super::ending::{Ending, LAST_WORDS, Order};
 use super::pump::{Pair, Pump, Turn};
 use super::trunk::{Carrier, Stream, Trunks, Wire};
 use super::{Relayed, STOP_CHECK, Session, Way, variables};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
+use crate::apache::process;
 use crate::apache::suspended::Suspended;
-use crate::apache::{mpm, process};
 use crate::engine::handoff::{HandoffError, Link};
 use crate::engine::trunk::end::News;
 use crate::module::plugin::{self, connection::Waiter};
@@ -39,8 +40,6 @@ const SILENT_LOOKS: u8 = 3;
 const RELEASES: usize = 500;
 /// Reads of what such a client still sends, in a turn.
 const LINGER_READS: usize = 64;
-/// How long a child that is to end at once waits for its sessions. httpd's parent kills it some seconds later.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The token of the eventfd; connections have 2n and 2n + 1.
 const WAKE: u64 = u64::MAX;
@@ -66,7 +65,6 @@ struct Inbox {
     unwanted: Vec<(Arc<Wire>, u64)>,
     /// How many connections the thread has, those in `new` included.
     count: usize,
-    stop_now: bool,
     /// Connections whose plugins are done, or were when it was noted.
     done: Vec<usize>,
 }
@@ -98,7 +96,7 @@ impl Relay {
                 news: Vec::new(),
                 again: Vec::new(),
                 buffer: vec![0; Connection::PIECE],
-                draining: None,
+                ending: Ending::default(),
                 next_look: Instant::now(),
                 next_silence: Instant::now(),
             };
@@ -152,10 +150,9 @@ impl Relay {
         self.wake();
     }
 
-    /// This child ends now: every session is closed with 1001. Returns when they are, or after some seconds.
+    /// This child ends now: every session is closed. Returns when they are, or after some seconds.
     pub fn stop_now(&self) {
         let mut inbox = self.inbox();
-        inbox.stop_now = true;
         self.wake();
         let last = Instant::now() + LAST_WORDS;
         while inbox.count > 0 {
@@ -231,8 +228,8 @@ struct Loop {
     /// Connections with more to move.
     again: Vec<usize>,
     buffer: Vec<u8>,
-    /// Since when this child is to end.
-    draining: Option<Instant>,
+    /// What is known of the end of this child.
+    ending: Ending,
     /// When all connections are looked at for what time asks of them: not in every round, there may be thousands.
     next_look: Instant,
     /// And when for what is silent.
@@ -546,13 +543,9 @@ impl Loop {
     }
 
     fn look_at_the_clock(&mut self, now: Instant) {
-        let at_once = self.relay.inbox().stop_now;
-        if self.draining.is_none() && (at_once || mpm::is_stopping()) {
-            self.draining = Some(now);
-        }
-        if let Some(since) = self.draining {
+        if let Some(order) = self.ending.look() {
             for (_, connection) in &mut self.connections {
-                connection.drain(since, at_once);
+                connection.obey(order);
             }
         }
         let due: Vec<usize> = self
@@ -565,7 +558,7 @@ impl Loop {
             self.connections[key].deadline_passed();
             self.bury(key);
         }
-        let hurry = self.draining.is_some() || self.connections.iter().any(|(_, it)| it.deadline.is_some());
+        let hurry = self.ending.has_begun() || self.connections.iter().any(|(_, it)| it.deadline.is_some());
         self.next_look = now + if hurry { TICK } else { STOP_CHECK };
         if now >= self.next_silence {
             self.next_silence = now + SILENCE_CHECK;
@@ -644,17 +637,20 @@ impl Relaying {
         self.request.finish_request();
     }
 
-    /// This child is to end, since that moment: at the time that is this session's, the engine is told to close it.
-    fn drain(&mut self, since: Instant, at_once: bool) {
-        if self.told || !matches!(self.phase, Phase::Pumping(..) | Phase::Held) {
+    /// This child is to end: when that concerns this session, the engine is told to close it.
+    fn obey(&mut self, order: Order) {
+        if !matches!(self.phase, Phase::Pumping(..) | Phase::Held) || !order.concerns(&self.session) {
             return;
         }
-        if !at_once && !self.session.is_due(since) {
+        let last = order.last_moment(&self.session);
+        if self.told {
+            // It may have become more urgent meanwhile.
+            self.deadline = self.deadline.map(|deadline| deadline.min(last));
             return;
         }
         self.told = true;
-        self.deadline = Some(self.session.last_moment());
-        self.session.ask_to_close();
+        self.deadline = Some(last);
+        self.session.ask_to_close(order.cause());
     }
 
     fn deadline_passed(&mut self) {

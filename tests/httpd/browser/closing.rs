@@ -142,7 +142,7 @@ fn the_server_stops() {
         };
         "#,
     );
-    let close = json!(["close", 1001, "server is stopping", true]);
+    let close = json!(["close", 1012, "server is stopping", true]);
     let expected = json!({
         "silent": [["open"], close],
         "talking": [["open"], ["message", "hello"], close],

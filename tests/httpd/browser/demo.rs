@@ -74,7 +74,7 @@ fn without_a_configuration() {
     page.click("send");
     last_line(&page, "received", "hello");
     server.interrupt();
-    last_line(&page, "close", "code 1001, reason “server is stopping”, wasClean true");
+    last_line(&page, "close", "code 1012, reason “server is stopping”, wasClean true");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn by_clicks() {
     assert_eq!(shown(&page, "1 OPEN"), json!(["1 OPEN", "0", "none", "none", "none yet"]));
     keep(&page.screenshot(), "demo.png");
     server.begin_to_stop();
-    let stopped = "code 1001, reason “server is stopping”, wasClean true";
+    let stopped = "code 1012, reason “server is stopping”, wasClean true";
     last_line(&page, "close", stopped);
     assert_eq!(shown(&page, "3 CLOSED"), json!(["3 CLOSED", "0", "none", "none", stopped]));
     server.stop();
@@ -180,7 +180,7 @@ fn from_a_file() {
         "onopen: connected",
         "sent: 你好，世界",
         "onmessage: 你好，世界",
-        "onclose: code 1001, reason “server is stopping”, wasClean true",
+        "onclose: code 1012, reason “server is stopping”, wasClean true",
     ]);
     assert_eq!(page.run(&format!("return {lines};")), expected);
     server.stop();

@@ -395,7 +395,7 @@ def drain(client):
     assert client.last_stream is None or client.last_stream >= two.number, client.last_stream
     for stream in (one, two):
         opcode, payload = client.until("the Close is there", stream.frame)
-        assert (opcode, payload) == (CLOSE, struct.pack(">H", 1001) + b"server is restarting"), (opcode, payload)
+        assert (opcode, payload) == (CLOSE, struct.pack(">H", 1012) + b"server is restarting"), (opcode, payload)
         client.write(stream, frame(CLOSE, payload[:2]))
         client.until(f"stream {stream.number} has ended", lambda stream=stream: stream.ended)
 

@@ -242,6 +242,12 @@ impl Server {
         self.parent.signal(Signal::TERM);
     }
 
+    /// Begins a graceful stop, as Debian's `systemctl stop` does; [`Server::stop`] then waits for the end.
+    pub(crate) fn begin_to_stop_gracefully(&self) {
+        self.look_around();
+        self.parent.signal(Signal::WINCH);
+    }
+
     /// Ends everything, by force where it must be; returns what was wrong.
     fn end(&self) -> Vec<String> {
         let mut problems = Vec::new();
