@@ -8,7 +8,7 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test conformance bench fuzz lint install uninstall clean
+.PHONY: help build run test conformance hostile bench fuzz lint install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: ## All checks and tests, as CI runs them; installs what is missing
 conformance: build ## All cases of the Autobahn suite, some minutes; `make test` runs a share of them
 	@tests/conformance/run
 
+hostile: build ## What is done to a server on purpose: TIME=1800 seconds, SCENARIO=… alone; `make test` runs a share of it
+	@tests/hostile/run --time '$(or $(TIME),1800)' $(SCENARIO)
+
 bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 35 minutes, installs the servers
 	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan g++ libssl-dev
 	-CARGO_TARGET_DIR='$(abspath $(target))' benches/peers/uwebsockets/build
@@ -39,7 +42,7 @@ lint: ## Formatting and clippy
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(CARGO) clippy --test conformance --locked -- -D warnings
+	$(CARGO) clippy --test conformance --test hostile --locked -- -D warnings
 	CARGO_TARGET_DIR='$(abspath $(target))' $(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)

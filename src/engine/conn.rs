@@ -148,6 +148,8 @@ pub struct Conn {
     blocked: bool,
     /// What was received and not decoded waits while others have their turn.
     stepped_aside: bool,
+    /// The last read has filled the buffer.
+    read_much: bool,
     rest: Rest,
 }
 
@@ -184,6 +186,7 @@ impl Conn {
             link,
             blocked: false,
             stepped_aside: false,
+            read_much: false,
             rest: Rest::default(),
         };
         if !early.is_empty() {
@@ -584,11 +587,19 @@ impl Conn {
                 self.decode_more();
                 return Poll::Ready(Ok(()));
             }
+            if std::mem::take(&mut self.read_much) {
+                // Of tiny frames it was thousands, and there is more: a client that floods has one turn as everybody.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let shared = self.entry.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
             match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
-                Poll::Ready(Ok(count)) => self.decode(&buffer[..count]),
+                Poll::Ready(Ok(count)) => {
+                    self.read_much = count == buffer.len();
+                    self.decode(&buffer[..count]);
+                }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
                 Poll::Pending => {
                     self.line.borrow_mut().is_open = true;
