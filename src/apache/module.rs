@@ -56,8 +56,11 @@ pub trait HttpdModule: 'static {
     /// perhaps twice.
     fn child_stopping(graceful: bool);
 
-    /// A request that may be answered, authorized and all, before any module has its last word on who answers it (fixups).
-    fn before_fixups(request: &Request);
+    /// A request has been read (post_read_request), and every other module has seen it.
+    fn read(request: &Request);
+
+    /// The URL of a request has been looked up (translate_name), and nothing else is known of it yet.
+    fn translated(request: &Request);
 
     /// The modules whose content handlers see a request before [`HttpdModule::handler`] does, by the names of their records.
     const HANDLERS_BEFORE: &'static [&'static CStr];
@@ -127,7 +130,8 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_child_init(Some(child_init::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_stopping(Some(child_stopping::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
-        ffi::ap_hook_fixups(Some(fixups::<M>), nobody, after, before as c_int);
+        ffi::ap_hook_post_read_request(Some(read::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_map_to_storage(Some(translated::<M>), nobody, after, before as c_int);
         ffi::ap_hook_handler(Some(handler::<M>), (*handlers_before).as_ptr(), after, before as c_int);
     }
     tls::register::<M>();
@@ -198,9 +202,15 @@ extern "C" fn let_go<M: HttpdModule>(connection: *mut ffi::conn_rec, _request: *
     });
 }
 
-extern "C" fn fixups<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+extern "C" fn read<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
     // SAFETY: the request lives until the hook returns, and longer.
-    guard("the fixups hook", (), || M::before_fixups(unsafe { Request::from_ptr(request) }));
+    guard("post_read_request", (), || M::read(unsafe { Request::from_ptr(request) }));
+    ffi::DECLINED
+}
+
+extern "C" fn translated<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    // SAFETY: as above.
+    guard("map_to_storage", (), || M::translated(unsafe { Request::from_ptr(request) }));
     ffi::DECLINED
 }
 

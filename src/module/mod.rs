@@ -116,8 +116,12 @@ impl HttpdModule for WebSocket {
         upgrade::let_go(connection, suspended);
     }
 
-    fn before_fixups(request: &Request) {
-        others::note_proxied(request);
+    fn read(request: &Request) {
+        others::note_proxied_early(request);
+    }
+
+    fn translated(request: &Request) {
+        others::note_proxied_by_url(request);
     }
 
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;

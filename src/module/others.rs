@@ -16,14 +16,24 @@ pub const HANDLERS_BEFORE: &[&CStr] = &[c"mod_auth_openidc.c", c"mod_auth_mellon
 /// mod_rewrite's, for a rewrite in a directory: it says where to in its content handler, by an internal redirect.
 const REDIRECT_HANDLER: &str = "redirect-handler";
 
-/// The note on a request that went to another server before modules had a look at the directory that it is in.
+/// The note on a request that goes to another server; its values: since it was read, or by its URL (`ProxyPass`, or a
+/// `RewriteRule` of the server). A handler that is configured for a part of these URLs is an exception to the latter, as
+/// `ProxyPass /part !` is one for pages. Any other decision is about the request: of a firewall, or of a rule in a directory.
 const PROXIED: &CStr = c"websocket-proxied";
+static EARLY: &CStr = c"early";
+static BY_URL: &CStr = c"by URL";
 
-/// Notes which requests are a proxy's by their URL (`ProxyPass`, or a `RewriteRule` of the server): a handler that is
-/// configured for a part of these URLs is an exception to that, as `ProxyPass /part !` is one for pages.
-pub fn note_proxied(request: &Request) {
+/// A request has been read.
+pub fn note_proxied_early(request: &Request) {
     if request.proxying() == Proxying::Reverse {
-        request.notes().set_constant(PROXIED, c"1");
+        request.notes().set_constant(PROXIED, EARLY);
+    }
+}
+
+/// The URL of a request has been looked up.
+pub fn note_proxied_by_url(request: &Request) {
+    if request.proxying() == Proxying::Reverse && request.notes().find(PROXIED).is_null() {
+        request.notes().set_constant(PROXIED, BY_URL);
     }
 }
 
@@ -34,7 +44,7 @@ enum Why {
     Part,
     /// It is for the page that goes with an error.
     Error,
-    /// A rewrite rule sends it elsewhere.
+    /// A rewrite rule sends it elsewhere, or a module that looks at requests.
     Rewritten,
     /// It is for a server elsewhere, by a forward proxy.
     Elsewhere,
@@ -49,7 +59,7 @@ pub fn is_anothers(request: &Request) -> bool {
             Level::Info,
             request,
             &format!(
-                "WS0030: left to httpd: a rewrite rule sends this handshake to {target}; if the WebSocketHandler is to have it, \
+                "WS0030: left to httpd: a rewrite rule or another module sends this handshake to {target}; if the WebSocketHandler is to have it, \
                  write \"RewriteEngine Off\" beside that"
             ),
         );
@@ -71,7 +81,8 @@ fn why(request: &Request) -> Option<Why> {
     }
     match request.proxying() {
         Proxying::Forward => Some(Why::Elsewhere),
-        Proxying::Reverse if request.notes().find(PROXIED).is_null() => Some(Why::Rewritten),
+        // The constant itself, or nothing of ours.
+        Proxying::Reverse if request.notes().find(PROXIED) != BY_URL.as_ptr() => Some(Why::Rewritten),
         Proxying::None | Proxying::Reverse => None,
     }
 }

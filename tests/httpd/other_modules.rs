@@ -272,7 +272,9 @@ fn front_controllers(mpm: Mpm) {
     assert_eq!(
         server
             .error_log()
-            .matches("WS0030: left to httpd: a rewrite rule sends this handshake to redirect:/index.html")
+            .matches(
+                "WS0030: left to httpd: a rewrite rule or another module sends this handshake to redirect:/index.html"
+            )
             .count(),
         1
     );

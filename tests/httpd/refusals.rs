@@ -1,7 +1,7 @@
 //! What httpd has refused stays refused, though it makes another request for the page that says so (ErrorDocument); and what
 //! another module sends elsewhere goes there. Redirects that are no refusals go on to a socket, by the rules of where it is.
 
-use crate::harness::plugin::{deferred_logins, rules};
+use crate::harness::plugin::{guards, rules};
 use crate::harness::publish::post;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls};
 use crate::http2::Scenario;
@@ -286,6 +286,7 @@ fn other_servers(mpm: Mpm) {
     let server = ["rewrite", "proxy", "proxy_http"]
         .into_iter()
         .fold(Httpd::new(mpm), Httpd::module)
+        .config(format!("LoadModule firewall_module \"{}\"", guards().display()))
         .config("ProxyRequests On\n<Location \"/early/socket\">\n  WebSocketHandler echo\n</Location>")
         .config(format!("ProxyPass \"/early\" \"http://{elsewhere}/\"\nRewriteEngine On"))
         .config(format!("RewriteRule \"^/rule/\" \"http://{elsewhere}/\" [P]"))
@@ -301,6 +302,10 @@ fn other_servers(mpm: Mpm) {
         client.close();
     }
     assert_eq!(post(&server, "/early/publish?channel=news", "text/plain", b"hello").status, 202);
+    for header in ["X-Away-When-Read", "X-Away-When-Authorized"] {
+        let response = Raw::answer(&server, &Handshake::new("/late/y").header(header, &format!("http://{elsewhere}/")));
+        assert_eq!((response.status, response.text().as_str()), (200, "elsewhere"), "{header}: {response:?}");
+    }
     let foreign = format!("http://{elsewhere}/late/y");
     for path in ["/early/page", "/rule/page", "/late/x", &foreign] {
         for request in [Handshake::page, Handshake::new] {
@@ -311,7 +316,7 @@ fn other_servers(mpm: Mpm) {
 }
 
 fn logins_in_content_handlers(mpm: Mpm) {
-    let modules = deferred_logins().display();
+    let modules = guards().display();
     let location = |path: &str, auth: &str, handler: &str| {
         format!("<Location \"/{path}\">\n  AuthType {auth}\n  Require valid-user\n  {handler}\n</Location>")
     };

@@ -34,10 +34,10 @@ pub(crate) fn rules() -> &'static Path {
     BUILT.get_or_init(|| compiled("tests/httpd/plugins/rules.c"))
 }
 
-/// tests/httpd/plugins/deferred_logins.c
-pub(crate) fn deferred_logins() -> &'static Path {
+/// tests/httpd/plugins/guards.c
+pub(crate) fn guards() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| compiled("tests/httpd/plugins/deferred_logins.c"))
+    BUILT.get_or_init(|| compiled("tests/httpd/plugins/guards.c"))
 }
 
 /// The C examples, as their Makefile makes them: the folder with the objects.

@@ -1,8 +1,10 @@
 /*
- * Two modules that let in a client who has not logged in, as mod_auth_openidc (since 2.4.14) and mod_auth_mellon (for SAML's
+ * Modules that guard a site. Two that let in a client who has not logged in, as mod_auth_openidc (since 2.4.14) and mod_auth_mellon (for SAML's
  * ECP profile) do: a user without a name, and a content handler that says how to log in. They have the names of these modules,
- * and the places of their hooks.
+ * and the places of their hooks. And one that sends requests to another server, as mod_security does (`proxy:`), when it has read
+ * them or when they are authorized.
  */
+#include <apr_strings.h>
 #include <httpd.h>
 #include <http_config.h>
 #include <http_core.h>
@@ -74,9 +76,39 @@ static void mellon_hooks(apr_pool_t *pool)
     ap_hook_handler(mellon_handler, NULL, before, APR_HOOK_FIRST);
 }
 
+static int send_away(request_rec *r, const char *when)
+{
+    const char *wanted = apr_table_get(r->headers_in, when);
+    if (wanted == NULL || r->proxyreq != PROXYREQ_NONE) {
+        return DECLINED;
+    }
+    r->filename = apr_pstrcat(r->pool, "proxy:", wanted, NULL);
+    r->proxyreq = PROXYREQ_REVERSE;
+    r->handler = "proxy-server";
+    return OK;
+}
+
+static int firewall_read(request_rec *r)
+{
+    return send_away(r, "X-Away-When-Read");
+}
+
+static int firewall_fixups(request_rec *r)
+{
+    return send_away(r, "X-Away-When-Authorized");
+}
+
+static void firewall_hooks(apr_pool_t *pool)
+{
+    (void)pool;
+    ap_hook_post_read_request(firewall_read, NULL, NULL, APR_HOOK_REALLY_FIRST);
+    ap_hook_fixups(firewall_fixups, NULL, NULL, APR_HOOK_REALLY_FIRST);
+}
+
 #define NAMED(name, hooks)                                                                                             \
     { MODULE_MAGIC_NUMBER_MAJOR, MODULE_MAGIC_NUMBER_MINOR, -1, name, NULL, NULL, MODULE_MAGIC_COOKIE, NULL, NULL,     \
       NULL, NULL, NULL, NULL, hooks, 0 }
 
 module AP_MODULE_DECLARE_DATA auth_openidc_module = NAMED("mod_auth_openidc.c", openidc_hooks);
 module AP_MODULE_DECLARE_DATA auth_mellon_module = NAMED("mod_auth_mellon.c", mellon_hooks);
+module AP_MODULE_DECLARE_DATA firewall_module = NAMED("mod_firewall.c", firewall_hooks);
