@@ -144,6 +144,12 @@ impl Request {
         unsafe { text(self.0.handler) }.unwrap_or_default()
     }
 
+    /// Who answers it may be what an .htaccess file says, and not the server's configuration.
+    pub fn is_handler_from_htaccess(&self) -> bool {
+        // SAFETY: the request is valid, and this thread runs it.
+        unsafe { ffi::shim_handler_is_from_htaccess(self.as_ptr()) != 0 }
+    }
+
     /// A reference that other threads may have, see [`Kept`].
     pub fn keep(&mut self) -> Kept {
         Kept(self.as_ptr())

@@ -216,3 +216,57 @@ int shim_request_respond_by(request_rec *r, const char *name)
     }
     return 0;
 }
+
+/* SetHandler in a section, or in one within it */
+static int sets_handler(const ap_conf_vector_t *section, const ap_expr_info_t *handler)
+{
+    const core_dir_config *core = ap_get_core_module_config(section);
+    const apr_array_header_t *within[2];
+    int i, j;
+
+    if (core == NULL) {
+        return 0;
+    }
+    if (core->expr_handler == handler) {
+        return 1;
+    }
+    within[0] = core->sec_file;
+    within[1] = core->sec_if;
+    for (i = 0; i < 2; i++) {
+        for (j = 0; within[i] != NULL && j < within[i]->nelts; j++) {
+            if (sets_handler(APR_ARRAY_IDX(within[i], j, const ap_conf_vector_t *), handler)) {
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
+int shim_handler_is_from_htaccess(request_rec *r)
+{
+    const core_dir_config *core = ap_get_core_module_config(r->per_dir_config);
+    const ap_expr_info_t *handler = core->expr_handler;
+    const struct htaccess_result *read;
+    const char *error = NULL, *value;
+    int any = 0;
+
+    /* httpd also remembers where there was no such file */
+    for (read = r->htaccess; read != NULL; read = read->next) {
+        if (read->htaccess == NULL) {
+            continue;
+        }
+        any = 1;
+        if (handler != NULL && sets_handler(read->htaccess, handler)) {
+            return 1;
+        }
+    }
+    if (!any) {
+        return 0;
+    }
+    /* AddHandler and RewriteRule's [H=] may stand in such a file as well, and leave no trace of it */
+    if (handler == NULL || r->handler == NULL) {
+        return 1;
+    }
+    value = ap_expr_str_exec(r, handler, &error);
+    return error != NULL || value == NULL || strcasecmp(value, r->handler) != 0;
+}

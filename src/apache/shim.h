@@ -75,4 +75,7 @@ int shim_request_respond_by(request_rec *r, const char *name);
 /* The path, or pattern, of the innermost section that a request is in; NULL outside of all */
 const char *shim_request_location(const request_rec *r);
 
+/* The handler of a request may come from an .htaccess file: what the server's configuration alone would say is another one */
+int shim_handler_is_from_htaccess(request_rec *r);
+
 #endif

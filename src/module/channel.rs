@@ -35,6 +35,12 @@ pub enum NoSubscription {
     /// Answer 500.
     #[error("{0}")]
     Expression(String),
+    /// Answer 500.
+    #[error(
+        "an .htaccess file says something of channels, which it may only where the server's configuration has \
+         WebSocketChannelPrefix"
+    )]
+    NoPrefix,
 }
 
 impl NoSubscription {
@@ -43,7 +49,7 @@ impl NoSubscription {
         match self {
             NoSubscription::Empty(_) | NoSubscription::SlashedUser(_) => 403,
             NoSubscription::BadName { .. } | NoSubscription::TooMany(..) => 400,
-            NoSubscription::Expression(_) => 500,
+            NoSubscription::Expression(_) | NoSubscription::NoPrefix => 500,
         }
     }
 }
@@ -56,7 +62,12 @@ pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscriptio
     let config = request.config::<WebSocket>().channels().clone();
     let query = request.query().map(Cow::into_owned);
     let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
+    let prefix = config.prefix();
+    if prefix.is_empty() && config.are_from_htaccess() {
+        return Err(NoSubscription::NoPrefix);
+    }
     let mut subscription = Subscription {
+        prefix,
         max: config.max(),
         publishes: config.publishes(),
         presence: config.presence(),
@@ -81,11 +92,12 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -
         let name = name_part(expression, request)?;
         let name =
             name.filter(|name| !name.is_empty()).ok_or_else(|| NoSubscription::Empty(expression.text().into()))?;
-        if !is_name(&name) {
+        let whole = format!("{}{name}", subscription.prefix);
+        if !is_name(&name) || !is_name(&whole) {
             return Err(bad_name(expression.text(), &format!("no blanks, and up to {MAX_NAME} bytes")));
         }
-        if !subscription.channels.contains(&name) {
-            subscription.channels.push(name);
+        if !subscription.channels.contains(&whole) {
+            subscription.channels.push(whole);
         }
     }
     for pieces in config.allowed() {
@@ -95,7 +107,10 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -
             None => Ok(Some(String::new())),
         });
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        if let Some(pattern) = parts.into_iter().collect() {
+        if let Some(mut pattern) = parts.into_iter().collect::<Option<Vec<String>>>() {
+            if let Some(first) = pattern.first_mut() {
+                first.insert_str(0, &subscription.prefix);
+            }
             subscription.allowed.push(Pattern(pattern));
         }
     }

@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod engine;
 pub mod exec;
+mod limit;
 pub mod python;
 mod table;
 pub mod tcp;
@@ -17,6 +18,7 @@ use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use crate::wire::origin::Trusted;
+use limit::{Bounds, Limit};
 use python::Python;
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -44,22 +46,22 @@ pub struct Config {
     tcp: Tcp,
     python: Python,
     protocols: Option<Protocols>,
-    max_message_size: Option<usize>,
+    max_message_size: Limit<usize>,
     origin_check: Option<OriginRule>,
     publish_access: Option<PublishAccess>,
     trusted_origins: Option<Vec<Trusted>>,
     engine_threads: Option<usize>,
     lateness: Lateness,
     session_log: Option<String>,
-    drain_timeout: Option<Duration>,
+    drain_timeout: Limit<Duration>,
     stop_code: Option<u16>,
     tls_handoff: Option<bool>,
     /// In this and those below, `Off` is `Some(None)`.
-    ping: Option<Option<Ping>>,
-    idle_timeout: Option<Option<Duration>>,
-    message_timeout: Option<Option<MessageTimeout>>,
-    close_timeout: Option<Duration>,
-    send_buffer: Option<usize>,
+    ping: Limit<Option<Ping>>,
+    idle_timeout: Limit<Option<Duration>>,
+    message_timeout: Limit<Option<MessageTimeout>>,
+    close_timeout: Limit<Duration>,
+    send_buffer: Limit<usize>,
     compression: Option<bool>,
     compression_level: Option<u8>,
     /// Of the server, and of clients.
@@ -67,8 +69,8 @@ pub struct Config {
     compression_takeover: Option<Takeover>,
     compression_min_size: Option<u32>,
     reserved_close_codes: Option<bool>,
-    max_connections: Option<Option<Bound>>,
-    max_connections_per_client: Option<Option<Bound>>,
+    max_connections: Bounds,
+    max_connections_per_client: Bounds,
     /// Where the directive stands that is being read.
     place: Place,
 }
@@ -97,6 +99,8 @@ fn locate(place: &Place, host: &str) -> String {
     // What is set outside of all virtual hosts is shared by those that inherit it.
     let host = if place.in_virtual_host { host } else { "the server" };
     match &place.path {
+        // A <Directory> has the same path, and counts for itself.
+        Some(path) if place.in_htaccess => format!("{host} in {path}.htaccess"),
         Some(path) => format!("{host} in {path}"),
         None => host.to_owned(),
     }
@@ -144,32 +148,29 @@ impl Config {
             tcp: self.tcp.over(&outer.tcp),
             python: self.python.over(&outer.python),
             protocols: self.protocols.clone().or_else(|| outer.protocols.clone()),
-            max_message_size: self.max_message_size.or(outer.max_message_size),
+            max_message_size: self.max_message_size.over(&outer.max_message_size),
             origin_check: self.origin_check.or(outer.origin_check),
             publish_access: self.publish_access.or(outer.publish_access),
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
             lateness: self.lateness.over(&outer.lateness),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
-            drain_timeout: self.drain_timeout.or(outer.drain_timeout),
+            drain_timeout: self.drain_timeout.over(&outer.drain_timeout),
             stop_code: self.stop_code.or(outer.stop_code),
             tls_handoff: self.tls_handoff.or(outer.tls_handoff),
-            ping: self.ping.or(outer.ping),
-            idle_timeout: self.idle_timeout.or(outer.idle_timeout),
-            message_timeout: self.message_timeout.or(outer.message_timeout),
-            close_timeout: self.close_timeout.or(outer.close_timeout),
-            send_buffer: self.send_buffer.or(outer.send_buffer),
+            ping: self.ping.over(&outer.ping),
+            idle_timeout: self.idle_timeout.over(&outer.idle_timeout),
+            message_timeout: self.message_timeout.over(&outer.message_timeout),
+            close_timeout: self.close_timeout.over(&outer.close_timeout),
+            send_buffer: self.send_buffer.over(&outer.send_buffer),
             compression: self.compression.or(outer.compression),
             compression_level: self.compression_level.or(outer.compression_level),
             compression_window: self.compression_window.or(outer.compression_window),
             compression_takeover: self.compression_takeover.or(outer.compression_takeover),
             compression_min_size: self.compression_min_size.or(outer.compression_min_size),
             reserved_close_codes: self.reserved_close_codes.or(outer.reserved_close_codes),
-            max_connections: self.max_connections.clone().or_else(|| outer.max_connections.clone()),
-            max_connections_per_client: self
-                .max_connections_per_client
-                .clone()
-                .or_else(|| outer.max_connections_per_client.clone()),
+            max_connections: self.max_connections.over(&outer.max_connections),
+            max_connections_per_client: self.max_connections_per_client.over(&outer.max_connections_per_client),
             place: Place::default(),
         }
     }
@@ -285,9 +286,9 @@ impl Config {
 
     /// What a session of this client counts for, at a virtual host of this name.
     pub fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
-        let all = self.max_connections.iter().flatten();
+        let all = self.max_connections.all();
         let all = all.map(|bound| bound.quota("WebSocketMaxConnections", host, None));
-        let per_client = self.max_connections_per_client.iter().flatten();
+        let per_client = self.max_connections_per_client.all();
         let per_client = per_client.map(|bound| bound.quota("WebSocketMaxConnectionsPerClient", host, Some(client)));
         let runs_a_program = self.handler().is_some_and(|handler| handler.name == handlers::EXEC);
         let counts_programs = runs_a_program && self.programs.shared(host).is_none();
@@ -362,7 +363,8 @@ fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
         return python::handler(config, args);
     }
     if name == handlers::CHANNEL {
-        config.channels.set_names(args)?;
+        let in_htaccess = config.place.in_htaccess;
+        config.channels.set_names(args, in_htaccess)?;
         config.handler = Some(Some(HandlerSpec { name, args: Vec::new(), settings: Vec::new() }));
         return Ok(());
     }
@@ -448,14 +450,15 @@ fn bytes(words: Words<'_, '_>) -> Result<usize, String> {
 }
 
 fn max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.max_message_size = Some(bytes(words)?);
+    config.max_message_size.write(&config.place, bytes(words)?);
     Ok(())
 }
 
 fn old_max_message_size(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     // It took more than can be had, and so do the configurations that were written for it.
     let huge = matches!(words, [word] if word.parse::<u64>().is_ok_and(|size| size > i32::MAX as u64));
-    config.max_message_size = Some(if huge { i32::MAX as usize } else { bytes(words)? });
+    let size = if huge { i32::MAX as usize } else { bytes(words)? };
+    config.max_message_size.write(&config.place, size);
     Ok(())
 }
 
@@ -467,7 +470,7 @@ fn plugin_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
 }
 
 fn send_buffer(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.send_buffer = Some(bytes(words)?);
+    config.send_buffer.write(&config.place, bytes(words)?);
     Ok(())
 }
 
@@ -488,27 +491,29 @@ fn or_off(why: String) -> String {
 
 fn ping(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let default = Ping::default();
-    config.ping = Some(match words {
+    let ping = match words {
         [off] if is_off(off) => None,
         [interval] => Some(Ping { interval: seconds(interval).map_err(or_off)?, ..default }),
         [interval, timeout] => Some(Ping { interval: seconds(interval)?, timeout: seconds(timeout)? }),
         _ => {
             return Err("takes seconds of silence before a Ping, and seconds for the answer if you like; or Off".into());
         }
-    });
+    };
+    config.ping.write(&config.place, ping);
     Ok(())
 }
 
 fn idle_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of seconds or Off")?;
-    config.idle_timeout = Some(if is_off(word) { None } else { Some(seconds(word).map_err(or_off)?) });
+    let timeout = if is_off(word) { None } else { Some(seconds(word).map_err(or_off)?) };
+    config.idle_timeout.write(&config.place, timeout);
     Ok(())
 }
 
 fn message_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let (word, rate) = match words {
         [off] if is_off(off) => {
-            config.message_timeout = Some(None);
+            config.message_timeout.write(&config.place, None);
             return Ok(());
         }
         [word] => (word, "0"),
@@ -520,12 +525,12 @@ fn message_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), Stri
     let known = words.len() < 2 || rate != "0";
     let rate = rate.parse().ok().filter(|rate| known && *rate <= i32::MAX as u32);
     let rate = rate.ok_or_else(|| format!("expected a rate of 1–{} bytes a second, got \"{}\"", i32::MAX, words[1]))?;
-    config.message_timeout = Some(Some(MessageTimeout { seconds, rate }));
+    config.message_timeout.write(&config.place, Some(MessageTimeout { seconds, rate }));
     Ok(())
 }
 
 fn close_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.close_timeout = Some(seconds(one(words, "a number of seconds")?)?);
+    config.close_timeout.write(&config.place, seconds(one(words, "a number of seconds")?)?);
     Ok(())
 }
 
@@ -598,12 +603,14 @@ fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<Bound>, String>
 }
 
 fn max_connections(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.max_connections = Some(bound(config, words)?);
+    let bound = bound(config, words)?;
+    config.max_connections.write(&config.place, bound);
     Ok(())
 }
 
 fn max_connections_per_client(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.max_connections_per_client = Some(bound(config, words)?);
+    let bound = bound(config, words)?;
+    config.max_connections_per_client.write(&config.place, bound);
     Ok(())
 }
 
@@ -648,7 +655,7 @@ fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String
     let word = one(words, "a number of seconds")?;
     let seconds = word.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
     let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to {MAX_SECONDS}"))?;
-    config.drain_timeout = Some(Duration::from_secs(seconds));
+    config.drain_timeout.write(&config.place, Duration::from_secs(seconds));
     Ok(())
 }
 

@@ -39,6 +39,17 @@ pub fn handle(request: &mut Request) -> HookResult {
     }
     // Also for what httpd answers on our behalf.
     request.err_headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
+    if request.config::<WebSocket>().channels().prefix().is_empty() && request.is_handler_from_htaccess() {
+        log::request(
+            Level::Error,
+            request,
+            &format!(
+                "WS0037: an .htaccess file says SetHandler {HANDLER}, which it may only where the server's configuration has \
+                 WebSocketChannelPrefix"
+            ),
+        );
+        return Err(500);
+    }
     if let Some(why) = access::refusal(request) {
         let why = format!(
             "only this machine may publish here (WebSocketPublishAccess Local), and the request {why}; where Require guards \
@@ -203,7 +214,7 @@ fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
         headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type")).map(|(_, value)| value);
     let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
     let message = Message { text, content_type: told_type(content_type.as_deref()), payload };
-    let Answer::Published(receipts) = call(request, &Call::Publish { channels, message, history })? else {
+    let Answer::Published(receipts) = call(request, Call::Publish { channels, message, history })? else {
         return Err(unexpected());
     };
     let status = if receipts.iter().any(|receipt| receipt.subscribers > 0) { 201 } else { 202 };
@@ -218,7 +229,7 @@ fn tell(request: &mut Request) -> Result<Reply, Reply> {
     let channels = parameters.channels()?;
     match &channels[..] {
         [] => list(request, &parameters),
-        [channel] => match call(request, &Call::Info { channel: channel.clone() })? {
+        [channel] => match call(request, Call::Info { channel: channel.clone() })? {
             Answer::Info(Some(info)) => {
                 let members = info
                     .members
@@ -247,7 +258,7 @@ fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> 
     };
     let text = |name| parameters.get(name).unwrap_or_default().to_owned();
     let Answer::List { channels, more } =
-        call(request, &Call::List { prefix: text("prefix"), after: text("after"), limit })?
+        call(request, Call::List { prefix: text("prefix"), after: text("after"), limit })?
     else {
         return Err(unexpected());
     };
@@ -272,7 +283,7 @@ fn delete(request: &mut Request) -> Result<Reply, Reply> {
             .filter(|code| may_be_sent(*code))
             .ok_or_else(|| bad("code is one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
     };
-    let Answer::Deleted(infos) = call(request, &Call::Delete { channels: channels.clone(), code, reason })? else {
+    let Answer::Deleted(infos) = call(request, Call::Delete { channels: channels.clone(), code, reason })? else {
         return Err(unexpected());
     };
     if infos.iter().all(Option::is_none) {
@@ -305,13 +316,17 @@ fn unexpected() -> Reply {
     (500, problem("the engine gave another answer"))
 }
 
-/// Asks the engine.
-fn call(request: &Request, call: &Call) -> Result<Answer, Reply> {
+/// Asks the engine, of channels below the prefix of this place.
+fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
     let door = lifecycle::door().ok_or_else(unavailable)?;
-    let question = postcard::to_stdvec(call).map_err(|_| unexpected())?;
+    let prefix = request.config::<WebSocket>().channels().prefix();
+    let call = call.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
+    let question = postcard::to_stdvec(&call).map_err(|_| unexpected())?;
     match door.call(handlers::CHANNEL, question) {
-        Ok(answer) => postcard::from_bytes(&answer).map_err(|_| unexpected()),
+        Ok(answer) => {
+            postcard::from_bytes(&answer).map(|answer: Answer| answer.without(&prefix)).map_err(|_| unexpected())
+        }
         Err(HandoffError::Refused { status, reason, .. }) => {
             let level = if status >= 500 { Level::Error } else { Level::Info };
             log::request(level, request, &format!("WS0017: refused with {status}: {reason}"));

@@ -252,12 +252,13 @@ fn subprotocols_are_the_handlers_unless_something_else_is_said() {
 fn htaccess_files() {
     let server = httpd(Mpm::Event)
         .config("<Directory \"{root}/htdocs\">\n  AllowOverride AuthConfig\n</Directory>")
+        .config("<Directory \"{root}/htdocs/room\">\n  WebSocketChannelPrefix site\n</Directory>")
         .file("htdocs/room/.htaccess", "WebSocketHandler channel \"room/%{QUERY_STRING}\"\n")
         .file("htdocs/room/index.html", "")
         .file("htdocs/broken/.htaccess", "WebSocketHandler channel \"%{nothing:x}\"\n")
         .start();
     for _ in 0..3 {
-        assert!(hears(&server, &Handshake::new("/room/?1"), "room/1"));
+        assert!(hears(&server, &Handshake::new("/room/?1"), "site/room/1"));
     }
     server.expect_log("/htdocs/broken/.htaccess: WebSocketHandler: \"%{nothing:x}\" is no expression");
     assert_eq!(answer(&server, &Handshake::new("/broken/")).status, 500);

@@ -29,6 +29,7 @@ mod foreign;
 mod front;
 mod handshake;
 mod harness_itself;
+mod htaccess;
 mod http2;
 mod limits;
 mod log_rotation;

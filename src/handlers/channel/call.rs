@@ -25,6 +25,9 @@ pub fn may_be_sent(code: u16) -> bool {
 /// What a session on channels is, beside what every session is. Travels in [`crate::engine::HandlerSpec::settings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
+    /// What all of its channels begin with, and the client neither writes nor sees: "", or `NAME/`. It stands in `channels` and
+    /// in `allowed`.
+    pub prefix: String,
     /// The channels that it begins with, none twice.
     pub channels: Vec<String>,
     /// Which others it may subscribe to while it lasts: those that one of the patterns matches.
@@ -124,6 +127,54 @@ pub enum Call {
     },
 }
 
+impl Call {
+    /// The same for the channels below a prefix, `NAME/`, whose names stand here without it.
+    ///
+    /// # Errors
+    /// One that is none any more, being too long.
+    pub fn below(mut self, prefix: &str) -> Result<Call, String> {
+        match &mut self {
+            Call::Publish { channels, .. } | Call::Delete { channels, .. } => {
+                channels.iter_mut().for_each(|channel| channel.insert_str(0, prefix));
+                if let Some(long) = channels.iter().position(|channel| !is_name(channel)) {
+                    return Err(channels.swap_remove(long).split_off(prefix.len()));
+                }
+            }
+            Call::Info { channel } => {
+                channel.insert_str(0, prefix);
+                if !is_name(channel) {
+                    return Err(channel.split_off(prefix.len()));
+                }
+            }
+            Call::List { prefix: wanted, after, .. } => {
+                wanted.insert_str(0, prefix);
+                if !after.is_empty() {
+                    after.insert_str(0, prefix);
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Answer {
+    /// The same without the prefix that the names had with [`Call::below`].
+    pub fn without(mut self, prefix: &str) -> Answer {
+        let cut = |name: &mut String| {
+            if let Some(rest) = name.strip_prefix(prefix) {
+                *name = rest.to_owned();
+            }
+        };
+        match &mut self {
+            Answer::Published(receipts) => receipts.iter_mut().for_each(|receipt| cut(&mut receipt.channel)),
+            Answer::Info(info) => info.iter_mut().for_each(|info| cut(&mut info.channel)),
+            Answer::List { channels, .. } => channels.iter_mut().for_each(|info| cut(&mut info.channel)),
+            Answer::Deleted(infos) => infos.iter_mut().flatten().for_each(|info| cut(&mut info.channel)),
+        }
+        self
+    }
+}
+
 /// A message, as it was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -207,6 +258,29 @@ mod tests {
     fn codes_are_those_that_a_server_may_send() {
         assert!([1000, 1001, 1011, 3000, 4999].into_iter().all(may_be_sent));
         assert!(![0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000].into_iter().any(may_be_sent));
+    }
+
+    #[test]
+    fn names_below_a_prefix_come_back_without_it() {
+        let list = |prefix: &str, after: &str| Call::List { prefix: prefix.into(), after: after.into(), limit: 9 };
+        assert_eq!(list("", "").below("a/"), Ok(list("a/", "")));
+        assert_eq!(list("r", "x").below("a/"), Ok(list("a/r", "a/x")));
+        let info = |channel: &str| Call::Info { channel: channel.into() };
+        assert_eq!(info("a/x").below("a/"), Ok(info("a/a/x")));
+        assert_eq!(info("x").below(""), Ok(info("x")));
+        let long = "x".repeat(MAX_NAME - 1);
+        assert_eq!(info(&long).below("a/"), Err(long.clone()));
+        let delete = |channels: &[&str]| Call::Delete {
+            channels: channels.iter().map(|channel| (*channel).to_owned()).collect(),
+            code: 1000,
+            reason: String::new(),
+        };
+        assert_eq!(delete(&["x", "y"]).below("a/"), Ok(delete(&["a/x", "a/y"])));
+        assert_eq!(delete(&["x", &long]).below("a/"), Err(long));
+        let receipt = |channel: &str| Receipt { channel: channel.into(), id: "e:1".into(), subscribers: 0 };
+        let published = |channel| Answer::Published(vec![receipt(channel)]);
+        assert_eq!(published("a/a/x").without("a/"), published("a/x"));
+        assert_eq!(published("x").without(""), published("x"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
 use super::hub::{Deliveries, Delivery, Hub};
-use super::post::{Dialect, Post};
+use super::post::{Post, View};
 use super::v1::Say;
 use crate::bus::Payload;
 use crate::engine::heartbeat::{self, Activity};
@@ -34,8 +34,8 @@ pub enum Presence {
 pub struct Subscriber {
     /// The connection.
     pub peer: Rc<Peer>,
-    /// How it gets messages.
-    pub dialect: Dialect,
+    /// How it sees them.
+    pub view: View,
     /// What came up to this offset it has, or does not want.
     pub known: Cell<u64>,
     /// Whether it wants to hear of joins and leaves.
@@ -48,12 +48,12 @@ pub struct Subscriber {
 struct Run {
     posts: Vec<Arc<Post>>,
     bytes: usize,
-    volleys: [Option<Volley>; Dialect::ALL],
+    volleys: Vec<(View, Volley)>,
 }
 
 impl Run {
     fn of(post: Arc<Post>) -> Run {
-        Run { bytes: post.size(), posts: vec![post], volleys: Default::default() }
+        Run { bytes: post.size(), posts: vec![post], volleys: Vec::new() }
     }
 
     /// Takes along the messages of the channel that come next, up to a limit; what is in between is not overtaken, since
@@ -72,24 +72,25 @@ impl Run {
         }
         let has_grown = self.posts.len() > before;
         if has_grown {
-            self.volleys = Default::default();
+            self.volleys.clear();
         }
         has_grown
     }
 
     /// Posts what the subscriber does not have.
     fn post(&mut self, subscriber: &Subscriber) {
-        let Subscriber { peer, dialect, known, .. } = subscriber;
+        let Subscriber { peer, view, known, .. } = subscriber;
         let Some(last) = self.posts.last().map(|post| post.id().offset) else { return };
         let first = self.posts.partition_point(|post| post.id().offset <= known.get());
         if first == self.posts.len() {
             return;
         }
-        let volley = self.volleys[*dialect as usize].get_or_insert_with(|| {
-            let messages = self.posts.iter().map(|post| post.form(*dialect).clone());
-            Volley::new(messages.collect())
+        let made = self.volleys.iter().position(|(of, _)| of == view).unwrap_or_else(|| {
+            let messages = self.posts.iter().map(|post| post.form(*view));
+            self.volleys.push((*view, Volley::new(messages.collect())));
+            self.volleys.len() - 1
         });
-        peer.post_all(volley, first);
+        peer.post_all(&self.volleys[made].1, first);
         known.set(last);
     }
 }
@@ -190,7 +191,7 @@ impl Local {
         match delivery {
             Delivery::Post(_) => {}
             Delivery::Presence { channel, member, joined, number } => {
-                let mut message: Option<Arc<Broadcast>> = None;
+                let mut messages: Vec<(View, Arc<Broadcast>)> = Vec::new();
                 for subscriber in subscribers {
                     let wanted = match subscriber.presence {
                         Presence::Off => false,
@@ -198,11 +199,15 @@ impl Local {
                         Presence::After(since) => since < *number,
                     };
                     if wanted && subscriber.member.as_ref() != Some(member) {
-                        let message = message.get_or_insert_with(|| {
+                        let view = subscriber.view;
+                        let made = messages.iter().position(|(of, _)| *of == view).unwrap_or_else(|| {
+                            let channel = view.name(channel);
                             let say =
                                 if *joined { Say::Join { channel, member } } else { Say::Leave { channel, member } };
-                            Arc::new(say.to_all())
+                            messages.push((view, Arc::new(say.to_all())));
+                            messages.len() - 1
                         });
+                        let message = &messages[made].1;
                         match &mut subscriber.presence {
                             Presence::Held(held) => held.push((*number, message.clone())),
                             _ => subscriber.peer.post(message.clone()),

@@ -5,7 +5,7 @@ use super::v1;
 use crate::bus::{Id, Payload};
 use crate::engine::Broadcast;
 use bytes::Bytes;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What a kept message takes beside its payload (bytes, about).
 pub const OVERHEAD: usize = 128;
@@ -25,9 +25,6 @@ pub enum Dialect {
 pub const PROTOCOLS: [&str; 2] = ["channels.v1", "ws+meta.nchan"];
 
 impl Dialect {
-    /// How many there are.
-    pub const ALL: usize = 3;
-
     /// That of a subprotocol; of none of ours: bare.
     pub fn of(protocol: Option<&str>) -> Dialect {
         match protocol {
@@ -35,6 +32,28 @@ impl Dialect {
             Some("ws+meta.nchan") => Dialect::Nchan,
             _ => Dialect::Bare,
         }
+    }
+}
+
+/// How a subscriber sees its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    dialect: Dialect,
+    /// Bytes that names of channels begin with, and that are not shown. Where none are, 0.
+    hidden: u16,
+}
+
+impl View {
+    /// In this dialect; of names, so many bytes at the beginning are hidden.
+    pub fn new(dialect: Dialect, hidden: usize) -> View {
+        // The other dialects show no names. A name is no longer than that.
+        let hidden = if dialect == Dialect::V1 { hidden } else { 0 };
+        View { dialect, hidden: u16::try_from(hidden).unwrap_or(u16::MAX) }
+    }
+
+    /// The name of a channel, as it is shown.
+    pub fn name<'a>(&self, channel: &'a str) -> &'a str {
+        channel.get(usize::from(self.hidden)..).unwrap_or(channel)
     }
 }
 
@@ -47,6 +66,8 @@ pub struct Post {
     bare: Arc<Broadcast>,
     nchan: OnceLock<Arc<Broadcast>>,
     v1: OnceLock<Arc<Broadcast>>,
+    /// Those of v1 in which a part of the name is hidden.
+    hiding: Mutex<Vec<(u16, Arc<Broadcast>)>>,
 }
 
 /// A text that is none: its bytes are not UTF-8.
@@ -69,7 +90,15 @@ impl Post {
     /// In that channel, under that id. A media type that would be more than a line is left out, whoever said it.
     pub fn new(channel: Arc<str>, id: Id, message: Arc<Broadcast>, content_type: Option<String>) -> Post {
         let content_type = content_type.filter(|content_type| is_line(content_type));
-        Post { channel, id, content_type, bare: message, nchan: OnceLock::new(), v1: OnceLock::new() }
+        Post {
+            channel,
+            id,
+            content_type,
+            bare: message,
+            nchan: OnceLock::new(),
+            v1: OnceLock::new(),
+            hiding: Mutex::default(),
+        }
     }
 
     /// The channel.
@@ -82,16 +111,27 @@ impl Post {
         &self.id
     }
 
-    /// As subscribers of this dialect get it.
-    pub fn form(&self, dialect: Dialect) -> &Arc<Broadcast> {
-        match dialect {
-            Dialect::Bare => &self.bare,
-            Dialect::Nchan => self.nchan.get_or_init(|| Arc::new(self.with_metadata())),
-            Dialect::V1 => self.v1.get_or_init(|| {
-                let content_type = self.content_type.as_deref();
-                Arc::new(v1::message(&self.channel, &self.id, content_type, self.bare.is_text(), self.bare.payload()))
-            }),
+    /// As subscribers of this view get it.
+    pub fn form(&self, view: View) -> Arc<Broadcast> {
+        match view.dialect {
+            Dialect::Bare => self.bare.clone(),
+            Dialect::Nchan => self.nchan.get_or_init(|| Arc::new(self.with_metadata())).clone(),
+            Dialect::V1 if view.hidden == 0 => self.v1.get_or_init(|| self.in_v1(view)).clone(),
+            Dialect::V1 => {
+                let mut hiding = self.hiding.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((_, form)) = hiding.iter().find(|(hidden, _)| *hidden == view.hidden) {
+                    return form.clone();
+                }
+                let form = self.in_v1(view);
+                hiding.push((view.hidden, form.clone()));
+                form
+            }
         }
+    }
+
+    fn in_v1(&self, view: View) -> Arc<Broadcast> {
+        let (content_type, bare) = (self.content_type.as_deref(), &self.bare);
+        Arc::new(v1::message(view.name(&self.channel), &self.id, content_type, bare.is_text(), bare.payload()))
     }
 
     /// nchan's form: <https://nchan.io/#subscriber-websocket>.
@@ -128,7 +168,7 @@ mod tests {
     }
 
     fn form(post: &Post, dialect: Dialect) -> (bool, String) {
-        let form = post.form(dialect);
+        let form = post.form(View::new(dialect, 0));
         (form.is_text(), String::from_utf8_lossy(form.payload()).into_owned())
     }
 
@@ -142,11 +182,15 @@ mod tests {
             r#"{"type":"message","channel":"room/1","id":"e:7","content_type":"text/plain","data":"café \"x\"\n"}"#;
         assert_eq!(form(&text, Dialect::V1), (true, json.into()));
         let binary = post(false, &[0xff, 0], None);
-        assert_eq!(binary.form(Dialect::Nchan).payload()[..], *b"id: e:7\n\n\xff\0");
-        assert!(!binary.form(Dialect::Nchan).is_text());
+        assert_eq!(binary.form(View::new(Dialect::Nchan, 0)).payload()[..], *b"id: e:7\n\n\xff\0");
+        assert!(!binary.form(View::new(Dialect::Nchan, 0)).is_text());
         let json = r#"{"type":"message","channel":"room/1","id":"e:7","base64":"/wA="}"#;
         assert_eq!(form(&binary, Dialect::V1), (true, json.into()));
-        assert!(Arc::ptr_eq(binary.form(Dialect::V1), binary.form(Dialect::V1)));
+        let v1 = |hidden| binary.form(View::new(Dialect::V1, hidden));
+        assert!(Arc::ptr_eq(&v1(0), &v1(0)));
+        assert_eq!(v1(5).payload()[..], *br#"{"type":"message","channel":"1","id":"e:7","base64":"/wA="}"#);
+        assert!(Arc::ptr_eq(&v1(5), &v1(5)) && !Arc::ptr_eq(&v1(5), &v1(0)));
+        assert_eq!(View::new(Dialect::Bare, 5), View::new(Dialect::Bare, 0));
     }
 
     #[test]

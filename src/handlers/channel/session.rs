@@ -3,7 +3,7 @@
 use super::call::{self, Subscription, is_name};
 use super::hub::{Begin, Hub, UNKNOWN};
 use super::local::{Local, Presence, Subscriber};
-use super::post::Dialect;
+use super::post::{Dialect, View};
 use super::v1::{self, Code, Payload, Problem, Request, Say, Wish};
 use crate::bus::Id;
 use crate::engine::conn::Closing;
@@ -155,13 +155,13 @@ impl Session<'_> {
         let mut gone = if recovered == Some(true) { vec![0; channels.len()] } else { Vec::new() };
         loop {
             let mut begun = None;
-            let Session { hub, local, dialect, member, subscribed, conn, .. } = self;
+            let view = self.view();
+            let Session { hub, local, member, subscribed, conn, .. } = self;
             let subscribe = |begin: Begin| {
                 for channel in channels {
                     let (peer, known) = (conn.peer().clone(), Cell::new(begin.offset));
                     let member = member.clone();
-                    let subscriber =
-                        Subscriber { peer, dialect: *dialect, known, presence: Presence::Off, member: member.clone() };
+                    let subscriber = Subscriber { peer, view, known, presence: Presence::Off, member: member.clone() };
                     let key = local.add(channel, subscriber);
                     let (hub, local, channel) = (hub.clone(), local.clone(), channel.clone());
                     subscribed.insert(channel.clone(), Subscribed { hub, local, channel, key, member });
@@ -181,7 +181,7 @@ impl Session<'_> {
             }
             for (_, item) in page.items {
                 after = Some(item.offset);
-                self.conn.send_shared(item.message.form(self.dialect)).await?;
+                self.conn.send_shared(&item.message.form(self.view())).await?;
             }
             if begun.is_some() {
                 return Ok(());
@@ -201,7 +201,7 @@ impl Session<'_> {
         }
         let id = self.hub.id(offset).to_string();
         for channel in channels {
-            let say = Say::Subscribed { channel, id: Some(id.clone()), recovered };
+            let say = Say::Subscribed { channel: self.view().name(channel), id: Some(id.clone()), recovered };
             self.conn.send(say.answer(reference)).await?;
         }
         Ok(())
@@ -243,12 +243,15 @@ impl Session<'_> {
     async fn grant(&mut self, wish: Wish, reference: Option<&Value>) -> Result<Result<(), Problem>, Stop> {
         match wish {
             Wish::Subscribe { channel, since, presence } => {
-                if let Err(problem) = self.may_use(&channel).and_then(|()| self.may_see(presence)) {
+                let name: Arc<str> = match self.may_use(&channel) {
+                    Ok(name) => name.into(),
+                    Err(problem) => return Ok(Err(problem)),
+                };
+                if let Err(problem) = self.may_see(presence) {
                     return Ok(Err(problem));
                 }
-                let name: Arc<str> = channel.into();
                 if self.subscribed.contains_key(&name) {
-                    let say = Say::Subscribed { channel: &name, id: None, recovered: None };
+                    let say = Say::Subscribed { channel: &channel, id: None, recovered: None };
                     self.conn.send(say.answer(reference)).await?;
                 } else if self.subscribed.len() >= self.subscription.max as usize {
                     let max = self.subscription.max;
@@ -264,20 +267,21 @@ impl Session<'_> {
                 }
             }
             Wish::Unsubscribe { channel } => {
-                if self.subscribed.remove(&*channel).is_none() {
+                if self.subscribed.remove(&*self.full(&channel)).is_none() {
                     return Ok(Err(not_subscribed(&channel)));
                 }
                 self.conn.send(Say::Unsubscribed { channel: &channel }.answer(reference)).await?;
                 Ok(Ok(()))
             }
             Wish::Presence { channel } => {
-                if !self.subscribed.contains_key(&*channel) {
+                let name = self.full(&channel);
+                if !self.subscribed.contains_key(&*name) {
                     return Ok(Err(not_subscribed(&channel)));
                 }
                 if let Err(problem) = self.may_see(Some(true)) {
                     return Ok(Err(problem));
                 }
-                match self.hub.members(&channel).await {
+                match self.hub.members(&name).await {
                     Ok((members, subscribers, _)) => {
                         self.conn.send(Say::presence(&channel, &members, subscribers).answer(reference)).await?;
                         Ok(Ok(()))
@@ -286,18 +290,19 @@ impl Session<'_> {
                 }
             }
             Wish::Publish { channel, payload } => {
-                if let Err(problem) = self.may_use(&channel).and_then(|()| self.may_publish()) {
-                    return Ok(Err(problem));
-                }
+                let name = match self.may_use(&channel).and_then(|name| self.may_publish().map(|()| name)) {
+                    Ok(name) => name,
+                    Err(problem) => return Ok(Err(problem)),
+                };
                 let (text, payload) = match payload {
                     Payload::Text(text) => (true, text.into_bytes()),
                     Payload::Binary(bytes) => (false, bytes),
                 };
                 let message = call::Message { text, content_type: None, payload };
-                match self.hub.publish(&[channel], message, self.subscription.history).await {
+                match self.hub.publish(&[name], message, self.subscription.history).await {
                     Ok(receipts) => {
                         for receipt in &receipts {
-                            self.conn.send(Say::published(receipt).answer(reference)).await?;
+                            self.conn.send(Say::published(&channel, receipt).answer(reference)).await?;
                         }
                         Ok(Ok(()))
                     }
@@ -319,7 +324,8 @@ impl Session<'_> {
         let before = self.local.set_presence(channel, *key, Presence::Held(Vec::new()));
         let (after, done) = match self.hub.members(channel).await {
             Ok((members, subscribers, number)) => {
-                self.conn.send(Say::presence(channel, &members, subscribers).answer(None)).await?;
+                let say = Say::presence(self.view().name(channel), &members, subscribers);
+                self.conn.send(say.answer(None)).await?;
                 (Presence::After(number), Ok(()))
             }
             Err(Refused { reason, .. }) => (before, Err(Problem::new(Code::Unavailable, reason))),
@@ -333,13 +339,25 @@ impl Session<'_> {
         Ok(done)
     }
 
-    fn may_use(&self, channel: &str) -> Result<(), Problem> {
-        if !is_name(channel) {
+    /// What this client sees of messages and names.
+    fn view(&self) -> View {
+        View::new(self.dialect, self.subscription.prefix.len())
+    }
+
+    /// The whole name of a channel, which the client calls by the rest of it.
+    fn full(&self, channel: &str) -> String {
+        format!("{}{channel}", self.subscription.prefix)
+    }
+
+    /// The whole name of a channel that this client may subscribe to.
+    fn may_use(&self, channel: &str) -> Result<String, Problem> {
+        let whole = self.full(channel);
+        if !is_name(channel) || !is_name(&whole) {
             return Err(Problem::new(Code::BadRequest, "that is no name of a channel"));
         }
         let Subscription { channels, allowed, .. } = &*self.subscription;
-        if channels.iter().any(|name| name == channel) || allowed.iter().any(|pattern| pattern.matches(channel)) {
-            return Ok(());
+        if channels.contains(&whole) || allowed.iter().any(|pattern| pattern.matches(&whole)) {
+            return Ok(whole);
         }
         Err(Problem::new(Code::Forbidden, format!("channel {channel} is not for this connection")))
     }

@@ -210,9 +210,9 @@ pub struct Member<'a> {
 }
 
 impl<'a> Say<'a> {
-    /// Of a receipt.
-    pub fn published(receipt: &'a Receipt) -> Say<'a> {
-        Say::Published { channel: &receipt.channel, id: &receipt.id, subscribers: receipt.subscribers }
+    /// Of a receipt, for a channel that the client calls so.
+    pub fn published(channel: &'a str, receipt: &'a Receipt) -> Say<'a> {
+        Say::Published { channel, id: &receipt.id, subscribers: receipt.subscribers }
     }
 
     /// Of a list.

@@ -1,24 +1,39 @@
 //! The directives of channels.
 
+use super::limit::Limit;
 use super::{Config, Words, is_off, on_off, one};
 use crate::apache::expr::Expression;
 use crate::bus::History;
-use crate::handlers::channel::call::Server;
+use crate::handlers::channel::call::{MAX_NAME, Server, is_name};
 
 /// What the directives of a section say of channels; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Channels {
     names: Vec<Expression>,
-    max: Option<u32>,
+    max: Limit<u32>,
     allowed: Option<Vec<Allowed>>,
     publishes: Option<bool>,
-    history: Option<History>,
+    history: Limit<History>,
     presence: Option<bool>,
     member: Option<Expression>,
     total: Option<usize>,
     memory: Option<usize>,
     /// `Off` is `Some(None)`.
     broker: Option<Option<String>>,
+    /// Likewise.
+    prefix: Option<Option<String>>,
+    /// What of this an .htaccess file says.
+    htaccess: FromHtaccess,
+}
+
+/// What of the names of channels, and of what may be done with them, comes from an .htaccess file.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct FromHtaccess {
+    names: bool,
+    allowed: bool,
+    publishes: bool,
+    presence: bool,
+    member: bool,
 }
 
 /// A pattern: what stands before, between and after its asterisks, each an expression where there is something.
@@ -29,16 +44,35 @@ impl Channels {
     pub fn over(&self, outer: &Channels, own_names: bool) -> Channels {
         Channels {
             names: if own_names { self.names.clone() } else { outer.names.clone() },
-            max: self.max.or(outer.max),
+            max: self.max.over(&outer.max),
             allowed: self.allowed.clone().or_else(|| outer.allowed.clone()),
             publishes: self.publishes.or(outer.publishes),
-            history: self.history.or(outer.history),
+            history: self.history.over(&outer.history),
             presence: self.presence.or(outer.presence),
             member: self.member.clone().or_else(|| outer.member.clone()),
             total: self.total.or(outer.total),
             memory: self.memory.or(outer.memory),
             broker: self.broker.clone().or_else(|| outer.broker.clone()),
+            prefix: self.prefix.clone().or_else(|| outer.prefix.clone()),
+            htaccess: FromHtaccess {
+                names: if own_names { self.htaccess.names } else { outer.htaccess.names },
+                allowed: if self.allowed.is_some() { self.htaccess.allowed } else { outer.htaccess.allowed },
+                publishes: if self.publishes.is_some() { self.htaccess.publishes } else { outer.htaccess.publishes },
+                presence: if self.presence.is_some() { self.htaccess.presence } else { outer.htaccess.presence },
+                member: if self.member.is_some() { self.htaccess.member } else { outer.htaccess.member },
+            },
         }
+    }
+
+    /// What all names of channels begin with here, and clients and publishers neither write nor see: `NAME/`, or nothing.
+    pub fn prefix(&self) -> String {
+        self.prefix.iter().flatten().map(|name| format!("{name}/")).collect()
+    }
+
+    /// What is said of channels here is said by an .htaccess file, at least in part.
+    pub fn are_from_htaccess(&self) -> bool {
+        let FromHtaccess { names, allowed, publishes, presence, member } = self.htaccess;
+        names || allowed || publishes || presence || member
     }
 
     /// The channels of a connection.
@@ -63,7 +97,7 @@ impl Channels {
 
     /// How what is published here is kept.
     pub fn history(&self) -> History {
-        self.history.unwrap_or_default()
+        self.history.unwrap_or(History::default())
     }
 
     /// Subscribers may know who is there.
@@ -90,7 +124,8 @@ impl Channels {
     ///
     /// # Errors
     /// There is nothing, or what is no expression.
-    pub fn set_names(&mut self, words: Words<'_, '_>) -> Result<(), String> {
+    pub fn set_names(&mut self, words: Words<'_, '_>, in_htaccess: bool) -> Result<(), String> {
+        self.htaccess.names = in_htaccess;
         let names = words.iter().flat_map(|word| split_words(word)).map(Expression::compile);
         self.names = names.collect::<Result<_, _>>()?;
         if self.names.is_empty() {
@@ -132,7 +167,8 @@ fn number(words: Words<'_, '_>, what: &str) -> Result<u32, String> {
 }
 
 pub(super) fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.channels.max = Some(number(words, "a number of channels")?);
+    let max = number(words, "a number of channels")?;
+    config.channels.max.write(&config.place, max);
     Ok(())
 }
 
@@ -151,6 +187,7 @@ pub(super) fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), Str
             split_pattern(word).map(|piece| (!piece.is_empty()).then(|| Expression::compile(piece)).transpose());
         pieces.collect::<Result<Allowed, String>>()
     };
+    config.channels.htaccess.allowed = config.place.in_htaccess;
     let allowed = config.channels.allowed.get_or_insert_default();
     for word in words.iter().flat_map(|word| split_words(word)) {
         allowed.push(pieces(word)?);
@@ -159,18 +196,22 @@ pub(super) fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), Str
 }
 
 pub(super) fn publish(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.channels.publishes = Some(on_off(words)?);
+    let publishes = on_off(words)?;
+    config.channels.htaccess.publishes = publishes && config.place.in_htaccess;
+    config.channels.publishes = Some(publishes);
     Ok(())
 }
 
 pub(super) fn presence(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.channels.presence = Some(on_off(words)?);
+    let presence = on_off(words)?;
+    config.channels.htaccess.presence = presence && config.place.in_htaccess;
+    config.channels.presence = Some(presence);
     Ok(())
 }
 
 pub(super) fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let parse = |word: &str| word.parse().ok().filter(|number| (1..=i32::MAX as u32).contains(number));
-    config.channels.history = Some(match words {
+    let history = match words {
         [off] if is_off(off) => History { messages: 0, seconds: 0 },
         [messages, seconds] => match (parse(messages), parse(seconds)) {
             (Some(messages), Some(seconds)) => History { messages, seconds },
@@ -181,12 +222,31 @@ pub(super) fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), S
             }
         },
         _ => return Err("takes how many messages are kept, and for how many seconds, as 10 3600; or Off".into()),
-    });
+    };
+    config.channels.history.write(&config.place, history);
     Ok(())
 }
 
 pub(super) fn member(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.htaccess.member = config.place.in_htaccess;
     config.channels.member = Some(Expression::compile(one(words, "an expression, as %{REMOTE_USER}")?)?);
+    Ok(())
+}
+
+pub(super) fn prefix(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "the name that all channels here are below, or Off")?;
+    if is_off(word) {
+        config.channels.prefix = Some(None);
+        return Ok(());
+    }
+    // What is below it has a name as well.
+    if !is_name(word) || word.len() > MAX_NAME / 2 || word.starts_with('/') || word.ends_with('/') {
+        return Err(format!(
+            "expected a name without blanks, of up to {} bytes, without a / at its beginning or end, got \"{word}\"",
+            MAX_NAME / 2
+        ));
+    }
+    config.channels.prefix = Some(Some(word.to_owned()));
     Ok(())
 }
 

@@ -253,6 +253,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: drain_timeout,
     },
     Directive {
+        name: c"WebSocketChannelPrefix",
+        arguments: "name|Off",
+        context: Context::Sections,
+        default: "Off",
+        help: c"The name below which all channels are here: what clients and publishers call x is NAME/x; or 'Off'",
+        set: channel::prefix,
+    },
+    Directive {
         name: c"WebSocketChannelMax",
         arguments: "number",
         context: Context::Everywhere,

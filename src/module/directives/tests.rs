@@ -288,6 +288,89 @@ fn quotas_count_where_they_are_set() {
     assert!(error("WebSocketMaxConnections").contains("one argument"));
 }
 
+/// The section of an .htaccess file.
+fn htaccess(path: &str, lines: &[impl AsRef<str>]) -> Config {
+    let mut config = Config::default();
+    for line in lines {
+        config.enter(Place { in_htaccess: true, in_virtual_host: true, path: Some(path.into()) });
+        let (name, words) = line.as_ref().split_once(' ').unwrap();
+        let directive = DIRECTIVES.iter().find(|directive| directive.name.to_string_lossy() == name).unwrap();
+        (directive.set)(&mut config, &words.split_whitespace().map(Cow::Borrowed).collect::<Vec<_>>()).unwrap();
+    }
+    config
+}
+
+#[test]
+fn htaccess_files_make_limits_smaller() {
+    let all = |value: &str, pair: &str| {
+        let numbers = ["WebSocketMaxMessageSize", "WebSocketSendBuffer", "WebSocketChannelMax"];
+        let times =
+            ["WebSocketIdleTimeout", "WebSocketCloseTimeout", "WebSocketDrainTimeout", "WebSocketMessageTimeout"];
+        let one = numbers.iter().chain(&times).map(|name| format!("{name} {value}"));
+        let two = ["WebSocketPing", "WebSocketChannelHistory"].map(|name| format!("{name} {pair}"));
+        one.chain(two).collect::<Vec<String>>()
+    };
+    let of = |config: &Config| {
+        let channels = config.channels();
+        (config.limits(), config.drain_timeout(), channels.max(), channels.history())
+    };
+    let (small, large) = (all("5", "5 5"), all("50000", "50000 50000"));
+    let section = |lines: &[String]| htaccess("/x/", lines);
+    let server = |lines: &[String]| configured(&lines.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let (of_small, of_large) = (of(&server(&small)), of(&server(&large)));
+    assert_eq!(of(&section(&small).over(&server(&large))), of_small);
+    assert_eq!(of(&section(&large).over(&server(&small))), of_small);
+    assert_eq!(of(&section(&large).over(&section(&small)).over(&server(&large))), of_small);
+    assert_eq!(of(&server(&large).over(&server(&small))), of_large);
+    // Without a word of the server's configuration the default is the largest.
+    let above = htaccess("/x/", &["WebSocketMaxMessageSize 9000000", "WebSocketPing 60 60", "WebSocketCloseTimeout 9"]);
+    assert_eq!(of(&above), of(&Config::default()));
+    let off = htaccess("/x/", &["WebSocketPing Off", "WebSocketIdleTimeout Off", "WebSocketMessageTimeout Off"]);
+    assert_eq!(of(&off), of(&Config::default()));
+    assert_eq!(of(&off.over(&server(&small))), of_small);
+    assert_eq!(htaccess("/x/", &["WebSocketIdleTimeout 7"]).limits().idle_timeout, Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn quotas_of_htaccess_files_count_beside() {
+    let quotas = |config: &Config| -> Vec<(String, u32)> {
+        let quotas = config.quotas("a.example", "192.0.2.1").into_iter();
+        quotas.map(|quota| (quota.scope, quota.max)).collect()
+    };
+    let server = configured(&["in /x/: WebSocketMaxConnections 10"]).unwrap();
+    let of_server = ("WebSocketMaxConnections of a.example in /x/".to_owned(), 10);
+    assert_eq!(quotas(&htaccess("/x/", &["WebSocketMaxConnections Off"]).over(&server)), [of_server.clone()]);
+    let of_file = |path: &str, max| (format!("WebSocketMaxConnections of a.example in {path}.htaccess"), max);
+    let outer = htaccess("/x/", &["WebSocketMaxConnections 50", "WebSocketMaxConnections 20"]).over(&server);
+    assert_eq!(quotas(&outer), [of_server.clone(), of_file("/x/", 20)]);
+    let inner = htaccess("/x/y/", &["WebSocketMaxConnections 5"]).over(&outer);
+    assert_eq!(quotas(&inner), [of_server, of_file("/x/y/", 5), of_file("/x/", 20)]);
+}
+
+#[test]
+fn channels_have_a_prefix() {
+    let prefix = |line: &str| configured(&[line]).unwrap().channels().prefix();
+    assert_eq!(prefix("WebSocketChannelPrefix hosts/ann"), "hosts/ann/");
+    assert_eq!([prefix("WebSocketChannelPrefix off"), Config::default().channels().prefix()], ["", ""]);
+    let outer = configured(&["WebSocketChannelPrefix a"]).unwrap();
+    assert_eq!(Config::default().over(&outer).channels().prefix(), "a/");
+    assert_eq!(configured(&["WebSocketChannelPrefix b"]).unwrap().over(&outer).channels().prefix(), "b/");
+    for bad in ["/a", "a/", "/", &"x".repeat(513)] {
+        assert!(error(&format!("WebSocketChannelPrefix {bad}")).contains("expected a name"), "{bad}");
+    }
+    assert!(error("WebSocketChannelPrefix").contains("one argument"));
+    // What an inner section says itself is no .htaccess file's any more.
+    let file = |line: &str| htaccess("/x/", &[line]);
+    for line in ["WebSocketChannelPublish On", "WebSocketChannelPresence On"] {
+        assert!(file(line).channels().are_from_htaccess(), "{line}");
+        let off = line.replace("On", "Off");
+        assert!(!configured(&[&off]).unwrap().over(&file(line)).channels().are_from_htaccess(), "{line}");
+        assert!(!file(&off).channels().are_from_htaccess(), "{off}");
+    }
+    assert!(!file("WebSocketChannelAllow Off").channels().are_from_htaccess());
+    assert!(!file("WebSocketChannelMax 3").channels().are_from_htaccess());
+}
+
 #[test]
 fn origins_are_same_by_default() {
     assert_eq!(Config::default().policy().origin, OriginCheck::Same);

@@ -1,0 +1,174 @@
+//! Limits: `.htaccess` files make them smaller only.
+
+use super::{Bound, MessageTimeout, Place};
+use crate::bus::History;
+use crate::engine::Ping;
+use std::time::Duration;
+
+/// A limit, as far as a section says something.
+///
+/// httpd merges sections in groups, those of the configuration and of `.htaccess` files among each other: so both words are
+/// kept beside each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limit<T> {
+    /// What the server's configuration says; an inner section's word is the one that holds.
+    set: Option<T>,
+    /// The smallest that `.htaccess` files say.
+    cap: Option<T>,
+}
+
+impl<T> Default for Limit<T> {
+    fn default() -> Limit<T> {
+        Limit { set: None, cap: None }
+    }
+}
+
+impl<T: Smaller + Copy> Limit<T> {
+    /// What a directive at this place says.
+    pub fn write(&mut self, place: &Place, value: T) {
+        if place.in_htaccess {
+            self.cap = smaller(self.cap, Some(value));
+        } else {
+            self.set = Some(value);
+        }
+    }
+
+    /// This, an inner section's, over an outer one's.
+    pub fn over(&self, outer: &Limit<T>) -> Limit<T> {
+        Limit { set: self.set.or(outer.set), cap: smaller(self.cap, outer.cap) }
+    }
+
+    /// What holds.
+    pub fn unwrap_or(&self, default: T) -> T {
+        let set = self.set.unwrap_or(default);
+        self.cap.map_or(set, |cap| cap.smaller(set))
+    }
+}
+
+fn smaller<T: Smaller>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.smaller(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What can be compared as limits are.
+pub trait Smaller {
+    /// The one that allows less.
+    fn smaller(self, other: Self) -> Self;
+}
+
+impl Smaller for usize {
+    fn smaller(self, other: usize) -> usize {
+        self.min(other)
+    }
+}
+
+impl Smaller for u32 {
+    fn smaller(self, other: u32) -> u32 {
+        self.min(other)
+    }
+}
+
+impl Smaller for Duration {
+    fn smaller(self, other: Duration) -> Duration {
+        self.min(other)
+    }
+}
+
+impl Smaller for Ping {
+    fn smaller(self, other: Ping) -> Ping {
+        Ping { interval: self.interval.min(other.interval), timeout: self.timeout.min(other.timeout) }
+    }
+}
+
+impl Smaller for History {
+    fn smaller(self, other: History) -> History {
+        History { messages: self.messages.min(other.messages), seconds: self.seconds.min(other.seconds) }
+    }
+}
+
+impl Smaller for MessageTimeout {
+    fn smaller(self, other: MessageTimeout) -> MessageTimeout {
+        // A higher rate adds less time; none at all adds none.
+        let rate = if self.rate == 0 || other.rate == 0 { 0 } else { self.rate.max(other.rate) };
+        MessageTimeout { seconds: self.seconds.min(other.seconds), rate }
+    }
+}
+
+/// `None` is `Off`: no limit.
+impl<T: Smaller> Smaller for Option<T> {
+    fn smaller(self, other: Option<T>) -> Option<T> {
+        smaller(self, other)
+    }
+}
+
+/// A number of sessions that may be open, in the server's configuration; and those of `.htaccess` files, each of which counts
+/// beside it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bounds {
+    /// `Off` is `Some(None)`.
+    set: Option<Option<Bound>>,
+    beside: Vec<Bound>,
+}
+
+impl Bounds {
+    /// What a directive at this place says.
+    pub fn write(&mut self, place: &Place, bound: Option<Bound>) {
+        if place.in_htaccess {
+            // One of its own, where it has one.
+            self.beside.retain(|other| other.place != *place);
+            self.beside.extend(bound);
+        } else {
+            self.set = Some(bound);
+        }
+    }
+
+    /// This, an inner section's, over an outer one's.
+    pub fn over(&self, outer: &Bounds) -> Bounds {
+        let beside = outer.beside.iter().filter(|other| self.beside.iter().all(|bound| bound.place != other.place));
+        Bounds {
+            set: self.set.clone().or_else(|| outer.set.clone()),
+            beside: self.beside.iter().chain(beside).cloned().collect(),
+        }
+    }
+
+    /// Those that hold.
+    pub fn all(&self) -> impl Iterator<Item = &Bound> {
+        self.set.iter().flatten().chain(&self.beside)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn what_allows_less_is_smaller() {
+        let seconds = Duration::from_secs;
+        let ping = |interval, timeout| Ping { interval: seconds(interval), timeout: seconds(timeout) };
+        assert_eq!(ping(5, 10).smaller(ping(30, 2)), ping(5, 2));
+        assert_eq!(Some(3_u32).smaller(None), Some(3));
+        assert_eq!(None.smaller(Some(3_u32)), Some(3));
+        let timeout = |seconds, rate| MessageTimeout { seconds: NonZeroU32::new(seconds).unwrap(), rate };
+        assert_eq!(timeout(60, 500).smaller(timeout(90, 1000)), timeout(60, 1000));
+        assert_eq!(timeout(60, 500).smaller(timeout(90, 0)), timeout(60, 0));
+    }
+
+    #[test]
+    fn groups_of_sections_are_merged_in_any_way() {
+        let section = |in_htaccess, value: u32| {
+            let mut limit = Limit::default();
+            limit.write(&Place { in_htaccess, ..Place::default() }, value);
+            limit
+        };
+        let (server, inner, files) = (section(false, 50), section(true, 70), section(false, 60));
+        for merged in [files.over(&inner.over(&server)), files.over(&inner).over(&server)] {
+            assert_eq!(merged.unwrap_or(10), 60);
+        }
+        assert_eq!(section(true, 20).over(&server).unwrap_or(10), 20);
+        assert_eq!(inner.unwrap_or(10), 10);
+        assert_eq!(section(true, 5).unwrap_or(10), 5);
+    }
+}
