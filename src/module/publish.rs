@@ -9,6 +9,7 @@ use crate::engine::handoff::HandoffError;
 use crate::handlers;
 use crate::handlers::channel::call::{Answer, Call, Info, Message, is_line, is_name, may_be_sent};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// The name in `SetHandler`.
@@ -113,13 +114,10 @@ fn reply(request: &mut Request, status: u16, body: &[u8]) {
 /// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
 /// from this machine.
 fn is_own_page(request: &Request) -> bool {
-    let values = |name: &'static str| {
-        let lines = request.headers_in().iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
-        lines.map(|(_, value)| value).collect::<Vec<_>>()
-    };
-    let (origins, hosts) = (values("Origin"), values("Host"));
+    let origins: Vec<Cow<'_, str>> = values(request, "Origin").collect();
     let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
-    let host = hosts.first().map_or("", |host| host.trim());
+    let host = values(request, "Host").next().unwrap_or_default();
+    let host = host.trim();
     request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
 }
 
@@ -181,19 +179,41 @@ fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> 
         Some(_) => return Err(bad("type is text or binary")),
         None => {}
     }
-    let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-    let is_text = match media_type.as_deref() {
-        // What curl says of -d, and PHP of a body, without being asked.
-        None | Some("" | "application/x-www-form-urlencoded" | "application/json") => true,
-        Some(other) => other.starts_with("text/") || other.ends_with("+json"),
+    let is_text = match &*media_type(content_type) {
+        "" | FORM | "application/json" | "application/xml" | "application/graphql" => true,
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => true,
+        other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
     };
     Ok(is_text && is_utf8)
+}
+
+/// What curl says of -d, PHP of a body, and fetch of parameters, without being asked.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The media type without its parameters, in small letters; empty where there is none.
+fn media_type(content_type: Option<&str>) -> String {
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// True where no coding is left to undo in these values of Content-Encoding.
+fn is_decoded<'a>(encodings: impl Iterator<Item = Cow<'a, str>>) -> bool {
+    let is_none = |coding: &str| coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case("identity");
+    encodings.into_iter().all(|codings| codings.split(',').all(is_none))
+}
+
+fn unsupported(why: &str) -> Reply {
+    (415, problem(why))
 }
 
 /// What subscribers are told of the media type: nothing where nobody has chosen it.
 fn told_type(content_type: Option<&str>) -> Option<String> {
     let content_type = content_type?;
-    (is_line(content_type) && content_type != "application/x-www-form-urlencoded").then(|| content_type.to_owned())
+    (is_line(content_type) && media_type(Some(content_type)) != FORM).then(|| content_type.to_owned())
+}
+
+fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = Cow<'a, str>> {
+    let lines = request.headers_in().iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+    lines.map(|(_, value)| value)
 }
 
 /// `None`: httpd has answered already.
@@ -203,15 +223,21 @@ fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
     let config = request.config::<WebSocket>();
     let history = config.channels().history();
     let limit = config.limits().max_message_size.min(MAX_BODY);
+    let content_type = values(request, "Content-Type").next().map(Cow::into_owned);
+    if media_type(content_type.as_deref()).starts_with("multipart/") {
+        return Err(unsupported("a multipart body is no message: send the message itself as the body"));
+    }
     let payload = match request.read_body(limit) {
         Ok(payload) => payload,
         Err(BodyError::TooLarge) => return Err((413, problem(&format!("the message is longer than {limit} bytes")))),
         Err(BodyError::Status(status)) => return Err((status, problem("the message did not come"))),
         Err(BodyError::Answered) => return Ok(None),
     };
-    let headers = request.headers_in();
-    let content_type =
-        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type")).map(|(_, value)| value);
+    // An input filter that undoes a coding takes it out of the line as it does.
+    if !is_decoded(values(request, "Content-Encoding")) {
+        request.headers_out().set(request.pool(), "Accept-Encoding", "identity");
+        return Err(unsupported("the body is encoded (Content-Encoding): send it as it is"));
+    }
     let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
     let message = Message { text, content_type: told_type(content_type.as_deref()), payload };
     let Answer::Published(receipts) = call(request, Call::Publish { channels, message, history })? else {
@@ -356,6 +382,14 @@ mod tests {
             (None, Some("application/activity+json"), b"x", Ok(true)),
             (None, Some("application/json"), b"\xff", Ok(false)),
             (None, Some("image/png"), b"x", Ok(false)),
+            (None, Some("application/x-www-form-urlencoded;charset=UTF-8"), b"x", Ok(true)),
+            (None, Some("image/svg+xml"), b"x", Ok(true)),
+            (None, Some("application/soap+xml; charset=utf-8"), b"x", Ok(true)),
+            (None, Some("application/XML"), b"x", Ok(true)),
+            (None, Some("application/x-ndjson"), b"x", Ok(true)),
+            (None, Some("application/graphql"), b"x", Ok(true)),
+            (None, Some("application/graphql-response+json"), b"x", Ok(true)),
+            (None, Some("application/octet-stream"), b"x", Ok(false)),
             (Some("text"), Some("image/png"), b"x", Ok(true)),
             (Some("binary"), None, b"x", Ok(false)),
             (Some("text"), None, b"\xff", Err(400)),
@@ -366,5 +400,16 @@ mod tests {
         }
         assert_eq!(told_type(Some("text/plain")).as_deref(), Some("text/plain"));
         assert_eq!([told_type(Some("a\nb")), told_type(Some("application/x-www-form-urlencoded"))], [None, None]);
+        assert_eq!(told_type(Some("Application/X-WWW-Form-Urlencoded; charset=UTF-8")), None);
+        for (encodings, decoded) in [
+            (&[][..], true),
+            (&["identity"], true),
+            (&["Identity, "], true),
+            (&["gzip"], false),
+            (&["identity", "br"], false),
+            (&["gzip, identity"], false),
+        ] {
+            assert_eq!(is_decoded(encodings.iter().map(|encoding| Cow::Borrowed(*encoding))), decoded, "{encodings:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Who may publish, and in which ways a message comes over HTTP. What becomes of it is in `channels`.
 
+use crate::harness::channel::Meta;
 use crate::harness::publish::{json, post, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls, wait_until};
@@ -318,6 +319,56 @@ fn connections_go_on(mpm: Mpm) {
     assert_eq!(ask(&mut client, "OPTIONS", "", b"").header("Allow"), Some("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
     assert_eq!(ask(&mut client, "DELETE", "?channel=a", b"unread").status, 200);
     assert_eq!(ask(&mut client, "POST", "?channel=b", b"three").status, 202);
+}
+
+/// What common clients say of a body without being asked, and what is no message as it is.
+#[test]
+fn media_types_and_codings() {
+    let server = guarded(Mpm::Event)
+        .module("deflate")
+        .config("<Location \"/inflated\">\n  SetHandler websocket-publish\n  SetInputFilter DEFLATE\n</Location>")
+        .config("<Location \"/a\">\n  WebSocketHandler channel a\n</Location>")
+        .start();
+    let mut client = Raw::connect(&server);
+    client.ask(&Handshake::new("/a").header("Sec-WebSocket-Protocol", "ws+meta.nchan")).assert_accepted();
+    wait_until("it is subscribed", PATIENCE, || subscribers(&server, "a") == 1);
+    let mut hears = |content_type: &str, is_text: bool, told: Option<&str>| {
+        assert_eq!(post(&server, "/publish?channel=a", content_type, b"x").status, 201, "{content_type}");
+        let meta = Meta::of(&client.frame());
+        assert_eq!((meta.is_text, meta.content_type.as_deref()), (is_text, told), "{content_type}");
+    };
+    hears("application/x-www-form-urlencoded", true, None);
+    hears("application/x-www-form-urlencoded;charset=UTF-8", true, None);
+    for text in ["application/atom+xml", "application/xml", "application/x-ndjson", "application/graphql"] {
+        hears(text, true, Some(text));
+    }
+    hears("application/octet-stream", false, Some("application/octet-stream"));
+    let multipart = "multipart/form-data; boundary=x";
+    for query in ["", "&type=binary"] {
+        let refused = post(&server, &format!("/publish?channel=a{query}"), multipart, b"--x--");
+        assert!(says(&refused, 415, query)["error"].to_string().contains("multipart"));
+    }
+    let mut gzip = Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gzip");
+    gzip.stdin.take().expect("its input").write_all(b"inflated").expect("its input");
+    let encoded = gzip.wait_with_output().expect("gzip's output").stdout;
+    let length = encoded.len().to_string();
+    let send = |path: &str, encoding: &str, body: &[u8]| {
+        let request = Handshake::page(&format!("{path}?channel=a")).method("POST").version("HTTP/1.0");
+        let request = request.header("Content-Type", "text/plain").header("Content-Encoding", encoding);
+        let mut client = Raw::connect(&server);
+        client.write(&[request.header("Content-Length", &length).bytes(&client.host()), body.to_vec()].concat());
+        client.response(false)
+    };
+    let refused = send("/publish", "gzip", &encoded);
+    assert!(says(&refused, 415, "gzip")["error"].to_string().contains("Content-Encoding"));
+    assert_eq!(refused.header("Accept-Encoding"), Some("identity"));
+    says(&send("/inflated", "br", &encoded), 415, "br");
+    says(&send("/inflated", "gzip", &encoded), 201, "inflated");
+    assert_eq!(Meta::of(&client.frame()).text(), "inflated");
+    let plain = vec![b'x'; encoded.len()];
+    says(&send("/publish", "identity", &plain), 201, "identity");
+    assert_eq!(Meta::of(&client.frame()).body, plain);
+    client.close();
 }
 
 /// HTTP/2 announces no length, and marks no chunks.
