@@ -3,6 +3,7 @@
 
 use mod_websocket::engine::control::{Configuration, Order};
 use mod_websocket::engine::handoff::{Message, ToEngine, encode, version};
+use mod_websocket::engine::memory::Bound;
 use mod_websocket::engine::trunk::out::Out;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::wire::deflate::Compression;
@@ -221,6 +222,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                     with_log: true,
                     settings: vec![("channel".into(), vec![0])],
                     stop_code: 1012,
+                    memory: Bound::Bytes(1 << 30),
                 }),
             ]),
         ),

@@ -1,20 +1,27 @@
 //! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
 
+use super::memory::{Common, Memory, Waiting};
+use super::outbox::Outbox;
 use crate::wire::Message;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use crate::wire::session::{Contexts, Form};
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A data message, and the forms in which it goes out. May be shared between threads.
 #[derive(Debug)]
 pub struct Broadcast {
     text: bool,
     payload: Bytes,
+    /// Those who wait for the payload as it is.
+    common: OnceLock<Arc<Common>>,
     /// As many as there are kinds of clients: few.
-    encoded: Mutex<Vec<(Form, Encoded)>>,
+    encoded: Mutex<Vec<InForm>>,
 }
+
+/// A form, what the message is in it, and those who wait for that.
+type InForm = (Form, Encoded, OnceLock<Arc<Common>>);
 
 /// A payload as it goes out, and whether it is compressed.
 pub type Encoded = (Bytes, bool);
@@ -27,17 +34,17 @@ impl Broadcast {
             Message::Binary(payload) => (false, payload),
             _ => return None,
         };
-        Some(Broadcast { text, payload, encoded: Mutex::default() })
+        Some(Broadcast { text, payload, common: OnceLock::new(), encoded: Mutex::default() })
     }
 
     /// Of text.
     pub fn text(text: String) -> Broadcast {
-        Broadcast { text: true, payload: text.into(), encoded: Mutex::default() }
+        Broadcast { text: true, payload: text.into(), common: OnceLock::new(), encoded: Mutex::default() }
     }
 
     /// Of bytes that are no text.
     pub fn binary(payload: Bytes) -> Broadcast {
-        Broadcast { text: false, payload, encoded: Mutex::default() }
+        Broadcast { text: false, payload, common: OnceLock::new(), encoded: Mutex::default() }
     }
 
     /// Text, and not binary.
@@ -52,14 +59,56 @@ impl Broadcast {
 
     /// The message in this form, which `encode` brings it into where nobody has before.
     pub fn encoded(&self, form: Form, encode: impl FnOnce(Bytes) -> Encoded) -> Encoded {
-        // Whoever panicked in `encode` has left the list as it was.
-        let mut forms = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, encoded)) = forms.iter().find(|(known, _)| *known == form) {
+        let mut forms = self.forms();
+        if let Some((_, encoded, _)) = forms.iter().find(|(known, ..)| *known == form) {
             return encoded.clone();
         }
         let encoded = encode(self.payload.clone());
-        forms.push((form, encoded.clone()));
+        forms.push((form, encoded.clone(), OnceLock::new()));
         encoded
+    }
+
+    /// Has [`Broadcast::encoded`] find a large message in this form: others of the thread have their turn while it is brought
+    /// into it.
+    pub async fn prepare(&self, form: Form, contexts: &RefCell<Contexts>) {
+        if self.forms().iter().any(|(known, ..)| *known == form) {
+            return;
+        }
+        let slices = form.begin_encode(&mut contexts.borrow_mut(), &self.payload);
+        let Some(mut slices) = slices else { return };
+        while !slices.step() {
+            tokio::task::yield_now().await;
+        }
+        let encoded = form.end_encode(&mut contexts.borrow_mut(), self.payload.clone(), slices);
+        let mut forms = self.forms();
+        // Another thread may have been sooner.
+        if forms.iter().all(|(known, ..)| *known != form) {
+            forms.push((form, encoded, OnceLock::new()));
+        }
+    }
+
+    fn forms(&self) -> MutexGuard<'_, Vec<InForm>> {
+        // Whoever panicked in `encode` has left the list as it was.
+        self.encoded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody waits for the message as it is.
+    pub fn wait(&self, memory: &Arc<Memory>) -> Waiting {
+        self.common.get_or_init(|| Common::new(memory, self.payload.len())).wait()
+    }
+
+    /// Somebody waits for these bytes, which are what [`Broadcast::encoded`] has given. `None`: they are copied, or those of
+    /// no other.
+    pub fn wait_for(&self, bytes: &Bytes, memory: &Arc<Memory>) -> Option<Waiting> {
+        if !Outbox::shares(bytes) {
+            return None;
+        }
+        if bytes.as_ptr() == self.payload.as_ptr() {
+            return Some(self.wait(memory));
+        }
+        let forms = self.forms();
+        let (.., common) = forms.iter().find(|(_, (encoded, _), _)| encoded.as_ptr() == bytes.as_ptr())?;
+        Some(common.get_or_init(|| Common::new(memory, bytes.len())).wait())
     }
 }
 
@@ -76,6 +125,7 @@ struct Frames {
     bytes: Bytes,
     /// Where each begins.
     begins: Vec<usize>,
+    common: Option<Arc<Common>>,
 }
 
 impl Volley {
@@ -87,6 +137,14 @@ impl Volley {
     /// The messages from the `first` on.
     pub fn messages(&self, first: usize) -> &[Arc<Broadcast>] {
         self.messages.get(first..).unwrap_or_default()
+    }
+
+    /// Somebody waits for frames of this form, which there are.
+    pub fn wait(&self, form: Form, memory: &Arc<Memory>) -> Option<Waiting> {
+        let mut forms = self.forms.borrow_mut();
+        let (_, frames) = forms.iter_mut().find(|(known, _)| *known == form)?;
+        let bytes = frames.bytes.len();
+        Some(frames.common.get_or_insert_with(|| Common::new(memory, bytes)).wait())
     }
 
     /// The frames of the messages from the `first` on, in this form.
@@ -112,7 +170,7 @@ impl Frames {
             put_data_header(&mut bytes, Kind { text: message.is_text(), compressed }, payload.len());
             bytes.extend_from_slice(&payload);
         }
-        Frames { bytes: bytes.into(), begins }
+        Frames { bytes: bytes.into(), begins, common: None }
     }
 }
 

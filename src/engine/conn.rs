@@ -6,13 +6,16 @@
 use super::broadcast::{Broadcast, Encoded};
 use super::heartbeat::{self, Activity};
 use super::line::Line;
+use super::memory::{Demand, Held, Holding, Waiting};
 use super::peer::{Peer, ticks};
 use super::quota::Place;
 use super::thread::Entry;
 use super::{Adoption, SessionSpec};
+use crate::wire::deflate::Slices;
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
 use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
+use bytes::Bytes;
 use log::info;
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
@@ -20,6 +23,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -150,7 +154,23 @@ pub struct Conn {
     stepped_aside: bool,
     /// The last read has filled the buffer.
     read_much: bool,
+    /// While the connection holds something.
+    keep: Option<Box<Keep>>,
+    /// A large message that is being compressed, and goes out next.
+    slow: Option<Box<Slow>>,
+}
+
+/// What there is to a connection only while it holds something.
+struct Keep {
+    holding: Holding,
     rest: Rest,
+}
+
+/// A message that is compressed in slices.
+struct Slow {
+    text: bool,
+    payload: Bytes,
+    slices: Slices,
 }
 
 /// The rest of a message: how long it is waited for, in ticks.
@@ -187,7 +207,8 @@ impl Conn {
             blocked: false,
             stepped_aside: false,
             read_much: false,
-            rest: Rest::default(),
+            keep: None,
+            slow: None,
         };
         if !early.is_empty() {
             conn.decode(&early);
@@ -269,7 +290,15 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        self.share(message);
+        match self.session.form().filter(|_| self.session.is_slow(message.payload().len())) {
+            Some(form) => {
+                let shared = self.entry.shared.clone();
+                // Boxed, so that it makes no handler's state larger.
+                Box::pin(message.prepare(form, &shared.contexts)).await;
+                self.share(message);
+            }
+            None => self.share(message),
+        }
         if !self.is_full() {
             return Ok(());
         }
@@ -329,6 +358,9 @@ impl Conn {
             if self.end.is_some() || self.entry.peer.close_asked() {
                 return Poll::Ready(());
             }
+            if self.poll_slow(cx).is_pending() {
+                return Poll::Pending;
+            }
             match self.poll_flush(cx) {
                 Poll::Ready(Err(e)) => {
                     self.end = Some(Box::new(End::Lost(e)));
@@ -383,6 +415,7 @@ impl Conn {
     /// # Errors
     /// The session is closing: the message goes nowhere.
     pub fn push(&mut self, message: &Broadcast) -> Result<(), Closing> {
+        self.hasten();
         if self.end.is_none() && self.is_full() {
             // What the client has made room for is not to be held against it.
             let mut line = self.line.borrow_mut();
@@ -407,13 +440,16 @@ impl Conn {
 
     fn share(&mut self, message: &Broadcast) {
         let _at = heartbeat::within(Activity::Encoding);
-        let contexts = &self.entry.shared.contexts;
+        self.hasten();
+        let Entry { shared, .. } = &self.entry;
+        let contexts = &shared.contexts;
         let encoded = match self.session.form() {
             Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
             None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
         };
+        let common = message.wait_for(&encoded.0, shared.memory());
         self.line.borrow_mut().sent.count(message.payload().len());
-        self.enqueue(message.is_text(), encoded);
+        self.enqueue(message.is_text(), encoded, common);
     }
 
     fn queue(&mut self, message: Message) -> Result<(), Closing> {
@@ -424,6 +460,7 @@ impl Conn {
         Ok(())
     }
 
+    /// Queues a message; a large one that is to be compressed not at once, but when others had their turn.
     fn put(&mut self, message: Message) {
         let (text, payload) = match message {
             Message::Text(text) => (true, text.into()),
@@ -432,13 +469,55 @@ impl Conn {
             _ => return,
         };
         let _at = heartbeat::within(Activity::Encoding);
-        self.line.borrow_mut().sent.count(payload.len());
-        let encoded = self.session.encode(&mut self.entry.shared.contexts.borrow_mut(), payload);
-        self.enqueue(text, encoded);
+        self.hasten();
+        let mut line = self.line.borrow_mut();
+        line.sent.count(payload.len());
+        let mut contexts = self.entry.shared.contexts.borrow_mut();
+        if self.session.is_slow(payload.len())
+            && let Some(slices) = self.session.begin_encode(&mut contexts, &payload)
+        {
+            // What others have for the client is not to come in between.
+            line.is_open = false;
+            self.slow = Some(Box::new(Slow { text, payload, slices }));
+            return;
+        }
+        let encoded = self.session.encode(&mut contexts, payload);
+        drop((contexts, line));
+        self.enqueue(text, encoded, None);
     }
 
-    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded) {
-        self.ready_line().outbox.push(Kind { text, compressed }, payload);
+    /// Compresses the next slice of a large message. True when there is nothing more to do.
+    fn step(&mut self) -> bool {
+        let Some(slow) = &mut self.slow else { return true };
+        let _at = heartbeat::within(Activity::Encoding);
+        if !slow.slices.step() {
+            return false;
+        }
+        if let Some(slow) = self.slow.take() {
+            let Slow { text, payload, slices } = *slow;
+            let encoded = self.session.end_encode(&mut self.entry.shared.contexts.borrow_mut(), payload, slices);
+            self.enqueue(text, encoded, None);
+        }
+        true
+    }
+
+    /// Something comes after a large message, and nobody has waited for that.
+    fn hasten(&mut self) {
+        while !self.step() {}
+    }
+
+    /// Ready when no large message is being compressed; else others have their turn before the next slice.
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.step() {
+            return Poll::Ready(());
+        }
+        step_aside(cx);
+        Poll::Pending
+    }
+
+    /// `common`: others wait for the same payload.
+    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Waiting>) {
+        self.ready_line().outbox.push(Kind { text, compressed }, payload, common);
         self.entry.peer.note_data(self.entry.shared.now());
     }
 
@@ -451,7 +530,7 @@ impl Conn {
 
     /// Queues what others have posted.
     fn take_posts(&mut self) {
-        for message in self.entry.peer.take_posts() {
+        for (message, _waits) in self.entry.peer.take_posts() {
             if self.push(&message).is_err() {
                 break;
             }
@@ -465,7 +544,7 @@ impl Conn {
 
     /// More waits for the client than may.
     fn is_full(&self) -> bool {
-        self.backlog() > self.spec.limits.send_buffer
+        self.slow.is_some() || self.backlog() > self.spec.limits.send_buffer
     }
 
     /// Completes when there is room in the send buffer.
@@ -485,8 +564,13 @@ impl Conn {
         if self.entry.peer.close_asked() {
             return Poll::Ready(Err(Closing));
         }
+        if self.poll_slow(cx).is_pending() {
+            return Poll::Pending;
+        }
         self.ping();
-        match self.poll_flush(cx) {
+        let flushed = self.poll_flush(cx);
+        self.settle();
+        match flushed {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(e)) => self.end = Some(Box::new(End::Lost(e))),
             Poll::Pending if is_little(self) => return Poll::Ready(Ok(())),
@@ -517,6 +601,31 @@ impl Conn {
         }
     }
 
+    /// Notes what the connection holds.
+    fn settle(&mut self) {
+        let held = self.held();
+        if held == Held::default() {
+            self.keep = None;
+            return;
+        }
+        let Entry { shared, peer } = &self.entry;
+        let new = || Box::new(Keep { holding: shared.hold(peer.id, &self.spec.client), rest: Rest::default() });
+        self.keep.get_or_insert_with(new).holding.update(held);
+    }
+
+    fn held(&self) -> Held {
+        let line = self.line.borrow();
+        let (begun, sealed) = line.socket.held();
+        let taken: usize = self.events.iter().map(Event::size).sum();
+        let unfinished = self.session.held() + begun + taken;
+        let (own, share) = if line.outbox.is_empty() { (0, 0) } else { line.outbox.held() };
+        Held { unfinished, unsent: own + sealed, share }
+    }
+
+    fn demand(&self) -> Demand {
+        self.keep.as_ref().map_or(Demand::None, |keep| keep.holding.demand())
+    }
+
     /// Gives back what an idle connection does not need.
     fn rest(&mut self) {
         let events = std::mem::take(&mut self.events);
@@ -530,9 +639,9 @@ impl Conn {
         let now = self.entry.shared.now();
         self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
         self.entry.peer.note_life(now);
-        if !self.events.is_empty() {
+        if let (Some(keep), false) = (&mut self.keep, self.events.is_empty()) {
             // What is unfinished now is another message.
-            self.rest = Rest::default();
+            keep.rest = Rest::default();
         }
         // A large message that is still coming is no idleness.
         if !self.events.is_empty() || self.session.is_in_a_message() {
@@ -565,6 +674,9 @@ impl Conn {
             if self.entry.peer.close_asked() {
                 return Poll::Ready(Ok(()));
             }
+            if self.poll_slow(cx).is_pending() {
+                return Poll::Pending;
+            }
             self.ping();
             self.take_posts();
             self.stop_waiting();
@@ -575,16 +687,25 @@ impl Conn {
                 return Poll::Ready(Err(End::Lost(e)));
             }
             if self.is_full() {
+                self.settle();
                 return self.poll_life();
+            }
+            if self.demand() == Demand::Pause {
+                self.settle();
+                self.entry.shared.memory().relieve();
+                // Its answer to a Ping could not be read: it is not given up meanwhile.
+                self.entry.shared.pause(&self.entry.peer);
+                return Poll::Pending;
             }
             if self.session.has_more() {
                 // It may be much, and the other sessions of the thread want their turn, too.
                 self.stepped_aside = !self.stepped_aside;
                 if self.stepped_aside {
-                    cx.waker().wake_by_ref();
+                    step_aside(cx);
                     return Poll::Pending;
                 }
                 self.decode_more();
+                self.settle();
                 return Poll::Ready(Ok(()));
             }
             if std::mem::take(&mut self.read_much) {
@@ -603,8 +724,11 @@ impl Conn {
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
                 Poll::Pending => {
                     self.line.borrow_mut().is_open = true;
+                    self.settle();
                     if !self.session.is_in_a_message() {
-                        self.rest.waited = 0;
+                        if let Some(keep) = &mut self.keep {
+                            keep.rest.waited = 0;
+                        }
                     } else if self.is_late() {
                         return Poll::Ready(Err(End::Engine(close(CloseCode::Policy, "message took too long"))));
                     }
@@ -614,18 +738,20 @@ impl Conn {
             if !self.events.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            // All of a large message may come without a pause.
+            self.settle();
         }
     }
 
     /// Nothing has come of the rest of a message: the client has from now on what is left of the time for it. True when that
     /// is nothing.
     fn is_late(&mut self) -> bool {
-        let Some(timeout) = self.spec.limits.message_timeout else { return false };
+        let (Some(timeout), Some(keep)) = (self.spec.limits.message_timeout, &mut self.keep) else { return false };
         let Entry { shared, peer } = &self.entry;
         let now = shared.now();
         // The first tick is 0, which stands for something else here.
-        self.rest.since = now.max(1);
-        let late = now + ticks(timeout.allows(self.session.unfinished())).saturating_sub(self.rest.waited);
+        keep.rest.since = now.max(1);
+        let late = now + ticks(timeout.allows(self.session.unfinished())).saturating_sub(keep.rest.waited);
         // As in `is_given_up`: not because of tokio, which wants others to have their turn.
         if late <= now && tokio::task::coop::has_budget_remaining() {
             return true;
@@ -637,9 +763,9 @@ impl Conn {
 
     /// The client is read again, or is not to be read for now: its time for the rest of a message stands still.
     fn stop_waiting(&mut self) {
-        if self.rest.since != 0 {
-            self.rest.waited += self.entry.shared.now().saturating_sub(self.rest.since);
-            self.rest.since = 0;
+        if let Some(Keep { rest, .. }) = self.keep.as_deref_mut().filter(|keep| keep.rest.since != 0) {
+            rest.waited += self.entry.shared.now().saturating_sub(rest.since);
+            rest.since = 0;
             self.entry.peer.await_message(0);
         }
     }
@@ -683,6 +809,7 @@ impl Conn {
         let close_timeout = self.spec.limits.close_timeout;
         self.entry.peer.stop_watching();
         self.line.borrow_mut().is_open = false;
+        self.hasten();
         self.take_posts();
         let end = match (self.end.take(), self.entry.peer.take_close()) {
             (Some(end), _) => *end,
@@ -697,6 +824,14 @@ impl Conn {
             }
             End::Violation(frame) => {
                 self.say_close(frame.clone());
+                self.hang_up().await;
+            }
+            // Nothing is read any more, since it would only become more that is held.
+            End::Engine(frame) if self.demand() >= Demand::Close => {
+                self.session.give_up();
+                self.events = VecDeque::new();
+                self.say_close(frame.clone());
+                self.settle();
                 self.hang_up().await;
             }
             End::Engine(frame) | End::Handler(frame) => {
@@ -731,7 +866,8 @@ impl Conn {
         self.entry.shared.set_deadline(&self.entry.peer, time);
         poll_fn(|cx| {
             self.entry.peer.register(cx);
-            if self.entry.peer.expired() { Poll::Ready(()) } else { step(self, cx) }
+            let is_over = self.entry.peer.expired() || self.demand() == Demand::Drop;
+            if is_over { Poll::Ready(()) } else { step(self, cx) }
         })
         .await;
         self.entry.peer.set_deadline(0);
@@ -777,6 +913,13 @@ impl Conn {
             }
         }
     }
+}
+
+/// Has the task go on when others had their turn, those included for whom something has come meanwhile: to wake it at once
+/// would let it run some sixty times before anybody looks.
+fn step_aside(cx: &mut Context<'_>) {
+    let mut turn = pin!(tokio::task::yield_now());
+    let _ = turn.as_mut().poll(cx);
 }
 
 fn slow_consumer() -> End {

@@ -15,6 +15,7 @@
 
 use super::handoff::{FromEngine, Message, PATIENCE, Receiver, hear, say, say_with, unexpected, version};
 use super::log_writer::NamedLog;
+use super::memory::Bound;
 use super::process::Errand;
 use log::{error, warn};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -59,6 +60,8 @@ pub struct Configuration {
     pub settings: Vec<(String, Vec<u8>)>,
     /// With which code sessions are closed when httpd stops: one that may be sent.
     pub stop_code: u16,
+    /// What sockets may hold.
+    pub memory: Bound,
 }
 
 /// The parent's end. All calls block, for some seconds at most.
@@ -88,7 +91,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl Control {
     /// Tells the engine of a new configuration generation: the log level, the error log, all session logs, what handlers
-    /// are told, and the code of the Close at a stop; returns the engine's version.
+    /// are told, the code of the Close at a stop, what sockets may hold; returns the engine's version.
     ///
     /// # Errors
     /// The engine is gone, or does not answer.
@@ -99,8 +102,9 @@ impl Control {
         session_logs: &[NamedLog],
         settings: Vec<(String, Vec<u8>)>,
         stop_code: u16,
+        memory: Bound,
     ) -> io::Result<String> {
-        let configuration = Configuration { log_level, with_log: log.is_some(), settings, stop_code };
+        let configuration = Configuration { log_level, with_log: log.is_some(), settings, stop_code, memory };
         let said = self.say_configuration(configuration, log, session_logs);
         match hear(&mut self.stream) {
             Ok(FromEngine::Hello { version }) => Ok(version),

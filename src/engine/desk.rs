@@ -151,7 +151,12 @@ impl Link {
                     desk.engine.close(ticket, &close(code, &reason));
                 }
                 ToEngine::Call { handler, request } => {
-                    let answer = desk.call(&handler, request).await;
+                    let held = desk.engine.memory().take(request.len());
+                    let answer = match held {
+                        Some(_) => desk.call(&handler, request).await,
+                        None => refused(503, "there is no memory for it: see WebSocketMemory".into()),
+                    };
+                    drop(held);
                     self.stream.say(&answer).await?;
                 }
             }

@@ -3,12 +3,14 @@
 
 use super::broadcast::Volley;
 use super::conn::Traffic;
+use super::memory::Memory;
 use super::outbox::Outbox;
 use super::socket::Socket;
 use super::thread::Shared;
 use crate::wire::session::Form;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// See the module.
 pub struct Line {
@@ -44,6 +46,16 @@ impl Line {
         Line { socket, outbox: Outbox::default(), sent: Traffic::default(), is_open: false, form, shared }
     }
 
+    /// The form in which messages go out that many get; and what is needed to bring them into it.
+    pub fn form(&self) -> (Option<Form>, &Rc<Shared>) {
+        (self.form, &self.shared)
+    }
+
+    /// The account of what sockets hold.
+    pub fn memory(&self) -> &Arc<Memory> {
+        self.shared.memory()
+    }
+
     /// Writes the messages from the `first` on, if nothing has to go before them.
     pub fn shoot(&mut self, volley: &Volley, first: usize) -> Shot {
         let Some(form) = self.form.filter(|_| self.is_open && self.outbox.is_empty()) else { return Shot::Not };
@@ -56,7 +68,7 @@ impl Line {
         if count == frames.len() {
             return Shot::Sent(now);
         }
-        self.outbox.push_encoded(frames.slice(count..));
+        self.outbox.push_encoded(frames.slice(count..), volley.wait(form, self.shared.memory()));
         Shot::Begun(now)
     }
 }
@@ -92,7 +104,7 @@ mod tests {
         client.read_exact(&mut received).unwrap();
         assert_eq!(received, *b"\x81\x03two\x81\x05three");
         assert_eq!(line.sent, Traffic { messages: 2, bytes: 8 });
-        line.outbox.push_encoded("rest".into());
+        line.outbox.push_encoded("rest".into(), None);
         assert_eq!(line.shoot(&volley, 0), Shot::Not);
     }
 

@@ -16,6 +16,7 @@
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`peer`]: how others reach a connection: requests to close, and the clock
+//! * [`memory`]: what sockets hold, and the bound on it
 //! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
 //! * [`log_line`]: what the session log says of a session
@@ -36,6 +37,7 @@ pub mod heartbeat;
 pub mod line;
 pub mod log_line;
 pub mod log_writer;
+pub mod memory;
 pub mod outbox;
 pub mod peer;
 pub mod process;
@@ -57,6 +59,7 @@ pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Sessio
 use crate::wire::CloseFrame;
 use crate::wire::record::Keys;
 use log_writer::Logs;
+use memory::{Bound, Memory};
 use signals::Signals;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -117,28 +120,36 @@ pub struct Engine {
     ended: Arc<tokio::sync::Notify>,
     logs: Arc<Logs>,
     turn: AtomicUsize,
+    memory: Arc<Memory>,
 }
 
 impl Engine {
-    /// Starts `threads` engine threads (at least one) that run sessions with these handlers.
+    /// Starts `threads` engine threads (at least one) that run sessions with these handlers, whose sockets hold no more
+    /// memory than that.
     ///
     /// # Errors
     /// The system refuses a thread or an epoll instance.
-    pub fn start(threads: usize, handlers: &Arc<Registry>) -> io::Result<Engine> {
-        Engine::start_watched(threads, handlers, Signals::private())
+    pub fn start(threads: usize, handlers: &Arc<Registry>, memory: Bound) -> io::Result<Engine> {
+        Engine::start_watched(threads, handlers, memory, Signals::private())
     }
 
     /// As [`Engine::start`], with threads that give signs of life there.
     ///
     /// # Errors
     /// As [`Engine::start`].
-    pub fn start_watched(threads: usize, handlers: &Arc<Registry>, signals: Signals) -> io::Result<Engine> {
+    pub fn start_watched(
+        threads: usize,
+        handlers: &Arc<Registry>,
+        memory: Bound,
+        signals: Signals,
+    ) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
         let logs = Arc::new(Logs::default());
+        let memory = Memory::new(threads.max(1), memory);
         let threads = (0..threads.max(1))
-            .map(|number| Thread::start(number, signals, handlers.clone(), logs.clone(), ended.clone()))
+            .map(|number| Thread::start(number, signals, handlers.clone(), logs.clone(), ended.clone(), memory.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0) })
+        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory })
     }
 
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
@@ -183,6 +194,11 @@ impl Engine {
         let Some(thread) = self.threads.get(thread) else { return false };
         thread.tell(Command::Lay(Box::new(laying)));
         true
+    }
+
+    /// The account of what sockets hold.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// The session logs: none at first.

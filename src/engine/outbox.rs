@@ -3,6 +3,7 @@
 //! A small message is copied behind its header into one buffer, so that all replies of one readiness leave in one write. A
 //! large payload is queued as it is, shared with whoever else holds it.
 
+use super::memory::Waiting;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
@@ -20,13 +21,32 @@ const KEPT: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Complete chunks, the first perhaps partly written.
-    sealed: VecDeque<Bytes>,
+    sealed: VecDeque<Chunk>,
     /// Where small frames are added; it goes out after `sealed`.
     open: Vec<u8>,
     sealed_len: usize,
 }
 
+/// Bytes that wait, and who else waits for them.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    common: Option<Waiting>,
+}
+
 impl Outbox {
+    /// Bytes that wait for this client alone, and its part of what waits for others, too.
+    pub fn held(&self) -> (usize, usize) {
+        let (mut own, mut share) = (self.open.len(), 0);
+        for chunk in &self.sealed {
+            match &chunk.common {
+                None => own += chunk.bytes.len(),
+                Some(common) => share += chunk.bytes.len() / common.count(),
+            }
+        }
+        (own, share)
+    }
+
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.sealed_len + self.open.len()
@@ -42,29 +62,34 @@ impl Outbox {
         &mut self.open
     }
 
-    /// Adds a whole message as one frame.
-    pub fn push(&mut self, kind: Kind, payload: Bytes) {
+    /// Whether a payload is shared, and not copied.
+    pub fn shares(payload: &Bytes) -> bool {
+        payload.len() >= SHARED
+    }
+
+    /// Adds a whole message as one frame; `common`: others wait for the same payload.
+    pub fn push(&mut self, kind: Kind, payload: Bytes, common: Option<Waiting>) {
         if payload.len() < SHARED {
             self.open.reserve(MAX_SERVER_HEADER + payload.len());
             put_data_header(&mut self.open, kind, payload.len());
             self.open.extend_from_slice(&payload);
         } else {
             put_data_header(&mut self.open, kind, payload.len());
-            self.push_encoded(payload);
+            self.push_encoded(payload, common);
         }
     }
 
     /// Adds what is encoded already, be it the rest of a frame.
-    pub fn push_encoded(&mut self, bytes: Bytes) {
+    pub fn push_encoded(&mut self, bytes: Bytes, common: Option<Waiting>) {
         self.seal();
         self.sealed_len += bytes.len();
-        self.sealed.push_back(bytes);
+        self.sealed.push_back(Chunk { bytes, common });
     }
 
     fn seal(&mut self) {
         if !self.open.is_empty() {
             self.sealed_len += self.open.len();
-            self.sealed.push_back(Bytes::from(std::mem::take(&mut self.open)));
+            self.sealed.push_back(Chunk { bytes: Bytes::from(std::mem::take(&mut self.open)), common: None });
         }
     }
 
@@ -78,7 +103,7 @@ impl Outbox {
                 write(&[IoSlice::new(&self.open)])
             } else {
                 let mut slices = [IoSlice::new(&[]); CHUNKS];
-                let chunks = self.sealed.iter().map(|chunk| &chunk[..]).chain([&self.open[..]]);
+                let chunks = self.sealed.iter().map(|chunk| &chunk.bytes[..]).chain([&self.open[..]]);
                 let used = slices.iter_mut().zip(chunks).map(|(slice, chunk)| *slice = IoSlice::new(chunk)).count();
                 write(&slices[..used])
             };
@@ -98,11 +123,11 @@ impl Outbox {
             if count == 0 {
                 return;
             }
-            let here = count.min(front.len());
-            front.advance(here);
+            let here = count.min(front.bytes.len());
+            front.bytes.advance(here);
             count -= here;
             self.sealed_len -= here;
-            if front.is_empty() {
+            if front.bytes.is_empty() {
                 self.sealed.pop_front();
             }
         }
@@ -174,7 +199,7 @@ mod tests {
                 let kind = Kind { text: n % 2 == 0, compressed: n % 3 == 0 };
                 put_data_header(&mut expected, kind, *size);
                 expected.extend_from_slice(&payload);
-                outbox.push(kind, payload.into());
+                outbox.push(kind, payload.into(), None);
                 prop_assert_eq!(outbox.len(), expected.len());
             }
             prop_assert_eq!(drain(&mut outbox, per_write), expected);
@@ -187,8 +212,8 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let payload = Bytes::from(vec![1; SHARED]);
         let mut outbox = Outbox::default();
-        outbox.push(BINARY, payload.clone());
-        assert_eq!(outbox.sealed[1].as_ptr(), payload.as_ptr());
+        outbox.push(BINARY, payload.clone(), None);
+        assert_eq!(outbox.sealed[1].bytes.as_ptr(), payload.as_ptr());
         assert!(outbox.reclaim().is_none());
     }
 
@@ -196,7 +221,7 @@ mod tests {
     fn an_idle_outbox_owns_nothing() {
         let mut outbox = Outbox::default();
         outbox.lend(|| Vec::with_capacity(100));
-        outbox.push(TEXT, Bytes::from_static(b"x"));
+        outbox.push(TEXT, Bytes::from_static(b"x"), None);
         drain(&mut outbox, 10);
         assert_eq!(outbox.reclaim().map(|b| b.capacity()), Some(100));
         assert_eq!((outbox.open.capacity(), outbox.sealed.capacity()), (0, 0));
@@ -205,7 +230,7 @@ mod tests {
     #[test]
     fn a_dead_socket_is_an_error() {
         let mut outbox = Outbox::default();
-        outbox.push(TEXT, Bytes::from_static(b"x"));
+        outbox.push(TEXT, Bytes::from_static(b"x"), None);
         assert!(outbox.flush(|_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
         assert!(outbox.flush(|_| Ok(0)).is_err());
     }

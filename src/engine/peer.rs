@@ -7,7 +7,9 @@
 use super::broadcast::{Broadcast, Volley};
 use super::heartbeat::HandlerNumber;
 use super::line::{Line, LineCell, Shot};
+use super::memory::Waiting;
 use super::spec::{Limits, Ping};
+use crate::wire::session::Form;
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -40,6 +42,9 @@ enum Life {
     Denied,
 }
 
+/// A message that others want a connection to send, which waits for that.
+pub type Post = (Arc<Broadcast>, Option<Waiting>);
+
 /// The part of a connection that its thread can see. Never leaves the thread.
 pub struct Peer {
     /// The session's number.
@@ -50,7 +55,7 @@ pub struct Peer {
     close: RefCell<Option<Box<CloseFrame>>>,
     line: LineCell,
     /// Messages that others want it to send.
-    posts: Cell<Vec<Arc<Broadcast>>>,
+    posts: Cell<Vec<Post>>,
     /// The tick at which `expired` turns true; 0 is never.
     deadline: Cell<u32>,
     expired: Cell<bool>,
@@ -120,8 +125,9 @@ impl Peer {
     /// Has the connection send this message as [`super::Conn::push`] does: in the order of the calls, and after what its
     /// handler has sent so far. Nothing happens where it is closing.
     pub fn post(&self, message: Arc<Broadcast>) {
+        let waiting = self.line.get().map(|line| message.wait(line.borrow().memory()));
         let mut posts = self.posts.take();
-        posts.push(message);
+        posts.push((message, waiting));
         self.posts.set(posts);
         self.wake();
     }
@@ -143,15 +149,33 @@ impl Peer {
         }
     }
 
+    /// In which form the connection sends what many get.
+    pub fn form(&self) -> Option<Form> {
+        self.line.get().and_then(|line| line.borrow().form().0)
+    }
+
+    /// Brings a large message into the connection's form, by turns with whatever else the thread has to do.
+    pub async fn prepare(&self, message: &Broadcast) {
+        let Some(line) = self.line.get() else { return };
+        let (form, shared) = {
+            let line = line.borrow();
+            let (form, shared) = line.form();
+            (form, shared.clone())
+        };
+        if let Some(form) = form {
+            message.prepare(form, &shared.contexts).await;
+        }
+    }
+
     /// What was posted and not taken.
-    pub fn take_posts(&self) -> Vec<Arc<Broadcast>> {
+    pub fn take_posts(&self) -> Vec<Post> {
         self.posts.take()
     }
 
     /// Bytes of what was posted and not taken.
     pub fn posted(&self) -> usize {
         let posts = self.posts.take();
-        let bytes = posts.iter().map(|message| message.payload().len()).sum();
+        let bytes = posts.iter().map(|(message, _)| message.payload().len()).sum();
         self.posts.set(posts);
         bytes
     }
@@ -298,7 +322,8 @@ impl Peer {
         }
     }
 
-    fn wake(&self) {
+    /// Has the connection look at what there is for it.
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }

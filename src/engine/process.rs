@@ -8,6 +8,7 @@ use super::control::{self, Configuration};
 use super::desk::{self, Desk};
 use super::entrance::Entrance;
 use super::log_writer::NamedLog;
+use super::memory::{Bound, Memory};
 use super::signals::Signals;
 use super::{Engine, Registry, heartbeat};
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -37,6 +38,10 @@ pub const HANDLERS_LIMIT: Duration = Duration::from_secs(2);
 const HANDLERS_GRACE: Duration = Duration::from_millis(500);
 /// How long the end waits for session logs that do not take their last lines.
 const LOGS_LIMIT: Duration = Duration::from_secs(1);
+/// How long it is waited for more to be freed, before it is given back to the system.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
+/// How long that is not done again.
+const TRIM_PAUSE: Duration = Duration::from_secs(9);
 /// How long the sessions of an engine that was replaced by one of another version go on.
 const RETIREMENT: Duration = Duration::from_secs(60);
 
@@ -65,6 +70,10 @@ pub struct Setup {
     pub stop_code: u16,
     /// The session logs of the first configuration; later ones bring their own.
     pub session_logs: Vec<NamedLog>,
+    /// What sockets may hold, by the first configuration; later ones bring their own.
+    pub memory: Bound,
+    /// Gives the system back what was freed and is kept for later.
+    pub trim: fn(),
 }
 
 /// Runs the engine until httpd's parent or SIGTERM stops it, or until it was retired and its last session is over.
@@ -113,7 +122,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
     configure_handlers(&handlers, &setup.settings);
-    let engine = Engine::start_watched(setup.threads, &handlers, setup.signals)?;
+    let engine = Engine::start_watched(setup.threads, &handlers, setup.memory, setup.signals)?;
     engine.logs().replace(setup.session_logs)?;
     let entrance = Entrance::new(setup.entrance)?;
     let parent = setup.parent.map(watched).transpose()?;
@@ -121,6 +130,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let (errands, mut sent) = mpsc::unbounded_channel();
     tokio::task::spawn_local(control::obey(setup.control, errands));
     let desk = Arc::new(Desk::new(engine, handlers, capacity));
+    tokio::task::spawn_local(trim(desk.engine.memory().clone(), setup.trim));
     let office = Rc::new(Office {
         desk: desk.clone(),
         configure: setup.configure,
@@ -170,6 +180,16 @@ async fn ended(pidfd: Option<&AsyncFd<OwnedFd>>) {
     }
 }
 
+/// Gives back what was freed, when it was much: not at once, since more may follow.
+async fn trim(memory: Arc<Memory>, trim: fn()) {
+    loop {
+        memory.freed().await;
+        tokio::time::sleep(TRIM_AFTER).await;
+        trim();
+        tokio::time::sleep(TRIM_PAUSE).await;
+    }
+}
+
 fn configure_handlers(handlers: &Registry, settings: &[(String, Vec<u8>)]) {
     for (name, settings) in settings {
         // This module's own; an engine of another version is not told.
@@ -198,6 +218,7 @@ impl Office {
             Errand::Configure { configuration, log, session_logs, done } => {
                 (self.configure)(&configuration, log);
                 self.stop_code.set(configuration.stop_code);
+                self.desk.engine.memory().set_bound(configuration.memory);
                 configure_handlers(&self.desk.handlers, &configuration.settings);
                 if let Err(e) = self.desk.engine.logs().replace(session_logs) {
                     error!("WS0118: the session logs cannot be written: {e}");

@@ -119,6 +119,14 @@ impl Socket {
         }
     }
 
+    /// Bytes that it holds by itself: of records that are not complete, or not sent.
+    pub fn held(&self) -> (usize, usize) {
+        match self {
+            Socket::Tls(tls) => tls.held(),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Trunk(_) => (0, 0),
+        }
+    }
+
     /// Says that nothing more will be written.
     pub fn end_writing(&self) {
         // Fails where the connection is gone, and then there is nobody to tell.

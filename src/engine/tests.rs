@@ -4,9 +4,12 @@ use super::conn::Closing;
 use super::control::{self, Control};
 use super::handoff::{Door, Grant, HandoffError, Link, version};
 use super::log_writer::NamedLog;
+use super::memory::Bound;
 use super::process::{Setup, run};
 use super::*;
 use crate::handlers::echo::Echo;
+use crate::wire::deflate::Compression;
+use crate::wire::extension::Parameters;
 use crate::wire::{CloseCode, Message, close};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -16,6 +19,7 @@ use std::time::Instant;
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
+mod memory;
 mod process;
 mod tls;
 mod trunk;
@@ -89,7 +93,7 @@ fn registry() -> Registry {
 }
 
 fn engine() -> Engine {
-    Engine::start(2, &Arc::new(registry())).unwrap()
+    Engine::start(2, &Arc::new(registry()), Bound::Off).unwrap()
 }
 
 pub(super) fn spec(handler: &str) -> SessionSpec {
@@ -217,7 +221,7 @@ fn what_came_with_the_handshake_is_not_lost() {
 
 #[test]
 fn a_panic_ends_one_session() {
-    let engine = Engine::start(1, &Arc::new(registry())).unwrap();
+    let engine = Engine::start(1, &Arc::new(registry()), Bound::Off).unwrap();
     let (mut bad, mut good) = (engine.session("panics"), engine.session("echo"));
     bad.send(Message::text("go")).unwrap();
     assert_eq!(closed(&mut bad).map(|f| f.code), Some(CloseCode::Error));
@@ -258,7 +262,7 @@ fn a_client_that_never_answers_is_left_after_the_close_timeout() {
 
 #[test]
 fn nothing_is_read_from_a_client_that_does_not_read() {
-    let engine = Engine::start(1, &Arc::new(registry())).unwrap();
+    let engine = Engine::start(1, &Arc::new(registry()), Bound::Off).unwrap();
     let mut neighbour = engine.session("echo");
     let client = engine.session("echo");
     let mut stream = client.get_ref().try_clone().unwrap();
@@ -291,6 +295,52 @@ fn nothing_is_read_from_a_client_that_does_not_read() {
         assert_eq!(client.read().unwrap().len(), 60_000);
     }
     finish.join().unwrap();
+}
+
+/// Of a large message that is inflated, and compressed again at the highest level, by turns with others.
+#[test]
+fn others_have_their_turn_beside_a_large_message() {
+    let engine = Engine::start(1, &Arc::new(registry()), Bound::Off).unwrap();
+    let parameters = Parameters {
+        server_no_context_takeover: true,
+        client_no_context_takeover: true,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+    let compression = Some(Compression { parameters, level: 9, min_size: 1 });
+    let large = Limits { max_message_size: 64 << 20, ..Limits::default() };
+    let (_, mut slow) = engine.session_of(SessionSpec { compression, limits: large, ..spec("echo") });
+    let mut quick = engine.session("echo");
+    let words =
+        (0u32..).flat_map(|n| format!("{} sheep and {} goats; ", n.wrapping_mul(n) % 1013, n % 17).into_bytes());
+    let payload: Vec<u8> = words.take(8 << 20).collect();
+    let mut deflate = zlib_rs::Deflate::new(6, false, 15);
+    let mut compressed = vec![0; payload.len()];
+    deflate.compress(&payload, &mut compressed, zlib_rs::DeflateFlush::SyncFlush).unwrap();
+    compressed.truncate(deflate.total_out() as usize - 4);
+    let length = compressed.len() as u64;
+    let frame = [&[0xc2, 0xff][..], &length.to_be_bytes(), &[0; 4], &compressed].concat();
+    let stream = slow.get_mut();
+    stream.write_all(&frame).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut turns = 0;
+    let mut answer = [0; 10];
+    while stream.read(&mut answer[..1]).is_err() {
+        echoes(&mut quick, "not held up");
+        turns += 1;
+    }
+    // There are as many slices as megabytes at least, whatever the machine is at.
+    assert!(turns >= 8, "{turns}");
+    stream.set_nonblocking(false).unwrap();
+    stream.read_exact(&mut answer[1..]).unwrap();
+    assert_eq!(answer[..2], [0xc2, 127]);
+    let mut answered = vec![0; u64::from_be_bytes(answer[2..].try_into().unwrap()) as usize];
+    stream.read_exact(&mut answered).unwrap();
+    answered.extend([0, 0, 0xff, 0xff]);
+    let mut inflated = vec![0; payload.len() + 1];
+    let mut inflate = zlib_rs::Inflate::new(false, 15);
+    inflate.decompress(&answered, &mut inflated, zlib_rs::InflateFlush::SyncFlush).unwrap();
+    assert!(inflated[..inflate.total_out() as usize] == payload[..]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::conn::{self, Conn};
 use super::handler::{Handler, Later, Registry};
 use super::heartbeat::{self, Activity};
 use super::log_writer::Logs;
+use super::memory::{Bound, Holding, Memory};
 use super::peer::{Peer, TICK, ticks};
 use super::quota::Place;
 use super::raw::{Ending, Raw};
@@ -81,13 +82,16 @@ impl Thread {
         handlers: Arc<Registry>,
         logs: Arc<Logs>,
         ended: Arc<Notify>,
+        memory: Arc<Memory>,
     ) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
+        // The thread ends with its handle, and is not kept by what it can be told through the account.
+        memory.connect(number, commands.downgrade());
         let tally = Arc::new(Tally { ended, ..Tally::default() });
         let runtime = heartbeat::runtime()?;
         let counts = tally.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            let here = Here { number, shared: Rc::new(Shared::new()), handlers, logs, tally: counts };
+            let here = Here { number, shared: Rc::new(Shared::of(number, memory)), handlers, logs, tally: counts };
             // The first is the main thread's.
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
@@ -165,6 +169,11 @@ pub struct Shared {
     /// At which ticks to look at which sessions, the soonest first. What is out of date is found out when looking.
     looks: RefCell<BinaryHeap<Reverse<(u32, u64)>>>,
     wanted: Notify,
+    /// What sockets hold, and the thread's number there.
+    memory: Arc<Memory>,
+    number: usize,
+    /// Sessions that are not read for want of memory: they look again with the next tick.
+    paused: RefCell<Vec<Rc<Peer>>>,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -190,8 +199,13 @@ impl Shared {
     /// Bytes that one read takes at most.
     const BUFFER: usize = 64 * 1024;
 
-    /// What a thread starts with.
+    /// What a thread starts with that has an account of its own.
     pub fn new() -> Shared {
+        Shared::of(0, Memory::new(1, Bound::Off))
+    }
+
+    /// What a thread of this number in the account starts with.
+    pub fn of(number: usize, memory: Arc<Memory>) -> Shared {
         Shared {
             buffer: RefCell::new(vec![0; Self::BUFFER].into_boxed_slice()),
             contexts: RefCell::default(),
@@ -202,6 +216,28 @@ impl Shared {
             now: Cell::new(0),
             looks: RefCell::default(),
             wanted: Notify::new(),
+            memory,
+            number,
+            paused: RefCell::default(),
+        }
+    }
+
+    /// The account of what sockets hold.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// The socket of this session holds something.
+    pub fn hold(&self, session: u64, client: &str) -> Holding {
+        self.memory.enter(self.number, session, client)
+    }
+
+    /// Wakes `peer` with the next tick.
+    pub fn pause(&self, peer: &Rc<Peer>) {
+        let mut paused = self.paused.borrow_mut();
+        if !paused.iter().any(|known| Rc::ptr_eq(known, peer)) {
+            paused.push(peer.clone());
+            self.wanted.notify_one();
         }
     }
 
@@ -229,10 +265,11 @@ impl Shared {
     pub async fn tick(&self) {
         loop {
             self.wanted.notified().await;
-            while !self.looks.borrow().is_empty() {
+            while !self.looks.borrow().is_empty() || !self.paused.borrow().is_empty() {
                 tokio::time::sleep(TICK).await;
                 self.now.set(self.now.get() + 1);
                 self.look();
+                self.paused.take().iter().for_each(|peer| peer.wake());
             }
         }
     }

@@ -174,6 +174,11 @@ impl Tls {
         })
     }
 
+    /// Bytes of a record that is not complete, and of records that are not sent.
+    pub fn held(&self) -> (usize, usize) {
+        (self.begun.len(), self.out.borrow().waiting.len())
+    }
+
     /// Says that nothing more will be written.
     pub fn end_writing(&self) {
         self.say(|sealer, out| sealer.seal_end(out));

@@ -10,6 +10,7 @@ pub mod tcp;
 
 use super::plugin::{Loaded, Plugin};
 use crate::apache::directive::{Context, Directive, Place, Section};
+use crate::engine::memory::Bound as Memory;
 use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;
 use crate::handlers::channel::post::PROTOCOLS;
@@ -52,6 +53,7 @@ pub struct Config {
     trusted_origins: Option<Vec<Trusted>>,
     engine_threads: Option<usize>,
     lateness: Lateness,
+    memory: Option<Memory>,
     session_log: Option<String>,
     drain_timeout: Limit<Duration>,
     stop_code: Option<u16>,
@@ -154,6 +156,7 @@ impl Config {
             trusted_origins: self.trusted_origins.clone().or_else(|| outer.trusted_origins.clone()),
             engine_threads: self.engine_threads.or(outer.engine_threads),
             lateness: self.lateness.over(&outer.lateness),
+            memory: self.memory.or(outer.memory),
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.over(&outer.drain_timeout),
             stop_code: self.stop_code.or(outer.stop_code),
@@ -319,6 +322,11 @@ impl Config {
     /// What is said of an engine that does not answer.
     pub fn lateness(&self) -> &Lateness {
         &self.lateness
+    }
+
+    /// What sockets may hold in the engine.
+    pub fn memory(&self) -> Memory {
+        self.memory.unwrap_or_default()
     }
 
     /// Threads of the engine.
@@ -672,6 +680,19 @@ fn engine_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
     let word = one(words, "a number")?;
     let number = word.parse().ok().filter(|number| (1..=1024).contains(number));
     config.engine_threads = Some(number.ok_or_else(|| format!("\"{word}\" is no number from 1 to 1024"))?);
+    Ok(())
+}
+
+fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    /// Less than a message may have by default would be of no use.
+    const LEAST: u64 = 1 << 20;
+    let word = one(words, "a number of bytes or Off")?;
+    let bytes = word.parse().ok().filter(|bytes| (LEAST..=i64::MAX as u64).contains(bytes));
+    config.memory = Some(match bytes {
+        Some(bytes) => Memory::Bytes(bytes),
+        None if is_off(word) => Memory::Off,
+        None => return Err(format!("expected {LEAST}–{} bytes or Off, got \"{word}\"", i64::MAX)),
+    });
     Ok(())
 }
 

@@ -126,6 +126,7 @@ fn greet(server: &Server, engine: &Helper) -> io::Result<String> {
         session_logs::current(server),
         handler_settings(server),
         server.config::<WebSocket>().stop_code(),
+        server.config::<WebSocket>().memory(),
     )
 }
 
@@ -211,6 +212,8 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
         parent: watched,
         signals,
         threads: server.config::<WebSocket>().engine_threads(),
+        memory: server.config::<WebSocket>().memory(),
+        trim: process::trim,
         handlers: handlers::registry(),
         settings: handler_settings(server),
         stop_code: server.config::<WebSocket>().stop_code(),

@@ -94,24 +94,32 @@ impl Pool {
         }
     }
 
-    /// Compresses `payload` for itself; `None` when that makes it no smaller.
-    fn compress(&mut self, level: u8, window_bits: u8, payload: &[u8]) -> Option<Bytes> {
+    fn deflater(&mut self, level: u8, window_bits: u8) -> Deflater {
         let found = self.deflaters.iter().position(|d| (d.level, d.window_bits) == (level, window_bits));
-        let mut deflater = match found {
+        match found {
             Some(place) => self.deflaters.remove(place),
             None => Deflater::new(level, window_bits),
-        };
-        // To its end also when nothing comes of it: a zlib-rs compressor that is reset with output pending is not as new,
-        // and one of level 1 panics later.
-        let length = run(&mut deflater.deflate, payload, &mut self.scratch)?;
-        let compressed = (length < payload.len()).then(|| Bytes::copy_from_slice(&self.scratch[..length]));
-        self.tidy();
+        }
+    }
+
+    fn keep(&mut self, mut deflater: Deflater) {
         deflater.deflate.reset();
         // The one that was used last is the last that has to go.
         if self.deflaters.len() >= Self::DEFLATERS {
             self.deflaters.remove(0);
         }
         self.deflaters.push(deflater);
+    }
+
+    /// Compresses `payload` for itself; `None` when that makes it no smaller.
+    fn compress(&mut self, level: u8, window_bits: u8, payload: &[u8]) -> Option<Bytes> {
+        let mut deflater = self.deflater(level, window_bits);
+        // To its end also when nothing comes of it: a zlib-rs compressor that is reset with output pending is not as new,
+        // and one of level 1 panics later.
+        let length = run(&mut deflater.deflate, payload, &mut self.scratch)?;
+        let compressed = (length < payload.len()).then(|| Bytes::copy_from_slice(&self.scratch[..length]));
+        self.tidy();
+        self.keep(deflater);
         compressed
     }
 
@@ -119,6 +127,58 @@ impl Pool {
         if self.scratch.len() > Self::SCRATCH {
             self.scratch = Vec::new();
         }
+    }
+}
+
+/// The compression of a large message, slice by slice: others have their turn in between.
+pub struct Slices {
+    payload: Bytes,
+    /// Bytes of it that are compressed.
+    read: usize,
+    out: Vec<u8>,
+    written: usize,
+    /// Of the session, which goes on with it; or of the pool.
+    compressor: Result<Box<Deflate>, Box<Deflater>>,
+    has_failed: bool,
+}
+
+impl Slices {
+    /// Bytes of a message that are compressed at a time; no larger one is compressed otherwise. At level 9, text takes some
+    /// milliseconds.
+    pub const SLICE: usize = 64 * 1024;
+
+    /// Compresses the next slice. True when that was the last.
+    pub fn step(&mut self) -> bool {
+        let end = self.payload.len().min(self.read + Self::SLICE);
+        let is_last = end == self.payload.len();
+        let flush = if is_last { DeflateFlush::SyncFlush } else { DeflateFlush::NoFlush };
+        let deflate = match &mut self.compressor {
+            Ok(own) => &mut **own,
+            Err(lent) => &mut lent.deflate,
+        };
+        loop {
+            if self.out.len() <= self.written {
+                self.out.resize(self.written + Self::SLICE, 0);
+            }
+            let (before_in, before_out) = (deflate.total_in(), deflate.total_out());
+            let status = deflate.compress(&self.payload[self.read..end], &mut self.out[self.written..], flush);
+            self.read += (deflate.total_in() - before_in) as usize;
+            self.written += (deflate.total_out() - before_out) as usize;
+            if status.is_err() {
+                // Out of memory, say: the message goes out as it is.
+                self.has_failed = true;
+                return true;
+            }
+            if self.read == end && self.written < self.out.len() {
+                return is_last;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Slices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slices").field("read", &self.read).field("written", &self.written).finish_non_exhaustive()
     }
 }
 
@@ -186,7 +246,38 @@ impl PerMessageDeflate {
         compressed
     }
 
-    /// See [`Incoming::has_forgotten`].
+    /// As [`PerMessageDeflate::compress`], in slices. `None`: the message is small, or goes out as it is.
+    pub fn begin(&mut self, pool: &mut Pool, payload: &Bytes) -> Option<Slices> {
+        let Compression { parameters, level, min_size } = self.compression;
+        if payload.len() <= Slices::SLICE || payload.len() < min_size as usize {
+            return None;
+        }
+        let compressor = if parameters.server_no_context_takeover {
+            Err(Box::new(pool.deflater(level, self.compression.window_bits(payload.len())?)))
+        } else {
+            let new = || Box::new(Deflate::new(level.into(), false, parameters.server_max_window_bits));
+            Ok(self.deflate.take().unwrap_or_else(new))
+        };
+        let payload = payload.clone();
+        Some(Slices { payload, read: 0, out: Vec::new(), written: 0, compressor, has_failed: false })
+    }
+
+    /// What came of it, after the last slice; `None`: the message goes out as it is.
+    pub fn end(&mut self, pool: &mut Pool, slices: Slices) -> Option<Bytes> {
+        let Slices { payload, mut out, written, compressor, has_failed, .. } = slices;
+        out.truncate(written.saturating_sub(TAIL.len()));
+        let mut is_of_use = !has_failed;
+        match compressor {
+            Ok(own) => self.deflate = Some(own),
+            Err(lent) => {
+                is_of_use &= out.len() < payload.len();
+                pool.keep(*lent);
+            }
+        }
+        is_of_use.then(|| out.into())
+    }
+
+    /// What is no compressed data refers to what the client had agreed to forget.
     pub fn has_forgotten(&self) -> bool {
         self.incoming.has_forgotten
     }

@@ -5,7 +5,7 @@
 //! what remains of a session is a few dozen bytes.
 
 use super::cursor::{Cursor, Violation};
-use super::deflate::{Compression, PerMessageDeflate, Pool};
+use super::deflate::{Compression, PerMessageDeflate, Pool, Slices};
 use super::frame::{Control, MAX_CONTROL, put_control};
 use super::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
@@ -38,6 +38,13 @@ pub enum Event {
     Closed(Option<CloseFrame>),
     /// The client broke the protocol; nothing it sends is looked at any more. The frame to close with: [`Session::close`].
     Failed(CloseFrame),
+}
+
+impl Event {
+    /// Bytes of its payload.
+    pub fn size(&self) -> usize {
+        if let Event::Message(message) = self { message.len() } else { 0 }
+    }
 }
 
 /// Protocol contexts in between two uses, and what compression needs, shared by the sessions of a thread.
@@ -144,6 +151,21 @@ impl Session {
         self.deflate.as_ref().map_or(0, |deflate| deflate.inflated())
     }
 
+    /// Bytes that it holds of what the client has not finished, and windows of compressors.
+    pub fn held(&self) -> usize {
+        let context = self.context.as_ref().map_or(0, |_| {
+            Contexts::READ_BUFFER + size_of::<WebSocketContext>() + self.unfinished().max(self.inflated()) as usize
+        });
+        context + self.deflate.as_ref().map_or(0, |deflate| deflate.held())
+    }
+
+    /// Forgets all that the client has not finished. [`Session::close`] may follow.
+    pub fn give_up(&mut self) {
+        self.context = None;
+        self.deflate = None;
+        self.phase = Phase::Failed;
+    }
+
     /// Takes in what the client sent: any piece of the stream, in order. Appends what it held to `events`, and answers
     /// to Ping frames to `control`. While [`Session::has_more`], call [`Session::more`] before this.
     ///
@@ -245,6 +267,25 @@ impl Session {
         }
     }
 
+    /// A message of so many bytes is to be encoded in slices.
+    pub fn is_slow(&self, bytes: usize) -> bool {
+        bytes > Slices::SLICE && self.deflate.is_some()
+    }
+
+    /// As [`Session::encode`] of a message that is large, in slices: step until the last, then [`Session::end_encode`]. `None`:
+    /// it is not large.
+    pub fn begin_encode(&mut self, contexts: &mut Contexts, payload: &Bytes) -> Option<Slices> {
+        self.deflate.as_mut()?.begin(&mut contexts.deflate, payload)
+    }
+
+    /// What [`Session::encode`] returns.
+    pub fn end_encode(&mut self, contexts: &mut Contexts, payload: Bytes, slices: Slices) -> (Bytes, bool) {
+        match self.deflate.as_mut().and_then(|deflate| deflate.end(&mut contexts.deflate, slices)) {
+            Some(compressed) => (compressed, true),
+            None => (payload, false),
+        }
+    }
+
     /// Sessions of the same form give a message the same bytes in [`Session::encode`]. `None`: those of this one hang on
     /// what it has sent before.
     pub fn form(&self) -> Option<Form> {
@@ -328,6 +369,23 @@ impl Form {
     pub fn encode(&self, contexts: &mut Contexts, payload: Bytes) -> (Bytes, bool) {
         let deflate = self.0.map(PerMessageDeflate::new);
         match deflate.and_then(|mut deflate| deflate.compress(&mut contexts.deflate, &payload)) {
+            Some(compressed) => (compressed, true),
+            None => (payload, false),
+        }
+    }
+}
+
+impl Form {
+    /// As [`Session::begin_encode`].
+    pub fn begin_encode(&self, contexts: &mut Contexts, payload: &Bytes) -> Option<Slices> {
+        PerMessageDeflate::new(self.0?).begin(&mut contexts.deflate, payload)
+    }
+
+    /// As [`Session::end_encode`].
+    pub fn end_encode(&self, contexts: &mut Contexts, payload: Bytes, slices: Slices) -> (Bytes, bool) {
+        let compressed =
+            self.0.map(PerMessageDeflate::new).and_then(|mut deflate| deflate.end(&mut contexts.deflate, slices));
+        match compressed {
             Some(compressed) => (compressed, true),
             None => (payload, false),
         }

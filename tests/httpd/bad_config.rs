@@ -59,6 +59,13 @@ fn limits() {
             complaint(&format!("WebSocket{directive} {value}"));
         }
         complaint(&format!("WebSocketMaxConnections {value}"));
+        assert!(
+            complaint_of(
+                Httpd::new(Mpm::Event).config(format!("WebSocketMemory {value}")),
+                &format!("WebSocketMemory {value}")
+            )
+            .contains("bytes or Off")
+        );
         complaint(&format!("WebSocketMaxConnectionsPerClient {value}"));
     }
     for line in ["WebSocketPing", "WebSocketPing Off 1", "WebSocketPing 1 2 3", "WebSocketCloseTimeout Off"] {

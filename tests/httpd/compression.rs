@@ -1,6 +1,7 @@
 //! permessage-deflate (RFC 7692): what is agreed on, what goes over the wire, and what a bomb costs.
 
-use crate::harness::{Client, Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm};
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Client, Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
 use tungstenite::Message;
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
 
@@ -242,6 +243,24 @@ fn bombs_cost_nothing() {
         assert_eq!(patient.frame().payload.len(), 1 << 20);
     }
     patient.close();
+}
+
+/// What compressors have held goes back to the system, and is not kept for others to come.
+#[test]
+fn contexts_that_have_gone_leave_nothing() {
+    let server = serve(Mpm::Event, "  WebSocketCompressionContextTakeover Both\n  WebSocketCompressionMinSize 1");
+    let engine = server.engine();
+    let before = engine.resident_kib();
+    let mut clients: Vec<Raw> = (0..200).map(|_| Raw::open_with(&server, &offering("permessage-deflate"))).collect();
+    let sheep = "sheep and goats and ".repeat(2000);
+    for client in &mut clients {
+        client.send(&compressed(Frame::text(sheep.as_str())));
+        assert_eq!(client.frame().reserved, 4);
+    }
+    let full = engine.resident_kib();
+    assert!(full > before + 30 * 1024, "{before} KiB, then {full} KiB");
+    clients.into_iter().for_each(Raw::close);
+    wait_until("the memory is the system's", PATIENCE, || engine.resident_kib() < before + 20 * 1024);
 }
 
 #[test]

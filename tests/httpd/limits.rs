@@ -168,6 +168,49 @@ fn time_in_which_nothing_is_read_is_no_delay_of_a_message() {
     receive(&mut client);
 }
 
+/// Many clients of one address hold what is not finished; that is not at the cost of one who sends a large message.
+#[test]
+fn one_large_message_does_not_pay_for_many_that_are_not_finished() {
+    const HOLDERS: usize = 2000;
+    let server = Httpd::new(Mpm::Event)
+        .module("remoteip")
+        .config(
+            "RemoteIPHeader X-Client\nRemoteIPInternalProxy 127.0.0.1\nWebSocketMemory 67108864\n\
+             <Location \"/echo\">\n  WebSocketHandler echo\n  WebSocketMaxMessageSize 33554432\n</Location>",
+        )
+        .start();
+    server.expect_log("WS0176");
+    let from = |address: &str| Handshake::new("/echo").header("X-Client", address);
+    // As much as there is of a message but for its last byte.
+    let mut begun = Frame::binary(vec![7; 40_000]).masked();
+    begun.pop();
+    let mut holders: Vec<Raw> = (0..HOLDERS)
+        .map(|_| {
+            let mut client = Raw::open_with(&server, &from("192.0.2.1"));
+            client.try_write(&begun);
+            client
+        })
+        .collect();
+    let mut large = Raw::open_with(&server, &from("192.0.2.2")).about("the large message");
+    large.echo(&Frame::binary(vec![1; 16 << 20]));
+    large.close();
+    wait_until("the log tells of it", PATIENCE, || server.error_log().contains("of 192.0.2.1 which holds most"));
+    // Rarely, whoever many are closed.
+    assert_eq!(server.error_log().matches("WS0176").count(), 1);
+    let mut closed = 0;
+    for client in &mut holders {
+        client.try_write(&[0]);
+        match client.frame() {
+            frame if frame.opcode == Frame::CLOSE => {
+                assert_eq!(frame.close_code(), Some(1009));
+                closed += 1;
+            }
+            frame => assert_eq!((frame.opcode, frame.payload.len()), (Frame::BINARY, 40_000)),
+        }
+    }
+    assert!((200..HOLDERS).contains(&closed), "{closed}");
+}
+
 #[test]
 fn so_many_connections_and_no_more() {
     let server = Httpd::new(Mpm::Event)

@@ -31,6 +31,8 @@ impl Process {
                 configure,
                 settings: vec![],
                 stop_code: 1012,
+                memory: Bound::Off,
+                trim: || (),
                 session_logs,
             };
             run(setup).unwrap();
@@ -187,8 +189,8 @@ fn quotas_are_kept_and_given_back() {
 fn a_new_configuration_and_its_log_arrive() {
     let mut engine = Process::start();
     let (log, _) = pair();
-    assert_eq!(engine.control().configure(7, Some(log.as_fd()), &[], vec![], 1012).unwrap(), version());
-    assert_eq!(engine.control().configure(7, None, &[], vec![], 1012).unwrap(), version());
+    assert_eq!(engine.control().configure(7, Some(log.as_fd()), &[], vec![], 1012, Bound::Off).unwrap(), version());
+    assert_eq!(engine.control().configure(7, None, &[], vec![], 1012, Bound::Off).unwrap(), version());
     engine.retire();
 }
 
@@ -244,7 +246,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let mut logs: Vec<NamedLog> = (0..300).map(|n| (format!("log {n}"), log().0.into())).collect();
     let (new, write) = log();
     logs.push(("a".into(), write.into()));
-    assert_eq!(engine.control().configure(7, None, &logs, vec![], 1012).unwrap(), version());
+    assert_eq!(engine.control().configure(7, None, &logs, vec![], 1012, Bound::Off).unwrap(), version());
     drop(logs);
     let mut new = BufReader::new(new);
     drop(client);

@@ -160,6 +160,9 @@ impl Local {
             let at = heartbeat::at(Activity::FanOut, 0);
             gather(deliveries, come);
             has_grown |= run.grow(come);
+            if has_grown && run.posts.iter().any(|post| post.size() > RUN_BYTES) {
+                self.prepare(run).await;
+            }
             {
                 let channels = self.channels.borrow();
                 let Some(subscribers) = channels.get(run.posts[0].channel()) else { return };
@@ -181,6 +184,23 @@ impl Local {
             }
             drop(at);
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Brings the large ones among the messages into the forms that subscribers need, so that posting them takes no time.
+    async fn prepare(&self, run: &Run) {
+        let mut peers: Vec<(Dialect, Rc<Peer>)> = Vec::new();
+        if let Some(subscribers) = self.channels.borrow().get(run.posts[0].channel()) {
+            for (_, Subscriber { peer, dialect, .. }) in subscribers {
+                if peers.iter().all(|(other, known)| other != dialect || known.form() != peer.form()) {
+                    peers.push((*dialect, peer.clone()));
+                }
+            }
+        }
+        for post in run.posts.iter().filter(|post| post.size() > RUN_BYTES) {
+            for (dialect, peer) in &peers {
+                peer.prepare(post.form(*dialect)).await;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use super::call::{Answer, Message as Published, Pattern};
 use super::*;
 use crate::bus::History;
+use crate::engine::memory::Bound;
 use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry, Unwelcome};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ impl House {
     fn new() -> House {
         let registry = Arc::new(Registry::default().with("channel", Channel::default()));
         let handler = registry.find("channel").unwrap();
-        House { engine: Engine::start(2, &registry).unwrap(), handler }
+        House { engine: Engine::start(2, &registry, Bound::Off).unwrap(), handler }
     }
 
     fn spec(protocol: Option<&str>, subscription: &Subscription) -> SessionSpec {

@@ -2,6 +2,7 @@
 
 use super::settings::{Framing, Shared, Variable};
 use super::*;
+use crate::engine::memory::Bound;
 use crate::engine::quota::Counts;
 use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Quota, Registry, Unwelcome};
 use crate::wire::{CloseFrame, Message};
@@ -67,7 +68,7 @@ impl House {
         let groups = exec.groups.clone();
         let registry = Arc::new(Registry::default().with("exec", exec));
         let handler = registry.find("exec").unwrap();
-        House { engine: Engine::start(2, &registry).unwrap(), groups, handler }
+        House { engine: Engine::start(2, &registry, Bound::Off).unwrap(), groups, handler }
     }
 
     fn adopt(&self, spec: SessionSpec, places: Vec<crate::engine::quota::Place>) -> Client {

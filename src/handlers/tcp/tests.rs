@@ -1,6 +1,7 @@
 //! The tcp handler in an engine of two threads, with real sockets.
 
 use super::*;
+use crate::engine::memory::Bound;
 use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry, Unwelcome};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -38,7 +39,7 @@ impl House {
         let registry = Arc::new(Registry::default().with("tcp", Tcp::default()));
         let handler = registry.find("tcp").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        House { engine: Engine::start(2, &registry).unwrap(), handler, runtime }
+        House { engine: Engine::start(2, &registry, Bound::Off).unwrap(), handler, runtime }
     }
 
     fn spec(settings: &Settings) -> SessionSpec {

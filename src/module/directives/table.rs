@@ -221,6 +221,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: engine::timeout,
     },
     Directive {
+        name: c"WebSocketMemory",
+        arguments: "bytes|Off",
+        context: Context::Global,
+        default: "a quarter of the machine's",
+        help: c"Bytes that all sockets may hold together: of unfinished messages, of what is not sent; or 'Off'",
+        set: memory,
+    },
+    Directive {
         name: c"WebSocketLog",
         arguments: "file|\"|program\"",
         context: Context::Host,

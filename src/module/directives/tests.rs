@@ -203,6 +203,11 @@ fn times_are_seconds_or_off() {
     assert_eq!(limits(&["WebSocketMessageTimeout off"]).message_timeout, None);
     let sat = "WebSocketHandler exec /bin/cat";
     assert_eq!(limits(&[sat]).message_timeout, of(60, 500));
+    let memory = |lines: &[&str]| configured(lines).unwrap().memory();
+    assert_eq!(memory(&[]), Memory::Share);
+    assert_eq!(memory(&["WebSocketMemory 1048576"]), Memory::Bytes(1 << 20));
+    assert_eq!(memory(&["WebSocketMemory off"]), Memory::Off);
+    assert!(error("WebSocketMemory 1048575").contains("expected 1048576–"));
     for stream in [&["WebSocketHandler tcp localhost:1"][..], &[sat, "WebSocketExecFraming chunks"]] {
         assert_eq!(limits(&[stream, &["WebSocketMessageTimeout 20"]].concat()).message_timeout, None);
     }

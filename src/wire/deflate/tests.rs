@@ -79,7 +79,7 @@ impl Client {
         }
         let mut input = payload.to_vec();
         input.extend(TAIL);
-        let mut out = vec![0; 2 * LIMIT];
+        let mut out = vec![0; 2 * LIMIT + 1];
         let before = self.inflate.total_out();
         self.inflate.decompress(&input, &mut out, InflateFlush::SyncFlush).unwrap();
         out.truncate((self.inflate.total_out() - before) as usize);
@@ -346,6 +346,41 @@ fn who_refers_to_what_it_agreed_to_forget_is_told() {
         }
         assert_eq!((rig.failure(), rig.session.has_forgotten()), (CloseCode::Invalid, told), "{agreed:?}");
         assert_eq!(rig.reason().contains("agreed to forget"), told, "{}", rig.reason());
+    }
+}
+
+/// Whatever is compressed in slices is what it was, and whatever comes after it, too.
+#[test]
+fn slices_add_up_to_the_message() {
+    let takes_over = Parameters { server_no_context_takeover: false, ..PARAMETERS };
+    for parameters in [PARAMETERS, takes_over, Parameters { server_max_window_bits: 10, ..PARAMETERS }] {
+        for level in [1, 3, 6, 9] {
+            let mut pool = Pool::default();
+            let mut sender = PerMessageDeflate::new(Compression { level, ..compression(parameters) });
+            let mut client = Client::new(parameters, 1);
+            for payload in [prose(1000), prose(500_000), noise(200_000), vec![7; 600_000], prose(300)] {
+                let payload = Bytes::from(payload);
+                let encoded = match sender.begin(&mut pool, &payload) {
+                    Some(mut slices) => {
+                        let mut count = 1;
+                        while !slices.step() {
+                            count += 1;
+                        }
+                        assert_eq!(count, payload.len().div_ceil(Slices::SLICE));
+                        sender.end(&mut pool, slices)
+                    }
+                    None => {
+                        assert!(payload.len() <= Slices::SLICE);
+                        sender.compress(&mut pool, &payload)
+                    }
+                };
+                if parameters.server_no_context_takeover {
+                    assert!(encoded.as_ref().is_none_or(|short| short.len() < payload.len()));
+                }
+                let encoded = encoded.map_or((payload.clone(), false), |encoded| (encoded, true));
+                assert!(client.read(encoded) == payload, "{level} {parameters:?}");
+            }
+        }
     }
 }
 

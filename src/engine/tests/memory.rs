@@ -1,0 +1,138 @@
+//! What sockets hold: the account comes back to nothing, and the bound holds.
+
+use super::*;
+
+fn with_bound(bound: Bound) -> Engine {
+    Engine::start(2, &Arc::new(registry()), bound).unwrap()
+}
+
+/// The beginning of a message.
+fn begun(bytes: usize) -> Vec<u8> {
+    let mut whole = encoded(Message::binary(vec![7; bytes + 1]));
+    whole.pop();
+    whole
+}
+
+/// Awaits what the account says.
+fn await_held(engine: &Engine, what: impl Fn(usize) -> bool) {
+    let begin = Instant::now();
+    while !what(engine.memory().held()) {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{} bytes are held", engine.memory().held());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_account_comes_back_to_nothing() {
+    let engine = with_bound(Bound::Bytes(1 << 30));
+    // What is not finished, what is not taken, and what was finished after all.
+    let mut stalled: Vec<Client> = (0..10).map(|_| engine.session("echo")).collect();
+    for client in &mut stalled {
+        client.get_mut().write_all(&begun(100_000)).unwrap();
+    }
+    await_held(&engine, |held| held >= 1_000_000);
+    assert!(engine.memory().held() < 1_200_000, "{}", engine.memory().held());
+    let mut deaf = engine.session("echo");
+    for _ in 0..20 {
+        deaf.send(Message::binary(vec![7; PUSHED])).unwrap();
+    }
+    await_held(&engine, |held| held >= 1_700_000);
+    for client in &mut stalled[..5] {
+        client.get_mut().write_all(&[0]).unwrap();
+        assert_eq!(client.read().unwrap().len(), 100_001);
+    }
+    await_held(&engine, |held| held < 1_650_000);
+    for _ in 0..20 {
+        assert_eq!(deaf.read().unwrap().len(), PUSHED);
+    }
+    await_held(&engine, |held| held < 700_000);
+    drop((stalled, deaf));
+    engine.wait_for(0);
+    assert_eq!(engine.memory().held(), 0);
+}
+
+#[test]
+fn windows_are_counted() {
+    let engine = with_bound(Bound::Bytes(1 << 30));
+    let parameters = Parameters {
+        server_no_context_takeover: false,
+        client_no_context_takeover: false,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+    let compression = Some(Compression { parameters, level: 3, min_size: 1 });
+    let (_, mut client) = engine.session_of(SessionSpec { compression, ..spec("echo") });
+    assert_eq!(engine.memory().held(), 0);
+    // The same as in RFC 7692 section 7.2.3.1.
+    client.get_mut().write_all(&[0xc1, 0x87, 0, 0, 0, 0, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]).unwrap();
+    await_held(&engine, |held| held > 200_000);
+    drop(client);
+    engine.wait_for(0);
+    assert_eq!(engine.memory().held(), 0);
+}
+
+#[test]
+fn who_holds_too_much_is_closed() {
+    let engine = with_bound(Bound::Bytes(16 << 20));
+    let large = Limits { max_message_size: 32 << 20, send_buffer: 32 << 20, ..spec("echo").limits };
+    let of = |client: &str| SessionSpec { client: client.into(), limits: large.clone(), ..spec("echo") };
+    let mut stalled: Vec<Client> = (0..40).map(|_| engine.session_of(of("many")).1).collect();
+    for client in &mut stalled {
+        client.get_mut().write_all(&begun(250_000)).unwrap();
+    }
+    await_held(&engine, |held| held >= 10_000_000);
+    // One message of another, as large as can be while they are there, and more.
+    let (_, mut other) = engine.session_of(of("one"));
+    other.send(Message::binary(vec![1; 6 << 20])).unwrap();
+    assert_eq!(other.read().unwrap().len(), 6 << 20);
+    let codes: Vec<u16> = stalled
+        .iter_mut()
+        .filter_map(|client| {
+            client.get_mut().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            client.read().ok().map(|message| match message {
+                Message::Close(Some(frame)) => frame.code.into(),
+                other => panic!("{other:?}"),
+            })
+        })
+        .collect();
+    assert!(!codes.is_empty() && codes.iter().all(|code| *code == 1009), "{codes:?}");
+    drop((stalled, other));
+    engine.wait_for(0);
+    assert_eq!(engine.memory().held(), 0);
+}
+
+#[test]
+fn who_takes_nothing_is_closed() {
+    let engine = with_bound(Bound::Bytes(4 << 20));
+    let limits = Limits { max_message_size: 8 << 20, ..spec("echo").limits };
+    let session = || engine.session_of(SessionSpec { limits: limits.clone(), ..spec("echo") }).1;
+    let (mut deaf, mut other) = (session(), session());
+    deaf.send(Message::binary(vec![7; 3 << 20])).unwrap();
+    await_held(&engine, |held| held >= 2_500_000);
+    let echo = std::thread::spawn(move || {
+        other.send(Message::binary(vec![8; 3 << 19])).unwrap();
+        assert_eq!(other.read().unwrap().len(), 3 << 19);
+    });
+    await_held(&engine, |held| held >= 4_000_000);
+    assert_eq!(deaf.read().unwrap().len(), 3 << 20);
+    assert_eq!(closed(&mut deaf).map(|frame| frame.code), Some(CloseCode::Again));
+    echo.join().unwrap();
+    drop(deaf);
+    engine.wait_for(0);
+    assert_eq!(engine.memory().held(), 0);
+}
+
+#[test]
+fn what_waits_for_many_counts_once() {
+    let engine = with_bound(Bound::Bytes(1 << 30));
+    let mut deaf = engine.session("push");
+    deaf.send(Message::text("20")).unwrap();
+    await_held(&engine, |held| held >= PUSHED);
+    assert!(engine.memory().held() < 2 * PUSHED, "{}", engine.memory().held());
+    for _ in 0..20 {
+        assert_eq!(deaf.read().unwrap().len(), PUSHED);
+    }
+    drop(deaf);
+    engine.wait_for(0);
+    assert_eq!(engine.memory().held(), 0);
+}
