@@ -189,17 +189,17 @@ impl Local {
 
     /// Brings the large ones among the messages into the forms that subscribers need, so that posting them takes no time.
     async fn prepare(&self, run: &Run) {
-        let mut peers: Vec<(Dialect, Rc<Peer>)> = Vec::new();
+        let mut peers: Vec<(View, Rc<Peer>)> = Vec::new();
         if let Some(subscribers) = self.channels.borrow().get(run.posts[0].channel()) {
-            for (_, Subscriber { peer, dialect, .. }) in subscribers {
-                if peers.iter().all(|(other, known)| other != dialect || known.form() != peer.form()) {
-                    peers.push((*dialect, peer.clone()));
+            for (_, Subscriber { peer, view, .. }) in subscribers {
+                if peers.iter().all(|(other, known)| other != view || known.form() != peer.form()) {
+                    peers.push((*view, peer.clone()));
                 }
             }
         }
         for post in run.posts.iter().filter(|post| post.size() > RUN_BYTES) {
-            for (dialect, peer) in &peers {
-                peer.prepare(post.form(*dialect)).await;
+            for (view, peer) in &peers {
+                peer.prepare(&post.form(*view)).await;
             }
         }
     }
