@@ -1,5 +1,7 @@
 //! What is said at most once a minute: a table that all children of httpd share.
 
+use super::shared_memory;
+use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,41 +13,23 @@ const TRIES: usize = 8;
 /// Seconds.
 const PAUSE: u32 = 60;
 
+/// The layout of what is shared.
+const KEY: &CStr = c"mod_websocket said 1";
+
 /// What was said when: in each place the hash of a topic, and the second, by the clock of the machine; or zero.
-pub struct Rarely(&'static [AtomicU64; PLACES]);
+pub struct Rarely(&'static [AtomicU64]);
 
 impl Rarely {
-    /// A table for this process and those that it forks from now on; `None` where there is no memory.
-    pub fn new() -> Option<Rarely> {
-        // SAFETY: new memory, of zeros, that no other mapping is replaced by.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size_of::<[AtomicU64; PLACES]>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return None;
-        }
-        // SAFETY: zeros are what atomics may hold, pages are aligned, and the memory stays until `drop` takes it away.
-        Some(Rarely(unsafe { &*memory.cast() }))
+    /// The table of httpd's parent, to be called there; the processes that it forks from now on share it. `None` where there is
+    /// no memory.
+    pub fn shared() -> Option<Rarely> {
+        shared_memory::words(KEY, PLACES).ok().map(Rarely)
     }
 
     /// True once a minute for each topic, in whichever process.
     pub fn may(&self, topic: impl Hash) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
         may(self.0, topic, now)
-    }
-}
-
-impl Drop for Rarely {
-    fn drop(&mut self) {
-        // SAFETY: `new` mapped it, and the references that `may` made are gone.
-        unsafe { libc::munmap(std::ptr::from_ref(self.0).cast_mut().cast(), size_of_val(self.0)) };
     }
 }
 
@@ -88,11 +72,5 @@ mod tests {
         let said = (0..10_000).filter(|topic| may(&places, topic, 2000)).count();
         assert!((32..=64).contains(&said), "{said}");
         assert!((0..10_000).any(|topic| may(&places, topic, 3000)));
-    }
-
-    #[test]
-    fn a_table_is_empty_at_first() {
-        let rarely = Rarely::new().unwrap();
-        assert!(rarely.may("a") && rarely.may("b") && !rarely.may("a"));
     }
 }

@@ -11,7 +11,7 @@ const KEY: &CStr = c"mod_websocket said";
 
 /// In httpd's parent, before it forks children: they share what was said.
 pub fn prepare(server: &Server) {
-    if let Some(said) = Rarely::new() {
+    if let Some(said) = Rarely::shared() {
         server.configuration_pool().keep(KEY, said);
     }
 }

@@ -344,7 +344,8 @@ fn quotas_of_htaccess_files_count_beside() {
     };
     let server = configured(&["in /x/: WebSocketMaxConnections 10"]).unwrap();
     let of_server = ("WebSocketMaxConnections of a.example in /x/".to_owned(), 10);
-    assert_eq!(quotas(&htaccess("/x/", &["WebSocketMaxConnections Off"]).over(&server)), [of_server.clone()]);
+    let off = htaccess("/x/", &["WebSocketMaxConnections Off"]).over(&server);
+    assert_eq!(quotas(&off), vec![of_server.clone()]);
     let of_file = |path: &str, max| (format!("WebSocketMaxConnections of a.example in {path}.htaccess"), max);
     let outer = htaccess("/x/", &["WebSocketMaxConnections 50", "WebSocketMaxConnections 20"]).over(&server);
     assert_eq!(quotas(&outer), [of_server.clone(), of_file("/x/", 20)]);
