@@ -66,44 +66,25 @@ impl Connection {
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
-    /// What the client sent and httpd has read from the socket without looking at it. The rest is in the socket.
-    ///
-    /// AP_MODE_EXHAUSTIVE hands out all that the input filters hold, and the socket itself as a bucket, from which nothing
-    /// is read: httpd's httpd.h says of the mode that it is there for who passes a connection on. After this httpd can
-    /// read nothing on this connection.
+    /// What the client has sent by now; the rest will be in the socket. Waits for nothing, whatever filters there are: httpd's
+    /// AP_MODE_EXHAUSTIVE, made for who passes a connection on, hands out the socket itself as well, and a filter that looks
+    /// at what passes, as mod_dumpio's does, would read that to its end.
     ///
     /// # Errors
-    /// A filter fails: the connection is of no use any more.
-    pub fn take_input(&self) -> io::Result<Vec<u8>> {
-        let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
+    /// A filter fails, or the client sends more than `limit` bytes and waits for no answer: the connection is of no use any
+    /// more.
+    pub fn take_input(&self, limit: usize) -> io::Result<Vec<u8>> {
+        self.make_raw();
         let mut taken = Vec::new();
-        // SAFETY: connection, its pool, allocator and filters are valid while it is processed; the brigade is ours and
-        // is destroyed below, with the buckets in it; a bucket's data is valid until then. Destroying a socket bucket
-        // leaves the socket as it is.
-        unsafe {
-            let brigade = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc);
-            let status = ffi::ap_get_brigade(
-                self.0.input_filters,
-                brigade,
-                ffi::ap_input_mode_t_AP_MODE_EXHAUSTIVE,
-                NONBLOCK,
-                0,
-            );
-            let mut outcome = if status == 0 { Ok(()) } else { Err(broken()) };
-            let mut bucket = ffi::shim_brigade_first(brigade);
-            while !bucket.is_null() && ffi::shim_bucket_is_socket(bucket) == 0 && outcome.is_ok() {
-                if ffi::shim_bucket_is_metadata(bucket) == 0 {
-                    let (mut data, mut length) = (std::ptr::null(), 0);
-                    if ffi::shim_bucket_read(bucket, &mut data, &mut length, NONBLOCK) != 0 {
-                        outcome = Err(broken());
-                    } else if length > 0 {
-                        taken.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
-                    }
-                }
-                bucket = ffi::shim_brigade_next(brigade, bucket);
+        loop {
+            match self.read(&mut taken) {
+                // Whoever has the socket next will see the end as well.
+                Ok(0) => return Ok(taken),
+                Ok(_) if taken.len() > limit => return Err(io::Error::other("it sends much, and waits for no answer")),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
+                Err(e) => return Err(e),
             }
-            ffi::apr_brigade_destroy(brigade);
-            outcome.map(|()| taken)
         }
     }
 
@@ -153,7 +134,8 @@ impl Connection {
 
     /// One non-blocking ap_get_brigade; returns its status.
     fn read_brigade(&self, out: &mut Vec<u8>) -> c_int {
-        // SAFETY: as in `take_input`.
+        // SAFETY: connection, its pool, allocator and filters are valid while it is processed; a bucket's data is valid until the
+        // brigade is cleaned up.
         unsafe {
             let brigade = self.kept_brigade(c"mod_websocket read");
             let mut status = ffi::ap_get_brigade(
@@ -190,7 +172,7 @@ impl Connection {
     /// # Errors
     /// The connection is broken.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        // SAFETY: as in `take_input`; the filters have copied what they keep when the call returns.
+        // SAFETY: as in `read_brigade`; the filters have copied what they keep when the call returns.
         let status = unsafe {
             let brigade = self.kept_brigade(c"mod_websocket write");
             let mut status =

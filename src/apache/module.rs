@@ -62,6 +62,9 @@ pub trait HttpdModule: 'static {
     /// The URL of a request has been looked up (translate_name), and nothing else is known of it yet.
     fn translated(request: &Request);
 
+    /// A request before anybody may answer it from a cache: true when that must not be.
+    fn bypasses_caches(request: &Request) -> bool;
+
     /// The modules whose content handlers see a request before [`HttpdModule::handler`] does, by the names of their records.
     const HANDLERS_BEFORE: &'static [&'static CStr];
 
@@ -121,6 +124,9 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
     let names = M::HANDLERS_BEFORE.iter().map(|name| name.as_ptr()).chain([std::ptr::null()]);
     // SAFETY: the pool is that of the configuration, and so are the hooks.
     let handlers_before = unsafe { Pool::from_ptr(pool) }.own(names.collect::<Vec<_>>());
+    // mod_cache's, with CacheQuickHandler Off: it has the same place as ours.
+    static CACHES: Names<2> = Names([c"mod_cache.c".as_ptr(), std::ptr::null()]);
+    let handlers_after = &CACHES.0;
     // SAFETY: functions with the hooks' signatures; the list ends with NULL and is there as long as the hooks are.
     unsafe {
         let (nobody, after, before) = (std::ptr::null(), std::ptr::null(), ffi::APR_HOOK_REALLY_FIRST);
@@ -132,7 +138,9 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_post_read_request(Some(read::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_map_to_storage(Some(translated::<M>), nobody, after, before as c_int);
-        ffi::ap_hook_handler(Some(handler::<M>), (*handlers_before).as_ptr(), after, before as c_int);
+        ffi::ap_hook_quick_handler(Some(before_caches::<M>), nobody, after, before as c_int);
+        ffi::ap_hook_quick_handler(Some(after_caches), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_handler(Some(handler::<M>), (*handlers_before).as_ptr(), handlers_after.as_ptr(), before as c_int);
     }
     tls::register::<M>();
 }
@@ -200,6 +208,43 @@ extern "C" fn let_go<M: HttpdModule>(connection: *mut ffi::conn_rec, _request: *
         // SAFETY: the connection is valid.
         unsafe { M::let_go(Connection::from_ptr(connection), ffi::shim_connection_is_suspended(connection) != 0) }
     });
+}
+
+/// Names of modules, for hooks.
+struct Names<const N: usize>([*const c_char; N]);
+
+// SAFETY: constants.
+unsafe impl<const N: usize> Sync for Names<N> {}
+
+/// Under this name a request has a note while caches are to leave it alone.
+const BYPASS: &CStr = c"websocket-bypasses-caches";
+
+/// mod_cache answers a GET from what is stored, whatever the client wants to upgrade to, and it keeps its hands off other
+/// methods: what it looks at is the number, which nobody else does in this hook. (The variable no-cache keeps it from
+/// storing, not from answering.)
+extern "C" fn before_caches<M: HttpdModule>(request: *mut ffi::request_rec, _lookup: c_int) -> c_int {
+    guard("the first quick handler", (), || {
+        // SAFETY: the request lives until the hook returns, and longer; the note is static.
+        unsafe {
+            if (*request).method_number == ffi::M_GET as c_int && M::bypasses_caches(Request::from_ptr(request)) {
+                ffi::apr_table_setn((*request).notes, BYPASS.as_ptr(), c"1".as_ptr());
+                (*request).method_number = ffi::M_INVALID as c_int;
+            }
+        }
+    });
+    ffi::DECLINED
+}
+
+/// The method is again what it was.
+extern "C" fn after_caches(request: *mut ffi::request_rec, _lookup: c_int) -> c_int {
+    // SAFETY: the request is valid.
+    unsafe {
+        if !ffi::apr_table_get((*request).notes, BYPASS.as_ptr()).is_null() {
+            ffi::apr_table_unset((*request).notes, BYPASS.as_ptr());
+            (*request).method_number = ffi::M_GET as c_int;
+        }
+    }
+    ffi::DECLINED
 }
 
 extern "C" fn read<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {

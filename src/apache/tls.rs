@@ -30,6 +30,9 @@ const SSL_RECEIVED_SHUTDOWN: c_int = 2;
 /// Lengths of records that a client may ask for (RFC 6066 section 4), which are less than the usual ones.
 const SHORT_FRAGMENTS: RangeInclusive<u8> = 1..=4;
 
+/// Bytes that a record has beside what is in it: the kind, and the tag of the ciphers that the engine knows (RFC 8446 section 5.2).
+const SEALING: usize = 17;
+
 /// The longest secret (bytes): of SHA-384.
 const MAX_SECRET: usize = 48;
 /// Under this name the pool of a connection has its [`Watch`].
@@ -160,6 +163,8 @@ struct Way {
     /// The same, by their headers: a TLS library that does not report both has not been understood.
     headers: u64,
     is_finished: bool,
+    /// Bytes in the records since the last message of the handshake.
+    content: usize,
     /// The last record has begun a message of the handshake's kind, and not ended it.
     is_within: bool,
 }
@@ -301,8 +306,15 @@ extern "C" fn init_server<M: HttpdModule>(
 extern "C" fn pre_handshake(connection: *mut ffi::conn_rec, ssl: *mut Ssl, is_proxy: c_int) -> c_int {
     guard("pre_handshake", ffi::DECLINED, || {
         let Some(Known { openssl, index, .. }) = known().filter(|_| is_proxy == 0) else { return ffi::DECLINED };
-        let way =
-            Way { secret: [0; MAX_SECRET], length: 0, records: 0, headers: 0, is_finished: false, is_within: false };
+        let way = Way {
+            secret: [0; MAX_SECRET],
+            length: 0,
+            records: 0,
+            headers: 0,
+            content: 0,
+            is_finished: false,
+            is_within: false,
+        };
         // SAFETY: connection and SSL are new and this thread's. The memory is the pool's, which is freed after the SSL is;
         // pools align as malloc does. The cleanup may run before that, and leaves the memory what it is: a Watch.
         unsafe {
@@ -343,19 +355,34 @@ extern "C" fn on_message(
     watch: *mut c_void,
 ) {
     // SAFETY: `pre_handshake` gave the pointer; one thread at a time works with an SSL. The data is that long.
-    let (watch, first) = unsafe {
+    let (watch, first, sealed) = unsafe {
         let Some(watch) = watch.cast::<Watch>().as_mut() else { return };
-        (watch, if length == 0 { None } else { data.cast::<u8>().as_ref().copied() })
+        let bytes = if data.is_null() { &[] } else { std::slice::from_raw_parts(data.cast::<u8>(), length) };
+        // RFC 8446 section 5.2: a kind, a version and a length.
+        let sealed = bytes.get(3..5).map_or(0, |length| usize::from(length[0]) << 8 | usize::from(length[1]));
+        (watch, bytes.first().copied(), sealed)
     };
     let way = if is_write == 0 { &mut watch.client } else { &mut watch.server };
+    // A message is written in records of its own, and OpenSSL tells of it after them: what is longer has padding
+    // (SSLOpenSSLConfCmd RecordPadding), which OpenSSL does not tell, and the engine would leave out.
+    if is_write != 0 && kind == SSL3_RT_HANDSHAKE {
+        watch.is_spoiled |= way.content > length;
+        way.content = 0;
+    }
     match (kind, first) {
         // Told of every protected record, and of no other.
         (SSL3_RT_INNER_CONTENT_TYPE, kind) => {
             way.records += 1;
             way.is_within = kind.map(c_int::from) == Some(SSL3_RT_HANDSHAKE);
+            if !way.is_within {
+                way.content = 0;
+            }
         }
         // Protected records say that they are application data, whatever they are.
-        (SSL3_RT_HEADER, Some(kind)) if c_int::from(kind) == SSL3_RT_APPLICATION_DATA => way.headers += 1,
+        (SSL3_RT_HEADER, Some(kind)) if c_int::from(kind) == SSL3_RT_APPLICATION_DATA => {
+            way.headers += 1;
+            way.content += sealed.saturating_sub(SEALING);
+        }
         // The record that it is in was the last with the keys of the handshake. Another one comes when a client is asked
         // for a certificate later, and changes no keys.
         (SSL3_RT_HANDSHAKE, Some(SSL3_MT_FINISHED)) if !way.is_finished => {

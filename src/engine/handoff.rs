@@ -731,7 +731,7 @@ mod tests {
             server: "localhost".into(),
             uri: "/echo?a=b".into(),
             quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
-            log: Some(Box::new(LogSpec { name: "logs/ws.log".into(), host: "www.example.com".into() })),
+            log: Some(Box::new(LogSpec { query: false, name: "logs/ws.log".into(), host: "www.example.com".into() })),
         }
     }
 

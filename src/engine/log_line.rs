@@ -17,7 +17,8 @@ pub fn line(id: u64, summary: &Summary, host: &str, time: &Zoned) -> String {
         word(&mut out, field);
     }
     out.push_str(" \"");
-    escape(&mut out, &spec.uri);
+    let with_query = spec.log.as_ref().is_some_and(|log| log.query);
+    escape(&mut out, if with_query { &spec.uri } else { spec.uri.split('?').next().unwrap_or_default() });
     out.push('"');
     for field in [Some(spec.handler.name.as_str()), spec.protocol.as_deref()] {
         out.push(' ');
@@ -76,7 +77,7 @@ fn escape(out: &mut String, text: &str) {
 mod tests {
     use super::*;
     use crate::engine::conn::{End, Traffic};
-    use crate::engine::{HandlerSpec, Limits, SessionSpec};
+    use crate::engine::{HandlerSpec, Limits, LogSpec, SessionSpec};
     use crate::wire::{CloseCode, close};
     use proptest::prelude::*;
     use std::time::Duration;
@@ -94,7 +95,11 @@ mod tests {
                 server: "whatever.the.client.says".into(),
                 uri: "/echo?a=b".into(),
                 quotas: vec![],
-                log: None,
+                log: Some(Box::new(LogSpec {
+                    query: true,
+                    name: "logs/ws.log".into(),
+                    host: "www.example.com".into(),
+                })),
             }),
             received: Traffic { messages: 3, bytes: 120 },
             sent: Traffic { messages: 2, bytes: 5_000_000_000 },

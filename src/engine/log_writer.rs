@@ -95,7 +95,7 @@ impl Logs {
 
     /// Session `id` has ended: adds a line to its log, if it has one.
     pub fn note(&self, id: u64, summary: &Summary) {
-        if let Some(LogSpec { name, host }) = summary.spec.log.as_deref()
+        if let Some(LogSpec { name, host, .. }) = summary.spec.log.as_deref()
             && !self.append(name, || line(id, summary, host, &Zoned::now()))
         {
             debug!("WS0107: session {id}: its log {name} is no longer configured");

@@ -59,6 +59,8 @@ pub struct Quota {
 /// Where the line goes that a session leaves when it ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
+    /// The query of the URI is written, too.
+    pub query: bool,
     /// The log's name: a path or `|program`, as configured.
     pub name: String,
     /// The virtual host's own name, whatever the client called it.

@@ -54,7 +54,8 @@ pub struct Config {
     engine_threads: Option<usize>,
     lateness: Lateness,
     memory: Option<Memory>,
-    session_log: Option<String>,
+    /// Where to, and whether with queries.
+    session_log: Option<(String, bool)>,
     drain_timeout: Limit<Duration>,
     stop_code: Option<u16>,
     tls_handoff: Option<bool>,
@@ -316,7 +317,12 @@ impl Config {
 
     /// Where a line goes for each session that ends: a path, or `|program`.
     pub fn session_log(&self) -> Option<&str> {
-        self.session_log.as_deref()
+        self.session_log.as_ref().map(|(target, _)| target.as_str())
+    }
+
+    /// Whether its lines have the query of the URI.
+    pub fn session_log_query(&self) -> bool {
+        self.session_log.as_ref().is_some_and(|(_, query)| *query)
     }
 
     /// What is said of an engine that does not answer.
@@ -697,11 +703,15 @@ fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 }
 
 fn session_log(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    let word = one(words, "the path of a file, or \"|program\" in quotes")?;
+    let (word, query) = match words {
+        [word] => (word, false),
+        [word, query] if query.eq_ignore_ascii_case("query") => (word, true),
+        _ => return Err("takes the path of a file, or \"|program\" in quotes, and perhaps the word query".into()),
+    };
     if word.trim_start_matches(['|', '$', ' ']).is_empty() {
         return Err(format!("\"{word}\" is neither the path of a file nor a |program"));
     }
-    config.session_log = Some(word.to_owned());
+    config.session_log = Some((word.clone().into_owned(), query));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use std::time::Instant;
 
 /// Bytes that a client may have sent behind its handshake (bytes): it has been told nothing yet.
-const MOST_EARLY: usize = 16 << 20;
+pub const MOST_EARLY: usize = 16 << 20;
 
 /// Whether a TLS connection may go to the engine, and can: not one whose cipher only OpenSSL knows, or that is in the middle
 /// of a record.

@@ -116,6 +116,10 @@ impl HttpdModule for WebSocket {
         upgrade::let_go(connection, suspended);
     }
 
+    fn bypasses_caches(request: &Request) -> bool {
+        !request.headers_in().find(c"Upgrade").is_null() && upgrade::is_handshake(request)
+    }
+
     fn read(request: &Request) {
         others::note_proxied_early(request);
     }

@@ -45,6 +45,7 @@ pub fn duplicates(server: &Server) -> io::Result<Vec<NamedLog>> {
 
 /// The log of a session that `host` serves.
 pub fn spec(host: &Server) -> Option<Box<LogSpec>> {
-    let name = host.config::<WebSocket>().session_log()?;
-    Some(Box::new(LogSpec { name: name.to_owned(), host: host.name().into() }))
+    let config = host.config::<WebSocket>();
+    let name = config.session_log()?.to_owned();
+    Some(Box::new(LogSpec { query: config.session_log_query(), name, host: host.name().into() }))
 }

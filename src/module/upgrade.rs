@@ -295,14 +295,20 @@ fn hand_over(
         SERVICE_UNAVAILABLE
     })?;
 
+    // Before the 101, after which a client may send as fast as it can.
+    let early = match &ways.bytes {
+        Bytes::Socket => request.connection().take_input(encryption::MOST_EARLY),
+        _ => Ok(Vec::new()),
+    };
     match reply {
+        _ if early.is_err() => {}
         Reply::Negotiated => Head::new(request, accept, &headers).send(request),
         Reply::Dictated => Head::new(request, None, &headers).send(request),
         Reply::Silent => request.set_status(SWITCHING_PROTOCOLS),
     }
 
     let connection = request.connection();
-    if let Err(lost) = give(&mut link, ticket, connection, &ways) {
+    if let Err(lost) = give(&mut link, ticket, connection, &ways, early) {
         if lost.tell(request, ticket) && link.abandon(ticket).is_ok() {
             door.keep(link);
         }
@@ -415,9 +421,13 @@ impl Lost {
     }
 }
 
+/// What a client has sent behind its handshake.
+type Early = io::Result<Vec<u8>>;
+
 /// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of
 /// a plugin's messages.
-fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways) -> Result<(), Lost> {
+fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways, early: Early) -> Result<(), Lost> {
+    let early = early.map_err(Lost::Client)?;
     if connection.is_aborted() {
         return Err(Lost::Client(io::ErrorKind::ConnectionAborted.into()));
     }
@@ -426,7 +436,6 @@ fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways) -> R
         Bytes::Trunk(wire) => link.carry(ticket, wire.number).map_err(Lost::Engine),
         Bytes::Pair((_, theirs)) => link.give(ticket, Vec::new(), theirs.as_fd(), None, messages).map_err(Lost::Engine),
         Bytes::Socket => {
-            let early = connection.take_input().map_err(Lost::Client)?;
             let socket = connection.socket().map_err(Lost::Client)?;
             link.give(ticket, early, socket, None, messages).map_err(Lost::Engine)
         }

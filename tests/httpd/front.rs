@@ -4,7 +4,7 @@ use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, wait_until};
 use tungstenite::client::IntoClientRequest;
 
-every_mpm!(login, rewriting, virtual_hosts, access_log, cookies_of_other_modules);
+every_mpm!(login, rewriting, virtual_hosts, access_log, cached_pages, curious_filters, cookies_of_other_modules);
 
 fn answer(server: &Server, handshake: &Handshake) -> Response {
     Raw::answer(server, handshake)
@@ -111,6 +111,55 @@ fn access_log(mpm: Mpm) {
     });
     client.close();
     assert_eq!(server.access_log().lines().count(), 1, "{}", server.access_log());
+}
+
+/// A page and a socket may share a URL where pages come from mod_cache, for clients too that do not say that they want nothing
+/// of it.
+fn cached_pages(mpm: Mpm) {
+    for quick in ["On", "Off"] {
+        let server = ["cache", "socache_shmcb", "cache_socache"]
+            .into_iter()
+            .fold(Httpd::new(mpm), Httpd::module)
+            .config(format!(
+                "CacheQuickHandler {quick}\nCacheEnable socache /\nCacheSocache shmcb:{{root}}/run/cache(1048576)\n\
+                 CacheHeader On\nCacheIgnoreCacheControl On\n<Location \"/index.html\">\n  WebSocketHandler echo\n</Location>"
+            ))
+            .file("htdocs/other.html", "another page")
+            .start();
+        let page = |path: &str| Raw::answer(&server, &Handshake::page(path).header("Connection", "close"));
+        let is_stored = |path: &str| page(path).header("X-Cache").is_some_and(|said| said.starts_with("HIT"));
+        for path in ["/index.html", "/other.html"] {
+            wait_until("the page is stored", PATIENCE, || is_stored(path));
+            for _ in 0..3 {
+                let response = answer(&server, &Handshake::new(path));
+                assert_eq!(response.status, if path == "/index.html" { 101 } else { 200 }, "{path}, {quick}");
+            }
+            assert!(is_stored(path), "{path}, {quick}");
+        }
+        let mut client = Raw::open(&server, "/index.html");
+        client.echo(&Frame::text("no page"));
+        client.close();
+    }
+}
+
+/// A filter that reads all that passes holds nobody up.
+fn curious_filters(mpm: Mpm) {
+    let server = Httpd::new(mpm)
+        .module("dumpio")
+        .config("DumpIOInput On\nDumpIOOutput On\nLogLevel dumpio:trace7")
+        .echo()
+        .start();
+    let mut early = Raw::connect(&server);
+    early.write(&[Handshake::new("/echo").bytes(&early.host()), Frame::text("early").masked()].concat());
+    early.response(false).assert_accepted();
+    early.expect(&Frame::text("early"));
+    // More than there are workers.
+    for mut socket in Raw::open_some(&server, 12) {
+        socket.echo(&Frame::text("after"));
+        socket.close();
+    }
+    early.close();
+    assert!(server.error_log().contains("dumpio_in"), "the filter was there");
 }
 
 /// The 101 carries what other modules have put into the answer before our handler ran.

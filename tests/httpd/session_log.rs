@@ -68,7 +68,7 @@ fn each_socket_leaves_its_line(mpm: Mpm) {
         .login()
         .config(
             "WebSocketLog \"logs/main.log\"\nWebSocketHandler echo\nWebSocketMaxMessageSize 1000\n\
-             <VirtualHost *:{port}>\n  ServerName one.example\n  WebSocketLog \"{root}/logs/one log\"\n  \
+             <VirtualHost *:{port}>\n  ServerName one.example\n  WebSocketLog \"{root}/logs/one log\" query\n  \
              WebSocketProtocols chat\n  <Location \"/private\">\n    AuthType Basic\n    AuthName members\n    \
              AuthUserFile \"{root}/conf/users\"\n    Require valid-user\n  </Location>\n</VirtualHost>\n\
              <VirtualHost *:{port}>\n  ServerName two.example\n</VirtualHost>",
@@ -113,7 +113,7 @@ fn each_socket_leaves_its_line(mpm: Mpm) {
         ]
     );
 
-    let mut codeless = open("/", "two.example");
+    let mut codeless = open("/?token=secret", "two.example");
     codeless.send(&Frame::new(Frame::CLOSE, ""));
     codeless.expect(&Frame::new(Frame::CLOSE, ""));
     codeless.expect_end();
@@ -332,7 +332,9 @@ fn it_stands_in_a_server_or_a_virtual_host() {
         let message = String::from_utf8_lossy(&httpd.check().stderr).into_owned();
         assert!(message.contains("WebSocketLog not allowed"), "{message}");
     }
-    for directive in ["WebSocketLog", "WebSocketLog \"\"", "WebSocketLog |", "WebSocketLog |cat x"] {
+    for directive in
+        ["WebSocketLog", "WebSocketLog \"\"", "WebSocketLog |", "WebSocketLog |cat x", "WebSocketLog a query b"]
+    {
         let output = Httpd::new(Mpm::Event).config(directive).check();
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && message.contains("WebSocketLog: "), "{directive}: {message}");

@@ -17,6 +17,7 @@ every_mpm!(
     a_record_in_two_pieces,
     certificates_after_the_handshake,
     short_records,
+    padded_records,
     the_line_in_the_access_log,
     where_it_is_off,
 );
@@ -188,6 +189,20 @@ fn short_records(mpm: Mpm) {
 }
 
 /// As without TLS, it is written when httpd has nothing more to do with the connection.
+/// Padding hides how long messages are, and the engine has none: httpd goes on with what it was told to pad.
+fn padded_records(mpm: Mpm) {
+    for (padding, by_engine) in [("SSLOpenSSLConfCmd RecordPadding 512", 0), ("", 3)] {
+        let server = site(mpm).config(padding).start();
+        // The later ones resume the session of the first.
+        for _ in 0..3 {
+            let mut client = Raw::open(&server, "/echo");
+            client.echo(&Frame::text("how long am I?"));
+            client.close();
+        }
+        assert_eq!(handed_over(&server, 3), by_engine, "{padding}");
+    }
+}
+
 fn the_line_in_the_access_log(mpm: Mpm) {
     let server = site(mpm).start();
     let mut client = Raw::open(&server, "/echo");

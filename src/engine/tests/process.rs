@@ -210,7 +210,10 @@ fn logged_session(door: &Door, name: &str) -> String {
 }
 
 fn logged(name: &str) -> SessionSpec {
-    SessionSpec { log: Some(Box::new(LogSpec { name: name.into(), host: "www.example.com".into() })), ..spec("echo") }
+    SessionSpec {
+        log: Some(Box::new(LogSpec { query: false, name: name.into(), host: "www.example.com".into() })),
+        ..spec("echo")
+    }
 }
 
 /// Reads a line of a session log, and puts zeros where the seconds are.

@@ -230,10 +230,10 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
     },
     Directive {
         name: c"WebSocketLog",
-        arguments: "file|\"|program\"",
+        arguments: "file|\"|program\" [query]",
         context: Context::Host,
         default: "none",
-        help: c"A file, or a '|program', that gets a line for each session that ends",
+        help: c"A file, or a '|program', that gets a line for each session that ends; with the query of its URL where 'query' follows",
         set: session_log,
     },
     Directive {
