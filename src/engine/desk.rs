@@ -3,12 +3,13 @@
 
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
 use super::heartbeat::{self, Activity};
+use super::numbers::Numbers;
 use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
 use super::trunk::carrier;
 use super::{Adoption, Engine, Quota, Refused, Registry, Reply, SessionSpec, Source, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
-use log::{debug, warn};
+use log::{debug, info, warn};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +17,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a session that was granted may take to come: httpd writes the 101 meanwhile, for which its `Timeout` holds.
+pub const GRANT_TIME: Duration = Duration::from_secs(360);
+/// Grants that may wait in a link: there is one handshake at a time, and some may be lost.
+const GRANTS: usize = 16;
 
 /// What counts the descriptors that handlers have for sessions: see [`Welcome::link`] and [`Welcome::descriptors`].
 const DESCRIPTORS: &str = "descriptors of sessions";
@@ -35,7 +43,8 @@ pub struct Desk {
     granted: Arc<AtomicU64>,
     /// Sessions of each quota, granted or open.
     counts: Arc<Counts>,
-    next_ticket: AtomicU64,
+    tickets: Numbers,
+    grant_time: Duration,
     next_trunk: AtomicU64,
     /// What every session is closed with, when the end has come: those that arrive late, too.
     ending: Mutex<Option<CloseFrame>>,
@@ -45,6 +54,10 @@ pub struct Desk {
 
 /// Serves a link, until its other end closes it, on one of the engine's threads.
 pub fn attend(desk: &Arc<Desk>, stream: UnixStream) {
+    if desk.links.load(Ordering::Relaxed) >= desk.capacity / 2 {
+        // Its other end hears of it. There are more children than any configuration has.
+        return warn!("WS0153: a child's link is hung up: they have half of the engine's descriptors");
+    }
     // The threads end when the desk does, and the links with them.
     let weak = Arc::downgrade(desk);
     desk.engine.spread(Box::new(move |here| Box::pin(serve(weak, stream, here))));
@@ -87,6 +100,8 @@ struct Seat {
     link: Option<OwnedFd>,
     thread: usize,
     granted: One,
+    /// It is given up then.
+    until: Instant,
 }
 
 /// The engine's end of a link.
@@ -100,7 +115,7 @@ struct Link {
 
 impl Link {
     async fn listen(&mut self, weak: &Weak<Desk>) -> io::Result<()> {
-        while let Some(message) = self.stream.next().await? {
+        while let Some(message) = self.next().await? {
             let Some(desk) = weak.upgrade() else { return Ok(()) };
             match message {
                 ToEngine::Hello { version } if version == handoff::version() => {}
@@ -108,11 +123,15 @@ impl Link {
                 ToEngine::Hello { .. } => {
                     return self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await;
                 }
+                // Whoever asked has given up meanwhile, and nobody hears the answer.
+                ToEngine::Offer(_) if self.stream.is_hung_up() => return Ok(()),
+                ToEngine::Offer(_) if self.granted.len() >= GRANTS => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "too many grants that nobody takes"));
+                }
                 ToEngine::Offer(spec) => {
                     let answer = match desk.consider(*spec, self.here.number()).await {
                         Ok((seat, headers, reply)) => {
-                            let (ticket, thread) =
-                                (desk.next_ticket.fetch_add(1, Ordering::Relaxed), seat.thread as u32);
+                            let (ticket, thread) = (desk.tickets.next(), seat.thread as u32);
                             self.granted.insert(ticket, seat);
                             FromEngine::Granted { ticket, headers, reply, thread }
                         }
@@ -164,6 +183,25 @@ impl Link {
         Ok(())
     }
 
+    /// The next message; grants that nobody has taken for long are given up meanwhile.
+    async fn next(&mut self) -> io::Result<Option<ToEngine>> {
+        loop {
+            let Some(until) = self.granted.values().map(|seat| seat.until).min() else {
+                return self.stream.next().await;
+            };
+            if let Ok(message) = tokio::time::timeout_at(until, self.stream.next()).await {
+                return message;
+            }
+            self.granted.retain(|ticket, seat| {
+                let waits = seat.until > Instant::now();
+                if !waits {
+                    info!("WS0154: session {ticket} was granted and has not come: its place is given up");
+                }
+                waits
+            });
+        }
+    }
+
     /// What was kept for the session that comes now.
     fn seat(&mut self, ticket: u64) -> io::Result<Seat> {
         let seat = self.granted.remove(&ticket);
@@ -183,7 +221,7 @@ impl Link {
     }
 
     fn begin(&self, desk: &Desk, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>) {
-        let Seat { spec, places, link, thread, granted } = seat;
+        let Seat { spec, places, link, thread, granted, .. } = seat;
         debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
         let adoption = Adoption { socket, spec, early, id: ticket, places, link };
         if thread == self.here.number() {
@@ -219,8 +257,8 @@ fn no_handler(name: &str) -> FromEngine {
 }
 
 impl Desk {
-    /// For an engine that may have `capacity` descriptors.
-    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64) -> Desk {
+    /// For an engine that may have `capacity` descriptors, where a session may take so long to come.
+    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64, grant_time: Duration) -> Desk {
         Desk {
             engine,
             handlers,
@@ -228,7 +266,8 @@ impl Desk {
             links: Arc::default(),
             granted: Arc::default(),
             counts: Arc::default(),
-            next_ticket: AtomicU64::new(1),
+            tickets: Numbers::default(),
+            grant_time,
             next_trunk: AtomicU64::new(1),
             ending: Mutex::default(),
             full: AtomicBool::new(false),
@@ -296,7 +335,8 @@ impl Desk {
         let more = descriptors + u32::from(link.is_some());
         places.extend(self.counted(DESCRIPTORS, more));
         let thread = self.engine.choose(here);
-        Ok((Seat { spec, places, link, thread, granted }, headers, reply))
+        let until = Instant::now() + self.grant_time;
+        Ok((Seat { spec, places, link, thread, granted, until }, headers, reply))
     }
 
     /// So many descriptors in this count.

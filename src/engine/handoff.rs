@@ -23,6 +23,7 @@
 use super::entrance;
 use super::{Reply, SessionSpec};
 use crate::wire::record::Keys;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -671,6 +672,12 @@ impl<M: Message> Receiver<M> {
     /// None came.
     pub fn descriptor(&mut self) -> io::Result<OwnedFd> {
         self.descriptors.pop_front().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
+    }
+
+    /// The other end is closed, whatever of it is still to be read.
+    pub fn is_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(&self.stream, PollFlags::empty())];
+        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
 
     /// Closes those that have come and were not taken.

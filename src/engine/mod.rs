@@ -17,6 +17,8 @@
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`peer`]: how others reach a connection: requests to close, and the clock
 //! * [`memory`]: what sockets hold, and the bound on it
+//! * [`numbers`]: the numbers of sessions
+//! * [`programs`]: what holds for all programs that handlers start
 //! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
 //! * [`log_line`]: what the session log says of a session
@@ -38,9 +40,11 @@ pub mod line;
 pub mod log_line;
 pub mod log_writer;
 pub mod memory;
+pub mod numbers;
 pub mod outbox;
 pub mod peer;
 pub mod process;
+pub mod programs;
 pub mod quota;
 pub mod raw;
 pub mod signals;

@@ -9,11 +9,11 @@ use super::desk::{self, Desk};
 use super::entrance::Entrance;
 use super::log_writer::NamedLog;
 use super::memory::{Bound, Memory};
+use super::programs;
 use super::signals::Signals;
 use super::{Engine, Registry, heartbeat};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info, warn};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -58,6 +58,8 @@ pub struct Setup {
     pub parent: Option<OwnedFd>,
     /// Where its threads give signs of life.
     pub signals: Signals,
+    /// How long a session that was granted may take to come: [`desk::GRANT_TIME`], but for tests.
+    pub grant_time: Duration,
     /// Engine threads.
     pub threads: usize,
     /// What the threads run.
@@ -119,7 +121,7 @@ struct Office {
 
 async fn serve(setup: Setup) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let capacity = raise_fd_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
+    let capacity = programs::raise_file_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
     configure_handlers(&handlers, &setup.settings);
     let engine = Engine::start_watched(setup.threads, &handlers, setup.memory, setup.signals)?;
@@ -129,7 +131,8 @@ async fn serve(setup: Setup) -> io::Result<()> {
     info!("WS0101: the engine has started: {} threads, up to {capacity} sessions", setup.threads);
     let (errands, mut sent) = mpsc::unbounded_channel();
     tokio::task::spawn_local(control::obey(setup.control, errands));
-    let desk = Arc::new(Desk::new(engine, handlers, capacity));
+    tokio::task::spawn_local(programs::collect_orphans());
+    let desk = Arc::new(Desk::new(engine, handlers, capacity, setup.grant_time));
     tokio::task::spawn_local(trim(desk.engine.memory().clone(), setup.trim));
     let office = Rc::new(Office {
         desk: desk.clone(),
@@ -197,17 +200,6 @@ fn configure_handlers(handlers: &Registry, settings: &[(String, Vec<u8>)]) {
             handler.configure(settings);
         }
     }
-}
-
-/// Raises the soft limit of descriptors to the hard one; returns what holds then.
-fn raise_fd_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(e) = setrlimit(Resource::Nofile, raised) {
-        warn!("WS0114: the limit of open files stays as it is: {e}");
-        return limit.current.unwrap_or(u64::MAX);
-    }
-    limit.maximum.unwrap_or(u64::MAX)
 }
 
 impl Office {

@@ -11,9 +11,11 @@ use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
 use crate::apache::{mpm, pool::Pool};
 use crate::engine::control::{self, Control};
+use crate::engine::desk::GRANT_TIME;
 use crate::engine::entrance;
 use crate::engine::handoff::{self, Door};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
+use crate::engine::programs;
 use crate::engine::signals::Signals;
 use crate::handlers;
 use once_cell::sync::OnceCell;
@@ -206,11 +208,15 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
     if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent as i32) {
         return 0;
     }
+    if let Err(why) = programs::adopt_orphans() {
+        log::main(Level::Warning, &format!("WS0251: what programs leave behind is not the engine's: {why}"));
+    }
     let setup = Setup {
         entrance,
         control,
         parent: watched,
         signals,
+        grant_time: GRANT_TIME,
         threads: server.config::<WebSocket>().engine_threads(),
         memory: server.config::<WebSocket>().memory(),
         trim: process::trim,
@@ -231,10 +237,13 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
             logger::install(configuration.log_level);
         }),
     };
-    match engine::run(setup) {
+    let status = match engine::run(setup) {
         Ok(()) => 0,
         Err(why) => failed("run", &why),
-    }
+    };
+    // Here and now: httpd's parent has no leave to do it without CAP_KILL.
+    kill_session(std::process::id() as i32);
+    status
 }
 
 struct Engines;
@@ -360,8 +369,8 @@ fn stop() {
     }
 }
 
-/// Kills what an engine that has ended has left behind: programs of its handlers, which are in its session (setsid(2)). The
-/// engine itself had no time for that when it was killed.
+/// Kills what an engine leaves behind: programs of its handlers, which are in its session (setsid(2)). The engine does so at its
+/// end; but it had no time for that when it was killed.
 fn kill_session(engine: i32) {
     // As long as one of its session is there, the number is given to nobody else.
     let is_left = |pid: &i32| {
@@ -372,7 +381,7 @@ fn kill_session(engine: i32) {
     };
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    for pid in pids.filter(|_| engine > 0).filter(is_left) {
+    for pid in pids.filter(|pid| engine > 0 && *pid != std::process::id() as i32).filter(is_left) {
         signal(pid, Signal::KILL);
     }
 }

@@ -1,5 +1,6 @@
 //! `SetHandler websocket-publish`: HTTP's way to the channels. POST publishes, GET tells, DELETE ends.
 
+use super::once::OfEngine;
 use super::{WebSocket, access, lifecycle, once};
 use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
@@ -359,7 +360,7 @@ fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
             Err((status, problem(&reason)))
         }
         Err(why) => {
-            log::request(Level::Error, request, &format!("WS0018: the engine cannot be asked: {why}"));
+            once::tell_of_engine(OfEngine::NoAnswer, request, &format!("WS0018: the engine cannot be asked: {why}"));
             let changes = matches!(call, Call::Publish { .. } | Call::Delete { .. });
             // Whoever asks for it once more may have it done twice.
             let is_unknown = changes && matches!(why, HandoffError::Unanswered(_));

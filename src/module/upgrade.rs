@@ -1,5 +1,6 @@
 //! The content handler: a WebSocket's opening handshake, and the handoff of its socket.
 
+use super::once::OfEngine;
 use super::plugin::{self, Opening};
 use super::relay::trunk::{Passage, Wire};
 use super::relay::{self, Relayed, Session, Way};
@@ -353,14 +354,18 @@ fn keep(request: &mut Request, custody: Custody, relayed: Relayed) -> HookResult
 
 /// The engine has refused a session, or does not answer: the status for the client.
 fn no_session(request: &Request, why: &HandoffError) -> u16 {
+    let text = format!("WS0007: no session: {why}");
     let (status, level) = match why {
-        HandoffError::Refused { status, by_quota: true, .. } => (*status, Level::Info),
+        HandoffError::Refused { status, by_quota: true, .. } => (*status, Some(Level::Info)),
         // Below, it is about the request.
-        HandoffError::Refused { status: status @ 400..500, .. } => (*status, Level::Info),
-        HandoffError::Refused { status, .. } => (*status, Level::Error),
-        _ => (SERVICE_UNAVAILABLE, Level::Error),
+        HandoffError::Refused { status: status @ 400..500, .. } => (*status, Some(Level::Info)),
+        HandoffError::Refused { status, .. } => (*status, Some(Level::Error)),
+        _ => (SERVICE_UNAVAILABLE, None),
     };
-    log::request(level, request, &format!("WS0007: no session: {why}"));
+    match level {
+        Some(level) => log::request(level, request, &text),
+        None => once::tell_of_engine(OfEngine::NoSession, request, &text),
+    }
     if status == SERVICE_UNAVAILABLE {
         request.err_headers_out().set(request.pool(), "Retry-After", "5");
     }
@@ -412,11 +417,16 @@ enum Lost {
 impl Lost {
     /// Writes it down; true when there is still an engine to be told.
     fn tell(&self, request: &Request, ticket: u64) -> bool {
-        let (level, text) = match self {
-            Lost::Engine(why) => (Level::Error, format!("WS0009: session {ticket}: the engine is gone: {why}")),
-            Lost::Client(why) => (Level::Debug, format!("WS0010: session {ticket}: the client is gone: {why}")),
-        };
-        log::request(level, request, &text);
+        match self {
+            Lost::Engine(why) => {
+                let text = format!("WS0009: session {ticket}: the engine is gone: {why}");
+                once::tell_of_engine(OfEngine::LostSession, request, &text);
+            }
+            Lost::Client(why) => {
+                let text = format!("WS0010: session {ticket}: the client is gone: {why}");
+                log::request(Level::Debug, request, &text);
+            }
+        }
         matches!(self, Lost::Client(_))
     }
 }

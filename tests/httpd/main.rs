@@ -58,3 +58,4 @@ mod tls_handoff;
 mod tls_load;
 mod trunk;
 mod upgrade_of_the_module;
+mod way_in;

@@ -11,10 +11,10 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn start() -> Process {
-        Process::start_with(vec![])
+        Process::start_with(vec![], PATIENCE)
     }
 
-    fn start_with(session_logs: Vec<NamedLog>) -> Process {
+    fn start_with(session_logs: Vec<NamedLog>, grant_time: Duration) -> Process {
         let (entrance, inside) = entrance::pair().unwrap();
         let (ours, theirs) = control::pair().unwrap();
         let thread = std::thread::spawn(move || {
@@ -26,6 +26,7 @@ impl Process {
                 control: theirs,
                 parent: None,
                 signals: Signals::private(),
+                grant_time,
                 threads: 1,
                 handlers: registry(),
                 configure,
@@ -87,7 +88,7 @@ fn offers_are_refused_before_the_upgrade() {
     }
     let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
     link.abandon(ticket).unwrap();
-    assert!(link.offer(&spec("echo")).unwrap().ticket > ticket);
+    assert_ne!(link.offer(&spec("echo")).unwrap().ticket, ticket);
     // With the link its ticket is given back, for which the engine would wait a minute.
     drop(link);
     engine.retire();
@@ -230,7 +231,7 @@ fn read_line(log: &mut impl BufRead) -> String {
 fn session_logs_come_with_the_start_and_with_each_configuration() {
     let log = || UnixStream::pair().unwrap();
     let ((a, a_write), (b, b_write)) = (log(), log());
-    let mut engine = Process::start_with(vec![("a".into(), a_write.into()), ("b".into(), b_write.into())]);
+    let mut engine = Process::start_with(vec![("a".into(), a_write.into()), ("b".into(), b_write.into())], PATIENCE);
     let door = engine.door();
     let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
     let first = logged_session(&door, "a");
@@ -311,5 +312,35 @@ fn a_child_gives_no_orders() {
     }
     echoes(&mut client, "still there");
     drop((client, door));
+    engine.retire();
+}
+
+#[test]
+fn a_grant_that_nobody_takes_is_given_up() {
+    let mut engine = Process::start_with(vec![], Duration::from_millis(20));
+    let limited = SessionSpec { quotas: vec![Quota { scope: "all".into(), max: 1 }], ..spec("echo") };
+    let mut link = Link::open(engine.entrance.as_fd()).unwrap();
+    let Grant { ticket, .. } = link.offer(&limited).unwrap();
+    let door = engine.door();
+    let start = Instant::now();
+    while let Err(why) = door.offer(&limited).map(drop) {
+        assert!(start.elapsed() < PATIENCE, "{why}");
+        std::thread::yield_now();
+    }
+    // Whoever comes after all is hung up.
+    let (_ours, theirs) = pair();
+    link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
+    assert!(matches!(link.offer(&limited), Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_))));
+    drop((link, door));
+    engine.retire();
+}
+
+#[test]
+fn grants_do_not_pile_up() {
+    let mut engine = Process::start();
+    let mut link = Link::open(engine.entrance.as_fd()).unwrap();
+    let granted = (0..100).take_while(|_| link.offer(&spec("echo")).is_ok()).count();
+    assert_eq!(granted, 16);
+    drop(link);
     engine.retire();
 }

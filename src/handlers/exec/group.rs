@@ -1,6 +1,7 @@
 //! A program's process group: started, watched, signalled, and gone when the program is.
 
 use super::settings::Variable;
+use crate::engine::programs;
 use crate::engine::quota::Place;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, test_kill_process_group, waitid,
@@ -133,8 +134,11 @@ impl Leader {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let pid = Pid::from_child(&child);
+        let (mut child, pid) = programs::start(|| {
+            let child = command.spawn()?;
+            let pid = Pid::from_child(&child);
+            Ok(((child, pid), pid))
+        })?;
         groups.lock().insert(pid);
         let pipes = child.stdin.take().zip(child.stdout.take()).zip(child.stderr.take());
         let exit = Exit::watch(pid);
@@ -178,13 +182,14 @@ impl Leader {
     pub fn reap(&mut self) -> io::Result<ExitStatus> {
         // It keeps its number until the next line, and with it the group's.
         self.end();
-        self.child.take().map_or_else(|| Err(io::ErrorKind::NotFound.into()), |mut child| child.wait())
+        let child = self.child.take();
+        child.map_or_else(|| Err(io::ErrorKind::NotFound.into()), |child| wait_for(child, self.pid))
     }
 
     /// As [`Leader::reap`], but gives the rest of the group, which has been told to end, this time for it.
     pub async fn reap_gently(&mut self, limit: Duration) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.wait();
+        if let Some(child) = self.child.take() {
+            let _ = wait_for(child, self.pid);
         }
         // The number is that of the group as long as the group has a process; numbers are not given out again at once.
         let empty = async {
@@ -214,10 +219,20 @@ impl Drop for Leader {
         // Its session has panicked, or its engine ends; else there is nothing to do.
         self.end();
         let Some(mut child) = self.child.take() else { return };
-        if !matches!(child.try_wait(), Ok(Some(_))) {
-            std::thread::spawn(move || child.wait());
+        match child.try_wait() {
+            Ok(Some(_)) => programs::collected(self.pid),
+            _ => {
+                let pid = self.pid;
+                std::thread::spawn(move || wait_for(child, pid));
+            }
         }
     }
+}
+
+fn wait_for(mut child: Child, pid: Pid) -> io::Result<ExitStatus> {
+    let status = child.wait();
+    programs::collected(pid);
+    status
 }
 
 impl Exit {

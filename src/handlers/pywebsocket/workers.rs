@@ -4,9 +4,11 @@
 
 use super::link::send_with;
 use super::settings::Worker;
+use crate::engine::programs;
 use log::{Level, debug, error, info, log, log_enabled};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{Shutdown, shutdown};
+use rustix::process::Pid;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -131,20 +133,22 @@ fn start(worker: &Worker) -> io::Result<(Child, UnixStream, pipe::Receiver)> {
     if worker.outside_root {
         command.arg("--outside-root");
     }
-    let child = command
+    command
         .arg(&worker.root)
         .current_dir(&worker.root)
         .stdin(script)
         .stdout(OwnedFd::from(theirs))
-        .stderr(Stdio::from(OwnedFd::from(their_output)))
-        .spawn()
-        .inspect_err(|why| {
-            error!(
-                "WS0271: WebSocketPython {} cannot be run in {}: {why}",
-                worker.python.display(),
-                worker.root.display()
-            );
-        })?;
+        .stderr(Stdio::from(OwnedFd::from(their_output)));
+    let spawn = || {
+        let child = command.spawn()?;
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32)).ok_or(io::ErrorKind::NotFound)?;
+        Ok((child, pid))
+    };
+    let child = programs::start(spawn).inspect_err(|why| {
+        error!("WS0271: WebSocketPython {} cannot be run in {}: {why}", worker.python.display(), worker.root.display());
+    })?;
+    // Nobody else is to keep what it reads and writes open.
+    drop(command);
     let output = OwnedFd::from(output);
     rustix::io::ioctl_fionbio(&output, true)?;
     Ok((child, UnixStream::from_std(ours)?, pipe::Receiver::from_owned_fd(output)?))
@@ -157,6 +161,9 @@ async fn watch(slots: Arc<Mutex<HashMap<Worker, Slot>>>, worker: Worker, mut chi
         Ok(status) => status.to_string(),
         Err(why) => why.to_string(),
     };
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        programs::collected(pid);
+    }
     let mut slots = lock(&slots);
     let is_current = |slot: &&mut Slot| slot.running.as_ref().is_some_and(|running| running.pid == pid);
     let Some(slot) = slots.get_mut(&worker).filter(is_current) else {

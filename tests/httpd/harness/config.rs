@@ -68,6 +68,7 @@ pub(crate) struct Httpd {
     modules: Vec<String>,
     websocket: bool,
     tls: bool,
+    capabilities: Option<String>,
     environment: Vec<(String, OsString)>,
     snippets: String,
 }
@@ -89,6 +90,7 @@ impl Httpd {
             modules: ["unixd", "authz_core", "log_config"].map(str::to_owned).to_vec(),
             websocket: true,
             tls: false,
+            capabilities: None,
             environment: Vec::new(),
             snippets: String::new(),
         };
@@ -110,6 +112,12 @@ impl Httpd {
     /// Loads `mod_<name>` unless it is compiled in.
     pub(crate) fn module(mut self, name: &str) -> Self {
         self.modules.push(name.to_owned());
+        self
+    }
+
+    /// Lets it never have these capabilities ("-chown,-kill", as for `setpriv --bounding-set`).
+    pub(crate) fn without_capabilities(mut self, capabilities: &str) -> Self {
+        self.capabilities = Some(capabilities.to_owned());
         self
     }
 
@@ -197,7 +205,7 @@ impl Httpd {
     /// Writes the configuration and starts httpd; returns once it is serving.
     pub(crate) fn start(self) -> Server {
         self.write_config();
-        Server::start(self.root, self.port, self.tls, self.environment)
+        Server::start(self.root, self.port, self.tls, self.capabilities.as_deref(), self.environment)
     }
 
     /// Writes the configuration and has `httpd -t` look at it.
@@ -212,7 +220,7 @@ impl Httpd {
         self.write_config();
         let said = self.root().join("logs/stderr.log");
         let file = fs::File::create(&said).expect("a file for httpd's stderr");
-        let mut command = installation().server();
+        let mut command = installation().server(None);
         command
             .args(super::server::arguments(self.root()))
             .arg("-DFOREGROUND")

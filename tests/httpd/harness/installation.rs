@@ -43,8 +43,12 @@ impl Installation {
     }
 
     /// httpd as a server, which an interrupted test run does not leave behind.
-    pub(crate) fn server(&self) -> Command {
-        self.tied(&self.httpd)
+    /// `without`: capabilities that it is not to have, as for `setpriv --bounding-set`.
+    pub(crate) fn server(&self, without: Option<&str>) -> Command {
+        let Some(capabilities) = without else { return self.tied(&self.httpd) };
+        let mut command = self.tied(self.setpriv.as_deref().expect("setpriv(1)"));
+        command.args(["--bounding-set", capabilities]).arg(&self.httpd);
+        command
     }
 
     /// A program that is told to stop when the thread that starts it ends, where there is a setpriv(1): an interrupted test

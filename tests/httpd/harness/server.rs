@@ -40,11 +40,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(root: TempDir, port: Port, with_tls: bool, environment: Vec<(String, OsString)>) -> Self {
+    pub(super) fn start(
+        root: TempDir,
+        port: Port,
+        with_tls: bool,
+        capabilities: Option<&str>,
+        environment: Vec<(String, OsString)>,
+    ) -> Self {
         raise_descriptor_limit();
         let stderr = File::create(root.path().join("logs/stderr.log")).expect("a file for httpd's stderr");
         let child = installation()
-            .server()
+            .server(capabilities)
             .args(arguments(root.path()))
             .arg("-DFOREGROUND")
             .envs(environment)
