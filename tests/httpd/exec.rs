@@ -631,6 +631,7 @@ fn one_program_for_all(mpm: Mpm) {
 fn nothing_runs_without_a_client() {
     let server = httpd(Mpm::Event).config(exec("/x", "{root}/bin/count.sh")).start();
     assert_eq!(Raw::page(&server, "/x").status, 404);
+    server.expect_log("WS0021: The Origin \"http://other.example\"");
     assert_eq!(Raw::answer(&server, &Handshake::new("/x").header("Origin", "http://other.example")).status, 403);
     server.expect_log("WS0021");
     let mut client = Raw::connect(&server);

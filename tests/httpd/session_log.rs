@@ -156,6 +156,8 @@ fn each_socket_leaves_its_line(mpm: Mpm) {
     lines(&server, "logs/one log", 3);
 
     // The error log shows the life of each under one name: what the child says, then what the engine says.
+    let handed_over = || server.error_log().matches("WS0008").count() == 5;
+    wait_until("the children have said so", PATIENCE, handed_over);
     let log = server.error_log();
     for id in (1..=5).map(|ordinal| number(&server, ordinal)) {
         let mut marks: Vec<&str> = log
