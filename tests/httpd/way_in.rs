@@ -22,7 +22,7 @@ import ctypes, os, sys
 root, pids = sys.argv[1], [int(pid) for pid in sys.argv[2:]]
 for line in open("/proc/net/unix"):
     name = line.split()[7:]
-    if name and (root in name[0] or "websocket" in name[0]):
+    if name and root in name[0]:
         print("a socket with a name:", line)
 libc = ctypes.CDLL(None, use_errno=True)
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
@@ -61,6 +61,13 @@ fn intrude(server: &Server, user: u32) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
+/// The Unix sockets of this machine that have a name, as descriptors show them.
+fn named_sockets() -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/unix").expect("the table of sockets");
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields.len() > 7).map(|fields| format!("socket:[{}]", fields[6])).collect()
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -72,6 +79,11 @@ fn nobody_else_reaches_the_engine(mpm: Mpm) {
         .start();
     let files: Vec<_> = fs::read_dir(server.path("run")).expect("the runtime directory").flatten().collect();
     assert_eq!(files.iter().map(|file| file.file_name()).collect::<Vec<_>>(), ["httpd.pid"]);
+    let named = named_sockets();
+    for process in [server.parent(), server.engine()].into_iter().chain(server.children()) {
+        let descriptors = process.descriptors();
+        assert!(!descriptors.iter().any(|target| named.contains(target)), "{descriptors:?}");
+    }
     // What it starts inherits nothing: its three, and the folder itself.
     let mut program = Client::open(&server, "/list");
     assert_eq!(
