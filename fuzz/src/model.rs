@@ -111,9 +111,16 @@ impl Decoder<'_> {
         if second & 0x80 == 0 {
             return Err(PROTOCOL);
         }
-        let mask = self.take(4)?.to_vec();
         let (fin, reserved, opcode) = (first & 0x80 != 0, first & 0x70, first & 0x0f);
         let compresses = self.rules.compression.is_some();
+        let mask = self.take(4).map(<[u8]>::to_vec);
+        let of_compressed = opcode == 0 && self.message.as_ref().is_some_and(|message| message.compressed);
+        let is_data = opcode < 8 && !of_compressed && !(compresses && reserved == 0x40);
+        // What is too long is so before its mask has come.
+        let mask = match mask {
+            Err(_) if is_data && length > self.rules.max_message_size as u64 => vec![0; 4],
+            mask => mask?,
+        };
         match (opcode, &self.message) {
             (0..8, _) if reserved != 0 && !(compresses && reserved == 0x40 && opcode != 0) => return Err(PROTOCOL),
             (0, None) | (1 | 2, Some(_)) | (3..8, _) => return Err(PROTOCOL),

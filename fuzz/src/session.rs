@@ -142,6 +142,7 @@ impl Run {
                         }
                         self.messages.push(message);
                     }
+                    Event::Part(..) => panic!("nothing is a stream here"),
                     end => {
                         assert!(!session.is_open());
                         self.end = Some(end);
@@ -175,7 +176,7 @@ impl Run {
             None => vec![],
             Some(Event::Closed(frame)) => vec![(0x88, payload(frame.as_ref()))],
             Some(Event::Failed(frame)) => vec![(0x88, payload(Some(frame)))],
-            Some(Event::Message(_)) => panic!("a message ends nothing"),
+            Some(Event::Message(_) | Event::Part(..)) => panic!("a message ends nothing"),
         };
         assert_eq!(control_frames(&self.answer), answer);
     }

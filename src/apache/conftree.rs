@@ -15,6 +15,27 @@ pub fn arguments_of(name: &str) -> Vec<String> {
     found
 }
 
+/// The arguments of the directive of that name that holds outside of all sections: the last one. What stands in
+/// `<IfModule>` and the like counts: httpd puts it in the place of those.
+pub fn argument_outside_of_sections(name: &str) -> Option<String> {
+    let mut found = None;
+    // SAFETY: NULL, or the tree of the current configuration, which nobody changes after it was read.
+    let mut node = unsafe { ffi::ap_conftree };
+    while !node.is_null() {
+        // SAFETY: a node of the tree; its strings are NULL or NUL-terminated.
+        let directive = unsafe { &*node };
+        if !directive.directive.is_null() && !directive.args.is_null() {
+            // SAFETY: as above.
+            let (known, arguments) = unsafe { (CStr::from_ptr(directive.directive), CStr::from_ptr(directive.args)) };
+            if known.to_string_lossy().eq_ignore_ascii_case(name) {
+                found = Some(arguments.to_string_lossy().into_owned());
+            }
+        }
+        node = directive.next;
+    }
+    found
+}
+
 fn walk(mut node: *mut ffi::ap_directive_t, visit: &mut impl FnMut(&str, &str)) {
     while !node.is_null() {
         // SAFETY: a node of the tree; its strings are NULL or NUL-terminated.

@@ -34,6 +34,11 @@ impl Connection {
         (!self.0.master.is_null()).then(|| unsafe { Connection::from_ptr(self.0.master) })
     }
 
+    /// What tells it from others that are open in this process.
+    pub fn number(&self) -> usize {
+        std::ptr::from_ref(&self.0) as usize
+    }
+
     /// Its bytes go through TLS.
     pub fn is_tls(&self) -> bool {
         // SAFETY: the connection is valid.

@@ -73,6 +73,12 @@ pub trait HttpdModule: 'static {
     /// # Errors
     /// An HTTP status, for which httpd makes the answer.
     fn handler(request: &mut Request) -> HookResult;
+
+    /// The content handler again: for requests that no other module's has answered, before httpd looks for a file.
+    ///
+    /// # Errors
+    /// As of [`HttpdModule::handler`].
+    fn last_handler(request: &mut Request) -> HookResult;
 }
 
 /// The record of module `M`: `name` is what `<IfModule>` looks for.
@@ -141,6 +147,7 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_quick_handler(Some(before_caches::<M>), nobody, after, before as c_int);
         ffi::ap_hook_quick_handler(Some(after_caches), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_handler(Some(handler::<M>), (*handlers_before).as_ptr(), handlers_after.as_ptr(), before as c_int);
+        ffi::ap_hook_handler(Some(last_handler::<M>), nobody, after, ffi::APR_HOOK_LAST as c_int);
     }
     tls::register::<M>();
 }
@@ -260,9 +267,17 @@ extern "C" fn translated<M: HttpdModule>(request: *mut ffi::request_rec) -> c_in
 }
 
 extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    handled(request, M::handler)
+}
+
+extern "C" fn last_handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    handled(request, M::last_handler)
+}
+
+fn handled(request: *mut ffi::request_rec, handle: fn(&mut Request) -> HookResult) -> c_int {
     guard("the content handler", ffi::HTTP_INTERNAL_SERVER_ERROR as c_int, || {
         // SAFETY: the request lives until the hook returns, and longer.
-        match M::handler(unsafe { Request::from_ptr(request) }) {
+        match handle(unsafe { Request::from_ptr(request) }) {
             Ok(Verdict::Answered) => ffi::OK as c_int,
             Ok(Verdict::Declined) => ffi::DECLINED,
             Ok(Verdict::Suspended) => ffi::SUSPENDED,

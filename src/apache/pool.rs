@@ -49,6 +49,11 @@ impl Pool {
         value
     }
 
+    /// Drops a value at the end of the pool.
+    pub fn hold<T: 'static>(&self, value: T) {
+        self.own(value);
+    }
+
     /// Puts a value into the pool under a name, where [`Pool::kept`] finds it. One that was there is found no more.
     pub fn keep<T: Any>(&self, name: &'static CStr, value: T) {
         // Twice boxed: what is found by name is of one known type.

@@ -138,6 +138,11 @@ impl Request {
         unsafe { Table::from_ptr(self.0.notes) }
     }
 
+    /// There is no file for it: httpd answers it with 404, unless somebody else answers it.
+    pub fn has_no_file(&self) -> bool {
+        self.0.finfo.filetype == ffi::apr_filetype_e_APR_NOFILE
+    }
+
     /// What `SetHandler` or a file's type says.
     pub fn handler_name(&self) -> Cow<'_, str> {
         // SAFETY: see above.

@@ -33,8 +33,11 @@ use std::time::{Duration, Instant};
 const LINGER: Duration = Duration::from_secs(2);
 /// The longest event queue that is kept for the next connection, in events.
 const KEPT_EVENTS: usize = 1024;
-/// Bytes that are read and thrown away during that time, at most: what remains of a message that was too long, say.
+/// Bytes that are read and thrown away then, at most: what remains of a message that was too long, say.
 const LINGER_BYTES: usize = 64 << 20;
+/// How long a client that broke the protocol may go on sending in all, if it never pauses for [`LINGER`]: it may come to our
+/// Close only when its message is out.
+const LINGER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A session is closing: nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -189,7 +192,7 @@ impl Conn {
     /// Its socket cannot be watched by epoll, or not be made non-blocking.
     pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
         let Adoption { socket, spec, early, places, link, .. } = adoption;
-        let session = Session::new(&spec.rules());
+        let session = spec.session();
         let line = Line::new(entry.shared.socket(socket, entry.peer.id)?, session.form(), entry.shared.clone());
         let line = Rc::new(RefCell::new(line));
         entry.peer.connect(line.clone());
@@ -231,7 +234,7 @@ impl Conn {
         self.line.borrow().outbox.len()
     }
 
-    /// The next data message; `None` when the session is closing, for whatever reason, and from then on.
+    /// The next data message, or the next bytes of it where [`super::Limits::UNLIMITED`] holds; `None` when the session is closing, for whatever reason, and from then on.
     ///
     /// Writes what was sent before it waits. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Message> {
@@ -251,6 +254,11 @@ impl Conn {
                 Some(Event::Message(message)) => {
                     self.received.count(message.len());
                     return Some(message);
+                }
+                Some(Event::Part(bytes, messages)) => {
+                    self.received.messages += messages;
+                    self.received.bytes += bytes.len() as u64;
+                    return Some(Message::Binary(bytes));
                 }
                 Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
                 Some(Event::Failed(frame)) => {
@@ -820,11 +828,11 @@ impl Conn {
             End::Lost(_) | End::Unanswered => {}
             End::Client(_) => {
                 self.session.reply(self.line.borrow_mut().outbox.tail());
-                self.hang_up().await;
+                self.hang_up(LINGER).await;
             }
             End::Violation(frame) => {
                 self.say_close(frame.clone());
-                self.hang_up().await;
+                self.hang_up(LINGER_LIMIT).await;
             }
             // Nothing is read any more, since it would only become more that is held.
             End::Engine(frame) if self.demand() >= Demand::Close => {
@@ -832,14 +840,14 @@ impl Conn {
                 self.events = VecDeque::new();
                 self.say_close(frame.clone());
                 self.settle();
-                self.hang_up().await;
+                self.hang_up(LINGER).await;
             }
             End::Engine(frame) | End::Handler(frame) => {
                 self.say_close(frame.clone());
                 self.within(close_timeout, Self::poll_answer).await;
                 // Nothing is written here but where the client's Close and ours crossed and its own still waits.
                 self.session.reply(self.line.borrow_mut().outbox.tail());
-                self.hang_up().await;
+                self.hang_up(LINGER).await;
             }
         }
         let sent = self.line.borrow().sent;
@@ -851,14 +859,24 @@ impl Conn {
         self.session.close(&mut contexts, frame, self.line.borrow_mut().outbox.tail());
     }
 
-    /// Writes what waits, says that nothing follows, and waits until the client has closed its side.
-    async fn hang_up(&mut self) {
+    /// Writes what waits, says that nothing follows, and waits until the client has closed its side: as long as it sends, up to
+    /// `limit`.
+    async fn hang_up(&mut self, limit: Duration) {
         // The client may be back for another session before it has ended this connection.
         self.places = Vec::new();
         self.within(LINGER, Self::poll_flush_only).await;
         self.line.borrow().socket.end_writing();
-        let mut left = LINGER_BYTES;
-        self.within(LINGER, |conn, cx| conn.poll_discard(cx, &mut left)).await;
+        let (mut left, mut is_over) = (LINGER_BYTES, false);
+        let begun = Instant::now();
+        loop {
+            let before = left;
+            let discard =
+                |conn: &mut Self, cx: &mut Context<'_>| conn.poll_discard(cx, &mut left).map(|()| is_over = true);
+            self.within(LINGER, discard).await;
+            if is_over || left == before || begun.elapsed() >= limit {
+                return;
+            }
+        }
     }
 
     /// Polls `step` until it is ready or `time` has passed.
@@ -881,7 +899,7 @@ impl Conn {
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             while let Some(event) = self.events.pop_front() {
-                if !matches!(event, Event::Message(_)) {
+                if !matches!(event, Event::Message(_) | Event::Part(..)) {
                     return Poll::Ready(());
                 }
             }

@@ -2,7 +2,7 @@
 //! and an engine that was started before it agree on every session.
 
 use crate::wire::deflate::Compression;
-use crate::wire::session::Rules;
+use crate::wire::session::{Rules, Session};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -37,6 +37,14 @@ pub struct SessionSpec {
 }
 
 impl SessionSpec {
+    /// The protocol state that the session begins with.
+    pub fn session(&self) -> Session {
+        match self.limits.max_message_size == Limits::UNLIMITED && self.compression.is_none() {
+            true => Session::streaming(&self.rules()),
+            false => Session::new(&self.rules()),
+        }
+    }
+
     /// What the protocol state of the session keeps to.
     pub fn rules(&self) -> Rules {
         Rules {
@@ -134,6 +142,12 @@ impl Default for Ping {
     fn default() -> Self {
         Ping { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) }
     }
+}
+
+impl Limits {
+    /// As [`Limits::max_message_size`]: no message is too long, and the handler takes them as the stream that they are. What is
+    /// compressed cannot be taken so.
+    pub const UNLIMITED: usize = usize::MAX;
 }
 
 impl Default for Limits {

@@ -70,6 +70,7 @@ pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscriptio
         prefix,
         max: config.max(),
         publishes: config.publishes(),
+        heartbeat: config.heartbeat(),
         presence: config.presence(),
         since: since.filter(|since| !since.is_empty()),
         history: config.history(),

@@ -14,6 +14,7 @@ use crate::engine::memory::Bound as Memory;
 use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;
 use crate::handlers::channel::post::PROTOCOLS;
+use crate::handlers::exec::settings::Framing;
 use crate::handlers::tcp::PROTOCOL;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
@@ -58,6 +59,7 @@ pub struct Config {
     session_log: Option<(String, bool)>,
     drain_timeout: Limit<Duration>,
     stop_code: Option<u16>,
+    h2_streams: Option<usize>,
     tls_handoff: Option<bool>,
     /// In this and those below, `Off` is `Some(None)`.
     ping: Limit<Option<Ping>>,
@@ -161,6 +163,7 @@ impl Config {
             session_log: self.session_log.clone().or_else(|| outer.session_log.clone()),
             drain_timeout: self.drain_timeout.over(&outer.drain_timeout),
             stop_code: self.stop_code.or(outer.stop_code),
+            h2_streams: self.h2_streams.or(outer.h2_streams),
             tls_handoff: self.tls_handoff.or(outer.tls_handoff),
             ping: self.ping.over(&outer.ping),
             idle_timeout: self.idle_timeout.over(&outer.idle_timeout),
@@ -269,6 +272,7 @@ impl Config {
         Limits {
             max_message_size: self.max_message_size.unwrap_or(match self.plugin {
                 Some(_) => PLUGIN_MESSAGE_SIZE,
+                None if self.forwards_a_stream() => Limits::UNLIMITED,
                 None => default.max_message_size,
             }),
             send_buffer: self.send_buffer.unwrap_or(default.send_buffer),
@@ -286,6 +290,24 @@ impl Config {
             Some(handler) if handler.name == handlers::EXEC => self.programs.are_streams(),
             _ => false,
         }
+    }
+
+    /// What a session may use that compresses.
+    pub fn limits_of_compressed(&self) -> Limits {
+        let limits = self.limits();
+        match limits.max_message_size {
+            Limits::UNLIMITED => Limits { max_message_size: COMPRESSED_MESSAGE_SIZE, ..limits },
+            _ => limits,
+        }
+    }
+
+    /// The handler does not look for where messages end.
+    fn forwards_a_stream(&self) -> bool {
+        self.handler().is_some_and(|handler| match &*handler.name {
+            handlers::TCP => true,
+            handlers::EXEC => self.programs.framing() == Framing::Chunks && self.programs.shared("").is_none(),
+            _ => false,
+        })
     }
 
     /// What a session of this client counts for, at a virtual host of this name.
@@ -313,6 +335,11 @@ impl Config {
     /// The close code of all sessions when httpd stops.
     pub fn stop_code(&self) -> u16 {
         self.stop_code.unwrap_or(1012)
+    }
+
+    /// WebSockets of one connection of HTTP/2.
+    pub fn h2_streams(&self) -> usize {
+        self.h2_streams.unwrap_or(4)
     }
 
     /// Where a line goes for each session that ends: a path, or `|program`.
@@ -343,6 +370,8 @@ impl Config {
 
 /// The default of `WebSocketMaxMessageSize` where a plugin runs: that of the modules that plugins are written for.
 const PLUGIN_MESSAGE_SIZE: usize = 32 << 20;
+/// And where messages are forwarded as a stream, if they are compressed: only whole ones can be decompressed.
+const COMPRESSED_MESSAGE_SIZE: usize = 32 << 20;
 /// See [`Config::compression`].
 const DEFAULT_LEVEL: u8 = 3;
 /// The window, in bits, of clients that need not refer to earlier messages, and do all the same: what it saves them for its
@@ -670,6 +699,13 @@ fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String
     let seconds = word.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
     let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to {MAX_SECONDS}"))?;
     config.drain_timeout.write(&config.place, Duration::from_secs(seconds));
+    Ok(())
+}
+
+fn h2_streams(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number")?;
+    let number = word.parse().ok().filter(|number| (1..=1000).contains(number));
+    config.h2_streams = Some(number.ok_or_else(|| format!("expected 1\u{2013}1000, got \"{word}\""))?);
     Ok(())
 }
 

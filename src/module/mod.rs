@@ -5,6 +5,7 @@
 //! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
 //! * [`others`]: the requests that another module answers, or nobody but httpd
+//! * [`h2`]: how many streams of HTTP/2 may be WebSockets
 //! * [`exec`]: what a program is told of a request
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
 //! * [`refusal`]: what the log says of handshakes that are refused
@@ -27,6 +28,7 @@ pub mod channel;
 pub mod directives;
 pub mod encryption;
 pub mod exec;
+pub mod h2;
 pub mod lifecycle;
 pub mod logger;
 pub mod once;
@@ -83,6 +85,7 @@ impl HttpdModule for WebSocket {
         once::prepare(server);
         lifecycle::start(server)?;
         advice::give();
+        h2::advise(server.config::<WebSocket>().h2_streams());
         Ok(())
     }
 
@@ -132,5 +135,9 @@ impl HttpdModule for WebSocket {
 
     fn handler(request: &mut Request) -> HookResult {
         if others::is_anothers(request) { Ok(Verdict::Declined) } else { upgrade::handle(request) }
+    }
+
+    fn last_handler(request: &mut Request) -> HookResult {
+        upgrade::point_out(request)
     }
 }

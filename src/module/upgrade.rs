@@ -5,7 +5,7 @@ use super::plugin::{self, Opening};
 use super::relay::trunk::{Passage, Wire};
 use super::relay::{self, Relayed, Session, Way};
 use super::switching::Head;
-use super::{WebSocket, channel, encryption, exec, lifecycle, once, publish, python, refusal, session_logs, tcp};
+use super::{WebSocket, channel, encryption, exec, h2, lifecycle, once, publish, python, refusal, session_logs, tcp};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
+const UPGRADE_REQUIRED: u16 = 426;
 const NOT_IMPLEMENTED: u16 = 501;
 const FORBIDDEN: u16 = 403;
 const INTERNAL_SERVER_ERROR: u16 = 500;
@@ -62,6 +63,7 @@ pub fn handle(request: &mut Request) -> HookResult {
         handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
     }
     let (accept, plugin) = ask_plugin(request, accept)?;
+    tell_of_protocols(request, &accept);
     open(request, handler, custody, Opened { accept: Some(accept), plugin })
 }
 
@@ -86,7 +88,7 @@ pub fn open(request: &mut Request, handler: HandlerSpec, custody: Custody, opene
     let spec = SessionSpec {
         handler,
         protocol: accept.as_ref().and_then(|accept| accept.protocol.clone()),
-        limits: config.limits(),
+        limits: if compression.is_some() { config.limits_of_compressed() } else { config.limits() },
         compression: compression.map(|agreed| config.compression(agreed.parameters)),
         reserved_close_codes: config.reserved_close_codes(),
         quotas: config.quotas(&request.server().name(), &client),
@@ -119,6 +121,47 @@ fn without_handler(request: &mut Request) -> HookResult {
             Err(INTERNAL_SERVER_ERROR)
         }
     }
+}
+
+/// An ordinary request for a channel, which nobody has answered and httpd has no file for: a page has taken the URL for one of
+/// events, say, and is told what it is.
+///
+/// # Errors
+/// None.
+pub fn point_out(request: &mut Request) -> HookResult {
+    let of_channel = request.config::<WebSocket>().handler().is_some_and(|handler| handler.name == handlers::CHANNEL);
+    let is_plain = matches!(&*request.method(), "GET" | "HEAD") && !request.is_subrequest() && !request.is_redirected();
+    if !of_channel || !is_plain || !request.has_no_file() {
+        return Ok(Verdict::Declined);
+    }
+    // RFC 9110 section 15.5.22; HTTP/2 has no such lines (RFC 9113 section 8.2.2).
+    if request.http_version() < (2, 0) {
+        request.headers_out().set_constant(c"Upgrade", c"websocket");
+        request.headers_out().set_constant(c"Connection", c"Upgrade");
+    }
+    request.answer(
+        UPGRADE_REQUIRED,
+        c"text/plain; charset=utf-8",
+        b"This URL is a WebSocket's: open it with ws: or wss:.\n",
+    );
+    Ok(Verdict::Answered)
+}
+
+/// A client wants subprotocols, and gets none of them.
+fn tell_of_protocols(request: &Request, accept: &Accept) {
+    /// Of the names that are told, bytes.
+    const TOLD: usize = 100;
+    if accept.protocol.is_some() || accept.offered_protocols.is_empty() {
+        return;
+    }
+    let mut offered = accept.offered_protocols.join(", ");
+    if offered.len() > TOLD {
+        // Tokens are ASCII.
+        offered.truncate(TOLD);
+        offered.push_str("...");
+    }
+    let text = format!("WS0050: offered {offered}; none of them is in WebSocketProtocols here");
+    log::request(Level::Info, request, &text);
 }
 
 /// Where channels are configured: what the request is subscribed to, in the handler's form.
@@ -192,6 +235,7 @@ pub fn custody(request: &Request, in_engine: bool) -> Result<Custody, u16> {
             log::request(Level::Error, request, "WS0004: a WebSocket over HTTP/2 needs httpd 2.4.58 or later");
             return Err(NOT_IMPLEMENTED);
         }
+        h2::admit(request)?;
         return Ok(Custody::Blocking);
     }
     Ok(match connection.is_tls() {

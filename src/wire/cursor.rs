@@ -74,6 +74,30 @@ pub enum Violation {
     InvalidText,
 }
 
+/// Who is told of the frames of a stream while it is followed.
+pub trait Parts {
+    /// Small messages may be passed over, and nothing be told of them.
+    fn may_pass(&self) -> bool;
+    /// A frame has begun.
+    fn header(&mut self, header: &Header);
+    /// Bytes of the payload of a frame with this opcode, as they came: its mask, and where in it they stand. `ends`: with them its
+    /// message does, if it is of one.
+    fn payload(&mut self, opcode: u8, ends: bool, mask: ([u8; 4], u64), piece: &[u8]);
+}
+
+/// Nobody.
+struct Whole;
+
+impl Parts for Whole {
+    fn may_pass(&self) -> bool {
+        true
+    }
+
+    fn header(&mut self, _: &Header) {}
+
+    fn payload(&mut self, _: u8, _: bool, _: ([u8; 4], u64), _: &[u8]) {}
+}
+
 impl Violation {
     /// The code to close with (section 7.4.1).
     pub fn code(self) -> CloseCode {
@@ -95,13 +119,21 @@ impl Cursor {
     /// Moves on by `bytes`; returns how many of them come before a [`Violation`], or before what follows a Close frame and
     /// is nobody's business (section 1.4).
     pub fn advance(&mut self, bytes: &[u8]) -> usize {
+        self.follow(bytes, &mut Whole)
+    }
+
+    /// As [`Cursor::advance`], and tells `parts` of what there is.
+    pub fn follow(&mut self, bytes: &[u8], parts: &mut impl Parts) -> usize {
         let mut rest = bytes;
         loop {
             let here = bytes.len() - rest.len();
             if self.payload > 0 {
                 let count = self.payload.min(rest.len() as u64) as usize;
                 let (piece, after) = rest.split_at(count);
-                if let Err(violation) = self.pass(piece) {
+                let ends = count as u64 == self.payload && !self.fragmented;
+                parts.payload(self.opcode, ends, (self.mask, self.position), piece);
+                let passed = self.pass(piece).and_then(|()| self.end_text(ends && !parts.may_pass()));
+                if let Err(violation) = passed {
                     self.violation = Some(violation);
                     return here;
                 }
@@ -110,19 +142,46 @@ impl Cursor {
             if self.opcode == CLOSE && self.payload == 0 {
                 return bytes.len() - rest.len();
             }
-            if !self.fragmented && self.header.begun().is_empty() && self.max_message_size >= SMALL {
+            if parts.may_pass() && !self.fragmented && self.header.begun().is_empty() && self.max_message_size >= SMALL
+            {
                 rest = after_small_messages(rest);
             }
             if rest.is_empty() {
                 return bytes.len();
             }
             let here = bytes.len() - rest.len();
-            let Some(header) = self.header.read(&mut rest) else { return bytes.len() };
-            if let Err(violation) = self.begin(&header, rest.len() as u64) {
+            let Some(header) = self.header.read(&mut rest) else {
+                let Some(violation) = self.too_long() else { return bytes.len() };
+                self.violation = Some(violation);
+                return here;
+            };
+            let at_hand = if parts.may_pass() { rest.len() as u64 } else { 0 };
+            if let Err(violation) = self.begin(&header, at_hand) {
                 self.violation = Some(violation);
                 return here;
             }
+            parts.header(&header);
         }
+    }
+
+    /// True in a control frame that is not complete.
+    pub fn is_in_control(&self) -> bool {
+        self.opcode >= CLOSE && self.payload > 0
+    }
+
+    /// A header goes on of a frame whose length is known, and too long: the client may take its time for the rest.
+    fn too_long(&mut self) -> Option<Violation> {
+        let mut header = self.header.announced().filter(|header| header.length > self.max_message_size as u64)?;
+        // Whether there is one has been said.
+        header.mask = Some([0; 4]);
+        let of_compressed = header.opcode == CONTINUATION && self.compressed;
+        if header.is_control() || of_compressed || (header.reserved == Header::COMPRESSED && self.compression) {
+            return None;
+        }
+        // What else is wrong with it comes first, as ever.
+        let violation = self.begin(&header, 0).err()?;
+        self.header.clear();
+        Some(violation)
     }
 
     /// A frame begins, of whose payload `at_hand` bytes are there.
@@ -196,6 +255,14 @@ impl Cursor {
             position += chunk.len() as u64;
         }
         Ok(())
+    }
+
+    /// A message ends that nobody decodes as a whole.
+    fn end_text(&self, ends: bool) -> Result<(), Violation> {
+        match ends && self.opcode < CLOSE && self.text && !self.utf8.is_whole() {
+            true => Err(Violation::InvalidText),
+            false => Ok(()),
+        }
     }
 
     /// Bytes of the largest message.
@@ -326,6 +393,29 @@ mod tests {
         assert_eq!(violation(&frame(true, 0, 3)[..6]), Some(Violation::UnexpectedContinuation));
         for opcode in [3, 7, 11, 15] {
             assert_eq!(violation(&frame(true, opcode, 3)[..6]), Some(Violation::ReservedOpcode), "{opcode}");
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_needs_no_mask() {
+        for (frame, seen) in [
+            (&[0x82, 0x80 | 126, 0, 126, 1, 2, 3, 4][..], Some(4)),
+            (&[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4], Some(10)),
+            (&[0x81, 0x80 | 101, 1, 2, 3, 4], Some(2)),
+            (&[0x81, 0x80 | 100, 1, 2, 3, 4], None),
+            // Control frames have a limit of their own.
+            (&[0x89, 0x80 | 101, 1, 2, 3, 4], None),
+        ] {
+            let mut cursor = Cursor::new(100, false);
+            let bytes = frame.iter().position(|byte| {
+                cursor.advance(&[*byte]);
+                cursor.violation().is_some()
+            });
+            assert_eq!(bytes.map(|last| last + 1), seen, "{frame:?}");
+            assert_eq!(cursor.violation().is_some(), seen.is_some());
+            let mut whole = Cursor::new(100, false);
+            whole.advance(frame);
+            assert_eq!(whole.violation(), cursor.violation(), "{frame:?}");
         }
     }
 

@@ -87,19 +87,20 @@ impl Header {
 
     fn parse(bytes: &[u8]) -> Option<(Header, usize)> {
         let end = header_length(bytes).filter(|length| *length <= bytes.len())?;
-        let (length, at) = match bytes[1] & 0x7f {
-            126 => (u64::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
-            127 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap_or_default()), 10),
+        let (header, at) = Header::before_mask(bytes)?;
+        Some((Header { mask: bytes[at..end].try_into().ok(), ..header }, end))
+    }
+
+    /// A header of which the mask may be missing, and where that begins.
+    fn before_mask(bytes: &[u8]) -> Option<(Header, usize)> {
+        let (length, at) = match bytes.get(1)? & 0x7f {
+            126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+            127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?), 10),
             short => (u64::from(short), 2),
         };
-        let header = Header {
-            fin: bytes[0] & 0x80 != 0,
-            reserved: bytes[0] >> 4 & 7,
-            opcode: bytes[0] & 0x0f,
-            mask: bytes[at..end].try_into().ok(),
-            length,
-        };
-        Some((header, end))
+        let first = bytes[0];
+        let (fin, reserved, opcode) = (first & 0x80 != 0, first >> 4 & 7, first & 0x0f);
+        Some((Header { fin, reserved, opcode, mask: None, length }, at))
     }
 }
 
@@ -131,6 +132,16 @@ impl HeaderReader {
             }
         }
         None
+    }
+
+    /// What a header that goes on says of its frame, where its length is there.
+    pub fn announced(&self) -> Option<Header> {
+        Header::before_mask(self.begun()).map(|(header, _)| header)
+    }
+
+    /// Forgets the part that has been read.
+    pub fn clear(&mut self) {
+        self.count = 0;
     }
 
     /// The part that has been read of a header that goes on.

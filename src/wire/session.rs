@@ -4,9 +4,10 @@
 //! idle connection does not keep *it*: between two messages the context goes back to the [`Contexts`] of the thread, and
 //! what remains of a session is a few dozen bytes.
 
-use super::cursor::{Cursor, Violation};
+use super::cursor::{Cursor, Parts, Violation};
 use super::deflate::{Compression, PerMessageDeflate, Pool, Slices};
-use super::frame::{Control, MAX_CONTROL, put_control};
+use super::frame::opcode::CLOSE;
+use super::frame::{Control, Header, MAX_CONTROL, put_control, unmask};
 use super::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -34,6 +35,8 @@ pub struct Rules {
 pub enum Event {
     /// A whole data message.
     Message(Message),
+    /// Of a session that takes a stream: the next bytes of it, and how many messages end in them.
+    Part(Bytes, u64),
     /// The client's Close frame: its request to close, or its answer to ours. [`Session::reply`] sends the answer that is due.
     Closed(Option<CloseFrame>),
     /// The client broke the protocol; nothing it sends is looked at any more. The frame to close with: [`Session::close`].
@@ -111,6 +114,43 @@ pub struct Session {
     deflate: Option<Box<PerMessageDeflate>>,
     reserved_close_codes: bool,
     phase: Phase,
+    /// See [`Session::streaming`].
+    streams: bool,
+}
+
+/// What a read holds of a stream: data without masks, and control frames as they came.
+#[derive(Default)]
+struct Streamed {
+    data: Vec<u8>,
+    control: Vec<u8>,
+    messages: u64,
+}
+
+impl Parts for Streamed {
+    fn may_pass(&self) -> bool {
+        false
+    }
+
+    fn header(&mut self, header: &Header) {
+        if !header.is_control() {
+            self.messages += u64::from(header.fin && header.length == 0);
+            return;
+        }
+        // It is whole, its length below 126 and its bits in order: the cursor has looked.
+        self.control.extend([0x80 | header.opcode, 0x80 | header.length as u8]);
+        self.control.extend(header.mask.unwrap_or_default());
+    }
+
+    fn payload(&mut self, opcode: u8, ends: bool, (mask, position): ([u8; 4], u64), piece: &[u8]) {
+        if opcode >= CLOSE {
+            self.control.extend_from_slice(piece);
+            return;
+        }
+        self.messages += u64::from(ends);
+        let begin = self.data.len();
+        self.data.extend_from_slice(piece);
+        unmask(&mut self.data[begin..], mask, position);
+    }
 }
 
 impl Session {
@@ -128,7 +168,14 @@ impl Session {
             deflate: rules.compression.map(|compression| Box::new(PerMessageDeflate::new(compression))),
             reserved_close_codes: rules.reserved_close_codes,
             phase: Phase::Open,
+            streams: false,
         }
+    }
+
+    /// As [`Session::new`], for who does not care where messages end: their bytes come as [`Event::Part`]s, as they arrive, so
+    /// that no message is too long. Nothing is compressed.
+    pub fn streaming(rules: &Rules) -> Session {
+        Session { streams: true, ..Session::new(&Rules { max_message_size: usize::MAX, compression: None, ..*rules }) }
     }
 
     /// True while data may be sent: no Close frame went either way and the protocol was kept.
@@ -138,7 +185,7 @@ impl Session {
 
     /// True where the client has begun a message, or a frame, and not finished it; and when the session is no longer open.
     pub fn is_in_a_message(&self) -> bool {
-        self.context.is_some()
+        self.context.is_some() || (self.streams && !self.cursor.at_boundary())
     }
 
     /// Payload bytes that have come of the message that is not complete, compressed or not.
@@ -181,8 +228,20 @@ impl Session {
         if matches!(self.phase, Phase::Closed | Phase::Failed) {
             return;
         }
-        let sound = self.cursor.advance(bytes);
-        self.decode(contexts, &bytes[..sound], events, control);
+        if !self.streams {
+            let sound = self.cursor.advance(bytes);
+            self.decode(contexts, &bytes[..sound], events, control);
+            return;
+        }
+        let mut streamed = Streamed::default();
+        self.cursor.follow(bytes, &mut streamed);
+        let Streamed { data, control: frames, messages } = streamed;
+        if self.phase == Phase::Open && (!data.is_empty() || messages > 0) {
+            events.push_back(Event::Part(data.into(), messages));
+        }
+        if !frames.is_empty() || self.cursor.violation().is_some() {
+            self.decode(contexts, &frames, events, control);
+        }
     }
 
     /// True where bytes that were received wait to be decoded, for what they hold is large.
@@ -244,7 +303,8 @@ impl Session {
                 }
             }
         }
-        if self.phase == Phase::Open && self.cursor.at_boundary() && !self.has_more() {
+        let between = if self.streams { !self.cursor.is_in_control() } else { self.cursor.at_boundary() };
+        if self.phase == Phase::Open && between && !self.has_more() {
             if self.cursor.reset_largest() <= Contexts::LARGE {
                 contexts.put_back(context);
             }

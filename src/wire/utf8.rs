@@ -32,6 +32,11 @@ impl Utf8 {
         self.keep(piece)
     }
 
+    /// The text may end here.
+    pub fn is_whole(&self) -> bool {
+        self.count == 0
+    }
+
     /// Checks a piece that begins with a character, and keeps what is incomplete at its end.
     fn keep(&mut self, piece: &[u8]) -> Result<(), Invalid> {
         let incomplete = match from_utf8(piece) {

@@ -1,7 +1,10 @@
 //! Frames that break the protocol: the close code of each, the orderly end behind it, and neighbours that notice nothing.
 //! Independent of the MPM: httpd has no part in it.
 
-use crate::harness::{Frame, Httpd, Mpm, Raw, Server};
+use crate::harness::{Frame, Httpd, Mpm, Raw, Server, every_mpm};
+use std::time::Duration;
+
+every_mpm!(a_large_message_sent_slowly);
 
 /// Sends each and awaits its close code, with a neighbour that echoes before and after.
 fn refuses(server: &Server, path: &str, cases: &[(&str, Vec<u8>, u16)]) {
@@ -167,6 +170,33 @@ fn messages_over_the_limit() {
     let mut client = Raw::open(&server, "/echo");
     client.write(&Frame::binary("").header_claiming((1 << 20) + 1));
     client.expect_failure(1009);
+}
+
+/// The client learns of it before it has sent the mask, however it takes its time.
+#[test]
+fn a_length_is_enough() {
+    let server = Httpd::new(Mpm::Event).echo().start();
+    let mut client = Raw::open(&server, "/echo");
+    let header = Frame::binary("").header_claiming(1 << 30);
+    client.write(&header[..header.len() - 4]);
+    client.expect_failure(1009);
+}
+
+/// A large message that is sent slowly: its client comes to the Close frame when it has sent all, which takes longer than any
+/// pause that it makes.
+fn a_large_message_sent_slowly(mpm: Mpm) {
+    for httpd in [Httpd::new(mpm).echo(), Httpd::new(mpm).tls().relayed().echo()] {
+        let server = httpd.start();
+        let mut client = Raw::open(&server, "/echo");
+        let piece = vec![0; 100_000];
+        client.write(&Frame::binary("").header_claiming(8 * piece.len() as u64 + (1 << 20)));
+        // Nothing can be awaited: it is the time that matters.
+        for _ in 0..8 {
+            std::thread::sleep(Duration::from_millis(500));
+            client.write(&piece);
+        }
+        client.expect_failure(1009);
+    }
 }
 
 /// What the client still sends, when the server has already failed the connection, must not become a reset that takes

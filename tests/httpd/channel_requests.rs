@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-every_mpm!(requests_over_tls);
+every_mpm!(requests_over_tls, an_ordinary_request);
 
 const V1: &str = "channels.v1";
 
@@ -38,6 +38,55 @@ fn without_id(mut value: Value) -> Value {
     let id = value.as_object_mut().expect("an object").remove("id").expect("an id");
     parts(id.as_str().expect("a string"));
     value
+}
+
+/// What takes a channel's URL for one of events, or of a page, is told what it is; but where somebody serves it.
+fn an_ordinary_request(mpm: Mpm) {
+    let server = httpd(mpm)
+        .module("dir")
+        .file("htdocs/page.html", "a page")
+        .config("<Location \"/page.html\">\n  WebSocketHandler channel lobby\n</Location>")
+        .config("<Location \"/echo\">\n  WebSocketHandler echo\n</Location>")
+        .config("Alias /docs \"{root}/htdocs\"\n<Location \"/docs\">\n  WebSocketHandler channel lobby\n</Location>")
+        .module("alias")
+        .start();
+    let events = Handshake::page("/read").header("Accept", "text/event-stream");
+    for handshake in [events, Handshake::page("/read"), Handshake::page("/chat?ann")] {
+        let answer = Raw::answer(&server, &handshake);
+        assert_eq!(answer.status, 426);
+        assert_eq!(answer.header("Upgrade"), Some("websocket"));
+        assert!(answer.header("Connection").is_some_and(|value| value.contains("Upgrade")), "{answer:?}");
+        assert_eq!(answer.text(), "This URL is a WebSocket's: open it with ws: or wss:.\n");
+    }
+    assert_eq!(Raw::answer(&server, &Handshake::page("/read").method("HEAD")).status, 426);
+    assert_eq!(Raw::answer(&server, &Handshake::page("/page.html")).text(), "a page");
+    assert_eq!(Raw::answer(&server, &Handshake::page("/docs/index.html")).status, 200);
+    // Nothing else is ours.
+    assert_eq!(
+        Raw::answer(&server, &Handshake::page("/read").method("POST").header("Content-Length", "0")).status,
+        404
+    );
+    assert_eq!(Raw::answer(&server, &Handshake::page("/echo")).status, 404);
+    assert_eq!(Raw::answer(&server, &Handshake::page("/nothing")).status, 404);
+    Raw::open(&server, "/page.html").close();
+}
+
+/// The directive reaches the session: the rest is the engine's.
+#[test]
+fn heartbeats() {
+    let server = Httpd::new(Mpm::Event)
+        .config("<Location \"/read\">\n  WebSocketHandler channel lobby\n  WebSocketChannelHeartbeat ping pong\n</Location>")
+        .config("<Location \"/off\">\n  WebSocketHandler channel lobby\n  WebSocketChannelPublish On\n</Location>")
+        .start();
+    let mut listener = Raw::open(&server, "/read");
+    listener.send(&Frame::text("ping"));
+    listener.expect(&Frame::text("pong"));
+    let mut writer = Raw::open(&server, "/off");
+    writer.send(&Frame::text("ping"));
+    writer.expect(&Frame::text("ping"));
+    listener.expect(&Frame::text("ping"));
+    listener.close();
+    writer.close();
 }
 
 /// The whole of what is said, so that a field that is not documented would be seen.

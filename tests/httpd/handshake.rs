@@ -50,6 +50,32 @@ fn accepted(mpm: Mpm) {
     }
 }
 
+/// A client that wants subprotocols and gets none may end by itself: the log says what it wanted.
+#[test]
+fn no_subprotocol_in_common() {
+    let server = Httpd::new(Mpm::Event)
+        .config("<Location \"/chat\">\n  WebSocketHandler echo\n  WebSocketProtocols chat\n</Location>")
+        .start();
+    let offering = |list: &str| Handshake::new("/chat").header("Sec-WebSocket-Protocol", list);
+    for (list, chosen, lines) in [
+        ("chat", Some("chat"), 0),
+        ("mqtt, chat", Some("chat"), 0),
+        ("mqtt, mqttv3.1", None, 1),
+        (&*"x".repeat(4000), None, 2),
+    ] {
+        let mut client = Raw::connect(&server);
+        let answer = client.ask(&offering(list));
+        answer.assert_accepted();
+        assert_eq!(answer.header("Sec-WebSocket-Protocol"), chosen, "{list}");
+        client.echo(&Frame::text("open"));
+        client.close();
+        assert_eq!(server.error_log().matches("WS0050").count(), lines, "{list}");
+    }
+    let line = "WS0050: offered mqtt, mqttv3.1; none of them is in WebSocketProtocols here";
+    assert!(server.error_log().contains(line), "{}", server.error_log());
+    assert!(server.error_log().lines().filter(|line| line.contains("WS0050")).all(|line| line.len() < 400));
+}
+
 fn refused(mpm: Mpm) {
     let server = Httpd::new(mpm).echo().start();
     let key = |key: &str| good().with("Sec-WebSocket-Key", key);

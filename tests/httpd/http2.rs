@@ -33,6 +33,7 @@ with_http2!(
     several_streams,
     windows_of_flow_control,
     ten_streams_at_once,
+    streams_that_are_too_many,
     timeouts_of_httpd,
     a_connection_that_vanishes,
 );
@@ -47,6 +48,7 @@ fn site(mpm: Mpm) -> Httpd {
         .workers(20)
         .http2()
         .config("<Location \"/echo\">\n  WebSocketHandler echo\n</Location>")
+        .config("WebSocketH2Streams 20\nH2MaxWorkers 60")
         .config("CustomLog \"{root}/logs/sockets.log\" \"%r|%>s|%{WS_SESSION}e|%{WS_BYTES_IN}e|%{WS_BYTES_OUT}e\"")
 }
 
@@ -182,6 +184,26 @@ fn ten_streams_at_once(mpm: Mpm) {
     Scenario::start(&server, "ten").ends_well();
     wait_for_sessions(&server, 0);
     assert_eq!(server.error_log().matches(" begins: ").count(), 10);
+}
+
+/// What is open leaves pages their threads, on this connection and on others, and comes back to who closes it.
+fn streams_that_are_too_many(mpm: Mpm) {
+    let server = site(mpm)
+        .workers(20)
+        .config("ServerLimit 1\nStartServers 1\nThreadsPerChild 20\nThreadLimit 20")
+        .config("WebSocketH2Streams 4\nH2MaxWorkers 20")
+        .start();
+    assert!(server.error_log().contains("WS0052: H2WebSockets On: each WebSocket over HTTP/2 holds a thread of mod_http2, of which a child has 20 (H2MaxWorkers); 10 may be WebSockets in a child, and 4 of one connection"), "{}", server.error_log());
+    Scenario::start(&server, "too_many").ends_well();
+    wait_for_sessions(&server, 0);
+    assert!(
+        server.error_log().contains("WS0051: refused with 503: this connection of HTTP/2 has 4 (WebSocketH2Streams)")
+    );
+    assert!(
+        server
+            .error_log()
+            .contains("WS0051: refused with 503: this child of httpd has 10 over HTTP/2, half of H2MaxWorkers")
+    );
 }
 
 fn timeouts_of_httpd(mpm: Mpm) {

@@ -357,6 +357,50 @@ fn much_in_both_directions_takes_little_memory() {
     assert_eq!(heard_to_the_end(&mut client), (b"bye".to_vec(), Some(1000)));
 }
 
+/// mqtt.js sends what it publishes as one message, of whatever size.
+#[test]
+fn a_message_of_any_size() {
+    let (listener, address) = listener();
+    let limited = location("/limited", &format!("{address}\n  WebSocketMaxMessageSize 1000000"));
+    let server = Httpd::new(Mpm::Event).config(location("/tcp", &address)).config(limited).start();
+    let mut client = Raw::open(&server, "/tcp");
+    let mut target = accepted(&listener);
+    let bytes: Vec<u8> = (0..3 * MIB).map(|n| (n % 251) as u8).collect();
+    let arrived = thread::spawn(move || {
+        let mut arrived = vec![0; 3 * MIB];
+        target.read_exact(&mut arrived).expect("the message");
+        target.write_all(b"PUBACK").expect("an answer");
+        (target, arrived)
+    });
+    client.send(&Frame::binary(bytes.clone()));
+    client.expect(&Frame::binary("PUBACK"));
+    let (_target, arrived) = arrived.join().expect("the target");
+    assert!(arrived == bytes, "what arrives is what was sent");
+    client.close();
+
+    let mut client = Raw::open(&server, "/limited");
+    client.write(&Frame::binary("").header_claiming(1_000_001));
+    client.expect_failure(1009);
+}
+
+/// What has come of a frame goes on, before the rest is there.
+#[test]
+fn a_frame_that_is_under_way() {
+    let (listener, address) = listener();
+    let server = serving(&address);
+    let mut client = Raw::open(&server, "/tcp");
+    let mut target = accepted(&listener);
+    let frame = Frame::text("half of it").masked();
+    client.write(&frame[..frame.len() - 5]);
+    let mut half = [0; 5];
+    target.read_exact(&mut half).expect("what has come");
+    assert_eq!(&half, b"half ");
+    client.write(&frame[frame.len() - 5..]);
+    target.read_exact(&mut half).expect("the rest");
+    assert_eq!(&half, b"of it");
+    client.close();
+}
+
 #[test]
 fn a_stop_closes_both_sides() {
     let (listener, address) = listener();

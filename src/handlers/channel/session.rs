@@ -209,6 +209,11 @@ impl Session<'_> {
 
     /// A message of a client that speaks no subprotocol of requests: it goes to its channels.
     async fn forward(&mut self, message: Message) -> Result<(), Stop> {
+        if let (Some(heartbeat), Message::Text(text)) = (&self.subscription.heartbeat, &message)
+            && text.as_str() == heartbeat.0
+        {
+            return Ok(self.conn.send(Message::text(heartbeat.1.clone())).await?);
+        }
         if !self.subscription.publishes {
             return Err(Stop::Close(close(CloseCode::Policy, "this channel is not published to from here")));
         }

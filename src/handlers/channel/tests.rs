@@ -264,6 +264,27 @@ fn what_a_client_sends_is_published_where_that_is_allowed() {
 }
 
 #[test]
+fn a_heartbeat_is_answered_and_not_published() {
+    let house = House::new();
+    let heartbeat = Some(Box::new(("ping".to_owned(), "pong".to_owned())));
+    let mut listener = house.client(None, &Subscription { heartbeat: heartbeat.clone(), ..subscription(&["a"]) });
+    let nchan = Some("ws+meta.nchan");
+    let mut writer = house.client(nchan, &Subscription { heartbeat, publishes: true, ..subscription(&["a"]) });
+    house.wait_for("a", 2);
+    for client in [&mut listener, &mut writer] {
+        client.send(Message::text("ping")).unwrap();
+        assert_eq!(text(client), "pong");
+    }
+    // Nothing but that very text.
+    writer.send(Message::text("Ping")).unwrap();
+    assert_eq!(text(&mut listener), "Ping");
+    writer.send(Message::binary("ping")).unwrap();
+    assert_eq!(listener.read().unwrap(), Message::binary("ping"));
+    listener.send(Message::text("ping ")).unwrap();
+    assert_eq!(closed(&mut listener).unwrap().code, CloseCode::Policy);
+}
+
+#[test]
 fn a_deleted_channel_closes_its_subscribers_after_what_came_before() {
     let house = House::new();
     let mut client = house.client(None, &subscription(&["a"]));

@@ -15,6 +15,8 @@ pub struct Channels {
     publishes: Option<bool>,
     history: Limit<History>,
     presence: Option<bool>,
+    /// `Off` is `Some(None)`.
+    heartbeat: Option<Option<(String, String)>>,
     member: Option<Expression>,
     total: Option<usize>,
     memory: Option<usize>,
@@ -49,6 +51,7 @@ impl Channels {
             publishes: self.publishes.or(outer.publishes),
             history: self.history.over(&outer.history),
             presence: self.presence.or(outer.presence),
+            heartbeat: self.heartbeat.clone().or_else(|| outer.heartbeat.clone()),
             member: self.member.clone().or_else(|| outer.member.clone()),
             total: self.total.or(outer.total),
             memory: self.memory.or(outer.memory),
@@ -103,6 +106,11 @@ impl Channels {
     /// Subscribers may know who is there.
     pub fn presence(&self) -> bool {
         self.presence.unwrap_or(false)
+    }
+
+    /// What asks whether somebody is there, and the answer.
+    pub fn heartbeat(&self) -> Option<Box<(String, String)>> {
+        self.heartbeat.clone().flatten().map(Box::new)
     }
 
     /// As whom a connection is there; `None`: as the user who has logged in.
@@ -206,6 +214,15 @@ pub(super) fn presence(config: &mut Config, words: Words<'_, '_>) -> Result<(), 
     let presence = on_off(words)?;
     config.channels.htaccess.presence = presence && config.place.in_htaccess;
     config.channels.presence = Some(presence);
+    Ok(())
+}
+
+pub(super) fn heartbeat(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    config.channels.heartbeat = Some(match words {
+        [off] if is_off(off) => None,
+        [ping, pong] if !ping.is_empty() => Some((ping.clone().into_owned(), pong.clone().into_owned())),
+        _ => return Err("takes the text that clients send and the text that answers it, as ping pong; or Off".into()),
+    });
     Ok(())
 }
 

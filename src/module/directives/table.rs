@@ -245,6 +245,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: tls_handoff,
     },
     Directive {
+        name: c"WebSocketH2Streams",
+        arguments: "number",
+        context: Context::Host,
+        default: "4",
+        help: c"WebSockets that one connection of HTTP/2 may have open at a time; one more gets 503",
+        set: h2_streams,
+    },
+    Directive {
         name: c"WebSocketStopCode",
         arguments: "1012|1001",
         context: Context::Global,
@@ -307,6 +315,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         default: "Off",
         help: c"Whether clients may ask who is subscribed, and be told who comes and goes: 'On' or 'Off'",
         set: channel::presence,
+    },
+    Directive {
+        name: c"WebSocketChannelHeartbeat",
+        arguments: "ping pong|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"A text with which clients ask whether the server is there, and the answer; neither is published; or 'Off'",
+        set: channel::heartbeat,
     },
     Directive {
         name: c"WebSocketChannelMember",

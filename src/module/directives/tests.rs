@@ -54,6 +54,38 @@ fn a_plugin_is_a_file_and_a_function() {
 }
 
 #[test]
+fn streams_of_http2_have_a_limit() {
+    assert_eq!(Config::default().h2_streams(), 4);
+    assert_eq!(configured(&["WebSocketH2Streams 7"]).unwrap().h2_streams(), 7);
+    assert!(error("WebSocketH2Streams 0").contains("expected 1\u{2013}1000, got \"0\""));
+}
+
+#[test]
+fn what_forwards_a_stream_has_no_longest_message() {
+    let limit = |lines: &[&str]| configured(lines).unwrap().limits().max_message_size;
+    assert_eq!(limit(&["WebSocketHandler tcp a:1"]), usize::MAX);
+    assert_eq!(limit(&["WebSocketHandler tcp a:1", "WebSocketMaxMessageSize 7"]), 7);
+    assert_eq!(limit(&["WebSocketHandler exec /bin/cat"]), 1 << 20);
+    assert_eq!(limit(&["WebSocketHandler exec /bin/cat", "WebSocketExecFraming chunks"]), usize::MAX);
+    let outer = configured(&["WebSocketMaxMessageSize 5"]).unwrap();
+    assert_eq!(configured(&["WebSocketHandler tcp a:1"]).unwrap().over(&outer).limits().max_message_size, 5);
+    let compressed = |lines: &[&str]| configured(lines).unwrap().limits_of_compressed().max_message_size;
+    assert_eq!(compressed(&["WebSocketHandler tcp a:1"]), 32 << 20);
+    assert_eq!(compressed(&["WebSocketHandler echo"]), 1 << 20);
+}
+
+#[test]
+fn a_heartbeat_is_two_texts() {
+    let of = |lines: &[&str]| configured(lines).unwrap().channels().heartbeat().map(|heartbeat| *heartbeat);
+    assert_eq!(of(&[]), None);
+    assert_eq!(of(&["WebSocketChannelHeartbeat ping pong"]), Some(("ping".into(), "pong".into())));
+    assert_eq!(of(&["WebSocketChannelHeartbeat ping pong", "WebSocketChannelHeartbeat Off"]), None);
+    for line in ["WebSocketChannelHeartbeat", "WebSocketChannelHeartbeat ping", "WebSocketChannelHeartbeat a b c"] {
+        assert!(error(line).contains("as ping pong; or Off"));
+    }
+}
+
+#[test]
 fn a_stop_has_one_of_two_codes() {
     assert_eq!(Config::default().stop_code(), 1012);
     assert_eq!(configured(&["WebSocketStopCode 1001"]).unwrap().stop_code(), 1001);

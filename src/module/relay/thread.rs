@@ -38,8 +38,11 @@ const SILENCE_CHECK: Duration = Duration::from_secs(1);
 const SILENT_LOOKS: u8 = 3;
 /// Connections whose memory is given back at a time, at most: then the others have their turn.
 const RELEASES: usize = 500;
-/// Reads of what such a client still sends, in a turn.
+/// And how long if it never pauses for that long: it may be in the middle of a message that was too long.
+const LINGER_LIMIT: Duration = Duration::from_secs(60);
+/// Reads of what such a client still sends, in a turn; and bytes in all.
 const LINGER_READS: usize = 64;
+const LINGER_BYTES: usize = 64 << 20;
 
 /// The token of the eventfd; connections have 2n and 2n + 1.
 const WAKE: u64 = u64::MAX;
@@ -195,8 +198,8 @@ enum Phase {
     Pumping(Pump, Far),
     /// The engine has the client's socket, and a plugin needs the request.
     Held,
-    /// The client is to close its side.
-    Lingering,
+    /// The client is to close its side: until then at the latest, and with so many bytes at most.
+    Lingering(Instant, usize),
     /// Nothing more happens; destroyed when it is old enough.
     Over,
 }
@@ -504,17 +507,27 @@ impl Loop {
                     Turn::Lost => connection.give_up(),
                 }
             }
-            Phase::Lingering => {
-                // A client that floods is not waited for.
-                let emptied = (0..LINGER_READS).find_map(|_| {
+            Phase::Lingering(last, left) => {
+                let (last, mut left, before) = (*last, *left, *left);
+                let read = (0..LINGER_READS).find_map(|_| {
                     match rustix::io::read(connection.request.as_fd(), &mut *self.buffer) {
-                        Ok(0) => Some(Phase::Over),
-                        Ok(_) | Err(rustix::io::Errno::INTR) => None,
-                        Err(rustix::io::Errno::AGAIN) => Some(Phase::Lingering),
-                        Err(_) => Some(Phase::Over),
+                        Ok(count) if count > 0 && count <= left => {
+                            left -= count;
+                            None
+                        }
+                        Err(rustix::io::Errno::INTR) => None,
+                        Err(rustix::io::Errno::AGAIN) => Some(true),
+                        Ok(_) | Err(_) => Some(false),
                     }
                 });
-                connection.phase = emptied.unwrap_or(Phase::Over);
+                connection.phase = if read == Some(false) { Phase::Over } else { Phase::Lingering(last, left) };
+                if left < before {
+                    connection.deadline = Some(last.min(Instant::now() + LINGER));
+                }
+                if read.is_none() {
+                    // There is more, and the neighbours have their turn.
+                    self.queue(key);
+                }
             }
             Phase::Held | Phase::Over => {}
         }
@@ -590,8 +603,12 @@ impl Relaying {
     /// The engine has ended the session: so does the connection, in the way that httpd closes one.
     fn hang_up(&mut self) {
         self.end_request();
-        self.phase = if self.request.start_close() { Phase::Lingering } else { Phase::Over };
-        self.deadline = Some(Instant::now() + LINGER);
+        let now = Instant::now();
+        self.phase = match self.request.start_close() {
+            true => Phase::Lingering(now + LINGER_LIMIT, LINGER_BYTES),
+            false => Phase::Over,
+        };
+        self.deadline = Some(now + LINGER);
     }
 
     /// The client is gone, or has to be given up.
@@ -630,7 +647,7 @@ impl Relaying {
                 }
                 self.phase = Phase::Over;
             }
-            Phase::Lingering | Phase::Over => {}
+            Phase::Lingering(..) | Phase::Over => {}
         }
         // Nothing that the end of the request writes is for the client.
         self.request.connection().abandon();
@@ -639,10 +656,19 @@ impl Relaying {
 
     /// This child is to end: when that concerns this session, the engine is told to close it.
     fn obey(&mut self, order: Order) {
-        if !matches!(self.phase, Phase::Pumping(..) | Phase::Held) || !order.concerns(&self.session) {
+        if !order.concerns(&self.session) {
             return;
         }
         let last = order.last_moment(&self.session);
+        match &mut self.phase {
+            Phase::Pumping(..) | Phase::Held => {}
+            Phase::Lingering(latest, _) => {
+                *latest = last.min(*latest);
+                self.deadline = self.deadline.map(|deadline| deadline.min(last));
+                return;
+            }
+            Phase::Over => return,
+        }
         if self.told {
             // It may have become more urgent meanwhile.
             self.deadline = self.deadline.map(|deadline| deadline.min(last));
@@ -657,7 +683,7 @@ impl Relaying {
         self.deadline = None;
         match self.phase {
             Phase::Pumping(..) => self.give_up(),
-            Phase::Lingering => self.phase = Phase::Over,
+            Phase::Lingering(..) => self.phase = Phase::Over,
             // A plugin that hangs cannot be ended.
             Phase::Held | Phase::Over => {}
         }

@@ -47,6 +47,26 @@ impl Rig {
         self
     }
 
+    fn streaming() -> Rig {
+        Rig { session: Session::streaming(&RULES), ..Rig::new() }
+    }
+
+    /// All that came of a stream: its bytes, the messages they were in, and the event that ended it.
+    fn streamed(&mut self) -> (Vec<u8>, u64, Option<Event>) {
+        let (mut bytes, mut messages, mut end) = (Vec::new(), 0, None);
+        for event in self.events.drain(..) {
+            assert_eq!(end, None);
+            match event {
+                Event::Part(part, count) => {
+                    bytes.extend_from_slice(&part);
+                    messages += count;
+                }
+                other => end = Some(other),
+            }
+        }
+        (bytes, messages, end)
+    }
+
     /// The code that a stream of bytes makes the session fail with.
     fn failure(bytes: &[u8]) -> CloseCode {
         let mut rig = Rig::new();
@@ -303,5 +323,77 @@ proptest! {
             }
         }
         prop_assert_eq!(whole.session.is_open(), matches!(whole.events.back(), None | Some(Event::Message(_))));
+    }
+}
+
+#[test]
+fn a_stream_has_no_longest_message() {
+    let large = vec![7; 40 * LIMIT];
+    let mut rig = Rig::streaming();
+    let frame = masked(true, OpCode::Data(Data::Binary), &large);
+    rig.receive(&frame[..5000]);
+    assert!(rig.session.is_in_a_message());
+    let (first, messages, end) = rig.streamed();
+    assert_eq!((messages, end), (0, None));
+    rig.receive(&frame[5000..]);
+    assert!(!rig.session.is_in_a_message());
+    let (rest, messages, end) = rig.streamed();
+    assert_eq!(([first, rest].concat(), messages, end), (large, 1, None));
+}
+
+#[test]
+fn a_stream_breaks_as_messages_do() {
+    for (bytes, code) in [
+        (
+            [masked(false, OpCode::Data(Data::Text), b"\xce"), masked(true, OpCode::Data(Data::Continue), b"")]
+                .concat(),
+            None,
+        ),
+        (masked(true, OpCode::Data(Data::Text), b"a\xce"), Some(CloseCode::Invalid)),
+        (masked(true, OpCode::Data(Data::Text), b"a\xff"), Some(CloseCode::Invalid)),
+        (masked(true, OpCode::Data(Data::Continue), b"a"), Some(CloseCode::Protocol)),
+        (vec![0x82, 1, 0], Some(CloseCode::Protocol)),
+    ] {
+        let mut rig = Rig::streaming();
+        rig.receive(&bytes);
+        let seen = match rig.streamed().2 {
+            Some(Event::Failed(frame)) => Some(frame.code),
+            end => {
+                assert_eq!(end, None, "{bytes:?}");
+                None
+            }
+        };
+        assert_eq!(seen, code, "{bytes:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_stream_is_the_same_however_it_is_cut(
+        messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..300)), 0..6),
+        chunk in 1usize..50,
+    ) {
+        let (mut stream, mut data, mut pings) = (Vec::new(), Vec::new(), 0);
+        for (in_two, payload) in &messages {
+            let (begin, rest) = payload.split_at(if *in_two { payload.len() / 2 } else { payload.len() });
+            stream.extend(masked(!in_two, OpCode::Data(Data::Binary), begin));
+            if *in_two {
+                stream.extend(masked(true, OpCode::Control(Control::Ping), b"there?"));
+                stream.extend(masked(true, OpCode::Data(Data::Continue), rest));
+                pings += 1;
+            }
+            data.extend_from_slice(payload);
+        }
+        stream.extend(closing(1000, "bye"));
+        let mut rig = Rig::streaming();
+        for piece in stream.chunks(chunk) {
+            rig.receive(piece);
+        }
+        let (bytes, count, end) = rig.streamed();
+        prop_assert_eq!(bytes, data);
+        prop_assert_eq!(count, messages.len() as u64);
+        prop_assert_eq!(end, Some(Event::Closed(Some(close(CloseCode::Normal, "bye")))));
+        let pongs = [&[0x8a, 6][..], b"there?"].concat().repeat(pings);
+        prop_assert_eq!(&rig.out, &pongs);
     }
 }

@@ -271,6 +271,26 @@ fn a_room_is_closed() {
     assert_eq!(browser.console(), [""; 0]);
 }
 
+/// A page that was left, and is kept for the way back, is not shown to others as if it read what they say.
+#[test]
+fn a_page_that_is_kept() {
+    let server = serve();
+    let browser = Chromium::that_keeps_pages();
+    let ann = Visitor::enter(&browser, &lobby(&server), "Ann");
+    let bob = Visitor::enter(&browser, &lobby(&server), "Bob");
+    ann.run("window.kept = true; setTimeout(() => { location.href = '/index.html'; });");
+    bob.shows(MEMBERS, &["Bob you"]);
+    bob.say("where is Ann?");
+    bob.shows(MESSAGES, &["Bob where is Ann?"]);
+    ann.turn().wait_until("location.pathname === '/index.html'");
+    ann.run("setTimeout(() => history.back());");
+    ann.turn().wait_until("location.pathname === '/chat.html'");
+    assert_eq!(ann.run("return window.kept;"), json!(true), "the browser did not keep the page");
+    ann.connected();
+    ann.shows(MESSAGES, &["Bob where is Ann?"]);
+    bob.shows(MEMBERS, &["Ann", "Bob you"]);
+}
+
 /// The first block of this language in the README's section on channels.
 fn readme(language: &str) -> &'static str {
     let readme = include_str!("../../../README.md");

@@ -43,6 +43,18 @@ pub(super) struct Chromium {
 impl Chromium {
     #[track_caller]
     pub(super) fn start() -> Self {
+        // A page that was left is gone, and its sockets with it: it is not kept for the way back.
+        Self::start_with("--disable-features=BackForwardCache")
+    }
+
+    /// One that keeps pages that were left, for the way back.
+    #[track_caller]
+    pub(super) fn that_keeps_pages() -> Self {
+        Self::start_with("--enable-features=BackForwardCache")
+    }
+
+    #[track_caller]
+    fn start_with(option: &str) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let binary = program("chromium", "chromium");
@@ -50,7 +62,7 @@ impl Chromium {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = runtime.block_on(async {
             let mut builder = ClientBuilder::new(HttpConnector::new());
-            builder.capabilities(capabilities(&binary, driver.home.path()));
+            builder.capabilities(capabilities(&binary, driver.home.path(), option));
             let client = builder
                 .connect(&format!("http://127.0.0.1:{}", driver.port))
                 .await
@@ -180,7 +192,7 @@ impl Drop for Chromium {
     }
 }
 
-fn capabilities(binary: &Path, home: &Path) -> Capabilities {
+fn capabilities(binary: &Path, home: &Path, option: &str) -> Capabilities {
     let profile = format!("--user-data-dir={}", home.join("profile").display());
     let arguments = [
         "--headless",
@@ -196,8 +208,7 @@ fn capabilities(binary: &Path, home: &Path) -> Capabilities {
         "--ignore-certificate-errors",
         // The end of chromedriver, however it comes, is then the end of Chromium.
         "--remote-debugging-pipe",
-        // A page that was left is gone, and its sockets with it: it is not kept for the way back.
-        "--disable-features=BackForwardCache",
+        option,
         "--window-size=1280,1200",
         &profile,
     ];

@@ -385,6 +385,39 @@ def ten(client):
     assert done == 10, done
 
 
+def too_many(client):
+    """Four of a connection, ten of a child."""
+    others = [Client(int(sys.argv[1]), sys.argv[2]) for _ in range(2)]
+
+    def page_loads(here):
+        assert here.page("/index.html")[0] == 200
+
+    open_here = {client: [client.open() for _ in range(4)]}
+    assert client.status(client.ask()) == 503
+    page_loads(client)
+    open_here[others[0]] = [others[0].open() for _ in range(4)]
+    open_here[others[1]] = [others[1].open() for _ in range(2)]
+    assert others[1].status(others[1].ask()) == 503
+    for here, streams in open_here.items():
+        page_loads(here)
+        for stream in streams:
+            here.echo(stream, TEXT, b"still open")
+    # Another one may have its place, as soon as mod_http2 is done with the stream.
+    client.close(open_here[client].pop())
+    begin = time.monotonic()
+    while True:
+        stream = client.ask()
+        if client.status(stream) == 200:
+            break
+        assert time.monotonic() < begin + PATIENCE
+    client.close(stream)
+    for here, streams in open_here.items():
+        for stream in streams:
+            here.close(stream)
+    for other in others:
+        other.over()
+
+
 def drain(client):
     one, two = client.open(), client.open()
     client.echo(one, TEXT, b"before")
