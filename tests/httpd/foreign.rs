@@ -1,4 +1,4 @@
-//! Clients that are not ours and not Rust: Python's websockets, and curl for the handshake.
+//! Clients that are not ours and not Rust: Python's websockets, Perl's Mojolicious, Tcl's tcllib, GNOME's libsoup, and curl for the handshake.
 
 use crate::harness::handshake::{SAMPLE_ACCEPT, SAMPLE_KEY};
 use crate::harness::tls::CERTIFICATE;
@@ -42,6 +42,35 @@ fn python(httpd: Httpd, compression: &str) {
     let output = command.output().expect("Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("is content"));
+}
+
+/// Runs a client with the URL of an echo that compresses and has one subprotocol; returns what it prints.
+fn run_client(program: &str, script: &str) -> String {
+    let server = Httpd::new(Mpm::Event)
+        .echo()
+        .config("WebSocketCompression On\n<Location \"/echo\">\n  WebSocketProtocols echo\n</Location>")
+        .start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/httpd/clients").join(script);
+    let output = Command::new(program).arg(script).arg(server.url("/echo")).output().expect(program);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+}
+
+#[test]
+fn mojolicious() {
+    assert_eq!(run_client("perl", "mojolicious.pl"), "closed 4321 after 8 texts, compressed yes");
+}
+
+#[test]
+fn tcllib() {
+    assert_eq!(run_client("tclsh", "tcllib.tcl"), "closed after 3 texts");
+}
+
+/// Debian's own Python, for which Debian has the bindings.
+#[test]
+fn libsoup() {
+    let said = run_client("/usr/bin/python3", "soup.py");
+    assert_eq!(said, "closed 4321 after 7 texts, protocol echo, ['WebsocketExtensionDeflate']");
 }
 
 fn curl(mpm: Mpm) {
