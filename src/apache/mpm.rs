@@ -34,6 +34,11 @@ pub fn max_children() -> u64 {
     query(ffi::AP_MPMQ_MAX_DAEMONS).map_or(1, |number| number.max(1) as u64)
 }
 
+/// Children that there can ever be at a time, however the configuration changes.
+pub fn most_children() -> u64 {
+    query(ffi::AP_MPMQ_HARD_LIMIT_DAEMONS).map_or(1, |number| number.max(1) as u64)
+}
+
 /// Worker threads of a child; 1 under prefork.
 pub fn threads_per_child() -> u64 {
     query(ffi::AP_MPMQ_MAX_THREADS).map_or(1, |number| number.max(1) as u64)

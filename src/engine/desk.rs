@@ -12,11 +12,14 @@ use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, info, warn};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -70,8 +73,11 @@ async fn serve(desk: Weak<Desk>, stream: UnixStream, here: Here) {
     };
     let Some(counted) = desk.upgrade().map(|desk| One::of(&desk.links)) else { return };
     let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new() };
-    if let Err(e) = link.listen(&desk).await {
-        warn!("WS0116: a handoff link broke: {e}");
+    match link.listen(&desk).await {
+        // The child has ended, or has not waited for the answer.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => debug!("WS0172: nobody waits for an answer any more"),
+        Err(e) => warn!("WS0116: a handoff link broke: {e}"),
+        Ok(()) => {}
     }
     drop((link, counted));
 }
@@ -129,7 +135,8 @@ impl Link {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "too many grants that nobody takes"));
                 }
                 ToEngine::Offer(spec) => {
-                    let answer = match desk.consider(*spec, self.here.number()).await {
+                    let considered = desk.consider(*spec, self.here.number());
+                    let answer = match await_answer(&mut self.stream, considered).await? {
                         Ok((seat, headers, reply)) => {
                             let (ticket, thread) = (desk.tickets.next(), seat.thread as u32);
                             self.granted.insert(ticket, seat);
@@ -172,7 +179,7 @@ impl Link {
                 ToEngine::Call { handler, request } => {
                     let held = desk.engine.memory().take(request.len());
                     let answer = match held {
-                        Some(_) => desk.call(&handler, request).await,
+                        Some(_) => await_answer(&mut self.stream, desk.call(&handler, request)).await?,
                         None => refused(503, "there is no memory for it: see WebSocketMemory".into()),
                     };
                     drop(held);
@@ -246,6 +253,19 @@ fn keep_to_itself() {
             warn!("WS0152: other processes of this user may read the keys of TLS connections: {why}");
         }
     });
+}
+
+/// What becomes of a question. Where that takes its time, since somebody else is asked, the child is told: it waits differently
+/// then.
+async fn await_answer<T>(stream: &mut Receiver, answer: impl Future<Output = T>) -> io::Result<T> {
+    let mut answer = pin!(answer);
+    match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+        Poll::Ready(answer) => Ok(answer),
+        Poll::Pending => {
+            stream.say(&FromEngine::Asking).await?;
+            Ok(answer.await)
+        }
+    }
 }
 
 fn refused(status: u16, reason: String) -> FromEngine {
@@ -323,6 +343,7 @@ impl Desk {
             Some(greeting) => {
                 heartbeat::during(Activity::Asked, number, greeting).await.map_err(|unwelcome| match unwelcome {
                     Unwelcome::Refused(Refused { status, reason }) => refused(status, reason),
+                    Unwelcome::Later(reason) => FromEngine::Refused { status: 503, reason, by_quota: true },
                     Unwelcome::Declined => FromEngine::Declined,
                     Unwelcome::Dropped => FromEngine::Dropped,
                 })?

@@ -51,6 +51,9 @@ pub enum Unwelcome {
     /// It is answered with a status.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// It is answered with 503: whom the handler would have to ask is not asked now. That was said in the log already.
+    #[error("{0}")]
+    Later(String),
     /// It is none of this handler's: whatever else httpd has there answers.
     #[error("the handler has nothing there")]
     Declined,

@@ -21,10 +21,11 @@
 //! as the link it came over.
 
 use super::entrance;
+use super::gate::{Gate, Late, Patient, Question, Wait};
 use super::{Reply, SessionSpec};
 use crate::wire::record::Keys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -35,7 +36,6 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -180,6 +180,8 @@ pub enum FromEngine {
         /// It was configured so: one of the session's quotas is used up.
         by_quota: bool,
     },
+    /// Before the answer to an offer or a call that takes its time, since the handler has asked somebody else.
+    Asking,
 }
 
 /// A place that the engine keeps for a session.
@@ -220,9 +222,25 @@ pub enum HandoffError {
     /// The engine was asked and gave no answer: answer 503, but where it may have done what must not be done twice.
     #[error("the engine gave no answer: {0}")]
     Unanswered(io::Error),
+    /// The engine was not asked, since it is known to be late or enough wait for it: answer 503.
+    #[error("{0}")]
+    Late(#[from] Late),
     /// The engine is of another version than this module: answer 503. httpd's parent replaces it.
     #[error("the engine speaks \"{0}\", this module \"{own}\"", own = version())]
     Version(String),
+}
+
+impl HandoffError {
+    /// The engine is late, which is said in the log once and not of each request.
+    pub fn is_late(&self) -> bool {
+        match self {
+            HandoffError::Late(_) => true,
+            HandoffError::Unreachable(why) | HandoffError::Unanswered(why) => {
+                why.get_ref().is_some_and(|why| why.is::<Late>())
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A message as it travels.
@@ -283,13 +301,13 @@ impl Inbox {
 }
 
 /// Says something, over a stream that blocks.
-pub(super) fn say(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+pub(super) fn say(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     stream.write_all(&encode(message)?)
 }
 
 /// As [`say`], with these descriptors.
 pub(super) fn say_with(
-    stream: &mut UnixStream,
+    stream: &mut impl Wait,
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
@@ -298,14 +316,22 @@ pub(super) fn say_with(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    let send = || sendmsg(&*stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL);
-    let sent = rustix::io::retry_on_intr(send)?;
+    let sent = loop {
+        match sendmsg(stream.as_fd(), &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(sent) => break sent,
+            Err(Errno::INTR) => {}
+            // It waits as long as the stream may.
+            Err(Errno::AGAIN) => stream.wait()?,
+            Err(why) => return Err(why.into()),
+        }
+    };
     stream.write_all(&bytes[sent..])
 }
 
 /// Waits for an answer, over a stream that blocks.
-pub(super) fn hear(stream: &mut UnixStream) -> io::Result<FromEngine> {
-    // Nothing follows an answer before the next question, and most are short. A long one grows with what comes of it.
+pub(super) fn hear(stream: &mut (impl Read + Wait)) -> io::Result<FromEngine> {
+    // But for what is said before an answer, nothing follows before the next question, and most are short. A long one grows with
+    // what comes of it.
     let (mut heard, mut count) = (vec![0; ANSWER], 0);
     loop {
         if count == heard.len() {
@@ -317,13 +343,19 @@ pub(super) fn hear(stream: &mut UnixStream) -> io::Result<FromEngine> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        let Some((head, message)) = heard[..count].split_first_chunk::<4>() else { continue };
-        let length = u32::from_be_bytes(*head) as usize;
-        if length > MAX_MESSAGE || message.len() > length {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if message.len() == length {
-            return decode(message);
+        while let Some((head, message)) = heard[..count].split_first_chunk::<4>() {
+            let length = u32::from_be_bytes(*head) as usize;
+            if length > MAX_MESSAGE {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let Some((message, rest)) = message.split_at_checked(length) else { break };
+            match decode(message)? {
+                FromEngine::Asking => stream.pass_on(),
+                answer if rest.is_empty() => return Ok(answer),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+            heard.copy_within(4 + length..count, 0);
+            count -= 4 + length;
         }
     }
 }
@@ -331,7 +363,7 @@ pub(super) fn hear(stream: &mut UnixStream) -> io::Result<FromEngine> {
 /// httpd's end of a link. All calls block, for some seconds at most.
 #[derive(Debug)]
 pub struct Link {
-    stream: UnixStream,
+    stream: Patient,
 }
 
 impl Link {
@@ -340,11 +372,12 @@ impl Link {
     /// # Errors
     /// As [`entrance::open`].
     pub fn open(entrance: BorrowedFd<'_>) -> io::Result<Link> {
-        let stream = entrance::open(entrance)?;
-        for direction in [Timeout::Recv, Timeout::Send] {
-            set_socket_timeout(&stream, direction, Some(PATIENCE))?;
-        }
-        let mut link = Link { stream };
+        Link::open_with(entrance, None, None)
+    }
+
+    /// As [`Link::open`], past this gate, and for this question.
+    fn open_with(entrance: BorrowedFd<'_>, gate: Option<Gate>, question: Option<Question>) -> io::Result<Link> {
+        let mut link = Link { stream: Patient::new(entrance::open(entrance)?, gate, question)? };
         link.say(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }
@@ -380,10 +413,9 @@ impl Link {
     /// # Errors
     /// See [`HandoffError`].
     pub fn offer_within(&mut self, spec: &SessionSpec, patience: Duration) -> Result<Grant, HandoffError> {
-        let wait = |stream: &UnixStream, time| set_socket_timeout(stream, Timeout::Recv, Some(time));
-        wait(&self.stream, patience).map_err(io::Error::from)?;
+        self.stream.be_patient(patience);
         let answer = self.offer(spec);
-        wait(&self.stream, PATIENCE).map_err(io::Error::from)?;
+        self.stream.be_patient(PATIENCE);
         answer
     }
 
@@ -403,6 +435,7 @@ impl Link {
     /// # Errors
     /// See [`HandoffError`].
     pub fn lay(&mut self, thread: u32, trunk: BorrowedFd<'_>) -> Result<u64, HandoffError> {
+        self.stream.enter()?;
         self.say_with(&ToEngine::Trunk { thread }, &[trunk])?;
         match self.answer()? {
             FromEngine::Trunk { number } => Ok(number),
@@ -416,7 +449,9 @@ impl Link {
     }
 
     fn answer(&mut self) -> Result<FromEngine, HandoffError> {
-        match self.hear().map_err(HandoffError::Unanswered)? {
+        let answer = self.hear().map_err(HandoffError::Unanswered)?;
+        self.stream.answered();
+        match answer {
             FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
             FromEngine::Hello { version } => Err(HandoffError::Version(version)),
             answer => Ok(answer),
@@ -478,13 +513,19 @@ pub(super) fn unexpected(answer: &FromEngine) -> io::Error {
 #[derive(Debug)]
 pub struct Door {
     entrance: OwnedFd,
+    gate: Option<Gate>,
     idle: Mutex<Vec<Link>>,
 }
 
 impl Door {
     /// Through the children's end of a [`entrance::pair`].
     pub fn new(entrance: OwnedFd) -> Door {
-        Door { entrance, idle: Mutex::new(Vec::new()) }
+        Door { entrance, gate: None, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Before which there is a gate.
+    pub fn behind(self, gate: Gate) -> Door {
+        Door { gate: Some(gate), ..self }
     }
 
     /// Offers a session; returns the link to go on with, and the place that was granted.
@@ -492,7 +533,7 @@ impl Door {
     /// # Errors
     /// See [`HandoffError`].
     pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Grant), HandoffError> {
-        self.ask(true, |link| link.offer(spec))
+        self.ask(true, PATIENCE, |link| link.offer(spec))
     }
 
     /// As [`Door::offer`], for a handler that may take some time.
@@ -500,7 +541,7 @@ impl Door {
     /// # Errors
     /// See [`HandoffError`].
     pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Grant), HandoffError> {
-        self.ask(true, |link| link.offer_within(spec, patience))
+        self.ask(true, patience, |link| link.offer_within(spec, patience))
     }
 
     /// Calls a handler; returns its answer.
@@ -508,19 +549,23 @@ impl Door {
     /// # Errors
     /// See [`HandoffError`].
     pub fn call(&self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
-        let (link, answer) = self.ask(false, |link| link.call(handler, request.clone()))?;
+        let (link, answer) = self.ask(false, PATIENCE, |link| link.call(handler, request.clone()))?;
         self.keep(link);
         Ok(answer)
     }
 
-    /// `is_void`: a question whose link has broken counts for nothing, and may be asked once more.
+    /// `is_void`: a question whose link has broken counts for nothing, and may be asked once more. `patience` is for what is
+    /// behind the engine.
     fn ask<T>(
         &self,
         is_void: bool,
+        patience: Duration,
         question: impl Fn(&mut Link) -> Result<T, HandoffError>,
     ) -> Result<(Link, T), HandoffError> {
+        let mut asked = self.gate.map(|gate| gate.enter(patience)).transpose()?;
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut link) = kept {
+            link.stream.ask(asked.take());
             match question(&mut link) {
                 Ok(answer) => return Ok((link, answer)),
                 // It is there and has heard the question, or was: that must not be asked twice.
@@ -529,14 +574,14 @@ impl Door {
                 }
                 Err(HandoffError::Unreachable(why)) if is_late(&why) => return Err(why.into()),
                 // That engine is gone; there may be another.
-                Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_)) => {}
+                Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_)) => asked = link.stream.take_question(),
                 Err(refusal) => {
                     self.keep(link);
                     return Err(refusal);
                 }
             }
         }
-        let mut link = Link::open(self.entrance.as_fd())?;
+        let mut link = Link::open_with(self.entrance.as_fd(), self.gate, asked)?;
         match question(&mut link) {
             Ok(answer) => Ok((link, answer)),
             Err(why) => {
@@ -557,7 +602,7 @@ impl Door {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut link = match kept {
             Some(link) => link,
-            None => Link::open(self.entrance.as_fd())?,
+            None => Link::open_with(self.entrance.as_fd(), self.gate, None)?,
         };
         link.close_session(ticket, code, reason)?;
         self.keep(link);
@@ -725,6 +770,7 @@ mod tests {
     use crate::engine::{HandlerSpec, Limits, LogSpec, Quota};
     use crate::wire::record::Direction;
     use proptest::prelude::*;
+    use std::os::unix::net::UnixStream;
 
     fn spec() -> SessionSpec {
         SessionSpec {
@@ -833,7 +879,10 @@ mod tests {
     fn link() -> (Link, Receiver) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
-        (Link { stream: ours }, Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap()))
+        (
+            Link { stream: Patient::new(ours, None, None).unwrap() },
+            Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap()),
+        )
     }
 
     #[tokio::test]

@@ -176,7 +176,7 @@ impl Drop for Ends {
 
 impl Signals {
     /// Before an engine is started: nothing is known of it yet.
-    pub fn clear_beats(&self) {
+    pub(super) fn clear_beats(&self) {
         for beat in self.beats() {
             beat.store(0, Ordering::Relaxed);
         }
@@ -184,8 +184,13 @@ impl Signals {
         self.beats()[0].store(word(now(), 0, Activity::Starting as u8), Ordering::Relaxed);
     }
 
+    /// The main thread has given a sign within this time.
+    pub fn is_alive(&self, within: Duration) -> bool {
+        let last = time(self.beats()[0].load(Ordering::Relaxed));
+        u128::from(now().saturating_sub(last)) <= within.as_millis()
+    }
+
     /// When an engine thread gave its last sign (see [`now`]); `None`: none has started.
-    #[cfg(test)]
     pub fn last_sign(&self) -> Option<u64> {
         let threads = self.beats().iter().skip(1).take(self.threads().load(Ordering::Relaxed) as usize);
         let last = threads.map(|beat| time(beat.load(Ordering::Relaxed))).max().unwrap_or(0);

@@ -25,14 +25,18 @@
 //! * [`log_writer`]: the session logs that are open
 //! * [`signals`]: what the processes see of each other without asking
 //! * [`heartbeat`]: the engine's signs of life
+//! * [`gate`]: what a child passes before it asks, and while it waits; [`breaker`] and [`bulkhead`] are in it
 //!
 //! [`Engine::adopt`] is the only door in.
 
+pub mod breaker;
 pub mod broadcast;
+pub mod bulkhead;
 pub mod conn;
 pub mod control;
 pub mod desk;
 pub mod entrance;
+pub mod gate;
 pub mod handler;
 pub mod handoff;
 pub mod heartbeat;

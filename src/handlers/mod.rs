@@ -5,6 +5,7 @@ pub mod echo;
 pub mod exec;
 pub mod plugin;
 pub mod pywebsocket;
+pub mod targets;
 pub mod tcp;
 
 use crate::engine::Registry;

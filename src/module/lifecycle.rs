@@ -96,6 +96,11 @@ pub fn start(server: &Server) -> Result<(), String> {
                     log::main(Level::Error, &format!("WS0206: the old engine cannot be told: {why}"));
                 }
             }
+            // It has the configuration, and will come to it.
+            Err(why) if signals::has_time(number(engine)) => log::main(
+                Level::Warning,
+                &format!("WS0170: the engine has not taken the new configuration yet ({why}), but it lives: it stays"),
+            ),
             Err(why) => {
                 let pid = engine.watched.pid();
                 log::main(Level::Error, &format!("WS0207: the engine {pid} does not answer ({why}): it is replaced"));
@@ -315,7 +320,15 @@ pub fn enter_child(pool: &Pool, server: &Server) {
     let Some(engine) = current() else { return };
     match engine.entrance.duplicate() {
         // In one-process mode (httpd -X) this is the parent, and comes once.
-        Ok(entrance) => drop(DOOR.set(Door::new(entrance))),
+        Ok(entrance) => {
+            let door = Door::new(entrance);
+            // Who has an engine has its memory from before.
+            let door = match signals::gate(number(engine)) {
+                Ok(gate) => door.behind(gate),
+                Err(_) => door,
+            };
+            drop(DOOR.set(door));
+        }
         Err(why) => {
             log::main(Level::Error, &format!("WS0250: no WebSockets in this child: no way to the engine: {why}"))
         }

@@ -360,7 +360,12 @@ fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
             Err((status, problem(&reason)))
         }
         Err(why) => {
-            once::tell_of_engine(OfEngine::NoAnswer, request, &format!("WS0018: the engine cannot be asked: {why}"));
+            let text = format!("WS0018: the engine cannot be asked: {why}");
+            if why.is_late() {
+                log::request(Level::Debug, request, &text);
+            } else {
+                once::tell_of_engine(OfEngine::NoAnswer, request, &text);
+            }
             let changes = matches!(call, Call::Publish { .. } | Call::Delete { .. });
             // Whoever asks for it once more may have it done twice.
             let is_unknown = changes && matches!(why, HandoffError::Unanswered(_));

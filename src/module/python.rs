@@ -4,6 +4,7 @@
 use super::WebSocket;
 use super::directives::python::DEFAULT_PYTHON;
 use super::refusal;
+use super::signals;
 use super::upgrade::{self, Opened};
 use crate::apache::request::Request;
 use crate::apache::server::{self, Server};
@@ -40,6 +41,7 @@ pub fn handle(request: &mut Request, mut handler: HandlerSpec) -> HookResult {
         remote,
         local,
         secure: request.scheme() == "https",
+        crowd: signals::crowd(),
     };
     handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
     let custody = upgrade::custody(request, false)?;

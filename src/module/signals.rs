@@ -3,11 +3,16 @@
 
 use super::{WebSocket, lifecycle};
 use crate::apache::log::{self, Level};
-use crate::apache::server::Server;
-use crate::apache::shared_memory;
+use crate::apache::server::{self, Server};
+use crate::apache::{mpm, shared_memory};
+use crate::engine::breaker::Breaker;
+use crate::engine::bulkhead::Bulkhead;
+use crate::engine::gate::Gate;
+use crate::engine::handoff::PATIENCE;
 use crate::engine::heartbeat::Watchdog;
 use crate::engine::signals::{Board, Signals};
 use crate::handlers;
+use crate::handlers::targets::Crowd;
 use std::ffi::CStr;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +25,10 @@ static WATCHDOG: Mutex<Option<Watchdog>> = Mutex::new(None);
 
 /// The shared words. In httpd's parent first.
 fn board() -> io::Result<Board> {
-    let words = shared_memory::words(KEY, Board::size(lifecycle::ENGINES))?;
+    // Where a child serves one request at a time, all children have the places together: one for the engine, and one for what
+    // is behind it.
+    let places = if mpm::is_threaded() { 0 } else { 2 * mpm::most_children() as usize };
+    let words = shared_memory::words(KEY, Board::size(lifecycle::ENGINES, places))?;
     Ok(Board::new(words, lifecycle::ENGINES))
 }
 
@@ -30,7 +38,12 @@ fn board() -> io::Result<Board> {
 /// There is no memory to share.
 pub fn renew(number: usize) -> io::Result<Signals> {
     let signals = board()?.engine(number);
-    signals.clear_beats();
+    if Breaker::new(signals).renew() {
+        log::main(
+            Level::Notice,
+            "WS0168: a new engine is started in the place of one that was late: handshakes go to it",
+        );
+    }
     Ok(signals)
 }
 
@@ -53,4 +66,35 @@ pub fn is_dead(server: &Server, pid: i32, number: usize) -> bool {
         );
     }
     seen.is_some()
+}
+
+/// In httpd's parent, which has waited for an answer of the engine with this number: its main thread has given a sign of life
+/// meanwhile.
+pub fn has_time(number: usize) -> bool {
+    board().is_ok_and(|board| board.engine(number).is_alive(PATIENCE))
+}
+
+/// How many threads of a child, or children where each has one, may wait for the engine.
+fn limit() -> u32 {
+    let workers = if mpm::is_threaded() { mpm::threads_per_child() } else { mpm::max_children() };
+    server::main().map_or(1, |server| server.config::<WebSocket>().lateness().wait(workers))
+}
+
+/// With whom a worker of this child waits.
+pub fn crowd() -> Crowd {
+    Crowd { group: if mpm::is_threaded() { std::process::id() } else { 0 }, limit: limit() }
+}
+
+/// In a new child of httpd: what it passes before it asks the engine with this number.
+///
+/// # Errors
+/// There is no memory.
+pub fn gate(number: usize) -> io::Result<Gate> {
+    let board = board()?;
+    let bulkhead = match mpm::is_threaded() {
+        // Also for the workers of mod_http2, which are more.
+        true => Bulkhead::private(8 * mpm::threads_per_child() as usize + 64, limit()),
+        false => Bulkhead::new(board.places(), limit()),
+    };
+    Ok(Gate::new(board.engine(number), bulkhead))
 }

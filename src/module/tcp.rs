@@ -2,6 +2,7 @@
 
 use super::WebSocket;
 use super::directives::tcp::TOKEN;
+use super::signals;
 use crate::apache::request::Request;
 use crate::handlers::tcp::target::Target;
 use crate::handlers::tcp::{Settings, To};
@@ -22,7 +23,7 @@ pub fn settings(request: &Request, target: &str) -> Result<Settings, String> {
     } else {
         To::Target(Target::parse(target)?)
     };
-    Ok(Settings { to, timeout: config.timeout() })
+    Ok(Settings { to, timeout: config.timeout(), crowd: signals::crowd() })
 }
 
 /// The token in a query; an empty one is none.

@@ -404,6 +404,7 @@ fn no_session(request: &Request, why: &HandoffError) -> u16 {
         // Below, it is about the request.
         HandoffError::Refused { status: status @ 400..500, .. } => (*status, Some(Level::Info)),
         HandoffError::Refused { status, .. } => (*status, Some(Level::Error)),
+        late if late.is_late() => (SERVICE_UNAVAILABLE, Some(Level::Debug)),
         _ => (SERVICE_UNAVAILABLE, None),
     };
     match level {

@@ -143,13 +143,13 @@ fn a_unix_socket() {
 }
 
 /// A listener that answers nobody: its queue is full.
-struct Full {
-    address: SocketAddr,
+pub(crate) struct Full {
+    pub(crate) address: SocketAddr,
     _sockets: Vec<OwnedFd>,
 }
 
 impl Full {
-    fn new() -> Full {
+    pub(crate) fn new() -> Full {
         let new = || socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         let listener = new();
         bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
@@ -199,7 +199,7 @@ fn one_that_answers_late_holds_up_no_other() {
     let (listener, address) = listener();
     // Longer than a child waits for the engine otherwise.
     let server = Httpd::new(Mpm::Event)
-        .config("WebSocketConnectTimeout 6")
+        .config("WebSocketConnectTimeout 6\nWebSocketEngineWait 3")
         .config(location("/slow", &full.address.to_string()))
         .config(location("/tcp", &address))
         .start();

@@ -13,13 +13,14 @@ pub mod link;
 pub mod settings;
 pub mod workers;
 
+use super::targets::Targets;
 use crate::engine::conn::{End, Traffic};
 use crate::engine::{Conn, Ending, Greeting, Handler, Later, Raw, RawHandler, Refused, Reply, Running};
 use crate::engine::{SessionSpec, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
 use link::{Link, Verdict};
 use log::{error, warn};
-use settings::Settings;
+use settings::{Settings, Worker};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(35);
 #[derive(Default)]
 pub struct PyWebSocket {
     workers: Workers,
+    targets: Targets<Worker>,
 }
 
 impl Handler for PyWebSocket {
@@ -66,7 +68,9 @@ impl PyWebSocket {
         let settings = std::mem::take(&mut spec.handler.settings);
         let settings: Settings =
             postcard::from_bytes(&settings).map_err(|e| refused(500, format!("no settings of Python: {e}")))?;
-        let asked = tokio::time::timeout(HANDSHAKE, self.ask(&settings, spec)).await;
+        let asked = tokio::time::timeout(HANDSHAKE, self.ask(&settings, spec));
+        let asked = self.targets.ask(&settings.worker, settings.crowd, asked, Result::is_err).await;
+        let asked = asked.map_err(|busy| busy.refuse(format_args!("Python, {}", settings.worker.root.display())))?;
         let Ok(asked) = asked else {
             warn!("WS0273: {}: no answer of the handler in {} seconds", spec.uri, HANDSHAKE.as_secs());
             return Err(refused(504, "the Python handler has not answered in time".into()));

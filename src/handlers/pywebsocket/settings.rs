@@ -1,6 +1,7 @@
 //! What httpd says of a session with a Python handler, beside what is said of every session. Travels in
 //! [`crate::engine::HandlerSpec::settings`].
 
+use crate::handlers::targets::Crowd;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -32,4 +33,6 @@ pub struct Settings {
     pub local: (String, u16),
     /// The client speaks TLS.
     pub secure: bool,
+    /// With whom the client's worker of httpd waits.
+    pub crowd: Crowd,
 }

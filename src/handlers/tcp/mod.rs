@@ -13,6 +13,7 @@ pub mod session;
 pub mod target;
 pub mod tokens;
 
+use super::targets::{Crowd, Targets};
 use crate::engine::{Conn, Greeting, Handler, Refused, Running, SessionSpec, Welcome};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub to: To,
     /// How long connecting may take, all in all.
     pub timeout: Duration,
+    /// With whom the client's worker of httpd waits.
+    pub crowd: Crowd,
 }
 
 /// Where a session is to be connected to.
@@ -51,6 +54,7 @@ pub enum To {
 #[derive(Default)]
 pub struct Tcp {
     tokens: Arc<Tokens>,
+    targets: Targets<Target>,
 }
 
 impl Tcp {
@@ -76,8 +80,11 @@ impl Handler for Tcp {
     fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
         Some(Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of tcp: {e}") };
-            let Settings { to, timeout } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
-            let link = self.target(to).await?.connect(timeout).await?;
+            let Settings { to, timeout, crowd } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
+            let target = self.target(to).await?;
+            let is_silence = |connected: &Result<_, Refused>| connected.as_ref().is_err_and(|why| why.status == 504);
+            let connected = self.targets.ask(&target, crowd, target.connect(timeout), is_silence).await;
+            let link = connected.map_err(|busy| busy.refuse(format_args!("no connection to {target}")))??;
             Ok(Welcome { link: Some(link), ..Welcome::default() })
         }))
     }

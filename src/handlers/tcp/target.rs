@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// A server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Target {
     /// By its name or address, without brackets, and its port.
     Port(String, u16),

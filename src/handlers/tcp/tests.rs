@@ -97,8 +97,10 @@ impl House {
     }
 }
 
+const CROWD: Crowd = Crowd { group: 1, limit: 4 };
+
 fn to(target: &str) -> Settings {
-    Settings { to: To::Target(Target::parse(target).unwrap()), timeout: PATIENCE }
+    Settings { to: To::Target(Target::parse(target).unwrap()), timeout: PATIENCE, crowd: CROWD }
 }
 
 fn send(client: &mut Client, bytes: &[u8]) {
@@ -227,7 +229,10 @@ fn a_target_that_is_not_there_is_an_answer_of_http() {
     let (listener, waiting) = full(&SocketAddrUnix::new(&path).unwrap(), AddressFamily::UNIX);
     let target = format!("unix:{}", path.display());
     assert_eq!(house.status(&target, short), 504);
-    // One that has been too busy for a moment.
+    // One that has been too busy for a moment; under another name, since it is remembered that this one did not answer.
+    let again = directory.path().join("again.sock");
+    std::os::unix::fs::symlink(&path, &again).unwrap();
+    let target = format!("unix:{}", again.display());
     let taker = std::thread::spawn(move || {
         for _ in 0..=waiting.len() {
             accept(&listener).unwrap();
@@ -247,7 +252,7 @@ fn a_token_names_the_target() {
     fs::write(&file, format!("desk: {}\n", listener.local_addr().unwrap())).unwrap();
     let open = |file: &Path, token: Option<&str>| {
         let to = To::Token { file: file.to_owned(), token: token.map(str::to_owned) };
-        house.open(&Settings { to, timeout: PATIENCE })
+        house.open(&Settings { to, timeout: PATIENCE, crowd: CROWD })
     };
     let mut client = open(&file, Some("desk")).unwrap();
     listener.accept().unwrap().0.write_all(b"hello").unwrap();

@@ -213,6 +213,14 @@ pub static DIRECTIVES: &[Directive<Config>] = &[
         set: engine_threads,
     },
     Directive {
+        name: c"WebSocketEngineWait",
+        arguments: "number",
+        context: Context::Global,
+        default: "a quarter of the workers",
+        help: c"How many worker threads of a child (under prefork: how many children) may wait for the engine; others then get 503",
+        set: engine::wait,
+    },
+    Directive {
         name: c"WebSocketEngineTimeout",
         arguments: "seconds|Off",
         context: Context::Global,

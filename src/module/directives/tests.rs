@@ -439,6 +439,10 @@ fn threads_are_some() {
     assert_eq!(timeout("WebSocketEngineThreads 3").unwrap(), Some(Duration::from_secs(30)));
     assert_eq!(timeout("WebSocketEngineTimeout 5").unwrap(), Some(Duration::from_secs(5)));
     assert_eq!(timeout("WebSocketEngineTimeout off").unwrap(), None);
+    let wait = |line: &str, workers| configured(&[line]).map(|config| config.lateness().wait(workers));
+    assert_eq!(wait("WebSocketEngineWait 7", 25).unwrap(), 7);
+    assert_eq!([25, 4, 3, 1].map(|workers| wait("WebSocketEngineThreads 3", workers).unwrap()), [6, 1, 1, 1]);
+    assert!(error("WebSocketEngineWait 0").contains("expected a number from 1"));
     let complaint = error("WebSocketEngineTimeout 4");
     assert!(complaint.contains("expected 5–86400 seconds or Off, got \"4\""), "{complaint}");
     assert!(error("WebSocketEngineThreads 0").contains("1 to 1024"));
