@@ -459,7 +459,7 @@ fn a_session_log_is_a_file_or_a_program() {
     for bad in ["|", "||", "|$"] {
         assert!(error(&format!("WebSocketLog {bad}")).contains(&format!("\"{bad}\" is neither")));
     }
-    assert!(error("WebSocketLog").contains("takes one argument"));
+    assert!(error("WebSocketLog").contains("takes the path of a file"));
     assert!(error("WebSocketLog |cat x").contains("in quotes"));
     let mut config = Config::default();
     assert!(session_log(&mut config, &["".into()]).is_err());
