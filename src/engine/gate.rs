@@ -26,9 +26,12 @@ const SILENCE: u32 = slices(Duration::from_secs(2));
 /// And while the engine waits for somebody else: longer than its threads sleep.
 const SILENCE_BEHIND: u32 = slices(Duration::from_secs(5));
 /// Of those for whom there was no place, the time in which none was answered after which they give up (milliseconds).
-const STILL: [u64; 2] = [50, 500];
+///
+/// Behind the engine it is longer than the half second that handlers wait: those who are too many for one target are told
+/// so by the engine before somebody else gives up in the place of them.
+const STILL: [u64; 2] = [50, 1500];
 /// Slices after which they give up in any case.
-const WITHOUT_A_PLACE: u32 = slices(Duration::from_secs(1));
+const WITHOUT_A_PLACE: [u32; 2] = [slices(Duration::from_secs(1)), slices(Duration::from_secs(2))];
 /// How often it is logged that too many wait (milliseconds).
 const SAY_AGAIN: u64 = 60_000;
 
@@ -180,7 +183,9 @@ impl Question {
             self.place = self.gate.bulkhead.take(self.side, left);
         }
         let flow = self.gate.signals.flow(self.side as usize);
-        if self.place.is_none() && (flow.has_stopped(STILL[self.side as usize]) || self.waited >= WITHOUT_A_PLACE) {
+        if self.place.is_none()
+            && (flow.has_stopped(STILL[self.side as usize]) || self.waited >= WITHOUT_A_PLACE[self.side as usize])
+        {
             self.gate.say_full(self.side);
             return Err(Late::Full);
         }
@@ -445,7 +450,7 @@ mod tests {
             flow.answer();
             live(gate);
         };
-        assert_eq!(outcome(&mut more, answers), (WITHOUT_A_PLACE, Late::Full));
+        assert_eq!(outcome(&mut more, answers), (WITHOUT_A_PLACE[0], Late::Full));
         drop((second, next));
     }
 
