@@ -9,7 +9,7 @@ use super::line::Line;
 use super::memory::{Demand, Held, Holding, Waiting};
 use super::peer::{Peer, ticks};
 use super::quota::Place;
-use super::thread::Entry;
+use super::thread::{Entry, step_aside};
 use super::{Adoption, SessionSpec};
 use crate::wire::deflate::Slices;
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
@@ -23,7 +23,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -718,7 +717,7 @@ impl Conn {
             }
             if std::mem::take(&mut self.read_much) {
                 // Of tiny frames it was thousands, and there is more: a client that floods has one turn as everybody.
-                cx.waker().wake_by_ref();
+                step_aside(cx);
                 return Poll::Pending;
             }
             let shared = self.entry.shared.clone();
@@ -931,13 +930,6 @@ impl Conn {
             }
         }
     }
-}
-
-/// Has the task go on when others had their turn, those included for whom something has come meanwhile: to wake it at once
-/// would let it run some sixty times before anybody looks.
-fn step_aside(cx: &mut Context<'_>) {
-    let mut turn = pin!(tokio::task::yield_now());
-    let _ = turn.as_mut().poll(cx);
 }
 
 fn slow_consumer() -> End {

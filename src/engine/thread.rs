@@ -22,9 +22,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
@@ -528,6 +530,13 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
+/// Has the task go on when others had their turn, those included for whom something has come meanwhile: to wake it at once
+/// would let it run some sixty times before anybody looks.
+pub fn step_aside(cx: &mut Context<'_>) {
+    let mut turn = pin!(tokio::task::yield_now());
+    let _ = turn.as_mut().poll(cx);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -535,6 +544,35 @@ mod tests {
     use crate::engine::line::Line;
     use crate::handlers::echo::Echo;
     use std::mem::{size_of, size_of_val};
+    use std::task::Poll;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::{LocalSet, spawn_local};
+
+    /// Who has much to do gets no second turn before those whom something has come for.
+    #[tokio::test]
+    async fn who_steps_aside_is_behind_what_has_come() {
+        let turns = Rc::new(Cell::new(0));
+        let (mut reader, mut writer) = tokio::net::UnixStream::pair().unwrap();
+        let busy = {
+            let turns = turns.clone();
+            std::future::poll_fn(move |cx| {
+                turns.set(turns.get() + 1);
+                step_aside(cx);
+                Poll::<()>::Pending
+            })
+        };
+        let tasks = LocalSet::new();
+        let read = tasks.run_until(async move {
+            let reading = spawn_local(async move { reader.read_u8().await.unwrap() });
+            // It waits for its socket, and is alone.
+            tokio::task::yield_now().await;
+            spawn_local(busy);
+            writer.write_u8(7).await.unwrap();
+            reading.await.unwrap()
+        });
+        assert_eq!(read.await, 7);
+        assert!((1..=4).contains(&turns.get()), "{} turns", turns.get());
+    }
 
     /// What an idle session costs, but for what tokio keeps of its socket and the texts of its specification.
     #[tokio::test]

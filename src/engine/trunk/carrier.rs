@@ -4,6 +4,7 @@
 //! last read has woken, and writes for them all.
 
 use super::end::{End, FULL, News, Waiting};
+use crate::engine::thread::step_aside;
 use bytes::Bytes;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use std::cell::{Cell, RefCell};
@@ -123,7 +124,7 @@ impl Trunk {
                 count => end.filled(count, Wakers::wake).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?,
             }
         }
-        cx.waker().wake_by_ref();
+        step_aside(cx);
         Poll::Pending
     }
 
