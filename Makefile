@@ -28,10 +28,10 @@ conformance: build ## All cases of the Autobahn suite, some minutes; `make test`
 hostile: build ## What is done to a server on purpose: TIME=1800 seconds, SCENARIO=… alone; `make test` runs a share of it
 	@tests/hostile/run --time '$(or $(TIME),1800)' $(SCENARIO)
 
-bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 35 minutes, installs the servers
+bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 40 minutes, installs the servers
 	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan g++ libssl-dev
 	-CARGO_TARGET_DIR='$(abspath $(target))' benches/peers/uwebsockets/build
-	$(CARGO) bench --locked --bench echo --bench handshake --bench fanout --bench site
+	$(CARGO) bench --locked --bench echo --bench handshake --bench fanout --bench site --bench engine_late
 	$(CARGO) bench --locked --bench plot
 
 fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=… alone; installs cargo-fuzz

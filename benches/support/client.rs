@@ -16,6 +16,8 @@ const WAVE: usize = 16;
 /// Connections from one source address: many times as many as that may be opened within a minute, and a port of one that
 /// was closed is free again after that.
 const PER_ADDRESS: usize = 1000;
+/// Source addresses in turn, for those who never stop opening connections.
+const ADDRESSES: usize = 250;
 
 /// The key and its answer are the example of RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -85,6 +87,21 @@ pub(crate) fn connect_to(server: Target, index: usize) -> Result<Socket> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     Socket::new(socket, server.tls)
+}
+
+/// The beginning of a connection, which does not block: that it is there shows in writing. `number` counts those that were begun,
+/// one after the other.
+pub(crate) fn begin(server: Target, number: usize) -> Result<Socket> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let tcp = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    bind(&tcp, &SocketAddrV4::new(source(number % (ADDRESSES * PER_ADDRESS)), 0))?;
+    match connect(&tcp, &server.address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let tcp = TcpStream::from(tcp);
+    tcp.set_nodelay(true)?;
+    Socket::begin(tcp, server.tls)
 }
 
 /// The request of the opening handshake.

@@ -10,6 +10,7 @@ use rustix::event::{Timespec, epoll};
 use super::Result;
 use super::client::{self, Target};
 use super::frame::Batch;
+use super::page::Beside;
 use super::tls::Socket;
 
 /// A server that is silent for so long has lost a message.
@@ -142,30 +143,6 @@ impl Crowd {
         Ok(())
     }
 
-    /// When the next message is due.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.chat.as_ref().map(|chat| chat.due)
-    }
-
-    /// Says what is due, and takes what has come, without waiting. True when there may be more.
-    pub(crate) fn turn(&mut self) -> Result<bool> {
-        let mut said = 0;
-        while said < TURN
-            && let Some(chat) = &mut self.chat
-            && chat.due <= Instant::now()
-        {
-            let index = self.next;
-            chat.due += chat.between;
-            self.next = (index + 1) % self.members.len();
-            // Who still waits lets this one pass.
-            if !self.members[index].waits {
-                self.say(index)?;
-            }
-            said += 1;
-        }
-        Ok(self.wait(Duration::ZERO)? || said == TURN)
-    }
-
     /// Stays for `time`, and answers Pings.
     pub(crate) fn stay(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
@@ -238,6 +215,31 @@ impl Member {
             return Err("the server does not read".into());
         }
         Ok(())
+    }
+}
+
+impl Beside for Crowd {
+    /// When the next message is due.
+    fn due(&self) -> Option<Instant> {
+        self.chat.as_ref().map(|chat| chat.due)
+    }
+
+    fn turn(&mut self) -> Result<bool> {
+        let mut said = 0;
+        while said < TURN
+            && let Some(chat) = &mut self.chat
+            && chat.due <= Instant::now()
+        {
+            let index = self.next;
+            chat.due += chat.between;
+            self.next = (index + 1) % self.members.len();
+            // Who still waits lets this one pass.
+            if !self.members[index].waits {
+                self.say(index)?;
+            }
+            said += 1;
+        }
+        Ok(self.wait(Duration::ZERO)? || said == TURN)
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod peers;
 pub(crate) mod plot;
 pub(crate) mod proc;
 pub(crate) mod report;
+pub(crate) mod returning;
 pub(crate) mod serve;
 pub(crate) mod server;
 pub(crate) mod tls;

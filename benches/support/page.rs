@@ -1,28 +1,34 @@
 //! Pages fetched at a steady rate, whatever the server does meanwhile: half of them on new connections, half on kept ones.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddrV4, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use slab::Slab;
 
 use super::Result;
-use super::client::{Target, source};
-use super::crowd::Crowd;
+use super::client::{self, Target};
 use super::server::{PAGE, page};
 use super::tls::Socket;
 
-/// Connections from one source address, one after the other: each leaves a port behind that is free after a minute.
-const PER_ADDRESS: usize = 1000;
-/// Source addresses in turn.
-const ADDRESSES: usize = 250;
+/// The place of [`Beside`] among the events.
+const BESIDE: u64 = u64::MAX;
 
-/// The crowd's place among the events.
-const CROWD: u64 = u64::MAX;
+/// What goes on beside the pages, in the same thread. Its descriptor is readable when a turn has something to take.
+pub(crate) trait Beside: AsFd {
+    /// When it has something to do by itself.
+    fn due(&self) -> Option<Instant>;
+
+    /// Does what is due, and takes what has come, without waiting. True when there may be more.
+    fn turn(&mut self) -> Result<bool>;
+
+    /// No more pages are wanted.
+    fn is_over(&self) -> bool {
+        false
+    }
+}
 
 /// Milliseconds from the moment when a page was due to its last byte.
 #[derive(Default)]
@@ -30,6 +36,8 @@ pub(crate) struct Times {
     /// The TCP (and TLS) handshake is in these.
     pub(crate) new: Vec<f64>,
     pub(crate) kept: Vec<f64>,
+    /// All of these, each with the moment when it was due.
+    pub(crate) all: Vec<(Instant, f64)>,
     /// Pages that did not come.
     pub(crate) missing: usize,
     /// Pages that were asked for again: the server had closed a kept connection, as it may.
@@ -40,6 +48,7 @@ impl Times {
     pub(crate) fn extend(&mut self, other: Self) {
         self.new.extend(other.new);
         self.kept.extend(other.kept);
+        self.all.extend(other.all);
         self.missing += other.missing;
         self.again += other.again;
     }
@@ -87,20 +96,21 @@ impl Pages {
     }
 
     /// Fetches `rate` pages a second for `time`, and waits for those that are under way then, for `patience` at most.
-    /// Meanwhile the crowd has its turns.
+    /// Meanwhile what goes on beside them has its turns, and may end it earlier.
     pub(crate) fn fetch(
         &mut self,
         rate: f64,
         time: Duration,
         patience: Duration,
-        mut crowd: Option<&mut Crowd>,
+        mut beside: Option<&mut dyn Beside>,
     ) -> Result<Times> {
-        if let Some(crowd) = &crowd {
-            epoll::add(&self.epoll, &**crowd, epoll::EventData::new_u64(CROWD), epoll::EventFlags::IN)?;
+        if let Some(beside) = &beside {
+            epoll::add(&self.epoll, beside.as_fd(), epoll::EventData::new_u64(BESIDE), epoll::EventFlags::IN)?;
         }
         let mut times = Times::default();
         let start = Instant::now();
-        let count = (rate * time.as_secs_f64()).round() as usize;
+        let mut end = start + time;
+        let mut count = (rate * time.as_secs_f64()).round() as usize;
         let mut started = 0;
         let mut events = std::mem::take(&mut self.events);
         loop {
@@ -112,26 +122,29 @@ impl Pages {
                 due = start + Duration::from_secs_f64(started as f64 / rate);
             }
             let under_way = self.visits.len() - self.resting.len();
-            if started == count && (under_way == 0 || now > start + time + patience) {
+            if started == count && (under_way == 0 || now > end + patience) {
                 break;
             }
-            let wake = if started < count { due } else { start + time + patience };
-            let wake = crowd.as_ref().and_then(|crowd| crowd.due()).map_or(wake, |due| due.min(wake));
+            let wake = if started < count { due } else { end + patience };
+            let wake = beside.as_ref().and_then(|beside| beside.due()).map_or(wake, |due| due.min(wake));
             let sleep = wake.saturating_duration_since(Instant::now());
             let sleep = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
             events.clear();
             epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&sleep))?;
             // Pages first.
-            for event in events.iter().filter(|event| event.data.u64() != CROWD) {
+            for event in events.iter().filter(|event| event.data.u64() != BESIDE) {
                 self.advance(event.data.u64() as usize, &mut times)?;
             }
-            if let Some(crowd) = &mut crowd {
-                crowd.turn()?;
+            if let Some(beside) = &mut beside {
+                beside.turn()?;
+                if started < count && beside.is_over() {
+                    (count, end) = (started, Instant::now());
+                }
             }
         }
         self.events = events;
-        if let Some(crowd) = &crowd {
-            epoll::delete(&self.epoll, &**crowd)?;
+        if let Some(beside) = &beside {
+            epoll::delete(&self.epoll, beside.as_fd())?;
         }
         // What has not come is given up.
         let given_up: Vec<usize> =
@@ -169,18 +182,9 @@ impl Pages {
     }
 
     fn connect(&mut self) -> Result<Socket> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let tcp = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        let number = self.opened / PER_ADDRESS % ADDRESSES * PER_ADDRESS;
-        bind(&tcp, &SocketAddrV4::new(source(number), 0))?;
-        match connect(&tcp, &self.target.address) {
-            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let socket = client::begin(self.target, self.opened)?;
         self.opened += 1;
-        let tcp = TcpStream::from(tcp);
-        tcp.set_nodelay(true)?;
-        Socket::begin(tcp, self.target.tls)
+        Ok(socket)
     }
 
     fn advance(&mut self, key: usize, times: &mut Times) -> Result<()> {
@@ -199,6 +203,7 @@ impl Pages {
             && is_whole(&visit.received, &self.body)?
         {
             let milliseconds = due.elapsed().as_secs_f64() * 1e3;
+            times.all.push((due, milliseconds));
             visit.due = None;
             visit.received.clear();
             visit.used = true;

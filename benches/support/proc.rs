@@ -23,6 +23,12 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
     tree
 }
 
+/// The processes of that name among them; an empty one is everybody's.
+pub(crate) fn named(root: u32, name: &str) -> Vec<u32> {
+    let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    tree(root).into_iter().filter(|pid| name.is_empty() || comm(pid).trim() == name).collect()
+}
+
 /// Whether the process has not ended. One that nobody has waited for yet, a zombie, has.
 pub(crate) fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -80,10 +86,7 @@ pub(crate) fn memory(root: u32) -> Result<u64> {
 /// The same of the processes of that name alone; an empty one is everybody's.
 pub(crate) fn memory_of(root: u32, name: &str) -> Result<u64> {
     let mut bytes = 0;
-    for pid in tree(root) {
-        if !name.is_empty() && fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim() != name {
-            continue;
-        }
+    for pid in named(root, name) {
         let path = format!("/proc/{pid}/smaps_rollup");
         let rollup = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.strip_suffix("kB")?.trim().parse().ok());
