@@ -117,6 +117,21 @@ impl Request {
         false
     }
 
+    /// It, or one that httpd has made it out of, has a note of this name.
+    pub fn was_noted(&self, name: &CStr) -> bool {
+        let mut request: *const ffi::request_rec = self.as_ptr();
+        while !request.is_null() {
+            // SAFETY: as above.
+            let before = unsafe { &*request };
+            // SAFETY: a request has notes as long as it lives.
+            if !unsafe { Table::from_ptr(before.notes) }.find(name).is_null() {
+                return true;
+            }
+            request = before.prev;
+        }
+        false
+    }
+
     /// What mod_proxy has to do with it, as far as is known by now.
     pub fn proxying(&self) -> Proxying {
         match self.0.proxyreq as u32 {

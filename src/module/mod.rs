@@ -125,6 +125,7 @@ impl HttpdModule for WebSocket {
 
     fn read(request: &Request) {
         others::note_proxied_early(request);
+        access::note_foreign(request);
     }
 
     fn translated(request: &Request) {

@@ -193,6 +193,40 @@ fn htaccess_files_do_not_say_who_may_publish() {
     assert_eq!(Raw::page(&server, "/here/").status, 500);
 }
 
+/// Nor does it make one of this machine out of what a proxy passes on, or a page of another site sends, by taking header lines
+/// away. The administrator's word for all requests may.
+#[test]
+fn header_lines_that_htaccess_takes_away_count() {
+    let server = httpd(Mpm::Event)
+        .module("headers")
+        .module("rewrite")
+        .config("<Directory \"{root}/htdocs\">\n  AllowOverride All\n</Directory>")
+        .config("RequestHeader unset X-Forwarded-Host early")
+        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n</Location>")
+        .file(
+            "htdocs/here/.htaccess",
+            "RequestHeader unset X-Forwarded-For\nRequestHeader unset Origin\nRequestHeader unset Sec-Fetch-Site\n\
+             RewriteEngine On\nRewriteRule ^ /publish [L]\n",
+        )
+        .file("htdocs/here/x", "")
+        .start();
+    let publish = |name: &str, value: &str| {
+        let request = Handshake::page("/here/x?channel=a").method("POST").header("Content-Length", "0");
+        Raw::answer(&server, &request.header("Connection", "close").header(name, value))
+    };
+    for (name, value, status) in [
+        ("X-Forwarded-For", ELSEWHERE, 403),
+        ("Origin", "http://evil.example", 403),
+        ("Sec-Fetch-Site", "cross-site", 403),
+        ("X-Forwarded-Host", "localhost", 202),
+        ("Origin", server.http_url("").as_str(), 202),
+        ("X-Requested-With", "curl", 202),
+    ] {
+        says(&publish(name, value), status, name);
+    }
+    server.expect_log("WS0035: refused: only this machine may publish here (WebSocketPublishAccess Local)");
+}
+
 /// A page of another site cannot publish with the login that a browser sends along.
 #[test]
 fn pages_of_other_sites_publish_nothing() {
