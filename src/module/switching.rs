@@ -99,18 +99,19 @@ fn negotiated(accept: &Accept) -> Vec<(String, String)> {
 
 /// What nobody but the handshake decides: whether it is one; and what would announce a body (RFC 9110 section 15.2).
 fn is_reserved(name: &[u8]) -> bool {
-    const HOP_BY_HOP: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "Upgrade",
         "Connection",
         "Keep-Alive",
         "Proxy-Connection",
         "Content-Length",
+        "Content-Encoding",
         "Transfer-Encoding",
         "TE",
         "Trailer",
     ];
     const PREFIX: &[u8] = b"Sec-WebSocket-";
-    HOP_BY_HOP.iter().any(|reserved| reserved.as_bytes().eq_ignore_ascii_case(name))
+    NAMES.iter().any(|reserved| reserved.as_bytes().eq_ignore_ascii_case(name))
         || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
@@ -126,8 +127,15 @@ mod tests {
 
     #[test]
     fn the_handshake_is_nobody_elses() {
-        for name in ["upgrade", "CONNECTION", "Sec-WebSocket-Accept", "sec-websocket-protocol", "Content-length", "TE"]
-        {
+        for name in [
+            "upgrade",
+            "CONNECTION",
+            "Sec-WebSocket-Accept",
+            "sec-websocket-protocol",
+            "Content-length",
+            "content-encoding",
+            "TE",
+        ] {
             assert!(is_reserved(name.as_bytes()), "{name}");
         }
         for name in ["Set-Cookie", "Sec-WebSocket", "Sec-Fetch-Site", "X-Upgrade", "WebSocket-Recovered", ""] {

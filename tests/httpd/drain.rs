@@ -1,5 +1,6 @@
 //! Graceful restarts and stops with sockets over TLS, whose bytes go through a child that is to end.
 
+use crate::harness::installation::installation;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
 use crate::http2::{Scenario, wait_for_sessions};
@@ -212,6 +213,37 @@ fn a_child_that_retires() {
             await_close(socket, 1012, "server process is retiring");
         }
     }
+}
+
+/// mpm-itk serves each connection in a process of its own, as another user, and httpd's parent says nothing to that process.
+#[test]
+fn users_of_mpm_itk() {
+    let Some(load) = installation().load_mpm_itk().filter(|_| rustix::process::geteuid().is_root()) else {
+        eprintln!("not tried: it takes root, and Debian's libapache2-mpm-itk");
+        return;
+    };
+    let httpd = || site(Mpm::Prefork).config(format!("{load}\nAssignUserID daemon daemon\nWebSocketDrainTimeout 2"));
+    let server = httpd().start();
+    let mut sockets = Raw::open_some(&server, 3);
+    server.begin_graceful();
+    for socket in &mut sockets {
+        socket.echo(&Frame::text("still there"));
+    }
+    sockets.into_iter().map(await_drain).for_each(drop);
+    let sockets = Raw::open_some(&server, 3);
+    server.restart();
+    for socket in sockets {
+        await_close(socket, 1012, "server is restarting");
+    }
+    drop(server);
+
+    let server = httpd().config("WebSocketDrainTimeout 86400").start();
+    let sockets = Raw::open_some(&server, 3);
+    server.begin_to_stop_gracefully();
+    for socket in sockets {
+        await_close(socket, 1012, "server is stopping");
+    }
+    await_the_end(&server);
 }
 
 /// Pages are served and sockets open while httpd is restarted and restarted again; each socket that is closed is told

@@ -37,7 +37,7 @@ const HARM: &str = "<Location \"/echo\">\n  Header set Upgrade h2c\n  Header alw
                     Header unset Connection\n  Header always set Connection close\n  Header set Sec-WebSocket-Accept made-up\n  \
                     Header always set Sec-WebSocket-Protocol made-up\n  Header edit* Sec-WebSocket-Protocol chat made-up\n  \
                     Header append Sec-WebSocket-Extensions made-up\n  Header set Sec-WebSocket-Version 8\n  \
-                    Header always set Content-Length 5\n  Header set Transfer-Encoding chunked\n  Header set Trailer X-Set\n  \
+                    Header always set Content-Length 5\n  Header set Content-Encoding gzip\n  Header set Transfer-Encoding chunked\n  Header set Trailer X-Set\n  \
                     Header set Upgrade h2c early\n  Header always set Sec-WebSocket-Accept made-up early\n  \
                     SetOutputFilter INCLUDES;SUBSTITUTE;BUFFER;DEFLATE\n  Substitute s/e/E/\n  \
                     ExpiresActive On\n  ExpiresDefault A60\n</Location>";

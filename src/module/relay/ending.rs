@@ -60,6 +60,17 @@ pub fn enter_child(pool: &Pool) {
     }
 }
 
+/// Whoever may no longer look it up, as a user of mpm-itk, knows nothing of it.
+fn pid_file_is_gone() -> bool {
+    PID_FILE.get().is_some_and(|path| matches!(path.try_exists(), Ok(false)))
+}
+
+/// httpd goes on without this process, or stops, and has said nothing to it: mpm-itk serves each connection in a process that
+/// a child of prefork has forked, and the parent knows of the child alone.
+fn is_left_behind() -> bool {
+    !mpm::is_threaded() && (mpm::running_generation() != mpm::generation() || pid_file_is_gone())
+}
+
 /// Why a child ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -81,7 +92,7 @@ impl Cause {
     /// For a child that ends when its connections have.
     fn by_and_by() -> Cause {
         // A graceful stop looks to children like a graceful restart, but that removes no PidFile and raises the generation first.
-        if PID_FILE.get().is_some_and(|path| !path.exists()) {
+        if pid_file_is_gone() {
             Cause::Stop
         } else if mpm::running_generation() == mpm::generation() {
             Cause::Retirement
@@ -134,7 +145,7 @@ impl Ending {
             self.urgent = Some((Instant::now(), Cause::at_once(self.generation.or_else(mpm::generation))));
         }
         self.generation = mpm::running_generation();
-        if self.began.is_none() && (urgent || mpm::is_stopping()) {
+        if self.began.is_none() && (urgent || mpm::is_stopping() || is_left_behind()) {
             self.began = Some(Instant::now());
         }
         let began = self.began?;

@@ -78,6 +78,14 @@ impl Installation {
         Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent").join(path)
     }
 
+    /// The LoadModule line of mpm-itk, which is installed beside httpd or unpacked by `tests/run`; where it is neither, none.
+    pub(crate) fn load_mpm_itk(&self) -> Option<String> {
+        let file = [self.modules.join("mpm_itk.so"), Self::built("mpm-itk/usr/lib/apache2/modules/mpm_itk.so")]
+            .into_iter()
+            .find(|file| file.exists())?;
+        Some(format!("LoadModule mpm_itk_module \"{}\"", file.display()))
+    }
+
     /// The LoadModule line of `mod_<name>`; empty when it is compiled in.
     pub(crate) fn load(&self, name: &str) -> String {
         if self.compiled_in.contains(&format!("mod_{name}.c")) || self.compiled_in.contains(&format!("{name}.c")) {
