@@ -102,7 +102,8 @@ fn htaccess() {
                       WebSocketOriginCheck Trusted\nWebSocketTrustedOrigin http://friend.example\n";
     let server = httpd()
         .file("htdocs/open/.htaccess", directives)
-        .file("htdocs/open/below/.htaccess", "WebSocketMaxMessageSize 20\n")
+        .file("htdocs/open/below/.htaccess", "WebSocketMaxMessageSize 5\n")
+        .file("htdocs/open/more/.htaccess", "WebSocketMaxMessageSize 20\n")
         .file("htdocs/ignored/.htaccess", directives)
         .file("htdocs/forbidden/.htaccess", directives)
         .file("htdocs/global/.htaccess", "WebSocketEngineThreads 1\n")
@@ -116,8 +117,11 @@ fn htaccess() {
     assert_eq!(protocol(&server, "/open/x", "inner").as_deref(), Some("inner"));
     assert!(takes(&server, "/open/x", 10));
     assert!(!takes(&server, "/open/x", 11));
-    assert!(takes(&server, "/open/below/x", 20));
-    assert!(!takes(&server, "/open/below/x", 21));
+    assert!(takes(&server, "/open/below/x", 5));
+    assert!(!takes(&server, "/open/below/x", 6));
+    // Of several such files the smallest counts.
+    assert!(takes(&server, "/open/more/x", 10));
+    assert!(!takes(&server, "/open/more/x", 11));
     assert_eq!(protocol(&server, "/open/below/x", "inner").as_deref(), Some("inner"));
     server.expect_log("WS0021");
     let from = |origin| Raw::answer(&server, &Handshake::new("/open/x").header("Origin", origin)).status;

@@ -38,6 +38,9 @@ with_http2!(
     a_connection_that_vanishes,
 );
 
+/// For a site whose clients have more sockets open in one connection than the default lets them.
+pub(crate) const ROOM_FOR_MANY: &str = "WebSocketH2Streams 20\nH2MaxWorkers 60";
+
 /// Six streams of a connection run at once, each on a thread of mod_http2.
 fn serve(mpm: Mpm) -> Server {
     site(mpm).start()
@@ -48,7 +51,7 @@ fn site(mpm: Mpm) -> Httpd {
         .workers(20)
         .http2()
         .config("<Location \"/echo\">\n  WebSocketHandler echo\n</Location>")
-        .config("WebSocketH2Streams 20\nH2MaxWorkers 60")
+        .config(ROOM_FOR_MANY)
         .config("CustomLog \"{root}/logs/sockets.log\" \"%r|%>s|%{WS_SESSION}e|%{WS_BYTES_IN}e|%{WS_BYTES_OUT}e\"")
 }
 

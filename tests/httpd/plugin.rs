@@ -319,7 +319,7 @@ fn a_request_that_httpd_redirects() {
 #[test]
 fn in_http2() {
     for mpm in [Mpm::Event, Mpm::Worker] {
-        let server = site(mpm).workers(20).http2().start();
+        let server = site(mpm).workers(20).http2().config(crate::http2::ROOM_FOR_MANY).start();
         Scenario::start(&server, "messages").ends_well();
         Scenario::start(&server, "ten").ends_well();
         let mut client = Scenario::start(&server, "vanish");

@@ -237,7 +237,7 @@ fn try_every_kind(server: &Server) {
 
 #[test]
 fn over_http2() {
-    let server = start(site(Mpm::Event).workers(20).http2());
+    let server = start(site(Mpm::Event).workers(20).http2().config(crate::http2::ROOM_FOR_MANY));
     Scenario::start(&server, "messages").ends_well();
     Scenario::start(&server, "ten").ends_well();
     Scenario::start(&server, "python").ends_well();

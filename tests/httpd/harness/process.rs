@@ -1,5 +1,6 @@
 //! Processes as /proc shows them.
 
+use super::wait::{PATIENCE, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::collections::HashSet;
 use std::fs;
@@ -34,14 +35,28 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.session == self.pid)
     }
 
-    /// Sends `signal` to this very process; nothing when it has ended.
+    /// Sends `signal` to this very process; nothing when it has ended. One that is stopped (SIGSTOP) does nothing any more when
+    /// this returns.
     pub(crate) fn signal(self, signal: Signal) {
         if self.is_running()
             && let Some(pid) = Pid::from_raw(self.pid)
         {
             // It may end between the look and the signal.
             let _ = kill_process(pid, signal);
+            if signal == Signal::STOP {
+                // The signal stops one thread after the other.
+                wait_until("all its threads are stopped", PATIENCE, || self.is_stopped() || !self.is_running());
+            }
         }
+    }
+
+    fn is_stopped(self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else { return false };
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state stands behind the name, which may have anything in it.
+            stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
+        })
     }
 
     /// Lets it, and those it starts from now on, have no more than so many descriptors.
