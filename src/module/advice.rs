@@ -62,13 +62,17 @@ fn names_plugin(words: &str) -> bool {
     words.split_whitespace().next().is_some_and(|word| directives::looks_like_a_plugin(word.trim_matches('"')))
 }
 
+/// Where the hard limit of open files comes from. Debian's `apache2ctl` lowers that of the unit.
+const LIMIT_OF_FILES: &str =
+    "LimitNOFILE= of httpd's unit; on Debian APACHE_ULIMIT_MAX_FILES in envvars, too; else ulimit -Hn";
+
 fn advice(facts: &Facts) -> Vec<String> {
     let Facts { wanted, kept, suspends, workers, children, factor, files } = *facts;
     let mut lines = Vec::new();
     if wanted + OTHER_FDS > files {
         lines.push(format!(
             "WS0221: WebSocketMaxConnections {wanted} needs {} open files in the engine, and the hard limit is {files}: \
-             raise it (ulimit -Hn, LimitNOFILE= of the systemd unit)",
+             raise it ({LIMIT_OF_FILES})",
             wanted + OTHER_FDS
         ));
     }
@@ -98,7 +102,7 @@ fn advice(facts: &Facts) -> Vec<String> {
     if per_child > files {
         lines.push(format!(
             "WS0224: WebSocketMaxConnections {wanted}: over TLS or with plugins a child of httpd needs {per_child} open files, and the hard \
-             limit is {files}: raise it, or ServerLimit"
+             limit is {files}: raise it ({LIMIT_OF_FILES}), or ServerLimit"
         ));
     }
     lines
@@ -129,5 +133,12 @@ mod tests {
         assert!(lines[0].contains("set AsyncRequestWorkerFactor to 20 or more"), "{lines:?}");
         assert!(advice(&Facts { wanted: 8000, factor: 20.0, ..ENOUGH }).is_empty());
         assert_eq!(ids(Facts { wanted: 15_000, factor: 40.0, children: 1, ..ENOUGH }), ["WS0224"]);
+        for facts in [
+            Facts { wanted: 30_000, kept: false, ..ENOUGH },
+            Facts { wanted: 15_000, factor: 40.0, children: 1, ..ENOUGH },
+        ] {
+            let lines = advice(&facts);
+            assert!(lines[0].contains("APACHE_ULIMIT_MAX_FILES"), "{lines:?}");
+        }
     }
 }
