@@ -357,7 +357,8 @@ impl Conn {
 
     /// Writes what was sent, and reads nothing: for a handler that can take no more. Completes when the session is closing.
     ///
-    /// No client is given up meanwhile for not answering a Ping: its answer would not be read.
+    /// No client is given up meanwhile for not answering a Ping: its answer would not be read. One is sent all the same: where
+    /// the client has gone and left much unread, its end does not come through, but its system answers the Ping with a reset.
     pub async fn tend(&mut self) {
         poll_fn(|cx| {
             self.entry.peer.register(cx);
@@ -368,6 +369,7 @@ impl Conn {
             if self.poll_slow(cx).is_pending() {
                 return Poll::Pending;
             }
+            self.ping();
             match self.poll_flush(cx) {
                 Poll::Ready(Err(e)) => {
                     self.end = Some(Box::new(End::Lost(e)));

@@ -214,6 +214,23 @@ fn over_tls_too(mpm: Mpm) {
     client.close();
 }
 
+/// A client goes while its program takes nothing. What it has sent is in the way of its end, but a Ping finds out.
+#[test]
+fn who_has_gone_is_missed_where_the_program_takes_nothing() {
+    let server = httpd(Mpm::Event)
+        .config("WebSocketPing 1 1\nWebSocketExecStopTimeout 1")
+        .config(exec("/deaf", "/bin/sleep 1000"))
+        .start();
+    let engine = server.engine();
+    let mut client = Raw::open(&server, "/deaf");
+    wait_until("the program runs", PATIENCE, || programs(engine) == 1);
+    let frame = Frame::text("x".repeat(500_000)).masked();
+    // Until nothing more is taken; the rest of it is still to come, as from a client whose own system has it.
+    while client.write_some(&frame, Duration::from_millis(200)) == Some(frame.len()) {}
+    drop(client);
+    wait_until("it is missed", PATIENCE, || programs(engine) == 0);
+}
+
 fn programs_outlive_graceful(mpm: Mpm) {
     let server = httpd(mpm).config(exec("/sh", "{root}/bin/count.sh")).start();
     let mut client = Raw::open(&server, "/sh");
