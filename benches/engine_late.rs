@@ -14,7 +14,8 @@
 //!
 //! A round has two parts, with the same clients:
 //!
-//! * *quota*: `WebSocketMaxConnections 1` refuses them all, as one socket is open. This is what they cause by themselves.
+//! * *quota*: `WebSocketMaxConnections 1` refuses them all, as one socket is open. This is what they cause by themselves. It
+//!   takes about as long as the other part, as pages get slower while clients come and go.
 //! * *late*: the engine is stopped with SIGSTOP as the first of them come, and stays so until httpd's parent replaces it
 //!   (`WebSocketEngineTimeout`, 30 s unless `--directive` says something else, and the parent looks about every ten seconds).
 //!   It ends when the first client gets in; then all of them have to.
@@ -49,7 +50,7 @@ usage: cargo bench --bench engine_late -- [options]
   --clients N        clients that come back (default 1000)
   --spread S         seconds within which they come for the first time; 0: all at once (default 1)
   --rate R           pages a second on new connections, and as many on kept ones (default 200)
-  --seconds S        pages while a quota refuses the clients, for each round (default 20)
+  --seconds S        pages while a quota refuses the clients, for each round (default 30)
   --rounds N         rounds (default 3)
   --directive LINE   a line for httpd's configuration; may be repeated
   --json FILE        where the JSON goes (default: bench/engine_late.json in the target directory)
@@ -126,7 +127,7 @@ impl Options {
             clients: if smoke { 20 } else { 1000 },
             spread: if smoke { 0.1 } else { 1.0 },
             rate: 200.0,
-            seconds: if smoke { 0.3 } else { 20.0 },
+            seconds: if smoke { 0.3 } else { 30.0 },
             rounds: if smoke { 1 } else { 3 },
             directives: String::new(),
             json: (!smoke).then(|| target.join("bench/engine_late.json")),
