@@ -29,7 +29,7 @@ const SILENCE_BEHIND: u32 = slices(Duration::from_secs(5));
 ///
 /// Behind the engine it is longer than the half second that handlers wait: those who are too many for one target are told
 /// so by the engine before somebody else gives up in the place of them.
-const STILL: [u64; 2] = [250, 1500];
+const STILL: [u64; 2] = [100, 1500];
 /// Slices after which they give up in any case.
 const WITHOUT_A_PLACE: [u32; 2] = [slices(Duration::from_secs(1)), slices(Duration::from_secs(2))];
 /// How often it is logged that too many wait (milliseconds).

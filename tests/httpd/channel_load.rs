@@ -136,7 +136,8 @@ fn a_thousand(mpm: Mpm, workers: usize, secure: usize) {
         .tls()
         .relayed()
         .module("authz_host")
-        .config("WebSocketChannelHistory 1000 3600\nWebSocketDrainTimeout 1")
+        // As many as ask at once: on a busy machine all of them may wait for a while.
+        .config(format!("WebSocketChannelHistory 1000 3600\nWebSocketDrainTimeout 1\nWebSocketEngineWait {CLIENTS}"))
         .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
         .config(
             "<Location \"/desk\">\n  WebSocketHandler channel desk\n  WebSocketChannelAllow news\n  \
