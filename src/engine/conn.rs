@@ -701,7 +701,7 @@ impl Conn {
             }
             if self.demand() == Demand::Pause {
                 self.settle();
-                self.entry.shared.memory().relieve();
+                self.entry.shared.memory().make_room();
                 // Its answer to a Ping could not be read: it is not given up meanwhile.
                 self.entry.shared.pause(&self.entry.peer);
                 return Poll::Pending;

@@ -366,6 +366,12 @@ impl Memory {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Sockets that were asked to close.
+    #[cfg(test)]
+    pub fn closed(&self) -> usize {
+        self.relief.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+
     fn is_full(&self) -> bool {
         let limit = self.limit();
         limit != usize::MAX && self.held() >= limit
@@ -426,12 +432,22 @@ impl Memory {
 
     /// Something has grown: sees to it that it does not grow too much.
     pub fn relieve(&self) {
+        self.look_from(self.limit() / 8 * Self::NEAR);
+    }
+
+    /// A socket is not read for want of room: somebody is to make some, though nothing grows any more.
+    pub fn make_room(&self) {
+        self.look_from(self.limit() / 4 * Self::ROOM);
+    }
+
+    /// Looks for somebody to pay, where so much is held.
+    fn look_from(&self, bytes: usize) {
         let limit = self.limit();
         if limit == usize::MAX {
             return;
         }
         let held = self.held();
-        if held < limit / 8 * Self::NEAR {
+        if held < bytes {
             return;
         }
         // Another thread is at it.
@@ -550,6 +566,25 @@ mod tests {
         drop((second, common, holdings));
         assert_eq!(memory.held(), 0);
         assert!(memory.holders(0).is_empty() && memory.holders(1).is_empty());
+    }
+
+    /// What is held stays between the eighths at which sockets are read again and are not read any more.
+    #[test]
+    fn who_is_not_read_does_not_wait_for_ever() {
+        let memory = memory(160);
+        let (deaf, waiting) = (memory.enter(0, 1, "deaf"), memory.enter(1, 2, "waiting"));
+        deaf.update(Held { unsent: 120 * MIB, ..Held::default() });
+        waiting.update(unfinished(24 * MIB));
+        assert_eq!(deaf.demand(), Demand::Pause);
+        deaf.update(Held { unsent: 110 * MIB, ..Held::default() });
+        let begin = Instant::now();
+        while deaf.demand() != Demand::Close {
+            assert!(begin.elapsed() < 10 * Memory::PATIENCE, "nobody makes room");
+            std::thread::sleep(Duration::from_millis(5));
+            memory.make_room();
+        }
+        drop(deaf);
+        assert_eq!(waiting.demand(), Demand::None);
     }
 
     #[test]
