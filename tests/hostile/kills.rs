@@ -36,6 +36,11 @@ fn kill(mpm: Mpm, time: Duration) -> String {
         "WS0010",
         "WS0011",
         "WS0018",
+        // Nobody answers until there is another engine.
+        "WS0165: the engine is late",
+        "WS0166: the engine answers again",
+        "WS0167: ",
+        "WS0168: a new engine",
         "WS0116: a handoff link broke",
         "AH00052",
         "server reached MaxRequestWorkers",
