@@ -44,7 +44,7 @@ pub fn threads_per_child() -> u64 {
     query(ffi::AP_MPMQ_MAX_THREADS).map_or(1, |number| number.max(1) as u64)
 }
 
-/// This MPM has a child for each connection, and no threads: prefork.
+/// The children of this MPM have threads, each with a connection of its own; not so prefork's, which have one connection.
 pub fn is_threaded() -> bool {
     query(ffi::AP_MPMQ_IS_THREADED).is_some_and(|threaded| threaded != 0)
 }

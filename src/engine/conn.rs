@@ -233,7 +233,8 @@ impl Conn {
         self.line.borrow().outbox.len()
     }
 
-    /// The next data message, or the next bytes of it where [`super::Limits::UNLIMITED`] holds; `None` when the session is closing, for whatever reason, and from then on.
+    /// The next data message, or the next bytes of it where [`super::Limits::UNLIMITED`] holds; `None` when the session is
+    /// closing, for whatever reason, and from then on.
     ///
     /// Writes what was sent before it waits. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Message> {
