@@ -8,38 +8,45 @@
 //!
 //! ```text
 //! httpd child                                     engine process (one per httpd)
-//!   module::upgrade   negotiate, 101, handoff       engine::process   signals, the way in
+//!   front::upgrade    negotiate, 101, handoff       engine::process   signals, the way in
 //!        │            SCM_RIGHTS fd + SessionSpec        │
 //!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
 //!                                                         │
 //!                                                   engine::conn      socket + wire::session + engine::outbox
 //!                                                         │
-//!   module::plugin    C plugins' functions  ◀─────▶  handlers          echo, plugin, …
+//!   handlers::plugin  C plugins' functions  ◀─────▶  handlers          echo, plugin, …
 //! ```
 //!
 //! | folder | what it is | may import |
 //! |---|---|---|
-//! | [`wire`] | the protocol: no I/O, no threads, no clock | nothing of ours |
-//! | [`engine`] | the process that owns the sockets | `wire` |
-//! | [`bus`] | channels: their history, who is there | `wire` |
-//! | [`handlers`] | what a location does with its sessions | `engine`, `bus`, `wire` |
 //! | `apache` | safe wrappers of httpd's API; knows nothing of WebSocket | nothing of ours |
-//! | `module` | the composition root: directives, hooks, upgrade, lifecycle | everything |
+//! | [`wire`] | the protocol: no I/O, no threads, no clock | nothing of ours |
+//! | [`tls`] | TLS 1.3 records of connections that httpd has opened | nothing of ours |
+//! | [`mux`] | many streams over one socket between a child and an engine thread | nothing of ours |
+//! | [`engine`] | the process that owns the sockets | those above |
+//! | [`channels`] | channels: their history, who is there, the way to all subscribers | those above |
+//! | `front` | what all handlers share in httpd's children | those above |
+//! | [`handlers`] | what a location does with its sessions: a folder each | those above |
+//! | `module` | the composition root: directives, hooks, the parent that supervises the engine | everything |
 //!
-//! `apache` and `module` are compiled with the feature `httpd` (the default) only: without it the crate builds and tests
+//! `apache`, `front`, `module` and the parts of handlers that are httpd's are compiled with the feature `httpd` (the default) only: without it the crate builds and tests
 //! with neither httpd's headers nor libclang, which proves the border.
 //!
-//! A reader who wants to follow one connection reads `module/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
+//! A reader who wants to follow one connection reads `front/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
 //! [`engine::conn`], [`wire::session`] and [`handlers::echo`], in this order; where the connection is TLS's, `apache/tls.rs`,
-//! [`engine::tls`] and [`wire::record`], too.
+//! [`tls::stream`] and [`tls::record`], too.
 
 // The one folder that speaks C, but for the interface of plugins: every block in it says who guarantees what it relies on.
 #[cfg(feature = "httpd")]
 #[allow(unsafe_code)]
 pub mod apache;
-pub mod bus;
+pub mod channels;
 pub mod engine;
+#[cfg(feature = "httpd")]
+pub mod front;
 pub mod handlers;
 #[cfg(feature = "httpd")]
 pub mod module;
+pub mod mux;
+pub mod tls;
 pub mod wire;

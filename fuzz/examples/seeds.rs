@@ -4,11 +4,11 @@
 use mod_websocket::engine::control::{Configuration, Order};
 use mod_websocket::engine::handoff::{Message, ToEngine, encode, version};
 use mod_websocket::engine::memory::Bound;
-use mod_websocket::engine::trunk::out::Out;
+use mod_websocket::mux::out::Out;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::wire::deflate::Compression;
 use mod_websocket::wire::extension::Parameters;
-use mod_websocket::wire::record::{Direction, Keys};
+use mod_websocket::tls::record::{Direction, Keys};
 use mod_websocket_fuzz::stream::frame;
 use std::path::Path;
 

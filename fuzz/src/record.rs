@@ -2,7 +2,7 @@
 //! is, in whatever pieces it comes; and rubbish is an alert.
 
 use super::stream::pieces;
-use mod_websocket::wire::record::{Alert, Direction, Keys, Opener};
+use mod_websocket::tls::record::{Alert, Direction, Keys, Opener};
 
 /// A byte says how to cut the stream ([`pieces`]), two what to change: which byte of it (over its length: nothing), by which
 /// bits. Then come records: a byte of 0 to 199 and as much data, or 200 for new keys, 201 for the end, 202 for an alert, 203

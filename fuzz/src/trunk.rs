@@ -3,9 +3,9 @@
 
 use super::memory::peak;
 use super::stream::pieces;
-use mod_websocket::engine::trunk::end::{End, Waiting};
-use mod_websocket::engine::trunk::flow::WINDOW;
-use mod_websocket::engine::trunk::frame::{Bad, MAX_BODY};
+use mod_websocket::mux::end::{End, Waiting};
+use mod_websocket::mux::flow::WINDOW;
+use mod_websocket::mux::frame::{Bad, MAX_BODY};
 
 /// Streams whose sessions are there.
 const STREAMS: u64 = 4;

@@ -3,10 +3,10 @@
 
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
 use super::heartbeat::{self, Activity};
+use super::mux_task as carrier;
 use super::numbers::Numbers;
 use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
-use super::trunk::carrier;
 use super::{Adoption, Engine, Quota, Refused, Registry, Reply, SessionSpec, Source, Unwelcome, Welcome};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, info, warn};

@@ -23,7 +23,7 @@
 use super::entrance;
 use super::gate::{Gate, Late, Patient, Question, Wait};
 use super::{Reply, SessionSpec};
-use crate::wire::record::Keys;
+use crate::tls::record::Keys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -768,7 +768,7 @@ fn receive(stream: BorrowedFd<'_>, inbox: &mut Inbox, descriptors: &mut VecDeque
 mod tests {
     use super::*;
     use crate::engine::{HandlerSpec, Limits, LogSpec, Quota};
-    use crate::wire::record::Direction;
+    use crate::tls::record::Direction;
     use proptest::prelude::*;
     use std::os::unix::net::UnixStream;
 

@@ -11,8 +11,8 @@
 //! * [`line`]: the way to its client, for the connection and for those who have something for many
 //! * [`raw`]: one whose bytes are somebody else's
 //! * [`socket`]: its byte stream
-//! * [`tls`]: one that httpd has opened with TLS
-//! * [`trunk`]: many of them over one socket, where a child of httpd stays in between
+//! * [`crate::tls`]: one that httpd has opened with TLS
+//! * [`mux_task`]: the engine's end of a [`crate::mux`], where a child of httpd stays in between
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`peer`]: how others reach a connection: requests to close, and the clock
@@ -44,6 +44,7 @@ pub mod line;
 pub mod log_line;
 pub mod log_writer;
 pub mod memory;
+pub mod mux_task;
 pub mod numbers;
 pub mod outbox;
 pub mod peer;
@@ -55,8 +56,6 @@ pub mod signals;
 pub mod socket;
 pub mod spec;
 pub mod thread;
-pub mod tls;
-pub mod trunk;
 
 pub use broadcast::{Broadcast, Volley};
 pub use conn::Conn;
@@ -64,8 +63,8 @@ pub use handler::{Greeting, Handler, Later, RawHandler, Refused, Registry, Reply
 pub use raw::{Ending, Raw};
 pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};
 
+use crate::tls::record::Keys;
 use crate::wire::CloseFrame;
-use crate::wire::record::Keys;
 use log_writer::Logs;
 use memory::{Bound, Memory};
 use signals::Signals;

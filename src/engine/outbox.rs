@@ -4,6 +4,7 @@
 //! large payload is queued as it is, shared with whoever else holds it.
 
 use super::memory::Waiting;
+use crate::tls::stream::CHUNKS;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
@@ -12,8 +13,6 @@ use std::io::{self, IoSlice};
 /// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second entry
 /// in the write's vector costs.
 const SHARED: usize = 2048;
-/// Chunks that one write takes.
-pub const CHUNKS: usize = 32;
 /// A buffer that grew over this many bytes is not kept for others.
 const KEPT: usize = 64 * 1024;
 

@@ -1,9 +1,9 @@
 //! The byte stream of a session: a client's TCP connection, with or without TLS on it; or where httpd must stay in between,
 //! one end of a socketpair, or a stream of a trunk.
 
-use super::tls::Tls;
-use super::trunk::carrier::Stream;
-use crate::wire::record::Keys;
+use super::mux_task::Stream;
+use crate::tls::record::Keys;
+use crate::tls::stream::Tls;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, Shutdown, getsockname, send, shutdown};

@@ -1,27 +1,27 @@
 //! The directives: one table, in which each has its context, default, help and parser; and what they add up to.
 
-pub mod channel;
 pub mod engine;
-pub mod exec;
-mod limit;
-pub mod python;
+pub mod limit;
 mod table;
-pub mod tcp;
 
-use super::plugin::{Loaded, Plugin};
 use crate::apache::directive::{Context, Directive, Place, Section};
+use crate::channels::post::PROTOCOLS;
 use crate::engine::memory::Bound as Memory;
 use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;
-use crate::handlers::channel::post::PROTOCOLS;
+use crate::handlers::channel::config as channel;
+use crate::handlers::exec::config as exec;
 use crate::handlers::exec::settings::Framing;
+use crate::handlers::plugin::front::{Loaded, Plugin};
+use crate::handlers::pywebsocket::config as python;
+use crate::handlers::pywebsocket::config::Python;
 use crate::handlers::tcp::PROTOCOL;
+use crate::handlers::tcp::config as tcp;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
 use crate::wire::handshake::{OriginCheck, Policy, Protocols, is_token};
 use crate::wire::origin::Trusted;
 use limit::{Bounds, Limit};
-use python::Python;
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::num::NonZeroU32;
@@ -29,24 +29,24 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use channel::Channels;
+pub use crate::handlers::channel::config::Channels;
+pub use crate::handlers::exec::config::Programs;
+pub use crate::handlers::tcp::config::Tcp;
 pub use engine::Lateness;
-pub use exec::Programs;
 pub use table::DIRECTIVES;
-pub use tcp::Tcp;
 
 /// What the directives of a section say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// `WebSocketHandler`; `Off` is `Some(None)`.
-    handler: Option<Option<HandlerSpec>>,
+    pub(crate) handler: Option<Option<HandlerSpec>>,
     /// The plugin that `handler` names, where it names one.
     plugin: Option<Loaded>,
-    channels: Channels,
-    programs: Programs,
+    pub(crate) channels: Channels,
+    pub(crate) programs: Programs,
     plugin_threads: Option<usize>,
-    tcp: Tcp,
-    python: Python,
+    pub(crate) tcp: Tcp,
+    pub(crate) python: Python,
     protocols: Option<Protocols>,
     max_message_size: Limit<usize>,
     origin_check: Option<OriginRule>,
@@ -77,19 +77,19 @@ pub struct Config {
     max_connections: Bounds,
     max_connections_per_client: Bounds,
     /// Where the directive stands that is being read.
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// A number of sessions, and where it was set: those of the same place count together.
 #[derive(Debug, Clone, PartialEq)]
-struct Bound {
-    max: u32,
-    place: Place,
+pub struct Bound {
+    pub(crate) max: u32,
+    pub(crate) place: Place,
 }
 
 impl Bound {
     /// `host` is the virtual host that serves the request.
-    fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
+    pub(crate) fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
         let mut scope = format!("{directive} of {}", locate(&self.place, host));
         // A String takes every write.
         if let Some(client) = client {
@@ -100,7 +100,7 @@ impl Bound {
 }
 
 /// What names a place in all that is there.
-fn locate(place: &Place, host: &str) -> String {
+pub(crate) fn locate(place: &Place, host: &str) -> String {
     // What is set outside of all virtual hosts is shared by those that inherit it.
     let host = if place.in_virtual_host { host } else { "the server" };
     match &place.path {
@@ -383,9 +383,9 @@ const DEFAULT_MIN_SIZE: u32 = 256;
 /// The longest time that a directive takes: a day.
 const MAX_SECONDS: u64 = 86_400;
 
-type Words<'a, 'b> = &'a [Cow<'b, str>];
+pub(crate) type Words<'a, 'b> = &'a [Cow<'b, str>];
 
-fn one<'a>(words: Words<'a, '_>, expected: &str) -> Result<&'a str, String> {
+pub(crate) fn one<'a>(words: Words<'a, '_>, expected: &str) -> Result<&'a str, String> {
     match words {
         [word] => Ok(word),
         _ => Err(format!("takes one argument, {expected}, and not {}", words.len())),
@@ -517,18 +517,18 @@ fn send_buffer(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> 
     Ok(())
 }
 
-fn seconds(word: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(word: &str) -> Result<Duration, String> {
     let seconds = word.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
     seconds
         .map(Duration::from_secs)
         .ok_or_else(|| format!("\"{word}\" is no number of seconds from 1 to {MAX_SECONDS}"))
 }
 
-fn is_off(word: &str) -> bool {
+pub(crate) fn is_off(word: &str) -> bool {
     word.eq_ignore_ascii_case("off")
 }
 
-fn or_off(why: String) -> String {
+pub(crate) fn or_off(why: String) -> String {
     format!("{why}, and not Off")
 }
 
@@ -577,7 +577,7 @@ fn close_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String
     Ok(())
 }
 
-fn on_off(words: Words<'_, '_>) -> Result<bool, String> {
+pub(crate) fn on_off(words: Words<'_, '_>) -> Result<bool, String> {
     let word = one(words, "On or Off")?;
     match word.to_ascii_lowercase().as_str() {
         "on" => Ok(true),
@@ -635,7 +635,7 @@ fn reserved_close_codes(config: &mut Config, words: Words<'_, '_>) -> Result<(),
     Ok(())
 }
 
-fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<Bound>, String> {
+pub(crate) fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<Bound>, String> {
     let word = one(words, "a number of connections or Off")?;
     if is_off(word) {
         return Ok(None);

@@ -3,9 +3,7 @@
 //! httpd's parent keeps both ends of the pair of sockets that is the way to an engine (see [`crate::engine::entrance`]), so
 //! that a handshake that comes while a crashed engine is being replaced waits in there instead of failing.
 
-use super::relay::ending;
-use super::relay::thread::Relay;
-use super::{WebSocket, logger, plugin, python, session_logs, signals};
+use super::logger;
 use crate::apache::log::{self, Level};
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
@@ -17,7 +15,12 @@ use crate::engine::handoff::{self, Door};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::engine::programs;
 use crate::engine::signals::Signals;
+use crate::front::relay::ending;
+use crate::front::relay::thread::Relay;
+use crate::front::{WebSocket, session_logs, signals};
 use crate::handlers;
+use crate::handlers::plugin::front as plugin;
+use crate::handlers::pywebsocket::front as python;
 use once_cell::sync::OnceCell;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
 use std::ffi::CStr;
@@ -337,7 +340,7 @@ pub fn enter_child(pool: &Pool, server: &Server) {
         // What httpd's parent may say is for no child, and what the engine hears neither.
         engines().iter_mut().for_each(Helper::close);
     }
-    pool.on_end(|| plugin::hub::started().map_or((), plugin::hub::Hub::halt));
+    pool.on_end(|| plugin::executor::started().map_or((), plugin::executor::Hub::halt));
     if mpm::can_suspend() {
         match RELAY.get_or_try_init(Relay::start) {
             Ok(_) => pool.on_end(|| relay().map_or((), Relay::halt)),

@@ -1,48 +1,14 @@
 //! The composition root: what httpd loads.
 //!
-//! * [`access`]: who may publish over HTTP
 //! * [`advice`]: at startup, on settings that do not go together
-//! * [`channel`]: what a request is subscribed to
 //! * [`directives`]: the configuration, a table
-//! * [`others`]: the requests that another module answers, or nobody but httpd
-//! * [`h2`]: how many streams of HTTP/2 may be WebSockets
-//! * [`exec`]: what a program is told of a request
-//! * [`upgrade`]: the content handler: the opening handshake and the handoff
-//! * [`refusal`]: what the log says of handshakes that are refused
-//! * [`switching`]: the 101
-//! * [`tcp`]: which TCP server a request is for
-//! * [`publish`]: HTTP's way to the channels
-//! * [`encryption`]: TLS connections that the engine goes on with
-//! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
-//! * [`plugin`]: C plugins
-//! * [`python`]: handlers in Python
-//! * [`once`]: what the log says once a minute of a location
 //! * [`lifecycle`]: the engine process beside httpd's own
-//! * [`signals`]: what children, parent and engine see of each other without asking
-//! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`logger`]: the `log` facade, to httpd's error log
 
-pub mod access;
 pub mod advice;
-pub mod channel;
 pub mod directives;
-pub mod encryption;
-pub mod exec;
-pub mod h2;
 pub mod lifecycle;
 pub mod logger;
-pub mod once;
-pub mod others;
-pub mod plugin;
-pub mod publish;
-pub mod python;
-pub mod refusal;
-pub mod relay;
-pub mod session_logs;
-pub mod signals;
-pub mod switching;
-pub mod tcp;
-pub mod upgrade;
 
 use crate::apache::connection::Connection;
 use crate::apache::directive::{Commands, MORE_COMMANDS};
@@ -51,11 +17,10 @@ use crate::apache::pool::Pool;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
+use crate::front::{WebSocket, access, h2, once, others, relay, session_logs, upgrade};
+use crate::handlers::plugin::front as plugin;
 use directives::{Config, DIRECTIVES};
 use std::ffi::CStr;
-
-/// This module.
-pub struct WebSocket;
 
 static COMMANDS: Commands<{ DIRECTIVES.len() + MORE_COMMANDS }> = Commands::new(DIRECTIVES);
 
@@ -102,7 +67,7 @@ impl HttpdModule for WebSocket {
     }
 
     fn child_stopping(graceful: bool) {
-        let plugins = plugin::hub::started().filter(|_| !graceful);
+        let plugins = plugin::executor::started().filter(|_| !graceful);
         if let Some(hub) = plugins {
             hub.close_all();
         }

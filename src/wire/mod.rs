@@ -12,7 +12,6 @@ pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod origin;
-pub mod record;
 #[cfg(test)]
 mod round_trip;
 pub mod session;

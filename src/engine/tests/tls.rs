@@ -1,8 +1,8 @@
 //! Sessions whose TLS the engine goes on with. The client is rustls.
 
 use super::*;
-use crate::engine::tls::Tls;
-use crate::wire::record::tests::{SUITES, connect};
+use crate::tls::record::tests::{SUITES, connect};
+use crate::tls::stream::Tls;
 use rustls::{AlertDescription, ClientConnection, StreamOwned};
 use std::io::IoSlice;
 use std::net::{TcpListener, TcpStream};

@@ -2,8 +2,8 @@
 
 use super::process::Process;
 use super::*;
-use crate::engine::trunk::end::{End, Waiting};
-use crate::engine::trunk::flow::WINDOW;
+use crate::mux::end::{End, Waiting};
+use crate::mux::flow::WINDOW;
 use std::io::IoSlice;
 
 /// The far end of a trunk.

@@ -1,27 +1,21 @@
 //! `WebSocketHandler channel NAME …`: what is published to a channel reaches every client that is subscribed to it.
 //!
-//! * [`broker`]: what makes the channels of several engines one
-//! * [`call`]: what httpd and this handler say to each other
-//! * [`hub`]: what all threads have together: the channels of [`crate::bus`], and the way to the subscribers
-//! * [`local`]: the subscribers of one thread
-//! * [`post`]: a message, in the forms in which subscribers get it
 //! * [`session`]: one client
-//! * [`v1`]: what a client says that speaks the subprotocol `channels.v1`
 //!
 //! A message goes from its publisher to the hub, which numbers and keeps it; from there to each thread that has subscribers;
 //! there into the post boxes of their connections ([`crate::engine::peer::Peer::post`]).
 
-pub mod broker;
-pub mod call;
-pub mod hub;
-pub mod local;
-pub mod post;
+#[cfg(feature = "httpd")]
+pub mod config;
+#[cfg(feature = "httpd")]
+pub mod front;
+#[cfg(feature = "httpd")]
+pub mod publish;
 pub mod session;
-pub mod v1;
 
+use crate::channels::call::{Call, Server, Subscription};
+use crate::channels::hub::Hub;
 use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec, Welcome};
-use call::{Call, Server, Subscription};
-use hub::Hub;
 use log::error;
 use session::Since;
 use std::sync::{Arc, Once};

@@ -1,11 +1,11 @@
 //! One client of the channel handler, from its first subscription to its end.
 
-use super::call::{self, Subscription, is_name};
-use super::hub::{Begin, Hub, UNKNOWN};
-use super::local::{Local, Presence, Subscriber};
-use super::post::{Dialect, View};
-use super::v1::{self, Code, Payload, Problem, Request, Say, Wish};
-use crate::bus::Id;
+use crate::channels::Id;
+use crate::channels::call::{self, Subscription, is_name};
+use crate::channels::hub::{Begin, Hub, UNKNOWN};
+use crate::channels::local::{Local, Presence, Subscriber};
+use crate::channels::post::{Dialect, View};
+use crate::channels::v1::{self, Code, Payload, Problem, Request, Say, Wish};
 use crate::engine::conn::Closing;
 use crate::engine::{Conn, Refused};
 use crate::wire::{CloseCode, CloseFrame, Message, close};

@@ -1,8 +1,8 @@
 //! The channel handler in an engine of two threads, with real sockets.
 
-use super::call::{Answer, Message as Published, Pattern};
 use super::*;
-use crate::bus::History;
+use crate::channels::History;
+use crate::channels::call::{Answer, Message as Published, Pattern};
 use crate::engine::memory::Bound;
 use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry, Unwelcome};
 use crate::wire::{CloseCode, CloseFrame, Message, close};

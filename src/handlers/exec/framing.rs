@@ -159,7 +159,7 @@ pub fn said(kind: Kind, payload: Vec<u8>) -> Result<Said, Wrong> {
             let text = Utf8Bytes::try_from(Bytes::from(payload)).map_err(|_| Wrong::Utf8)?;
             Said::Message(Message::Text(text))
         }
-        Kind::Close => Said::Close(super::super::plugin::close_frame(&payload)),
+        Kind::Close => Said::Close(crate::handlers::plugin::session::close_frame(&payload)),
         Kind::Binary | Kind::Open => Said::Message(Message::Binary(payload.into())),
     })
 }

@@ -13,8 +13,12 @@
 //! Back-pressure goes both ways: what a program says is read when its client has room for it, and a client is not read while
 //! its program has not taken what came before.
 
+#[cfg(feature = "httpd")]
+pub mod config;
 pub mod executable;
 pub mod framing;
+#[cfg(feature = "httpd")]
+pub mod front;
 pub mod group;
 pub mod program;
 pub mod session;

@@ -9,6 +9,10 @@
 //! nothing there, or drops the connection. Then it gets the client's stream, and the engine keeps account of the session
 //! until the worker says how it ended.
 
+#[cfg(feature = "httpd")]
+pub mod config;
+#[cfg(feature = "httpd")]
+pub mod front;
 pub mod link;
 pub mod settings;
 pub mod workers;

@@ -8,6 +8,10 @@
 //! The connection is made before the 101, so that a target that is not there becomes an answer of HTTP. It travels to the
 //! session as [`Welcome::link`].
 
+#[cfg(feature = "httpd")]
+pub mod config;
+#[cfg(feature = "httpd")]
+pub mod front;
 pub mod link;
 pub mod session;
 pub mod target;

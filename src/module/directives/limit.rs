@@ -1,7 +1,7 @@
 //! Limits: `.htaccess` files make them smaller only.
 
 use super::{Bound, MessageTimeout, Place};
-use crate::bus::History;
+use crate::channels::History;
 use crate::engine::Ping;
 use std::time::Duration;
 

@@ -1,0 +1,100 @@
+//! The store as the image of the broker's log: what every server reads there, in the same order.
+
+use super::{Delivery, Hub, call};
+use crate::channels::Id;
+use crate::channels::post::share;
+use crate::channels::redis::{Entry, Last, Message, Standing, What};
+use crate::wire::{CloseCode, close};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Hub {
+    /// How it stands with the broker's log, of which the store is to be the image.
+    pub fn meet(&self, standing: &Standing) {
+        let mut state = self.lock();
+        if *state.store.id(0).epoch != *standing.epoch {
+            state.store.restart(&standing.epoch, standing.gone);
+            state.close_all("messages were lost");
+        } else if state.store.sequence() < standing.gone {
+            state.store.miss(standing.gone);
+            state.close_all("messages were lost");
+        }
+    }
+
+    /// What has happened next.
+    pub fn apply(&self, entry: Entry) {
+        let now = self.now();
+        let Entry { number, at, channel, what } = entry;
+        let mut state = self.lock();
+        let next = state.store.sequence() + 1;
+        if number < next {
+            return;
+        }
+        if number > next {
+            state.store.miss(number - 1);
+            state.close_all("messages were lost");
+        }
+        // Who else writes to the broker may have written it.
+        let what = if call::is_name(&channel) { what } else { What::Unknown };
+        match what {
+            What::Message(Message { text, content_type, payload, history }) => {
+                let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
+                let time = now - age.saturating_sub(at).min(now);
+                let message = call::Message { text, content_type, payload };
+                // Whoever published it has seen to it that it is text.
+                if let Ok((message, content_type)) = share(message)
+                    && state
+                        .take(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
+                        .is_none()
+                {
+                    state.store.overlook(number);
+                }
+            }
+            What::Delete { code, reason } => {
+                let code = if call::may_be_sent(code) { CloseCode::from(code) } else { CloseCode::Normal };
+                state.delete(now, &channel, &close(code, &reason));
+            }
+            What::Presence { member, joined } if !member.is_empty() => {
+                let (channel, member) = (Arc::from(channel), Arc::from(member));
+                let places = state.store.places(&channel);
+                state.tell(&places, &Delivery::Presence { channel, member, joined, number });
+            }
+            What::Presence { .. } | What::Unknown => {}
+        }
+        state.store.advance(number);
+        state.read = (number, at);
+    }
+
+    /// The last offset that was given.
+    pub fn sequence(&self) -> u64 {
+        self.lock().store.sequence()
+    }
+
+    /// Which entry of the broker's log was read last.
+    pub fn last(&self) -> Last {
+        let state = self.lock();
+        let Id { epoch, offset: number } = state.store.id(state.store.sequence());
+        let at = if state.read.0 == number { state.read.1 } else { 0 };
+        Last { epoch: epoch.to_string(), number, at }
+    }
+
+    /// True for the epoch of the store.
+    pub fn is_of(&self, epoch: &str) -> bool {
+        *self.lock().store.id(0).epoch == *epoch
+    }
+
+    /// The channels that have subscribers in this engine.
+    pub fn subscribed(&self) -> Vec<Arc<str>> {
+        self.lock().store.subscribed()
+    }
+
+    /// Who is in a channel in this engine.
+    pub fn own_members(&self, channel: &str) -> Vec<Option<Arc<str>>> {
+        self.lock().store.members(channel).into_iter().map(|(member, _)| Some(member)).collect()
+    }
+
+    /// How many are subscribed to a channel in this engine, and how many of them are that member.
+    pub fn attendance(&self, channel: &str, member: Option<&str>) -> (u64, u32) {
+        self.lock().store.attendance(channel, member)
+    }
+}

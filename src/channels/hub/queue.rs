@@ -1,0 +1,157 @@
+//! What is on its way to the subscribers of one thread, and how much of it: publishers wait while it is too much.
+
+use super::Delivery;
+use crate::channels::Payload;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Bytes of messages that may be on their way to a thread's subscribers before publishers have to wait.
+const ENOUGH: usize = 8 << 20;
+
+/// How much there is.
+#[derive(Debug, Default)]
+pub struct Load {
+    bytes: AtomicUsize,
+    room: Notify,
+}
+
+impl Load {
+    /// More than may be.
+    pub fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= ENOUGH
+    }
+
+    fn take_off(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= ENOUGH && before - bytes < ENOUGH {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Completes when there is room.
+    pub async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            if !self.is_full() {
+                return;
+            }
+            room.await;
+        }
+    }
+}
+
+/// The way to a thread.
+#[derive(Debug)]
+pub struct Queue {
+    sender: UnboundedSender<Delivery>,
+    load: Arc<Load>,
+}
+
+impl Queue {
+    /// Both of its ends.
+    pub fn new() -> (Queue, Deliveries) {
+        let (sender, receiver) = unbounded_channel();
+        let load = Arc::<Load>::default();
+        (Queue { sender, load: load.clone() }, Deliveries { receiver, load })
+    }
+
+    /// Adds something.
+    pub fn push(&self, delivery: Delivery) {
+        let bytes = delivery.size();
+        self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.sender.send(delivery).is_err() {
+            // A thread that has ended has no subscribers any more.
+            self.load.take_off(bytes);
+        }
+    }
+
+    /// See [`Load`].
+    pub fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+}
+
+/// What comes for the subscribers of a thread.
+#[derive(Debug)]
+pub struct Deliveries {
+    receiver: UnboundedReceiver<Delivery>,
+    load: Arc<Load>,
+}
+
+impl Deliveries {
+    /// The next one; `None` when the hub is gone.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.receiver.recv().await
+    }
+
+    /// The next one, if it is there.
+    pub fn try_next(&mut self) -> Option<Delivery> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Messages of so many bytes, as [`Payload::size`] counts them, are with their subscribers.
+    pub fn note_delivered(&self, bytes: usize) {
+        self.load.take_off(bytes);
+    }
+}
+
+impl Drop for Deliveries {
+    /// Nobody is to wait for a thread that has ended.
+    fn drop(&mut self) {
+        self.receiver.close();
+        while let Ok(delivery) = self.receiver.try_recv() {
+            self.load.take_off(delivery.size());
+        }
+    }
+}
+
+impl Delivery {
+    fn size(&self) -> usize {
+        match self {
+            Delivery::Post(post) => post.size(),
+            Delivery::Presence { .. } | Delivery::Close { .. } => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::Id;
+    use crate::channels::call::Message;
+    use crate::channels::post::{Post, share};
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    fn delivery(bytes: usize) -> Delivery {
+        let message = Message { text: false, content_type: None, payload: vec![0; bytes] };
+        let (message, _) = share(message).unwrap();
+        let id = Id { epoch: "e".into(), offset: 1 };
+        Delivery::Post(Arc::new(Post::new("a".into(), id, message, None)))
+    }
+
+    #[test]
+    fn publishers_wait_for_a_thread_that_has_enough() {
+        let (queue, mut deliveries) = Queue::new();
+        let load = queue.load().clone();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pin!(load.room()).poll(&mut cx).is_ready());
+        queue.push(delivery(ENOUGH));
+        queue.push(delivery(1));
+        let mut room = pin!(load.room());
+        assert!(room.as_mut().poll(&mut cx).is_pending());
+        let first = deliveries.try_next().unwrap();
+        deliveries.note_delivered(first.size());
+        assert!(room.as_mut().poll(&mut cx).is_ready());
+        assert!(!load.is_full());
+        queue.push(delivery(ENOUGH));
+        let mut room = pin!(load.room());
+        assert!(room.as_mut().poll(&mut cx).is_pending());
+        drop(deliveries);
+        assert!(room.as_mut().poll(&mut cx).is_ready());
+        queue.push(delivery(ENOUGH));
+        assert!(!load.is_full(), "nobody is there");
+    }
+}

@@ -1,0 +1,55 @@
+//! Channels: their history, who is subscribed, and the way of a message to all subscribers.
+//!
+//! * [`id`]: the ids of messages, `epoch:offset`
+//! * [`store`]: the channels of this engine
+//! * [`redis`]: where several engines meet
+//! * [`broker`]: what makes the channels of several engines one
+//! * [`call`]: what httpd and the engine say to each other of channels
+//! * [`hub`]: what all threads have together: the store, and the way to the subscribers
+//! * [`local`]: the subscribers of one thread
+//! * [`post`]: a message, in the forms in which subscribers get it
+//! * [`v1`]: what a client says that speaks the subprotocol `channels.v1`
+//!
+//! # Ids
+//!
+//! Offsets are counted over all channels together, by whoever orders the messages: so a client that follows several
+//! channels needs one id to go on from, that of the last message it got, and every client sees the messages of all its
+//! channels in one order. Within a channel they increase, with gaps. The epoch names the count: another engine after a
+//! crash begins a new one, and an id of another epoch tells nothing.
+
+pub mod broker;
+pub mod call;
+pub mod hub;
+pub mod id;
+pub mod local;
+pub mod post;
+pub mod redis;
+pub mod store;
+pub mod v1;
+
+pub use id::{Id, epoch};
+pub use store::{Limits, Store};
+
+use serde::{Deserialize, Serialize};
+
+/// How the messages of a channel are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// That many of the last.
+    pub messages: u32,
+    /// For so long.
+    pub seconds: u32,
+}
+
+impl Default for History {
+    /// Enough for a client that was away for a moment.
+    fn default() -> Self {
+        History { messages: 10, seconds: 3600 }
+    }
+}
+
+/// What a channel carries.
+pub trait Payload: Clone {
+    /// The bytes that it counts for in the history.
+    fn size(&self) -> usize;
+}

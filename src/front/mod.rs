@@ -1,0 +1,28 @@
+//! What all handlers share in httpd's children.
+//!
+//! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`refusal`]: what the log says of handshakes that are refused
+//! * [`switching`]: the 101
+//! * [`others`]: the requests that another module answers, or nobody but httpd
+//! * [`access`]: who may publish over HTTP
+//! * [`h2`]: how many streams of HTTP/2 may be WebSockets
+//! * [`tls_handoff`]: TLS connections that the engine goes on with
+//! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
+//! * [`once`]: what the log says once a minute of a location
+//! * [`session_logs`]: the logs of `WebSocketLog`
+//! * [`signals`]: what children, parent and engine see of each other without asking
+
+pub mod access;
+pub mod h2;
+pub mod once;
+pub mod others;
+pub mod refusal;
+pub mod relay;
+pub mod session_logs;
+pub mod signals;
+pub mod switching;
+pub mod tls_handoff;
+pub mod upgrade;
+
+/// This module, as the key of its configuration.
+pub struct WebSocket;

@@ -1,0 +1,89 @@
+//! The requests that are another module's to answer, or httpd's alone, whatever is configured where they are served:
+//! `docs/other-modules.md` says which, and why.
+//!
+//! Our content handler runs before those of other modules, so that a socket can share its URL with anything. Where httpd or
+//! another module has decided what is to become of a request, that holds for a handshake as for a page.
+
+use crate::apache::log::{self, Level};
+use crate::apache::request::{Proxying, Request};
+use crate::front::WebSocket;
+use crate::front::upgrade;
+use std::ffi::CStr;
+
+/// Modules that let in a client who has not logged in, to say in their content handlers how to: mod_auth_openidc with several
+/// providers (discovery) and for POST; mod_auth_mellon for clients of SAML's ECP profile. Both decline what is not theirs.
+pub const HANDLERS_BEFORE: &[&CStr] = &[c"mod_auth_openidc.c", c"mod_auth_mellon.c"];
+
+/// mod_rewrite's, for a rewrite in a directory: it says where to in its content handler, by an internal redirect.
+const REDIRECT_HANDLER: &str = "redirect-handler";
+
+/// The note on a request that goes to another server; its values: since it was read, or by its URL (`ProxyPass`, or a
+/// `RewriteRule` of the server). A handler that is configured for a part of these URLs is an exception to the latter, as
+/// `ProxyPass /part !` is one for pages. Any other decision is about the request: of a firewall, or of a rule in a directory.
+const PROXIED: &CStr = c"websocket-proxied";
+static EARLY: &CStr = c"early";
+static BY_URL: &CStr = c"by URL";
+
+/// A request has been read.
+pub fn note_proxied_early(request: &Request) {
+    if request.proxying() == Proxying::Reverse {
+        request.notes().set_constant(PROXIED, EARLY);
+    }
+}
+
+/// The URL of a request has been looked up.
+pub fn note_proxied_by_url(request: &Request) {
+    if request.proxying() == Proxying::Reverse && request.notes().find(PROXIED).is_null() {
+        request.notes().set_constant(PROXIED, BY_URL);
+    }
+}
+
+/// Why a request is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is a part of another one.
+    Part,
+    /// It is for the page that goes with an error.
+    Error,
+    /// A rewrite rule sends it elsewhere, or a module that looks at requests.
+    Rewritten,
+    /// It is for a server elsewhere, by a forward proxy.
+    Elsewhere,
+}
+
+/// True for a request that is not ours, whatever is configured.
+pub fn is_anothers(request: &Request) -> bool {
+    let Some(why) = why(request) else { return false };
+    if why == Why::Rewritten && request.config::<WebSocket>().handler().is_some() && upgrade::is_handshake(request) {
+        let target = request.filename();
+        log::request(
+            Level::Info,
+            request,
+            &format!(
+                "WS0030: left to httpd: a rewrite rule or another module sends this handshake to {target}; if the WebSocketHandler is to have it, \
+                 write \"RewriteEngine Off\" beside that"
+            ),
+        );
+        return true;
+    }
+    log::request(Level::Trace, request, &format!("left to httpd: {why:?}"));
+    true
+}
+
+fn why(request: &Request) -> Option<Why> {
+    if request.is_subrequest() {
+        return Some(Why::Part);
+    }
+    if request.is_for_error() {
+        return Some(Why::Error);
+    }
+    if request.handler_name() == REDIRECT_HANDLER {
+        return Some(Why::Rewritten);
+    }
+    match request.proxying() {
+        Proxying::Forward => Some(Why::Elsewhere),
+        // The constant itself, or nothing of ours.
+        Proxying::Reverse if request.notes().find(PROXIED) != BY_URL.as_ptr() => Some(Why::Rewritten),
+        Proxying::None | Proxying::Reverse => None,
+    }
+}

@@ -1,0 +1,133 @@
+//! The relay of one connection on the thread of its request: TLS on worker and prefork, streams of HTTP/2.
+//!
+//! The thread sleeps in poll(2) while nothing moves. And where a plugin has the session, until the plugin is done.
+
+use super::ending::{self, Ending, LAST_WORDS};
+use super::pump::{Pair, Pump, Turn, Waiting};
+use super::{Relayed, STOP_CHECK, Session, Way, variables};
+use crate::apache::connection::Connection;
+use crate::apache::mpm;
+use crate::apache::process::Deferral;
+use crate::apache::request::Request;
+use crate::handlers::plugin::front as plugin;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a relay looks at the clock, and for what httpd says next, when this child is to end.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Moves the bytes of a session until it ends, and keeps the request until its plugin is done.
+pub fn run(request: &Request, relayed: Relayed) {
+    let Relayed { engine, session, plugin } = relayed;
+    let since = Instant::now();
+    // A process with one thread is ended by its parent's signal wherever it is: the client is to hear of it first.
+    let deferral = (!mpm::is_threaded()).then(Deferral::begin);
+    let mut ending = Ending::default();
+    let (received, sent) = match engine {
+        Some(Way::Pair(engine)) => relay(request.connection(), engine, session, &mut ending),
+        // Only the relay thread has trunks.
+        Some(Way::Trunk(_)) | None => (0, 0),
+    };
+    if let Some(plugin) = plugin {
+        wait_for_plugin(&plugin, session, &mut ending);
+    }
+    request.describe(&variables(session.ticket, since, received, sent), sent);
+    drop(deferral);
+}
+
+/// Returns when the plugin needs the request no more, or the process can wait no longer.
+fn wait_for_plugin(plugin: &plugin::Connection, session: Session, ending: &mut Ending) {
+    plugin.tell_at_the_end(plugin::connection::Waiter::Thread(thread::current()));
+    let mut told = false;
+    let mut last: Option<Instant> = None;
+    while !plugin.is_over() {
+        if let Some(order) = ending.look() {
+            if !told && order.concerns(&session) {
+                told = true;
+                session.ask_to_close(order.cause());
+            }
+            if order.is_urgent() && !mpm::is_threaded() {
+                let last = *last.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                if Instant::now() >= last {
+                    return;
+                }
+            }
+        }
+        thread::park_timeout(pause(ending));
+    }
+}
+
+/// How long a relay waits, at most, until it looks at the clock again.
+fn pause(ending: &Ending) -> Duration {
+    if ending.has_begun() { TICK } else { STOP_CHECK }
+}
+
+/// Moves the bytes of a session until it ends; returns how many were received and sent.
+fn relay(connection: &Connection, engine: UnixStream, session: Session, ending: &mut Ending) -> (u64, u64) {
+    let (mut pump, mut engine) = (Pump::default(), Pair::new(engine));
+    let mut buffer = vec![0; Connection::PIECE];
+    let mut told = false;
+    let mut give_up: Option<Instant> = None;
+    let mut engine_gone = false;
+    loop {
+        match pump.turn(&mut engine, connection, &mut buffer) {
+            Turn::Again => {}
+            Turn::Ended => break,
+            Turn::Lost => {
+                connection.abandon();
+                break;
+            }
+            Turn::Wait(waiting) => {
+                if wait(connection, &engine, waiting, engine_gone, ending) && !engine_gone {
+                    // The session is over: what the client does not take soon, it will not have.
+                    engine_gone = true;
+                    give_up.get_or_insert(session.last_moment());
+                }
+            }
+        }
+        if let Some(order) = ending.look().filter(|order| order.concerns(&session)) {
+            let last = order.last_moment(&session);
+            give_up = Some(give_up.map_or(last, |earlier| earlier.min(last)));
+            if !told {
+                told = true;
+                session.ask_to_close(order.cause());
+            }
+        }
+        if give_up.is_some_and(|last| Instant::now() >= last) {
+            connection.abandon();
+            break;
+        }
+    }
+    (pump.received, pump.sent)
+}
+
+/// Waits until one of them can do what the pump waits for; true when the engine has closed its end.
+fn wait(connection: &Connection, engine: &Pair, waiting: Waiting, engine_gone: bool, ending: &Ending) -> bool {
+    let flags = |read: bool, write: bool| {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, read);
+        flags.set(PollFlags::OUT, write);
+        flags
+    };
+    let longest = pause(ending);
+    let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
+    let engine = PollFd::new(engine.socket(), flags(waiting.engine_read, waiting.engine_write));
+    let mut watched = vec![engine];
+    // A side of which nothing is wanted is not watched: poll(2) would tell of its hang-up over and over.
+    if engine_gone && !waiting.engine_read {
+        watched.clear();
+    }
+    if (waiting.client_read || waiting.client_write)
+        && let Some(client) = connection.input_descriptor()
+    {
+        watched.push(PollFd::from_borrowed_fd(client, flags(waiting.client_read, waiting.client_write)));
+    }
+    if let Some(alarm) = ending::alarm().filter(|_| !ending.has_begun()) {
+        watched.push(PollFd::from_borrowed_fd(alarm, PollFlags::IN));
+    }
+    // Whatever it answers, another turn shows what can move.
+    let _ = poll(&mut watched, Some(&timeout));
+    !engine_gone && watched.first().is_some_and(|engine| engine.revents().contains(PollFlags::HUP))
+}

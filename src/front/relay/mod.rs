@@ -1,0 +1,112 @@
+//! The custody of connections whose bytes httpd must go on looking at: TLS, where the engine cannot go on with it by itself
+//! ([`super::encryption`]), and the streams of HTTP/2. And of those whose request a plugin needs as long as they are open.
+//!
+//! The engine gets a stream of a trunk ([`trunk`]) or one end of a socketpair; what goes between that and the client's
+//! connection filters is moved here: by one thread for all suspended connections of a child ([`thread`]), or by the worker
+//! thread of the request where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do, [`ending`] what makes them end.
+
+pub mod blocking;
+pub mod ending;
+pub mod pump;
+pub mod thread;
+pub mod trunk;
+
+use crate::apache::log::{self, Level};
+use crate::handlers::plugin::front as plugin;
+use crate::module::lifecycle;
+use ending::Cause;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a relay asks whether this child is to end: httpd's hook may come late.
+const STOP_CHECK: Duration = Duration::from_secs(1);
+/// Over what time the closings of a drain are spread, at most.
+const SPREAD: Duration = Duration::from_secs(10);
+/// How much longer than WebSocketCloseTimeout a relay goes on when the engine was told to end the session, or has closed
+/// its end: then the client has taken what it was sent, or never will.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// What is kept of a connection that the engine serves.
+pub struct Relayed {
+    /// `None` where the engine has the client's socket itself, and only the request is kept.
+    pub engine: Option<Way>,
+    /// The session of the connection.
+    pub session: Session,
+    /// The plugin that the session is of: the request ends after it is done.
+    pub plugin: Option<Arc<plugin::Connection>>,
+}
+
+/// How the bytes of a connection get to the engine.
+pub enum Way {
+    /// Our end of a socketpair, non-blocking.
+    Pair(UnixStream),
+    /// A stream of a trunk, for the relay thread.
+    Trunk(trunk::Passage),
+}
+
+/// The session of a relay.
+#[derive(Debug, Clone, Copy)]
+pub struct Session {
+    /// Its number in the engine.
+    pub ticket: u64,
+    /// How long it may go on when this child is to end.
+    pub drain_timeout: Duration,
+    /// How long the engine waits for the client's Close.
+    pub close_timeout: Duration,
+}
+
+impl Session {
+    /// In a child that is to end since that moment: it is this session's turn to close.
+    fn is_due(&self, since: Instant) -> bool {
+        since.elapsed() >= self.drain_timeout + spread(self.ticket, SPREAD.min(self.drain_timeout))
+    }
+
+    /// When it is given up, if it is to end from now on.
+    fn last_moment(&self) -> Instant {
+        Instant::now() + self.close_timeout + CLOSING
+    }
+
+    /// Lets the engine close it.
+    fn ask_to_close(&self, cause: Cause) {
+        let (code, reason) = cause.word();
+        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, code, reason));
+        if let Some(Err(why)) = asked {
+            let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket);
+            log::main(Level::Warning, &text);
+        }
+    }
+}
+
+/// The variables that a relayed session has for the access log, see README.md.
+fn variables(ticket: u64, since: Instant, received: u64, sent: u64) -> [(&'static str, String); 4] {
+    [
+        ("WS_SESSION", ticket.to_string()),
+        ("WS_SECONDS", format!("{:.3}", since.elapsed().as_secs_f64())),
+        ("WS_BYTES_IN", received.to_string()),
+        ("WS_BYTES_OUT", sent.to_string()),
+    ]
+}
+
+/// The moment within `window` of a drain at which this session is to close: spread, so that not all clients come back
+/// at once; by the session's number, so that it needs not be remembered.
+fn spread(ticket: u64, window: Duration) -> Duration {
+    // Fibonacci hashing: neighbours end up far apart.
+    let fraction = (ticket.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
+    window.mul_f64(fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closings_are_spread_over_the_window() {
+        let window = Duration::from_secs(10);
+        let mut moments: Vec<Duration> = (1..=100).map(|ticket| spread(ticket, window)).collect();
+        moments.sort();
+        assert!(moments[99] < window);
+        let widest = moments.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(widest < Some(Duration::from_millis(300)), "{widest:?}");
+    }
+}

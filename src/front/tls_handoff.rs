@@ -1,0 +1,67 @@
+//! TLS connections that the engine goes on with by itself: what it needs of them is taken here.
+
+use crate::apache::connection::Connection;
+use crate::apache::request::Request;
+use crate::apache::tls::{State, Traffic};
+use crate::engine::handoff::PATIENCE;
+use crate::front::WebSocket;
+use crate::tls::record::{Direction, Keys};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
+use std::time::Instant;
+
+/// Bytes that a client may have sent behind its handshake (bytes): it has been told nothing yet.
+pub const MOST_EARLY: usize = 16 << 20;
+
+/// Whether a TLS connection may go to the engine, and can: not one whose cipher only OpenSSL knows, or that is in the middle
+/// of a record.
+pub fn can_be_handed_over(request: &Request) -> bool {
+    let connection = request.connection();
+    // The connection may be of another virtual host than its request.
+    request.server().config::<WebSocket>().tls_handoff()
+        && connection.tls_suite().is_some_and(Keys::knows)
+        && !connection.tls_has_pending()
+}
+
+/// What has come in a connection's TLS, and the keys for all that follows. Nothing can be read or written here after that.
+///
+/// # Errors
+/// The client is gone, or sends what cannot be waited for.
+pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
+    connection.make_raw();
+    let mut early = Vec::new();
+    let since = Instant::now();
+    // Until nothing is left that OpenSSL has read and not given out.
+    loop {
+        let read = connection.read(&mut early);
+        // mod_ssl may have ended the TLS, and then what is read is not decrypted.
+        if connection.is_aborted() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        match read {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) if early.len() > MOST_EARLY => {
+                return Err(io::Error::other("it sends much, and waits for no answer"));
+            }
+            Ok(_) if since.elapsed() > PATIENCE => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !connection.tls_has_pending() => break,
+            // The rest of a record is under way.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let left = PATIENCE.checked_sub(since.elapsed()).ok_or(io::ErrorKind::TimedOut)?;
+                let left = left.try_into().map_err(io::Error::other)?;
+                let mut fds = [PollFd::from_borrowed_fd(connection.socket()?, PollFlags::IN)];
+                rustix::io::retry_on_intr(|| poll(&mut fds, Some(&left)))?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let state = connection.tls().ok_or_else(|| io::Error::other("its TLS has changed meanwhile"))?;
+    connection.leave_tls();
+    Ok((early, Box::new(keys(state))))
+}
+
+fn keys(state: State) -> Keys {
+    let direction = |Traffic { secret, records }| Direction { secret: secret.into(), sequence: records };
+    Keys { suite: state.suite, client: direction(state.client), server: direction(state.server) }
+}

@@ -1,0 +1,188 @@
+//! From a request to its subscription: the names of channels, worked out with httpd's expressions.
+
+use crate::apache::expr::{Expression, Value};
+use crate::apache::request::Request;
+use crate::channels::call::{MAX_NAME, Pattern, Subscription, is_name};
+use crate::front::WebSocket;
+use crate::module::directives::Channels;
+use std::borrow::Cow;
+use std::ffi::CString;
+
+/// The parameter of the query, and the header line, in which a client says which message it knows last.
+const LAST_EVENT_ID: &str = "last_event_id";
+const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
+
+/// Why a request gets no subscription.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSubscription {
+    /// Answer 403: the configuration gives it no channel.
+    #[error("\"{0}\" is empty, or a variable in it: no channel is meant")]
+    Empty(String),
+    /// Answer 403: what is below a user could be meant for another.
+    #[error("\"{0}\": there is a / in the name of the user, so it could be mistaken for something of another user")]
+    SlashedUser(String),
+    /// Answer 400: what the client has sent makes no name.
+    #[error("\"{expression}\" is no name of a channel: {why}")]
+    BadName {
+        /// As configured.
+        expression: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Answer 400.
+    #[error("{0} channels, and {1} are allowed (WebSocketChannelMax)")]
+    TooMany(usize, u32),
+    /// Answer 500.
+    #[error("{0}")]
+    Expression(String),
+    /// Answer 500.
+    #[error(
+        "an .htaccess file says something of channels, which it may only where the server's configuration has \
+         WebSocketChannelPrefix"
+    )]
+    NoPrefix,
+}
+
+impl NoSubscription {
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            NoSubscription::Empty(_) | NoSubscription::SlashedUser(_) => 403,
+            NoSubscription::BadName { .. } | NoSubscription::TooMany(..) => 400,
+            NoSubscription::Expression(_) | NoSubscription::NoPrefix => 500,
+        }
+    }
+}
+
+/// What the request is subscribed to.
+///
+/// # Errors
+/// See [`NoSubscription`].
+pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
+    let config = request.config::<WebSocket>().channels().clone();
+    let query = request.query().map(Cow::into_owned);
+    let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
+    let prefix = config.prefix();
+    if prefix.is_empty() && config.are_from_htaccess() {
+        return Err(NoSubscription::NoPrefix);
+    }
+    let mut subscription = Subscription {
+        prefix,
+        max: config.max(),
+        publishes: config.publishes(),
+        heartbeat: config.heartbeat(),
+        presence: config.presence(),
+        since: since.filter(|since| !since.is_empty()),
+        history: config.history(),
+        ..Subscription::default()
+    };
+    let mut evaluate = |request: &Request| fill(&mut subscription, request, &config);
+    match query.as_deref().map(query_of_names).transpose()? {
+        Some(query) => request.with_query(&query, evaluate)?,
+        None => evaluate(request)?,
+    }
+    let count = subscription.channels.len();
+    if count > subscription.max as usize {
+        return Err(NoSubscription::TooMany(count, subscription.max));
+    }
+    Ok(subscription)
+}
+
+fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -> Result<(), NoSubscription> {
+    for expression in config.names() {
+        let name = name_part(expression, request)?;
+        let name =
+            name.filter(|name| !name.is_empty()).ok_or_else(|| NoSubscription::Empty(expression.text().into()))?;
+        let whole = format!("{}{name}", subscription.prefix);
+        if !is_name(&name) || !is_name(&whole) {
+            return Err(bad_name(expression.text(), &format!("no blanks, and up to {MAX_NAME} bytes")));
+        }
+        if !subscription.channels.contains(&whole) {
+            subscription.channels.push(whole);
+        }
+    }
+    for pieces in config.allowed() {
+        // What the request lacks must not widen the pattern: of `%{REMOTE_USER}*` the asterisk would be left.
+        let parts = pieces.iter().map(|piece| match piece {
+            Some(piece) => Ok(name_part(piece, request)?.filter(|part| !part.is_empty())),
+            None => Ok(Some(String::new())),
+        });
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        if let Some(mut pattern) = parts.into_iter().collect::<Option<Vec<String>>>() {
+            if let Some(first) = pattern.first_mut() {
+                first.insert_str(0, &subscription.prefix);
+            }
+            subscription.allowed.push(Pattern(pattern));
+        }
+    }
+    let member = match config.member() {
+        Some(expression) => value(expression, request)?,
+        None => request.user().map(Cow::into_owned).unwrap_or_default(),
+    };
+    subscription.member = Some(member).filter(|member| !member.is_empty());
+    if subscription.member.as_ref().is_some_and(|member| member.len() > MAX_NAME) {
+        return Err(bad_name("the member", &format!("up to {MAX_NAME} bytes")));
+    }
+    Ok(())
+}
+
+fn bad_name(expression: &str, why: &str) -> NoSubscription {
+    NoSubscription::BadName { expression: expression.into(), why: why.into() }
+}
+
+/// A part of a name or a pattern; `None` where a variable in it is empty.
+fn name_part(expression: &Expression, request: &Request) -> Result<Option<String>, NoSubscription> {
+    let value = expression.evaluate(request).map_err(NoSubscription::Expression)?;
+    if value.slashed_user {
+        return Err(NoSubscription::SlashedUser(expression.text().into()));
+    }
+    if value.lacks { Ok(None) } else { text(expression, value).map(Some) }
+}
+
+fn value(expression: &Expression, request: &Request) -> Result<String, NoSubscription> {
+    text(expression, expression.evaluate(request).map_err(NoSubscription::Expression)?)
+}
+
+fn text(expression: &Expression, value: Value<'_>) -> Result<String, NoSubscription> {
+    let text = value.text.to_str().map_err(|_| bad_name(expression.text(), "it is not UTF-8"))?;
+    Ok(text.to_owned())
+}
+
+fn since_of_query(query: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == LAST_EVENT_ID).map(|(_, since)| since.into_owned())
+}
+
+fn since_of_header(request: &Request) -> Option<String> {
+    let mut headers = request.headers_in().iter();
+    headers.find(|(name, _)| name.eq_ignore_ascii_case(LAST_EVENT_ID_HEADER)).map(|(_, since)| since.trim().to_owned())
+}
+
+/// What QUERY_STRING is in the names of channels: without the parameter that is ours, and decoded, so that `caf%C3%A9` means
+/// the channel that publishers call `café`.
+fn query_of_names(query: &str) -> Result<CString, NoSubscription> {
+    let is_ours =
+        |part: &&str| form_urlencoded::parse(part.as_bytes()).next().is_some_and(|(name, _)| name == LAST_EVENT_ID);
+    let rest: Vec<&str> = query.split('&').filter(|part| !is_ours(part)).collect();
+    let decoded: Vec<u8> = percent_encoding::percent_decode_str(&rest.join("&")).collect();
+    CString::new(decoded).map_err(|_| bad_name("QUERY_STRING", "there is a %00 in it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_is_taken_out_of_the_query() {
+        let names = |query| query_of_names(query).map(|query| query.into_string().unwrap());
+        assert_eq!(names("room").unwrap(), "room");
+        assert_eq!(names("last_event_id=e:1").unwrap(), "");
+        assert_eq!(names("a=caf%C3%A9&last_event_id=e%3A1&b").unwrap(), "a=café&b");
+        assert_eq!(names("a&last%5Fevent_id=e:1").unwrap(), "a");
+        assert_eq!(names("a%26b+c").unwrap(), "a&b+c");
+        assert_eq!(names("a%00b").unwrap_err().status(), 400);
+        assert_eq!(since_of_query("room&last_event_id=e%3A1").as_deref(), Some("e:1"));
+        assert_eq!(since_of_query("last_event_id="), Some(String::new()));
+        assert_eq!(since_of_query("not_last_event_id=1"), None);
+    }
+}

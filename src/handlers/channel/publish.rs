@@ -1,0 +1,423 @@
+//! `SetHandler websocket-publish`: HTTP's way to the channels. POST publishes, GET tells, DELETE ends.
+
+use crate::apache::exchange::BodyError;
+use crate::apache::log::{self, Level};
+use crate::apache::request::Request;
+use crate::apache::{HookResult, Verdict};
+use crate::channels::call::{Answer, Call, Info, Message, is_line, is_name, may_be_sent};
+use crate::engine::handoff::HandoffError;
+use crate::front::WebSocket;
+use crate::front::once::OfEngine;
+use crate::front::{access, once};
+use crate::handlers;
+use crate::module::lifecycle;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::ffi::CStr;
+
+/// The name in `SetHandler`.
+pub const HANDLER: &str = "websocket-publish";
+/// What is answered to.
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+/// Channels in a request, at most.
+const MAX_CHANNELS: usize = 255;
+/// Bytes of the largest message that goes to the engine.
+const MAX_BODY: usize = 64 << 20;
+/// Channels of a page, at most; and where nobody says how many.
+const MAX_PAGE: u32 = 1000;
+const PAGE: u32 = 100;
+const JSON: &CStr = c"application/json";
+/// What is in an answer comes from others: no browser is to guess what else it could be.
+const NOSNIFF: (&CStr, &CStr) = (c"X-Content-Type-Options", c"nosniff");
+
+/// An answer: its status, and what is in it.
+type Reply = (u16, Value);
+
+/// Answers a request of a location that publishes.
+///
+/// # Errors
+/// A status that httpd makes a page for.
+pub fn handle(request: &mut Request) -> HookResult {
+    if request.is_subrequest() {
+        return Ok(Verdict::Declined);
+    }
+    // Also for what httpd answers on our behalf.
+    request.err_headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
+    if request.config::<WebSocket>().channels().prefix().is_empty() && request.is_handler_from_htaccess() {
+        log::request(
+            Level::Error,
+            request,
+            &format!(
+                "WS0037: an .htaccess file says SetHandler {HANDLER}, which it may only where the server's configuration has \
+                 WebSocketChannelPrefix"
+            ),
+        );
+        return Err(500);
+    }
+    if let Some(why) = access::refusal(request) {
+        let why = format!(
+            "only this machine may publish here (WebSocketPublishAccess Local), and the request {why}; where Require guards \
+             the location, write WebSocketPublishAccess Require into it"
+        );
+        if once::a_minute("WS0035", request) {
+            log::request(Level::Warning, request, &format!("WS0035: refused: {why}"));
+        }
+        reply(request, 403, &line(&problem(&why)));
+        return Ok(Verdict::Answered);
+    }
+    if !is_own_page(request) {
+        log::request(
+            Level::Info,
+            request,
+            "WS0019: refused: a page of another site may not publish (WebSocketOriginCheck)",
+        );
+        return Err(403);
+    }
+    let (status, body) = match &*request.method() {
+        "POST" | "PUT" => match publish(request).transpose() {
+            Some(reply) => reply,
+            None => return Ok(Verdict::Answered),
+        },
+        "GET" | "HEAD" => tell(request),
+        "DELETE" => delete(request),
+        "OPTIONS" => {
+            request.headers_out().set(request.pool(), "Allow", METHODS);
+            reply(request, 200, b"");
+            return Ok(Verdict::Answered);
+        }
+        method => {
+            let why = format!("{method} is none of {METHODS}");
+            request.headers_out().set(request.pool(), "Allow", METHODS);
+            Err((405, problem(&why)))
+        }
+    }
+    .unwrap_or_else(|refusal| refusal);
+    if status == 503 {
+        request.headers_out().set(request.pool(), "Retry-After", "5");
+    }
+    reply(request, status, &line(&body));
+    Ok(Verdict::Answered)
+}
+
+fn line(body: &Value) -> Vec<u8> {
+    let mut line = body.to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+fn reply(request: &mut Request, status: u16, body: &[u8]) {
+    // Once, also where `Header set` says it.
+    request.err_headers_out().unset(NOSNIFF.0);
+    request.headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
+    // What is said here changes with each message.
+    request.headers_out().set(request.pool(), "Cache-Control", "no-store");
+    request.answer(status, JSON, body);
+}
+
+/// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
+/// from this machine.
+fn is_own_page(request: &Request) -> bool {
+    let origins: Vec<Cow<'_, str>> = values(request, "Origin").collect();
+    let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
+    let host = values(request, "Host").next().unwrap_or_default();
+    let host = host.trim();
+    request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
+}
+
+fn problem(why: &str) -> Value {
+    json!({ "error": why })
+}
+
+fn bad(why: &str) -> Reply {
+    (400, problem(why))
+}
+
+/// The parameters of the query.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn of(request: &Request) -> Parameters {
+        let query = request.query().unwrap_or_default();
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        Parameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Those of `channel`, none twice.
+    fn channels(&self) -> Result<Vec<String>, Reply> {
+        let mut channels: Vec<String> = Vec::new();
+        for (_, channel) in self.0.iter().filter(|(name, _)| name == "channel") {
+            // What is not UTF-8 was decoded to U+FFFD.
+            if !is_name(channel) || channel.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(bad(&format!(
+                    "{channel:?} is no name of a channel: UTF-8 without blanks, up to 1024 bytes"
+                )));
+            }
+            if !channels.contains(channel) {
+                channels.push(channel.clone());
+            }
+        }
+        if channels.len() > MAX_CHANNELS {
+            return Err(bad(&format!("{} channels, and {MAX_CHANNELS} are allowed", channels.len())));
+        }
+        Ok(channels)
+    }
+
+    fn some_channels(&self) -> Result<Vec<String>, Reply> {
+        let channels = self.channels()?;
+        if channels.is_empty() { Err(bad("which channel? Add ?channel=NAME")) } else { Ok(channels) }
+    }
+}
+
+/// True when the body is text: as the query says, or its media type.
+fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<bool, Reply> {
+    let is_utf8 = std::str::from_utf8(body).is_ok();
+    match requested {
+        Some("binary") => return Ok(false),
+        Some("text") if is_utf8 => return Ok(true),
+        Some("text") => return Err(bad("the message is not UTF-8, and cannot be text")),
+        Some(_) => return Err(bad("type is text or binary")),
+        None => {}
+    }
+    let is_text = match &*media_type(content_type) {
+        "" | FORM | "application/json" | "application/xml" | "application/graphql" => true,
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => true,
+        other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
+    };
+    Ok(is_text && is_utf8)
+}
+
+/// What curl says of -d, PHP of a body, and fetch of parameters, without being asked.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The media type without its parameters, in small letters; empty where there is none.
+fn media_type(content_type: Option<&str>) -> String {
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// True where no coding is left to undo in these values of Content-Encoding.
+fn is_decoded<'a>(encodings: impl Iterator<Item = Cow<'a, str>>) -> bool {
+    let is_none = |coding: &str| coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case("identity");
+    encodings.into_iter().all(|codings| codings.split(',').all(is_none))
+}
+
+fn unsupported(why: &str) -> Reply {
+    (415, problem(why))
+}
+
+/// What subscribers are told of the media type: nothing where nobody has chosen it.
+fn told_type(content_type: Option<&str>) -> Option<String> {
+    let content_type = content_type?;
+    (is_line(content_type) && media_type(Some(content_type)) != FORM).then(|| content_type.to_owned())
+}
+
+fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = Cow<'a, str>> {
+    let lines = request.headers_in().iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+    lines.map(|(_, value)| value)
+}
+
+/// `None`: httpd has answered already.
+fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
+    let parameters = Parameters::of(request);
+    let channels = parameters.some_channels()?;
+    let config = request.config::<WebSocket>();
+    let history = config.channels().history();
+    let limit = config.limits().max_message_size.min(MAX_BODY);
+    let content_type = values(request, "Content-Type").next().map(Cow::into_owned);
+    if media_type(content_type.as_deref()).starts_with("multipart/") {
+        return Err(unsupported("a multipart body is no message: send the message itself as the body"));
+    }
+    let payload = match request.read_body(limit) {
+        Ok(payload) => payload,
+        Err(BodyError::TooLarge) => return Err((413, problem(&format!("the message is longer than {limit} bytes")))),
+        Err(BodyError::Status(status)) => return Err((status, problem("the message did not come"))),
+        Err(BodyError::Answered) => return Ok(None),
+    };
+    // An input filter that undoes a coding takes it out of the line as it does.
+    if !is_decoded(values(request, "Content-Encoding")) {
+        request.headers_out().set(request.pool(), "Accept-Encoding", "identity");
+        return Err(unsupported("the body is encoded (Content-Encoding): send it as it is"));
+    }
+    let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
+    let message = Message { text, content_type: told_type(content_type.as_deref()), payload };
+    let Answer::Published(receipts) = call(request, Call::Publish { channels, message, history })? else {
+        return Err(unexpected());
+    };
+    let status = if receipts.iter().any(|receipt| receipt.subscribers > 0) { 201 } else { 202 };
+    let body = receipts
+        .into_iter()
+        .map(|receipt| (receipt.channel, json!({ "id": receipt.id, "subscribers": receipt.subscribers })));
+    Ok(Some((status, Value::Object(body.collect()))))
+}
+
+fn tell(request: &mut Request) -> Result<Reply, Reply> {
+    let parameters = Parameters::of(request);
+    let channels = parameters.channels()?;
+    match &channels[..] {
+        [] => list(request, &parameters),
+        [channel] => match call(request, Call::Info { channel: channel.clone() })? {
+            Answer::Info(Some(info)) => {
+                let members = info
+                    .members
+                    .iter()
+                    .map(|(member, connections)| json!({ "member": member, "connections": connections }));
+                let members = members.collect();
+                let mut body = facts(&info);
+                body.insert("members".into(), Value::Array(members));
+                Ok((200, Value::Object(body)))
+            }
+            Answer::Info(None) => Err(no_channel()),
+            _ => Err(unexpected()),
+        },
+        _ => Err(bad("one channel at a time, or none for the list")),
+    }
+}
+
+fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> {
+    let limit = match parameters.get("limit") {
+        None => PAGE,
+        Some(limit) => limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MAX_PAGE).contains(limit))
+            .ok_or_else(|| bad(&format!("limit is a number from 1 to {MAX_PAGE}")))?,
+    };
+    let text = |name| parameters.get(name).unwrap_or_default().to_owned();
+    let Answer::List { channels, more } =
+        call(request, Call::List { prefix: text("prefix"), after: text("after"), limit })?
+    else {
+        return Err(unexpected());
+    };
+    let next = channels.last().filter(|_| more).map(|info| info.channel.clone());
+    let channels: Vec<Value> = channels.iter().map(|info| Value::Object(facts(info))).collect();
+    Ok((200, json!({ "channels": channels, "next": next })))
+}
+
+fn delete(request: &mut Request) -> Result<Reply, Reply> {
+    let parameters = Parameters::of(request);
+    let channels = parameters.some_channels()?;
+    let reason = parameters.get("reason").unwrap_or("channel deleted").to_owned();
+    // RFC 6455 section 5.5: what a control frame holds beside the code.
+    if reason.len() > 123 {
+        return Err(bad("the reason is longer than 123 bytes"));
+    }
+    let code = match parameters.get("code") {
+        None => 1000,
+        Some(code) => code
+            .parse()
+            .ok()
+            .filter(|code| may_be_sent(*code))
+            .ok_or_else(|| bad("code is one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
+    };
+    let Answer::Deleted(infos) = call(request, Call::Delete { channels: channels.clone(), code, reason })? else {
+        return Err(unexpected());
+    };
+    if infos.iter().all(Option::is_none) {
+        return Err(no_channel());
+    }
+    let infos = channels
+        .into_iter()
+        .zip(infos)
+        .map(|(channel, info)| (channel, info.map_or(Value::Null, |info| Value::Object(facts(&info)))));
+    Ok((200, Value::Object(infos.collect())))
+}
+
+fn facts(info: &Info) -> Map<String, Value> {
+    let Info { channel, subscribers, messages, bytes, last_id, members: _ } = info;
+    let pairs = [
+        ("channel", json!(channel)),
+        ("subscribers", json!(subscribers)),
+        ("messages", json!(messages)),
+        ("bytes", json!(bytes)),
+        ("last_id", json!(last_id)),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn no_channel() -> Reply {
+    (404, problem("there is no such channel"))
+}
+
+fn unexpected() -> Reply {
+    (500, problem("the engine gave another answer"))
+}
+
+/// Asks the engine, of channels below the prefix of this place.
+fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
+    let unavailable = || (503, problem("the engine cannot be asked"));
+    let door = lifecycle::door().ok_or_else(unavailable)?;
+    let prefix = request.config::<WebSocket>().channels().prefix();
+    let call = call.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
+    let question = postcard::to_stdvec(&call).map_err(|_| unexpected())?;
+    match door.call(handlers::CHANNEL, question) {
+        Ok(answer) => {
+            postcard::from_bytes(&answer).map(|answer: Answer| answer.without(&prefix)).map_err(|_| unexpected())
+        }
+        Err(HandoffError::Refused { status, reason, .. }) => {
+            let level = if status >= 500 { Level::Error } else { Level::Info };
+            log::request(level, request, &format!("WS0017: refused with {status}: {reason}"));
+            Err((status, problem(&reason)))
+        }
+        Err(why) => {
+            let text = format!("WS0018: the engine cannot be asked: {why}");
+            if why.is_late() {
+                log::request(Level::Debug, request, &text);
+            } else {
+                once::tell_of_engine(OfEngine::NoAnswer, request, &text);
+            }
+            let changes = matches!(call, Call::Publish { .. } | Call::Delete { .. });
+            // Whoever asks for it once more may have it done twice.
+            let is_unknown = changes && matches!(why, HandoffError::Unanswered(_));
+            let unknown = || (504, problem("the engine gave no answer: it may have been done, or not"));
+            Err(if is_unknown { unknown() } else { unavailable() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_text_where_its_type_and_bytes_say_so() {
+        for (requested, content_type, body, expected) in [
+            (None, None, &b"x"[..], Ok(true)),
+            (None, Some("application/x-www-form-urlencoded"), b"x", Ok(true)),
+            (None, Some("Text/Plain; charset=utf-8"), b"x", Ok(true)),
+            (None, Some("application/activity+json"), b"x", Ok(true)),
+            (None, Some("application/json"), b"\xff", Ok(false)),
+            (None, Some("image/png"), b"x", Ok(false)),
+            (None, Some("application/x-www-form-urlencoded;charset=UTF-8"), b"x", Ok(true)),
+            (None, Some("image/svg+xml"), b"x", Ok(true)),
+            (None, Some("application/soap+xml; charset=utf-8"), b"x", Ok(true)),
+            (None, Some("application/XML"), b"x", Ok(true)),
+            (None, Some("application/x-ndjson"), b"x", Ok(true)),
+            (None, Some("application/graphql"), b"x", Ok(true)),
+            (None, Some("application/graphql-response+json"), b"x", Ok(true)),
+            (None, Some("application/octet-stream"), b"x", Ok(false)),
+            (Some("text"), Some("image/png"), b"x", Ok(true)),
+            (Some("binary"), None, b"x", Ok(false)),
+            (Some("text"), None, b"\xff", Err(400)),
+            (Some("other"), None, b"x", Err(400)),
+        ] {
+            let got = is_text(requested, content_type, body).map_err(|(status, _)| status);
+            assert_eq!(got, expected, "{requested:?} {content_type:?}");
+        }
+        assert_eq!(told_type(Some("text/plain")).as_deref(), Some("text/plain"));
+        assert_eq!([told_type(Some("a\nb")), told_type(Some("application/x-www-form-urlencoded"))], [None, None]);
+        assert_eq!(told_type(Some("Application/X-WWW-Form-Urlencoded; charset=UTF-8")), None);
+        for (encodings, decoded) in [
+            (&[][..], true),
+            (&["identity"], true),
+            (&["Identity, "], true),
+            (&["gzip"], false),
+            (&["identity", "br"], false),
+            (&["gzip, identity"], false),
+        ] {
+            assert_eq!(is_decoded(encodings.iter().map(|encoding| Cow::Borrowed(*encoding))), decoded, "{encodings:?}");
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! One session of a plugin, as the httpd child sees it.
+
+use super::abi::{Callback, Loaded, Object, Plugin, Private};
+use super::executor::Hub;
+use super::send_queue::Outbound;
+use super::watchdog::{self, Caller};
+use crate::apache::log::{self, Level};
+use crate::apache::request::{Kept, Request};
+use crate::handlers::plugin::session::{Kind, Splitter};
+use crate::module::lifecycle;
+use crate::wire::handshake::is_token;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+
+/// Bytes that may wait in this process for the engine to take them. While more wait, the plugin gets no further message of
+/// this connection, and threads of its own wait in `send`.
+const LIMIT: usize = 256 * 1024;
+/// Messages that a connection gets at a time, if others wait.
+const BATCH: usize = 32;
+
+/// What a plugin has said about the 101.
+#[derive(Default)]
+struct Answer {
+    headers: Vec<(CString, CString)>,
+    protocol: Option<CString>,
+}
+
+struct State {
+    outbound: Outbound,
+    /// Until the 101 is made.
+    answer: Option<Box<Answer>>,
+    /// `send` takes nothing any more.
+    closing: bool,
+    /// The engine has said all, and gets what waits, and then the end.
+    ending: bool,
+    /// The next message waits until less waits for the engine.
+    gated: bool,
+    /// `on_disconnect` has returned.
+    over: bool,
+    /// Threads that wait in `send`.
+    senders: usize,
+    /// It was logged that a text is none.
+    complained: bool,
+}
+
+/// What the engine has sent and the plugin has not got yet.
+#[derive(Default)]
+struct Inbound {
+    bytes: Vec<u8>,
+    taken: usize,
+    splitter: Splitter,
+}
+
+/// Who is told when the request is needed no more.
+pub enum Waiter {
+    /// The relay thread, for its connection of this number.
+    Relay(usize),
+    /// The thread of the request.
+    Thread(Thread),
+}
+
+/// How a turn on a thread of the hub ended.
+pub(super) enum Turn {
+    /// Nothing is to be done until something happens.
+    Idle,
+    /// There is more to do.
+    Again,
+    /// `on_disconnect` has returned.
+    Over,
+}
+
+const IDLE: u8 = 0;
+/// It waits for a thread of the hub, or has one.
+const QUEUED: u8 = 1;
+/// So, and something has happened since.
+const AGAIN: u8 = 2;
+
+/// A session of a plugin.
+pub struct Connection {
+    hub: &'static Hub,
+    plugin: Arc<Plugin>,
+    object: &'static Object,
+    /// What `on_connect` has returned; nothing where it has refused.
+    private: OnceLock<Private>,
+    /// The session's number; 0 before the engine has given it one.
+    session: AtomicU64,
+    request: Mutex<Option<Kept>>,
+    offered: Vec<CString>,
+    /// Bytes that may wait for a client where others send to it without waiting.
+    send_buffer: usize,
+    state: Mutex<State>,
+    room: Condvar,
+    link: OnceLock<UnixStream>,
+    key: AtomicU64,
+    turn: AtomicU8,
+    inbound: Mutex<Inbound>,
+    over: AtomicBool,
+    waiter: Mutex<Option<Waiter>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connection {
+    /// Whose connection it is.
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// The session's number; 0 when there is none yet.
+    pub fn session(&self) -> u64 {
+        self.session.load(Ordering::Relaxed)
+    }
+
+    /// The request_rec; NULL when the connection is over.
+    pub fn request(&self) -> *mut c_void {
+        locked(&self.request).as_ref().map_or(std::ptr::null_mut(), Kept::as_ptr)
+    }
+
+    /// A header line of the request; NULL for none.
+    pub fn header(&self, key: &CStr) -> *const c_char {
+        locked(&self.request).as_ref().map_or(std::ptr::null(), |request| request.header(key))
+    }
+
+    /// The subprotocols that the client offers.
+    pub fn offered(&self) -> &[CString] {
+        &self.offered
+    }
+
+    /// Sets a header line of the 101, in `on_connect`; later it does nothing.
+    pub fn set_header(&self, key: &CStr, value: &CStr) {
+        if key.to_bytes().eq_ignore_ascii_case(b"Sec-WebSocket-Protocol") {
+            return self.set_protocol(value);
+        }
+        let fits =
+            key.to_str().is_ok_and(is_token) && !value.to_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+        if !fits {
+            return self.complain("has set a header line that cannot be one");
+        }
+        if let Some(answer) = &mut locked(&self.state).answer {
+            answer.headers.push((key.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// Sets the subprotocol, in `on_connect`; later it does nothing.
+    pub fn set_protocol(&self, protocol: &CStr) {
+        if !protocol.to_str().is_ok_and(is_token) {
+            return self.complain("has set a subprotocol that cannot be one");
+        }
+        if let Some(answer) = &mut locked(&self.state).answer {
+            answer.protocol = Some(protocol.to_owned());
+        }
+    }
+
+    fn complain(&self, what: &str) {
+        let session = match self.session() {
+            0 => String::new(),
+            session => format!(" in session {session}"),
+        };
+        log::main(Level::Error, &format!("WS0242: the plugin {} {what}{session}", self.plugin.name()));
+    }
+
+    /// `send` of the plugin. Returns the size, or 0 when the message goes nowhere.
+    ///
+    /// A thread of the plugin's own waits here while too much waits for the client. A function that httpd's threads are
+    /// in never does: it would hold up others. What it says to its own connection waits here, and the next message to it
+    /// with that; another connection that does not keep up is closed with 1013.
+    pub fn send(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> usize {
+        // RFC 6455 section 5.6. The length goes to the engine in 32 bits.
+        let fits = (kind != Kind::Text || std::str::from_utf8(payload).is_ok()) && u32::try_from(payload.len()).is_ok();
+        let mut state = locked(&self.state);
+        if !fits {
+            if !std::mem::replace(&mut state.complained, true) {
+                drop(state);
+                self.complain("has sent a text that is no UTF-8, which is refused,");
+            }
+            return 0;
+        }
+        match watchdog::caller(self) {
+            Caller::Own => {
+                while !state.closing && state.outbound.len() > LIMIT {
+                    state.senders += 1;
+                    state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.senders -= 1;
+                }
+            }
+            Caller::Other if !state.closing && self.is_open() && state.outbound.len() > LIMIT + self.send_buffer => {
+                self.refuse_more(&mut state);
+                drop(state);
+                self.close_slow();
+                return 0;
+            }
+            Caller::Other | Caller::This => {}
+        }
+        if state.closing {
+            return 0;
+        }
+        if state.outbound.push(self.link.get(), kind, payload).is_err() {
+            self.lose(&mut state);
+            return 0;
+        }
+        if kind == Kind::Close {
+            self.refuse_more(&mut state);
+        }
+        payload.len()
+    }
+
+    fn is_open(&self) -> bool {
+        self.link.get().is_some()
+    }
+
+    /// From now on `send` takes nothing, and nobody waits in it.
+    fn refuse_more(&self, state: &mut State) {
+        state.closing = true;
+        self.room.notify_all();
+    }
+
+    /// The engine is gone, or has ended the session.
+    fn lose(&self, state: &mut State) {
+        state.outbound.clear();
+        self.refuse_more(state);
+    }
+
+    fn close_slow(&self) {
+        let asked = lifecycle::door().map(|door| door.close_session(self.session(), 1013, "slow consumer"));
+        if !matches!(asked, Some(Ok(()))) {
+            self.cut();
+        }
+    }
+
+    /// The stream to the engine, once it is open.
+    pub(super) fn link(&self) -> Option<BorrowedFd<'_>> {
+        self.link.get().map(AsFd::as_fd)
+    }
+
+    /// Its number in the hub.
+    pub(super) fn key(&self) -> &AtomicU64 {
+        &self.key
+    }
+
+    /// Ends the stream to the engine, both ways: the session ends there, and then here.
+    pub(super) fn cut(&self) {
+        if let Some(link) = self.link.get() {
+            // Fails where the other end is gone already.
+            let _ = link.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The engine has closed its end: what it has sent is still to be read.
+    pub(super) fn hung_up(self: &Arc<Self>) {
+        let mut state = locked(&self.state);
+        self.lose(&mut state);
+        self.conclude(&state);
+        drop(state);
+        self.wake();
+    }
+
+    /// The engine may take more.
+    pub(super) fn flush(self: &Arc<Self>) {
+        let mut state = locked(&self.state);
+        let Some(link) = self.link.get() else { return };
+        if state.outbound.flush(link).is_err() {
+            self.lose(&mut state);
+        }
+        if state.outbound.len() <= LIMIT {
+            if state.senders > 0 {
+                self.room.notify_all();
+            }
+            if std::mem::take(&mut state.gated) {
+                self.wake();
+            }
+        }
+        self.conclude(&state);
+    }
+
+    /// After the engine has got all: tells it so, and lets the hub forget this connection.
+    fn conclude(&self, state: &State) {
+        if !state.ending || !state.outbound.is_empty() {
+            return;
+        }
+        if let Some(link) = self.link.get() {
+            // Fails where the other end is gone.
+            let _ = link.shutdown(Shutdown::Write);
+        }
+        if state.over {
+            self.hub.forget(self);
+        }
+    }
+
+    /// Something is there to be read, or to be done: a thread of the hub shall look.
+    pub(super) fn wake(self: &Arc<Self>) {
+        let step = |now| match now {
+            IDLE => Some(QUEUED),
+            QUEUED => Some(AGAIN),
+            _ => None,
+        };
+        if self.turn.fetch_update(Ordering::AcqRel, Ordering::Acquire, step) == Ok(IDLE) {
+            self.hub.queue(self.clone());
+        }
+    }
+
+    /// A turn on a thread of the hub, which then calls [`Connection::rest`] if nothing is left to do.
+    pub(super) fn take_turn(self: &Arc<Self>, buffer: &mut [u8]) -> Turn {
+        self.turn.store(QUEUED, Ordering::Release);
+        let mut inbound = locked(&self.inbound);
+        for _ in 0..BATCH {
+            {
+                let mut state = locked(&self.state);
+                if state.outbound.len() > LIMIT && !state.closing {
+                    state.gated = true;
+                    return Turn::Idle;
+                }
+            }
+            match inbound.next(self.link.get(), buffer) {
+                Ok(Some((kind, mut payload))) => self.deliver(kind, &mut payload),
+                Ok(None) => return Turn::Idle,
+                Err(why) => {
+                    if why.kind() != io::ErrorKind::UnexpectedEof {
+                        let text = format!("WS0243: session {}: the link to the engine broke: {why}", self.session());
+                        log::main(Level::Debug, &text);
+                    }
+                    self.end();
+                    return Turn::Over;
+                }
+            }
+        }
+        Turn::Again
+    }
+
+    /// True when nothing has happened since the turn began: the next waits until something does.
+    pub(super) fn rest(&self) -> bool {
+        self.turn.compare_exchange(QUEUED, IDLE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn deliver(&self, kind: Kind, payload: &mut Vec<u8>) {
+        let Some(private) = self.private.get() else { return };
+        // C code that takes a message for a string does not read beyond it; not counted.
+        payload.push(0);
+        let length = payload.len() - 1;
+        watchdog::call(self, Callback::Message, || {
+            self.plugin.on_message(private, self.object, kind == Kind::Text, &mut payload[..length]);
+        });
+    }
+
+    /// The session is over: no more messages come.
+    fn end(&self) {
+        {
+            let mut state = locked(&self.state);
+            self.refuse_more(&mut state);
+            state.ending = true;
+            if let Some(link) = self.link.get()
+                && state.outbound.flush(link).is_err()
+            {
+                self.lose(&mut state);
+            }
+            self.conclude(&state);
+        }
+        self.disconnect();
+        let mut state = locked(&self.state);
+        state.over = true;
+        self.conclude(&state);
+    }
+
+    /// Tells the plugin, if it has accepted the connection; then nothing of it is the plugin's any more.
+    fn disconnect(&self) {
+        if let Some(private) = self.private.get()
+            && self.plugin.has(Callback::Disconnect)
+        {
+            watchdog::call(self, Callback::Disconnect, || self.plugin.on_disconnect(private, self.object));
+        }
+        self.release();
+    }
+
+    /// Lets go of the request.
+    pub(super) fn release(&self) {
+        self.object.detach();
+        *locked(&self.request) = None;
+        if self.over.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.hub.count_down();
+        match &*locked(&self.waiter) {
+            Some(Waiter::Thread(thread)) => thread.unpark(),
+            Some(Waiter::Relay(key)) => {
+                if let Some(relay) = lifecycle::relay() {
+                    relay.plugin_is_done(*key);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// The plugin has nothing to do with it any more: the request may end.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Names who is to be told when it is over. (It may be over already.)
+    pub fn tell_at_the_end(&self, waiter: Waiter) {
+        *locked(&self.waiter) = Some(waiter);
+    }
+}
+
+impl Inbound {
+    /// The next message; `None` when no whole one is there.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` at the end of the stream.
+    fn next(&mut self, link: Option<&UnixStream>, buffer: &mut [u8]) -> io::Result<Option<(Kind, Vec<u8>)>> {
+        let Some(mut link) = link else { return Ok(None) };
+        loop {
+            let mut bytes = &self.bytes[self.taken..];
+            let message = self.splitter.next(&mut bytes, 1)?;
+            self.taken = self.bytes.len() - bytes.len();
+            if message.is_some() {
+                return Ok(message);
+            }
+            // An idle connection keeps no buffer.
+            self.bytes = Vec::new();
+            self.taken = 0;
+            match link.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// A connection that is not open yet: the thread of its request has it. Dropped, it is over: the plugin is told.
+pub struct Opening {
+    connection: Arc<Connection>,
+    opened: bool,
+}
+
+impl Opening {
+    /// Asks the plugin whether it wants this connection; `None`: no.
+    ///
+    /// What it says about the 101 is in the request's headers then, but for the subprotocol.
+    pub fn ask(
+        hub: &'static Hub,
+        plugin: &Loaded,
+        request: &mut Request,
+        offered: &[String],
+        send_buffer: usize,
+    ) -> Option<Opening> {
+        request.connection().share_memory();
+        let object = Object::take();
+        let state = State {
+            outbound: Outbound::default(),
+            answer: Some(Box::default()),
+            closing: false,
+            ending: false,
+            gated: false,
+            over: false,
+            senders: 0,
+            complained: false,
+        };
+        let connection = Arc::new(Connection {
+            hub,
+            plugin: plugin.0.clone(),
+            object,
+            private: OnceLock::new(),
+            session: AtomicU64::new(0),
+            request: Mutex::new(Some(request.keep())),
+            // Tokens have no NUL in them.
+            offered: offered.iter().filter_map(|name| CString::new(&**name).ok()).collect(),
+            send_buffer,
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            link: OnceLock::new(),
+            key: AtomicU64::new(u64::MAX),
+            turn: AtomicU8::new(IDLE),
+            inbound: Mutex::default(),
+            over: AtomicBool::new(false),
+            waiter: Mutex::new(None),
+        });
+        hub.count_up();
+        object.attach(connection.clone());
+        let opening = Opening { connection, opened: false };
+        let connection = &opening.connection;
+        let private = watchdog::call(connection, Callback::Connect, || connection.plugin.on_connect(object))?;
+        // Nobody else sets it.
+        let _ = connection.private.set(private);
+        if let Some(answer) = &locked(&connection.state).answer {
+            for (key, value) in &answer.headers {
+                request.headers_out().set_bytes(key, value);
+            }
+        }
+        Some(opening)
+    }
+
+    /// The subprotocol that the plugin has set.
+    pub fn protocol(&self) -> Option<String> {
+        let state = locked(&self.connection.state);
+        let protocol = state.answer.as_ref()?.protocol.as_ref()?;
+        Some(protocol.to_string_lossy().into_owned())
+    }
+
+    /// The engine has the other end of `link`, and the session: from now on the hub's threads have the connection.
+    pub fn open(mut self, session: u64, link: UnixStream) -> Arc<Connection> {
+        self.opened = true;
+        let connection = &self.connection;
+        connection.session.store(session, Ordering::Relaxed);
+        {
+            let mut state = locked(&connection.state);
+            state.answer = None;
+            // Nobody else sets it.
+            let _ = connection.link.set(link);
+        }
+        connection.hub.watch(connection);
+        connection.flush();
+        connection.wake();
+        self.connection.clone()
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if self.opened {
+            return;
+        }
+        let connection = &self.connection;
+        connection.refuse_more(&mut locked(&connection.state));
+        connection.disconnect();
+    }
+}

@@ -1,0 +1,199 @@
+//! A client's TCP connection whose TLS httpd has opened, and the engine goes on with: the socket, and the records on it.
+
+use crate::tls::record::{Alert, Keys, MAX_PLAIN, MAX_RECORD, Opener, Sealer};
+use rustix::net::{SendFlags, send};
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Chunks that one write takes.
+pub const CHUNKS: usize = 32;
+
+/// Bytes of application data that one write takes at most.
+const BATCH: usize = 4 * MAX_PLAIN;
+
+thread_local! {
+    /// Where records are sealed. What the kernel does not take is copied from here.
+    static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// See the module. What the kernel has taken a part of counts as not written until it has taken all: who writes keeps the
+/// bytes, and comes with them again.
+#[derive(Debug)]
+pub struct Tls {
+    /// The connection.
+    pub stream: TcpStream,
+    opener: Opener,
+    /// The beginning of a record.
+    begun: Vec<u8>,
+    is_ended: bool,
+    out: RefCell<Out>,
+}
+
+#[derive(Debug)]
+struct Out {
+    sealer: Sealer,
+    /// The rest of what was sealed, from `sent` on.
+    waiting: Vec<u8>,
+    sent: usize,
+    /// How much application data it all was.
+    owed: usize,
+    /// The last record was sealed.
+    is_closed: bool,
+}
+
+impl Tls {
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    /// The keys are of no use.
+    pub fn new(stream: TcpStream, keys: &Keys) -> io::Result<Tls> {
+        let (opener, sealer) = keys.split().map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        let out = Out { sealer, waiting: Vec::new(), sent: 0, owed: 0, is_closed: false };
+        Ok(Tls { stream, opener, begun: Vec::new(), is_ended: false, out: RefCell::new(out) })
+    }
+
+    /// Reads what has come; 0 is the end of the stream. `buffer` holds some records ([`MAX_RECORD`]).
+    ///
+    /// # Errors
+    /// The connection is broken, or the client breaks the protocol.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        debug_assert!(buffer.len() >= 2 * MAX_RECORD);
+        while !self.is_ended {
+            let begun = self.begun.len();
+            let (front, rest) = buffer.split_at_mut(begun);
+            let mut rest = ReadBuf::new(rest);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut rest))?;
+            let count = rest.filled().len();
+            if count == 0 {
+                // Without a close_notify; what WebSocket has to say of that, it says.
+                break;
+            }
+            front.copy_from_slice(&self.begun);
+            let opened = self.opener.open(&mut buffer[..begun + count]).map_err(|alert| self.give_up(alert))?;
+            self.begun = buffer[opened.rest].to_vec();
+            self.is_ended = opened.is_end;
+            if opened.wants_update {
+                self.renew_keys();
+            }
+            if opened.plain > 0 {
+                return Poll::Ready(Ok(opened.plain));
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
+
+    /// The next record comes after new keys (RFC 8446 section 4.6.3).
+    pub fn renew_keys(&mut self) {
+        self.out.get_mut().sealer.update();
+    }
+
+    fn give_up(&mut self, alert: Alert) -> io::Error {
+        self.say(|sealer, out| sealer.seal_alert(alert, out));
+        io::Error::new(io::ErrorKind::InvalidData, alert)
+    }
+
+    /// Writes once; returns how many bytes went.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            // First, so that nothing is sealed for a socket that is known to be full.
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.try_write(slices) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Writes once, without waiting for room; returns how many bytes went.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection is broken.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut all = [&[][..]; CHUNKS];
+        let (mut used, mut room) = (0, BATCH);
+        for (place, slice) in all.iter_mut().zip(slices) {
+            *place = &slice[..room.min(slice.len())];
+            room -= place.len();
+            used += 1;
+        }
+        match self.write(&all[..used], |bytes| self.stream.try_write(bytes))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// As [`Tls::try_write`], whatever the runtime knows of the stream.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(BATCH)];
+        self.write(&[bytes], |bytes| Ok(send(&self.stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?))
+    }
+
+    /// Returns 0 when a part of it went: the same bytes have to come again, first.
+    fn write(&self, data: &[&[u8]], send: impl Fn(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let mut out = self.out.borrow_mut();
+        let out = &mut *out;
+        if !out.waiting.is_empty() {
+            out.sent += send(&out.waiting[out.sent..])?;
+            if out.sent < out.waiting.len() {
+                return Ok(0);
+            }
+            (out.waiting, out.sent) = (Vec::new(), 0);
+            return Ok(std::mem::take(&mut out.owed));
+        }
+        if out.is_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        SEALED.with_borrow_mut(|sealed| {
+            sealed.clear();
+            let mark = out.sealer.mark();
+            out.sealer.seal(data, sealed);
+            let all = data.iter().map(|piece| piece.len()).sum();
+            let sent = match (send(sealed), mark) {
+                (Ok(sent), _) if sent == sealed.len() => return Ok(all),
+                (Ok(sent), _) => sent,
+                // Nothing of it went, and perhaps other bytes come next.
+                (Err(e), Some(mark)) => {
+                    out.sealer.go_back(&mark);
+                    return Err(e);
+                }
+                // There are new keys, and the client is to hear of them.
+                (Err(e), None) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+                (Err(e), None) => return Err(e),
+            };
+            out.waiting.extend_from_slice(&sealed[sent..]);
+            out.owed = all;
+            Ok(0)
+        })
+    }
+
+    /// Bytes of a record that is not complete, and of records that are not sent.
+    pub fn held(&self) -> (usize, usize) {
+        (self.begun.len(), self.out.borrow().waiting.len())
+    }
+
+    /// Says that nothing more will be written.
+    pub fn end_writing(&self) {
+        self.say(|sealer, out| sealer.seal_end(out));
+    }
+
+    /// Sends a last record, if nothing waits before it. Whether it arrives matters to nobody.
+    fn say(&self, seal: impl FnOnce(&mut Sealer, &mut Vec<u8>)) {
+        let mut out = self.out.borrow_mut();
+        if out.waiting.is_empty() && !out.is_closed {
+            out.is_closed = true;
+            let mut record = Vec::new();
+            seal(&mut out.sealer, &mut record);
+            let _ = send(&self.stream, &record, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+}
