@@ -1,0 +1,330 @@
+//! httpd's end of a link, and the links that a child keeps.
+
+use super::{FromEngine, PATIENCE, ToEngine, hear, say, say_with, version};
+use crate::engine::gate::{Gate, Late, Patient, Question};
+use crate::engine::{Reply, SessionSpec, entrance};
+use crate::tls::record::Keys;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Links that a child keeps open between two handshakes.
+const KEPT_LINKS: usize = 16;
+
+/// A place that the engine keeps for a session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The session's number.
+    pub ticket: u64,
+    /// Header lines for the 101, by name and value.
+    pub headers: Vec<(String, String)>,
+    /// Who sends it.
+    pub reply: Reply,
+    /// The engine thread that a trunk for it has to go to.
+    pub thread: u32,
+}
+
+/// Why a session could not be handed over, or a handler not be called; whatever it is, no 101 was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoffError {
+    /// The engine said no: answer with this status.
+    #[error("the engine refused: {reason}")]
+    Refused {
+        /// An HTTP status.
+        status: u16,
+        /// For the log.
+        reason: String,
+        /// It was configured so, and is no error.
+        by_quota: bool,
+    },
+    /// The handler has nothing there: decline.
+    #[error("the handler has nothing there")]
+    Declined,
+    /// The handler wants the connection to end: answer nothing.
+    #[error("the handler dropped the connection")]
+    Dropped,
+    /// The engine could not be asked: answer 503.
+    #[error("the engine cannot be reached: {0}")]
+    Unreachable(#[from] io::Error),
+    /// The engine was asked and gave no answer: answer 503, but where it may have done what must not be done twice.
+    #[error("the engine gave no answer: {0}")]
+    Unanswered(io::Error),
+    /// The engine was not asked, since it is known to be late or enough wait for it: answer 503.
+    #[error("{0}")]
+    Late(#[from] Late),
+    /// The engine is of another version than this module: answer 503. httpd's parent replaces it.
+    #[error("the engine speaks \"{0}\", this module \"{own}\"", own = version())]
+    Version(String),
+}
+
+impl HandoffError {
+    /// The engine is late, which is said in the log once and not of each request.
+    pub fn is_late(&self) -> bool {
+        match self {
+            HandoffError::Late(_) => true,
+            HandoffError::Unreachable(why) | HandoffError::Unanswered(why) => {
+                why.get_ref().is_some_and(|why| why.is::<Late>())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// httpd's end of a link. All calls block, for some seconds at most.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) stream: Patient,
+}
+
+impl Link {
+    /// Opens a link to the engine, through the end of a [`entrance::pair`] that is the children's.
+    ///
+    /// # Errors
+    /// As [`entrance::open`].
+    pub fn open(entrance: BorrowedFd<'_>) -> io::Result<Link> {
+        Link::open_with(entrance, None, None)
+    }
+
+    /// As [`Link::open`], past this gate, and for this question.
+    fn open_with(entrance: BorrowedFd<'_>, gate: Option<Gate>, question: Option<Question>) -> io::Result<Link> {
+        let mut link = Link { stream: Patient::new(entrance::open(entrance)?, gate, question)? };
+        link.say(&ToEngine::Hello { version: version().into() })?;
+        Ok(link)
+    }
+
+    pub(super) fn say(&mut self, message: &ToEngine) -> io::Result<()> {
+        say(&mut self.stream, message)
+    }
+
+    pub(super) fn say_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        say_with(&mut self.stream, message, descriptors)
+    }
+
+    fn hear(&mut self) -> io::Result<FromEngine> {
+        hear(&mut self.stream)
+    }
+
+    /// Offers a session.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer(&mut self, spec: &SessionSpec) -> Result<Grant, HandoffError> {
+        // The spec is borrowed; the enum wants to own it.
+        match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
+            FromEngine::Granted { ticket, headers, reply, thread } => Ok(Grant { ticket, headers, reply, thread }),
+            FromEngine::Declined => Err(HandoffError::Declined),
+            FromEngine::Dropped => Err(HandoffError::Dropped),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// As [`Link::offer`], for a handler that may take some time.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer_within(&mut self, spec: &SessionSpec, patience: Duration) -> Result<Grant, HandoffError> {
+        self.stream.be_patient(patience);
+        let answer = self.offer(spec);
+        self.stream.be_patient(PATIENCE);
+        answer
+    }
+
+    /// Calls a handler; returns its answer.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn call(&mut self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
+        match self.ask(&ToEngine::Call { handler: handler.into(), request })? {
+            FromEngine::Answer { answer } => Ok(answer),
+            other => Err(HandoffError::Unanswered(unexpected(&other))),
+        }
+    }
+
+    /// Gives an engine thread the other end of a trunk; returns the trunk's number.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn lay(&mut self, thread: u32, trunk: BorrowedFd<'_>) -> Result<u64, HandoffError> {
+        self.stream.enter()?;
+        self.say_with(&ToEngine::Trunk { thread }, &[trunk])?;
+        match self.answer()? {
+            FromEngine::Trunk { number } => Ok(number),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    fn ask(&mut self, question: &ToEngine) -> Result<FromEngine, HandoffError> {
+        self.say(question)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<FromEngine, HandoffError> {
+        let answer = self.hear().map_err(HandoffError::Unanswered)?;
+        self.stream.answered();
+        match answer {
+            FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
+            FromEngine::Hello { version } => Err(HandoffError::Version(version)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Hands the socket of a granted session over, and with it the keys of its TLS, if it has any, and the end of a link to
+    /// this process, if its handler wants one. The caller's descriptors stay the caller's to close.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn give(
+        &mut self,
+        ticket: u64,
+        early: Vec<u8>,
+        socket: BorrowedFd<'_>,
+        tls: Option<Box<Keys>>,
+        link: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
+        self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some(), tls }, &descriptors)
+    }
+
+    /// Says that a granted session comes over this trunk, which was laid to the thread of its [`Grant`].
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn carry(&mut self, ticket: u64, trunk: u64) -> io::Result<()> {
+        self.say(&ToEngine::Carry { ticket, trunk })
+    }
+
+    /// Gives a ticket back.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn abandon(&mut self, ticket: u64) -> io::Result<()> {
+        self.say(&ToEngine::Abandon { ticket })
+    }
+
+    /// Closes a session that was handed over, over this link or another, with this code and reason.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn close_session(&mut self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
+    }
+}
+
+/// No answer has come in [`PATIENCE`].
+fn is_late(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+pub(in crate::engine) fn unexpected(answer: &FromEngine) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {answer:?}"))
+}
+
+/// A child's way to the engine: links that are kept between two handshakes.
+#[derive(Debug)]
+pub struct Door {
+    entrance: OwnedFd,
+    gate: Option<Gate>,
+    idle: Mutex<Vec<Link>>,
+}
+
+impl Door {
+    /// Through the children's end of a [`entrance::pair`].
+    pub fn new(entrance: OwnedFd) -> Door {
+        Door { entrance, gate: None, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Before which there is a gate.
+    pub fn behind(self, gate: Gate) -> Door {
+        Door { gate: Some(gate), ..self }
+    }
+
+    /// Offers a session; returns the link to go on with, and the place that was granted.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Grant), HandoffError> {
+        self.ask(true, PATIENCE, |link| link.offer(spec))
+    }
+
+    /// As [`Door::offer`], for a handler that may take some time.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Grant), HandoffError> {
+        self.ask(true, patience, |link| link.offer_within(spec, patience))
+    }
+
+    /// Calls a handler; returns its answer.
+    ///
+    /// # Errors
+    /// See [`HandoffError`].
+    pub fn call(&self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
+        let (link, answer) = self.ask(false, PATIENCE, |link| link.call(handler, request.clone()))?;
+        self.keep(link);
+        Ok(answer)
+    }
+
+    /// `is_void`: a question whose link has broken counts for nothing, and may be asked once more. `patience` is for what is
+    /// behind the engine.
+    fn ask<T>(
+        &self,
+        is_void: bool,
+        patience: Duration,
+        question: impl Fn(&mut Link) -> Result<T, HandoffError>,
+    ) -> Result<(Link, T), HandoffError> {
+        let mut asked = self.gate.map(|gate| gate.enter(patience)).transpose()?;
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut link) = kept {
+            link.stream.ask(asked.take());
+            match question(&mut link) {
+                Ok(answer) => return Ok((link, answer)),
+                // It is there and has heard the question, or was: that must not be asked twice.
+                Err(HandoffError::Unanswered(why)) if !is_void || is_late(&why) => {
+                    return Err(HandoffError::Unanswered(why));
+                }
+                Err(HandoffError::Unreachable(why)) if is_late(&why) => return Err(why.into()),
+                // That engine is gone; there may be another.
+                Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_)) => asked = link.stream.take_question(),
+                Err(refusal) => {
+                    self.keep(link);
+                    return Err(refusal);
+                }
+            }
+        }
+        let mut link = Link::open_with(self.entrance.as_fd(), self.gate, asked)?;
+        match question(&mut link) {
+            Ok(answer) => Ok((link, answer)),
+            Err(why) => {
+                let is_broken = matches!(why, HandoffError::Unreachable(_) | HandoffError::Unanswered(_));
+                if !is_broken && !matches!(why, HandoffError::Version(_)) {
+                    self.keep(link);
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// Asks the engine to close a session with this Close frame.
+    ///
+    /// # Errors
+    /// The engine is gone, and the session with it.
+    pub fn close_session(&self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut link = match kept {
+            Some(link) => link,
+            None => Link::open_with(self.entrance.as_fd(), self.gate, None)?,
+        };
+        link.close_session(ticket, code, reason)?;
+        self.keep(link);
+        Ok(())
+    }
+
+    /// Takes a link back after use.
+    pub fn keep(&self, link: Link) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT_LINKS {
+            idle.push(link);
+        }
+    }
+}

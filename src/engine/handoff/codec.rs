@@ -1,0 +1,184 @@
+//! How messages travel over a link: framed, with descriptors beside them.
+
+use super::{FromEngine, Message};
+use crate::engine::gate::Wait;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use zeroize::{Zeroize, Zeroizing};
+
+/// The longest message (bytes): room for a published message of 64 MiB. A request head at httpd's limits, and what arrived
+/// with it, are far below.
+pub const MAX_MESSAGE: usize = 65 << 20;
+/// Descriptors that come with a message, at most.
+pub(super) const DESCRIPTORS: usize = 2;
+/// Bytes that the engine reads of a link at a time.
+pub(super) const READ: usize = 16 * 1024;
+/// Bytes that a child expects of an answer, for the first.
+const ANSWER: usize = 512;
+
+/// A message as it travels.
+///
+/// # Errors
+/// It is longer than [`MAX_MESSAGE`].
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut out = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
+    let length = out.len() - 4;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a handoff message of {length} bytes")));
+    }
+    out[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(out)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// What the engine has read of a link and not yet understood.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Inbox {
+    /// Adds the next piece of the stream.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Takes the first message out; `None` while it is not complete.
+    ///
+    /// # Errors
+    /// What has come is no message; nor is what follows it.
+    pub fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
+        self.take_if_known().and_then(Option::transpose)
+    }
+
+    /// As [`Inbox::take`], but what is no message `M` is an error inside, and taken out.
+    pub(super) fn take_if_known<M: Message>(&mut self) -> io::Result<Option<io::Result<M>>> {
+        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head) as usize;
+        if length > MAX_MESSAGE {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a handoff message of {length} bytes")));
+        }
+        let Some(message) = self.buffer.get(4..4 + length) else { return Ok(None) };
+        let message = decode::<M>(message);
+        if message.as_ref().is_ok_and(Message::is_secret) {
+            self.buffer[..4 + length].zeroize();
+        }
+        self.buffer.drain(..4 + length);
+        // A link is kept for long, and a large message is rare.
+        self.buffer.shrink_to(READ);
+        Ok(Some(message))
+    }
+}
+
+/// Says something, over a stream that blocks.
+pub(in crate::engine) fn say(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    stream.write_all(&encode(message)?)
+}
+
+/// As [`say`], with these descriptors.
+pub(in crate::engine) fn say_with(
+    stream: &mut impl Wait,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    // Wiped when it has gone: it may have a client's keys in it.
+    let bytes = Zeroizing::new(encode(message)?);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    let sent = loop {
+        match sendmsg(stream.as_fd(), &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(sent) => break sent,
+            Err(Errno::INTR) => {}
+            // It waits as long as the stream may.
+            Err(Errno::AGAIN) => stream.wait()?,
+            Err(why) => return Err(why.into()),
+        }
+    };
+    stream.write_all(&bytes[sent..])
+}
+
+/// Waits for an answer, over a stream that blocks.
+pub(in crate::engine) fn hear(stream: &mut (impl Read + Wait)) -> io::Result<FromEngine> {
+    // But for what is said before an answer, nothing follows before the next question, and most are short. A long one grows with
+    // what comes of it.
+    let (mut heard, mut count) = (vec![0; ANSWER], 0);
+    loop {
+        if count == heard.len() {
+            heard.resize(2 * count, 0);
+        }
+        count += match stream.read(&mut heard[count..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        while let Some((head, message)) = heard[..count].split_first_chunk::<4>() {
+            let length = u32::from_be_bytes(*head) as usize;
+            if length > MAX_MESSAGE {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let Some((message, rest)) = message.split_at_checked(length) else { break };
+            match decode(message)? {
+                FromEngine::Asking => stream.pass_on(),
+                answer if rest.is_empty() => return Ok(answer),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+            heard.copy_within(4 + length..count, 0);
+            count -= 4 + length;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ToEngine;
+    use super::super::tests::spec;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_survive_any_chunking() {
+        let messages = [
+            ToEngine::Hello { version: "x".into() },
+            ToEngine::Offer(Box::new(spec())),
+            ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false, tls: None },
+            ToEngine::Trunk { thread: 1 },
+            ToEngine::Carry { ticket: 8, trunk: 3 },
+            ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
+        ];
+        let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
+        for chunk in [1, 3, 100, 10_000] {
+            let (mut inbox, mut seen) = (Inbox::default(), Vec::<ToEngine>::new());
+            for piece in bytes.chunks(chunk) {
+                inbox.put(piece);
+                while let Some(message) = inbox.take().unwrap() {
+                    seen.push(message);
+                }
+            }
+            assert_eq!(seen, messages);
+            assert!(inbox.buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_message_has_is_refused() {
+        assert!(Inbox { buffer: vec![0xff; 8] }.take::<ToEngine>().is_err());
+        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<ToEngine>(&bytes);
+            let _ = Inbox { buffer: bytes }.take::<ToEngine>();
+        }
+    }
+}

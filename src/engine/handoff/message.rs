@@ -1,0 +1,121 @@
+//! The messages of a handoff.
+
+use crate::engine::{Reply, SessionSpec};
+use crate::tls::record::Keys;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// What travels: see [`encode`].
+pub trait Message: Serialize + DeserializeOwned {
+    /// It is to be wiped where it has been.
+    fn is_secret(&self) -> bool {
+        false
+    }
+}
+
+/// From httpd's children to the engine.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToEngine {
+    /// First on every link.
+    Hello {
+        /// The sender's [`version`].
+        version: String,
+    },
+    /// Will you run this session?
+    Offer(Box<SessionSpec>),
+    /// The session's socket comes with this message.
+    Take {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// Bytes that the client sent after its handshake and that httpd has read.
+        early: Vec<u8>,
+        /// A second descriptor comes behind the socket: see [`super::Adoption::link`].
+        linked: bool,
+        /// The socket has TLS on it, with these keys. `early` is what came in it.
+        tls: Option<Box<Keys>>,
+    },
+    /// The session comes over a trunk, as the stream with the ticket's number.
+    Carry {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// From [`FromEngine::Trunk`].
+        trunk: u64,
+    },
+    /// The other end of a new trunk comes with this message: see [`super::trunk`].
+    Trunk {
+        /// The engine thread that is to have it: the one of the sessions that will come over it.
+        thread: u32,
+    },
+    /// The session will not come.
+    Abandon {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+    },
+    /// Close an open session. Nothing happens where it has ended.
+    Close {
+        /// From [`FromEngine::Granted`].
+        ticket: u64,
+        /// The close code; in the place of one that may not be sent goes 1001.
+        code: u16,
+        /// The reason that the Close frame gives; its first 123 bytes.
+        reason: String,
+    },
+    /// A question to a handler, or something it is to do: see [`super::Handler::call`].
+    Call {
+        /// As in `WebSocketHandler NAME`.
+        handler: String,
+        /// In the handler's own form.
+        request: Vec<u8>,
+    },
+}
+
+impl Message for ToEngine {
+    fn is_secret(&self) -> bool {
+        matches!(self, ToEngine::Take { tls: Some(_), .. })
+    }
+}
+
+/// From the engine to httpd.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromEngine {
+    /// The answer to a Hello of another version, and to [`crate::engine::control::Order::Configure`]. Stays as it is in every version.
+    Hello {
+        /// The engine's [`version`].
+        version: String,
+    },
+    /// The engine keeps a place for the session.
+    Granted {
+        /// The session's number, as log lines name it.
+        ticket: u64,
+        /// Header lines for the 101, by name and value.
+        headers: Vec<(String, String)>,
+        /// Who sends it.
+        reply: Reply,
+        /// The engine thread that a trunk for it has to go to.
+        thread: u32,
+    },
+    /// The answer to [`ToEngine::Trunk`].
+    Trunk {
+        /// The trunk's number; no other of this engine has it.
+        number: u64,
+    },
+    /// The handler has nothing there: somebody else is to answer.
+    Declined,
+    /// The client gets no answer: its connection is to end.
+    Dropped,
+    /// The answer to [`ToEngine::Call`].
+    Answer {
+        /// In the handler's own form.
+        answer: Vec<u8>,
+    },
+    /// The engine cannot run the session, or the handler cannot do what it was called for.
+    Refused {
+        /// The HTTP status for the client.
+        status: u16,
+        /// For the log.
+        reason: String,
+        /// It was configured so: one of the session's quotas is used up.
+        by_quota: bool,
+    },
+    /// Before the answer to an offer or a call that takes its time, since the handler has asked somebody else.
+    Asking,
+}

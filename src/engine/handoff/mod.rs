@@ -1,0 +1,48 @@
+//! How an httpd child gives a socket to the engine, over a link: see [`super::entrance`].
+//!
+//! ```text
+//! child                                     engine
+//!   Hello { version } Offer(SessionSpec) ──▶
+//!                            ◀── Granted { ticket, … } or  Refused { … }: the client gets that status, and no 101
+//!                                                     or   Declined, Dropped: no answer of ours, or none at all
+//!   (the 101 goes to the client, unless the handler has said that it answers by itself)
+//!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//!                           (and a link to the child, for a handler that has its other half there)
+//!   Carry { ticket, … }                   ──▶           or, in the place of Take: its bytes come over a trunk
+//!   Trunk { thread }  + its other end     ──▶           before the first of these
+//!                            ◀── Trunk { number }
+//!   Close { ticket, … }                   ──▶           later, over any link
+//!   Call { handler, … }                   ──▶           something a handler is asked that belongs to no session
+//!                            ◀── Answer { … }         or   Refused { … }
+//! ```
+
+mod client;
+mod codec;
+mod message;
+mod server;
+
+pub(super) use client::unexpected;
+pub use client::{Door, Grant, HandoffError, Link};
+pub use codec::{Inbox, MAX_MESSAGE, encode};
+pub(super) use codec::{hear, say, say_with};
+pub use message::{FromEngine, Message, ToEngine};
+pub use server::Receiver;
+
+use std::time::Duration;
+
+/// What both ends must agree on: the messages, and [`SessionSpec`](super::SessionSpec).
+const VERSION: &str = "mod_websocket handoff 10";
+
+/// What this code speaks: see [`super::control::Control::configure`].
+///
+/// Read from the library's data and not compiled into comparisons: so that a copy of the library with another text in that
+/// place stands for another version, in tests.
+pub fn version() -> &'static str {
+    std::hint::black_box(VERSION)
+}
+
+/// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;
