@@ -3,6 +3,8 @@
 pub mod channel;
 pub mod echo;
 pub mod exec;
+#[cfg(test)]
+mod layout;
 pub mod plugin;
 pub mod pywebsocket;
 pub mod targets;

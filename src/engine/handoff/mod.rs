@@ -33,6 +33,10 @@ use std::time::Duration;
 /// What both ends must agree on: the messages, and [`SessionSpec`](super::SessionSpec).
 const VERSION: &str = "mod_websocket handoff 10";
 
+/// The digest of one value of each of them: `handlers/layout.rs` compares it.
+#[cfg(test)]
+pub(crate) const LAYOUT: &str = "+Li6T8mxqeG9fdwbjWQYV5i16jQ=";
+
 /// What this code speaks: see [`super::control::Control::configure`].
 ///
 /// Read from the library's data and not compiled into comparisons: so that a copy of the library with another text in that

@@ -1,0 +1,212 @@
+//! The layout of all that httpd and the engine say to each other.
+
+use super::targets::Crowd;
+use super::{exec, pywebsocket, tcp};
+use crate::channels::History;
+use crate::channels::call::{Answer, Call, Info, Message, Pattern, Receipt, Server, Subscription};
+use crate::engine::control::{Configuration, Order};
+use crate::engine::handoff::{FromEngine, LAYOUT, ToEngine, version};
+use crate::engine::memory::Bound;
+use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Reply, SessionSpec};
+use crate::tls::record::{Direction, Keys};
+use crate::wire::deflate::Compression;
+use crate::wire::extension::Parameters;
+use base64::Engine;
+use serde::{Serialize, de::DeserializeOwned};
+use sha1::{Digest, Sha1};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+const TIME: Duration = Duration::new(3, 4);
+
+fn text(text: &str) -> String {
+    text.into()
+}
+
+fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).unwrap()
+}
+
+/// One value of each variant of an enum, in their order.
+fn all<T: Serialize + DeserializeOwned>(values: &[T]) -> Vec<u8> {
+    let mut next = vec![0; 300];
+    next[0] = values.len() as u8;
+    assert!(postcard::take_from_bytes::<T>(&next).is_err(), "{} has a variant more", std::any::type_name::<T>());
+    values
+        .iter()
+        .enumerate()
+        .flat_map(|(number, value)| {
+            let bytes = bytes(value);
+            assert_eq!(usize::from(bytes[0]), number, "{}", std::any::type_name::<T>());
+            bytes
+        })
+        .collect()
+}
+
+fn spec() -> SessionSpec {
+    SessionSpec {
+        handler: HandlerSpec { name: text("handler"), args: vec![text("arg")], settings: vec![1, 2] },
+        protocol: Some(text("protocol")),
+        limits: Limits {
+            max_message_size: 5,
+            send_buffer: 6,
+            close_timeout: TIME,
+            ping: Some(Ping { interval: TIME, timeout: 2 * TIME }),
+            idle_timeout: Some(3 * TIME),
+            message_timeout: Some(MessageTimeout { seconds: NonZeroU32::MIN, rate: 7 }),
+        },
+        compression: Some(Compression {
+            parameters: Parameters {
+                server_no_context_takeover: true,
+                client_no_context_takeover: false,
+                server_max_window_bits: 9,
+                client_max_window_bits: 10,
+            },
+            level: 8,
+            min_size: 11,
+        }),
+        reserved_close_codes: true,
+        client: text("client"),
+        user: Some(text("user")),
+        server: text("server"),
+        uri: text("uri"),
+        quotas: vec![Quota { scope: text("scope"), max: 12 }],
+        log: Some(Box::new(LogSpec { query: true, name: text("name"), host: text("host") })),
+    }
+}
+
+fn messages() -> Vec<u8> {
+    let direction = |sequence| Direction { secret: vec![sequence as u8; 3].into(), sequence };
+    let keys = Keys { suite: 0x1301, client: direction(1), server: direction(2) };
+    let configuration = Configuration {
+        log_level: 6,
+        with_log: true,
+        settings: vec![(text("handler"), vec![1])],
+        stop_code: 1012,
+        memory: Bound::Bytes(7),
+    };
+    let granted = |reply| FromEngine::Granted { ticket: 1, headers: vec![(text("a"), text("b"))], reply, thread: 2 };
+    [
+        all(&[
+            ToEngine::Hello { version: version().into() },
+            ToEngine::Offer(Box::new(spec())),
+            ToEngine::Take { ticket: 1, early: vec![2], linked: true, tls: Some(Box::new(keys)) },
+            ToEngine::Carry { ticket: 1, trunk: 2 },
+            ToEngine::Trunk { thread: 1 },
+            ToEngine::Abandon { ticket: 1 },
+            ToEngine::Close { ticket: 1, code: 1001, reason: text("reason") },
+            ToEngine::Call { handler: text("handler"), request: vec![1] },
+        ]),
+        all(&[
+            FromEngine::Hello { version: version().into() },
+            granted(Reply::Silent),
+            FromEngine::Trunk { number: 1 },
+            FromEngine::Declined,
+            FromEngine::Dropped,
+            FromEngine::Answer { answer: vec![1] },
+            FromEngine::Refused { status: 503, reason: text("reason"), by_quota: true },
+            FromEngine::Asking,
+        ]),
+        all(&[
+            Order::Hello { version: version().into() },
+            Order::Retire,
+            Order::Stop,
+            Order::SessionLog { name: text("name") },
+            Order::Configure(configuration),
+        ]),
+        all(&[Reply::Negotiated, Reply::Dictated, Reply::Silent]),
+        all(&[Bound::Share, Bound::Bytes(1), Bound::Off]),
+    ]
+    .concat()
+}
+
+fn channels() -> Vec<u8> {
+    let history = History { messages: 1, seconds: 2 };
+    let subscription = Subscription {
+        prefix: text("prefix"),
+        channels: vec![text("channel")],
+        allowed: vec![Pattern(vec![text("pattern")])],
+        max: 3,
+        publishes: true,
+        presence: false,
+        member: Some(text("member")),
+        since: Some(text("since")),
+        history,
+        heartbeat: Some(Box::new((text("ping"), text("pong")))),
+        recovered: Some(true),
+    };
+    let message = Message { text: true, content_type: Some(text("text/plain")), payload: vec![1] };
+    let info = Info {
+        channel: text("channel"),
+        subscribers: 1,
+        messages: 2,
+        bytes: 3,
+        last_id: Some(text("id")),
+        members: vec![(text("member"), 4)],
+    };
+    let channels = || vec![text("channel")];
+    [
+        bytes(&subscription),
+        bytes(&Server { channels: 1, history_bytes: 2, broker: Some(text("broker")) }),
+        all(&[
+            Call::Publish { channels: channels(), message, history },
+            Call::Info { channel: text("channel") },
+            Call::List { prefix: text("prefix"), after: text("after"), limit: 1 },
+            Call::Delete { channels: channels(), code: 1001, reason: text("reason") },
+        ]),
+        all(&[
+            Answer::Published(vec![Receipt { channel: text("channel"), id: text("id"), subscribers: 1 }]),
+            Answer::Info(Some(info.clone())),
+            Answer::List { channels: vec![info.clone()], more: true },
+            Answer::Deleted(vec![Some(info)]),
+        ]),
+    ]
+    .concat()
+}
+
+fn settings() -> Vec<u8> {
+    let variables = || vec![(vec![1], vec![2])];
+    let shared = exec::settings::Shared { place: text("place"), environment: variables(), linger: TIME };
+    let program = exec::settings::Settings {
+        framing: exec::settings::Framing::Length,
+        environment: variables(),
+        stop_timeout: TIME,
+        quotas: vec![text("scope")],
+        shared: Some(shared),
+    };
+    let (port, unix) = (tcp::target::Target::Port(text("host"), 1), tcp::target::Target::Unix("/socket".into()));
+    let token = tcp::To::Token { file: "/file".into(), token: Some(text("token")) };
+    let crowd = Crowd { group: 1, limit: 2 };
+    let worker = pywebsocket::settings::Worker {
+        python: "/python".into(),
+        root: "/root".into(),
+        scan: Some("/scan".into()),
+        map: Some("/map".into()),
+        outside_root: true,
+    };
+    let python = pywebsocket::settings::Settings {
+        worker,
+        headers: vec![(text("a"), text("b"))],
+        remote: (text("remote"), 3),
+        local: (text("local"), 4),
+        secure: true,
+        crowd,
+    };
+    [
+        bytes(&program),
+        all(&[exec::settings::Framing::Lines, exec::settings::Framing::Chunks, exec::settings::Framing::Length]),
+        all(&[tcp::To::Target(port.clone()), token.clone()]),
+        all(&[port, unix]),
+        bytes(&tcp::Settings { to: token, timeout: TIME, crowd }),
+        bytes(&python),
+    ]
+    .concat()
+}
+
+/// What an engine that was started before a restart of httpd gets from a newer module must mean the same to it.
+#[test]
+fn whoever_changes_the_layout_raises_the_version() {
+    let digest = Sha1::digest([messages(), channels(), settings()].concat());
+    let layout = base64::engine::general_purpose::STANDARD.encode(digest);
+    assert_eq!(layout, LAYOUT, "raise VERSION in engine/handoff/mod.rs; then LAYOUT is what is on the left with it");
+}
