@@ -65,9 +65,10 @@ fn what_others_write_stops_nobody() {
     server.tolerate_log("WS0017: refused with 50");
     server.expect_log("WS0185: the broker had what no engine has written");
     let said = || server.error_log().matches("WS0185").count();
+    let came = || server.error_log().matches("WS0122: the broker is there").count();
     for (deed, is_harmless) in DEEDS {
         let before = publish_and_read(&server, "before");
-        let said_before = said();
+        let (said_before, came_before) = (said(), came());
         let (_, sequence) = before.split_once(':').expect("a number");
         let deed = deed.replace("SEQUENCE", sequence);
         let words = deed.split(' ').map(|word| word.replace('\u{fffd}', "\u{0}"));
@@ -80,6 +81,8 @@ fn what_others_write_stops_nobody() {
         redis.command(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
         // No publisher looks at that, nor need it.
         wait_until("it is noticed", PATIENCE, || !deed.contains(":gone") || said() > said_before);
+        // The server finds that it was given up within two seconds, and begins anew: clients get 503 for a moment.
+        wait_until("it has come back", PATIENCE, || !deed.contains(":nodes") || came() > came_before);
         let after = publish_and_read(&server, "after");
         assert_eq!(epoch(&before) == epoch(&after), is_harmless, "{deed}: {before} {after}");
         assert_eq!(said() - said_before, usize::from(!is_harmless), "{deed}");
