@@ -12,6 +12,7 @@ use crate::engine::handoff::{Grant, HandoffError, Link, PATIENCE};
 use crate::engine::{HandlerSpec, Reply, SessionSpec};
 use crate::front::WebSocket;
 use crate::front::once::OfEngine;
+use crate::front::relay::hold::RequestHold;
 use crate::front::relay::trunk::{Passage, Wire};
 use crate::front::relay::{self, Relayed, Session, Way};
 use crate::handlers;
@@ -380,8 +381,8 @@ fn hand_over(
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
     request.bypass_http();
-    let plugin = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours));
-    keep(request, custody, Relayed { engine, session, plugin })
+    let hold = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours) as Arc<dyn RequestHold>);
+    keep(request, custody, Relayed { engine, session, hold })
 }
 
 /// Keeps the request for as long as it is needed: suspended, or on this thread.

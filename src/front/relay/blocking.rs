@@ -1,15 +1,15 @@
 //! The relay of one connection on the thread of its request: TLS on worker and prefork, streams of HTTP/2.
 //!
-//! The thread sleeps in poll(2) while nothing moves. And where a plugin has the session, until the plugin is done.
+//! The thread sleeps in poll(2) while nothing moves. And where somebody holds the request, until that is over.
 
 use super::ending::{self, Ending, LAST_WORDS};
+use super::hold::{RequestHold, Waiter};
 use super::pump::{Pair, Pump, Turn, Waiting};
 use super::{Relayed, STOP_CHECK, Session, Way, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
 use crate::apache::process::Deferral;
 use crate::apache::request::Request;
-use crate::handlers::plugin::front as plugin;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 /// How often a relay looks at the clock, and for what httpd says next, when this child is to end.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Moves the bytes of a session until it ends, and keeps the request until its plugin is done.
+/// Moves the bytes of a session until it ends, and keeps the request as long as it is held.
 pub fn run(request: &Request, relayed: Relayed) {
-    let Relayed { engine, session, plugin } = relayed;
+    let Relayed { engine, session, hold } = relayed;
     let since = Instant::now();
     // A process with one thread is ended by its parent's signal wherever it is: the client is to hear of it first.
     let deferral = (!mpm::is_threaded()).then(Deferral::begin);
@@ -30,19 +30,19 @@ pub fn run(request: &Request, relayed: Relayed) {
         // Only the relay thread has trunks.
         Some(Way::Trunk(_)) | None => (0, 0),
     };
-    if let Some(plugin) = plugin {
-        wait_for_plugin(&plugin, session, &mut ending);
+    if let Some(hold) = hold {
+        wait_for(&*hold, session, &mut ending);
     }
     request.describe(&variables(session.ticket, since, received, sent), sent);
     drop(deferral);
 }
 
-/// Returns when the plugin needs the request no more, or the process can wait no longer.
-fn wait_for_plugin(plugin: &plugin::Connection, session: Session, ending: &mut Ending) {
-    plugin.tell_at_the_end(plugin::connection::Waiter::Thread(thread::current()));
+/// Returns when nobody holds the request any more, or the process can wait no longer.
+fn wait_for(hold: &dyn RequestHold, session: Session, ending: &mut Ending) {
+    hold.wake_at_the_end(Waiter::Thread(thread::current()));
     let mut told = false;
     let mut last: Option<Instant> = None;
-    while !plugin.is_over() {
+    while !hold.is_over() {
         if let Some(order) = ending.look() {
             if !told && order.concerns(&session) {
                 told = true;

@@ -1,5 +1,5 @@
 //! The custody of connections whose bytes httpd must go on looking at: TLS, where the engine cannot go on with it by itself
-//! ([`super::encryption`]), and the streams of HTTP/2. And of those whose request a plugin needs as long as they are open.
+//! ([`super::tls_handoff`]), and the streams of HTTP/2. And of those whose request somebody holds ([`hold`]).
 //!
 //! The engine gets a stream of a trunk ([`trunk`]) or one end of a socketpair; what goes between that and the client's
 //! connection filters is moved here: by one thread for all suspended connections of a child ([`thread`]), or by the worker
@@ -7,14 +7,15 @@
 
 pub mod blocking;
 pub mod ending;
+pub mod hold;
 pub mod pump;
 pub mod thread;
 pub mod trunk;
 
 use crate::apache::log::{self, Level};
-use crate::handlers::plugin::front as plugin;
 use crate::module::lifecycle;
 use ending::Cause;
+use hold::RequestHold;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,8 +34,8 @@ pub struct Relayed {
     pub engine: Option<Way>,
     /// The session of the connection.
     pub session: Session,
-    /// The plugin that the session is of: the request ends after it is done.
-    pub plugin: Option<Arc<plugin::Connection>>,
+    /// Who needs the request longer than the relay does.
+    pub hold: Option<Arc<dyn RequestHold>>,
 }
 
 /// How the bytes of a connection get to the engine.

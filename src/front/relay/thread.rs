@@ -7,6 +7,7 @@
 //! come together costs one read and one write of a trunk.
 
 use super::ending::{Ending, LAST_WORDS, Order};
+use super::hold::{RequestHold, Waiter};
 use super::pump::{Pair, Pump, Turn};
 use super::trunk::{Carrier, Stream, Trunks, Wire};
 use super::{Relayed, STOP_CHECK, Session, Way, variables};
@@ -15,7 +16,6 @@ use crate::apache::log::{self, Level};
 use crate::apache::process;
 use crate::apache::suspended::Suspended;
 use crate::engine::handoff::{HandoffError, Link};
-use crate::handlers::plugin::front::{self as plugin, connection::Waiter};
 use crate::mux::end::News;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
@@ -68,7 +68,7 @@ struct Inbox {
     unwanted: Vec<(Arc<Wire>, u64)>,
     /// How many connections the thread has, those in `new` included.
     count: usize,
-    /// Connections whose plugins are done, or were when it was noted.
+    /// Connections whose holds are over, or were when it was noted.
     done: Vec<usize>,
 }
 
@@ -147,8 +147,8 @@ impl Relay {
         self.wake();
     }
 
-    /// The plugin of that connection needs its request no more.
-    pub fn plugin_is_done(&self, key: usize) {
+    /// Nobody holds the request of that connection any more.
+    pub fn hold_is_over(&self, key: usize) {
         self.inbox().done.push(key);
         self.wake();
     }
@@ -183,8 +183,8 @@ struct Relaying {
     request: Suspended,
     phase: Phase,
     session: Session,
-    /// As long as it is not done.
-    plugin: Option<Arc<plugin::Connection>>,
+    /// Until it is over.
+    hold: Option<Arc<dyn RequestHold>>,
     since: Instant,
     /// When it is to be told to close, or to be given up.
     deadline: Option<Instant>,
@@ -196,7 +196,7 @@ struct Relaying {
 
 enum Phase {
     Pumping(Pump, Far),
-    /// The engine has the client's socket, and a plugin needs the request.
+    /// The engine has the client's socket, and somebody holds the request.
     Held,
     /// The client is to close its side: until then at the latest, and with so many bytes at most.
     Lingering(Instant, usize),
@@ -338,12 +338,12 @@ impl Loop {
             }
         }
         for (request, relayed) in new {
-            let Relayed { engine, session, plugin } = relayed;
+            let Relayed { engine, session, hold } = relayed;
             request.never_wait();
             let key = self.connections.vacant_key();
-            if let Some(plugin) = &plugin {
-                plugin.tell_at_the_end(Waiter::Relay(key));
-                // It may be done already.
+            if let Some(hold) = &hold {
+                hold.wake_at_the_end(Waiter::Relay(self.relay, key));
+                // It may be over already.
                 self.relay.inbox().done.push(key);
             }
             let flags =
@@ -379,7 +379,7 @@ impl Loop {
                 request,
                 phase,
                 session,
-                plugin,
+                hold,
                 since: Instant::now(),
                 deadline: None,
                 told: false,
@@ -460,8 +460,8 @@ impl Loop {
         let done = std::mem::take(&mut self.relay.inbox().done);
         for key in done {
             let Some(connection) = self.connections.get_mut(key) else { continue };
-            if connection.plugin.take_if(|plugin| plugin.is_over()).is_some() {
-                connection.plugin_is_done();
+            if connection.hold.take_if(|hold| hold.is_over()).is_some() {
+                connection.hold_is_over();
                 self.bury(key);
             }
         }
@@ -540,7 +540,7 @@ impl Loop {
     /// Destroys a connection that is over and old enough.
     fn bury(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !matches!(connection.phase, Phase::Over) || connection.plugin.is_some() {
+        if !matches!(connection.phase, Phase::Over) || connection.hold.is_some() {
             return;
         }
         let due = connection.since + SETTLED;
@@ -625,7 +625,7 @@ impl Relaying {
         {
             request.describe(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
         }
-        if self.plugin.is_none() {
+        if self.hold.is_none() {
             self.request.finish_request();
         }
     }
@@ -636,8 +636,8 @@ impl Relaying {
         self.deadline.get_or_insert(last);
     }
 
-    /// The plugin needs the request no more.
-    fn plugin_is_done(&mut self) {
+    /// The request is held no more.
+    fn hold_is_over(&mut self) {
         match self.phase {
             // The client has yet to get the rest.
             Phase::Pumping(..) => return,
@@ -684,7 +684,7 @@ impl Relaying {
         match self.phase {
             Phase::Pumping(..) => self.give_up(),
             Phase::Lingering(..) => self.phase = Phase::Over,
-            // A plugin that hangs cannot be ended.
+            // A hold cannot be ended from here, and a plugin may hang.
             Phase::Held | Phase::Over => {}
         }
     }

@@ -6,6 +6,7 @@ use super::send_queue::Outbound;
 use super::watchdog::{self, Caller};
 use crate::apache::log::{self, Level};
 use crate::apache::request::{Kept, Request};
+use crate::front::relay::hold::{RequestHold, Waiter};
 use crate::handlers::plugin::session::{Kind, Splitter};
 use crate::module::lifecycle;
 use crate::wire::handshake::is_token;
@@ -16,7 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
 
 /// Bytes that may wait in this process for the engine to take them. While more wait, the plugin gets no further message of
 /// this connection, and threads of its own wait in `send`.
@@ -55,14 +55,6 @@ struct Inbound {
     bytes: Vec<u8>,
     taken: usize,
     splitter: Splitter,
-}
-
-/// Who is told when the request is needed no more.
-pub enum Waiter {
-    /// The relay thread, for its connection of this number.
-    Relay(usize),
-    /// The thread of the request.
-    Thread(Thread),
 }
 
 /// How a turn on a thread of the hub ended.
@@ -386,24 +378,19 @@ impl Connection {
             return;
         }
         self.hub.count_down();
-        match &*locked(&self.waiter) {
-            Some(Waiter::Thread(thread)) => thread.unpark(),
-            Some(Waiter::Relay(key)) => {
-                if let Some(relay) = lifecycle::relay() {
-                    relay.plugin_is_done(*key);
-                }
-            }
-            None => {}
+        if let Some(waiter) = &*locked(&self.waiter) {
+            waiter.wake();
         }
     }
+}
 
-    /// The plugin has nothing to do with it any more: the request may end.
-    pub fn is_over(&self) -> bool {
+/// Until the plugin has nothing to do with it any more.
+impl RequestHold for Connection {
+    fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Names who is to be told when it is over. (It may be over already.)
-    pub fn tell_at_the_end(&self, waiter: Waiter) {
+    fn wake_at_the_end(&self, waiter: Waiter) {
         *locked(&self.waiter) = Some(waiter);
     }
 }

@@ -1,0 +1,31 @@
+//! Those who need a request, and so its relay, until they say that they are done.
+
+use super::thread::Relay;
+use std::thread::Thread;
+
+/// What keeps a request until it is over.
+pub trait RequestHold: Send + Sync {
+    /// The request may end.
+    fn is_over(&self) -> bool;
+
+    /// Names whom to wake when it is over. (It may be over already.)
+    fn wake_at_the_end(&self, waiter: Waiter);
+}
+
+/// Who waits for the end of a hold.
+pub enum Waiter {
+    /// The relay thread, for its connection of this number.
+    Relay(&'static Relay, usize),
+    /// The thread of the request.
+    Thread(Thread),
+}
+
+impl Waiter {
+    /// To be called after the hold is over.
+    pub fn wake(&self) {
+        match self {
+            Waiter::Relay(relay, key) => relay.hold_is_over(*key),
+            Waiter::Thread(thread) => thread.unpark(),
+        }
+    }
+}
