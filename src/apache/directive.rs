@@ -129,7 +129,7 @@ extern "C" fn set<C: Section + 'static>(
     argc: c_int,
     argv: *const *mut c_char,
 ) -> *const c_char {
-    guard("a directive", c"WS0001: mod_websocket panicked".as_ptr(), || {
+    guard("a directive", c"WS0002: mod_websocket panicked".as_ptr(), || {
         // SAFETY: `info` is the `cmd_data` of the entry, `config` what create_dir_config made, `argv` holds `argc`
         // strings, all valid during the call.
         let (parms, config, directive, words) = unsafe {

@@ -69,7 +69,7 @@ pub fn attend(desk: &Arc<Desk>, stream: UnixStream) {
 async fn serve(desk: Weak<Desk>, stream: UnixStream, here: Here) {
     let stream = match tokio::net::UnixStream::from_std(stream) {
         Ok(stream) => stream,
-        Err(e) => return warn!("WS0116: a handoff link cannot be watched: {e}"),
+        Err(e) => return warn!("WS0109: a handoff link cannot be watched: {e}"),
     };
     let Some(counted) = desk.upgrade().map(|desk| One::of(&desk.links)) else { return };
     let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new() };

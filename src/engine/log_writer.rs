@@ -270,7 +270,7 @@ impl Account {
         }
         books.lost += 1;
         if books.lost == 1 {
-            warn!("WS0121: the session log {} does not take its lines: {} wait", self.name, books.waiting);
+            warn!("WS0123: the session log {} does not take its lines: {} wait", self.name, books.waiting);
         }
         false
     }
@@ -301,7 +301,7 @@ impl Account {
     fn report(&self, books: &mut Books) {
         let lost = std::mem::take(&mut books.lost);
         if lost > 0 {
-            warn!("WS0122: the session log {} has lost {lost} lines", self.name);
+            warn!("WS0124: the session log {} has lost {lost} lines", self.name);
         }
     }
 }

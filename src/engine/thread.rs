@@ -464,7 +464,7 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
             return;
         }
         Err(panic) => {
-            error!("WS0110: session {id}: a panic at its begin: {}", panic_text(&*panic));
+            error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic));
             return;
         }
     };

@@ -17,16 +17,15 @@ pub fn answer(request: &Request, refusal: &Refusal) -> HookResult {
         left_to_the_site(request, refusal);
         return Ok(Verdict::Declined);
     };
+    let mut admitted = String::new();
     if let Refusal::OriginForbidden { origin, site } = refusal {
-        let admit = admit(origin, site.as_deref());
-        log::request(Level::Info, request, &format!("WS0006: refused with {status}: {refusal}{admit}"));
+        admitted = admit(origin, site.as_deref());
         if once::a_minute("WS0021", request) {
             let why = why(origin, site.as_deref());
-            log::request(Level::Warning, request, &format!("WS0021: {refusal}{why}{admit} (said once a minute)"));
+            log::request(Level::Warning, request, &format!("WS0021: {refusal}{why}{admitted} (said once a minute)"));
         }
-    } else {
-        log::request(Level::Info, request, &format!("WS0006: refused with {status}: {refusal}"));
     }
+    log::request(Level::Info, request, &format!("WS0006: refused with {status}: {refusal}{admitted}"));
     for (name, value) in refusal.headers() {
         request.err_headers_out().set(request.pool(), name, value);
     }

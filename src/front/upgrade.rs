@@ -326,7 +326,7 @@ fn hand_over(
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(Verdict::Declined),
         Err(HandoffError::Dropped) => {
-            log::request(Level::Info, request, "WS0015: dropped by the handler");
+            log::request(Level::Info, request, "WS0024: dropped by the handler");
             request.connection().abandon();
             return Ok(Verdict::Answered);
         }

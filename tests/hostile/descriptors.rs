@@ -99,7 +99,7 @@ fn while_it_runs(server: &Server) -> String {
         "WS0111",
         "WS0112",
         "WS0113",
-        "WS0115",
+        "WS0109",
         "WS0116",
         "os error 24",
     ] {

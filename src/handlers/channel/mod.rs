@@ -76,7 +76,7 @@ impl Handler for Channel {
     fn configure(&self, settings: &[u8]) {
         match postcard::from_bytes::<Server>(settings) {
             Ok(server) => self.hub.configure(&server),
-            Err(e) => error!("WS0120: the configuration of channels cannot be read: {e}"),
+            Err(e) => error!("WS0125: the configuration of channels cannot be read: {e}"),
         }
         self.sweeps.0.call_once(|| {
             let hub = self.hub.clone();

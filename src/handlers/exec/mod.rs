@@ -52,7 +52,7 @@ impl Handler for Exec {
             let settings = match postcard::from_bytes::<Settings>(&conn.take_settings()) {
                 Ok(settings) => settings,
                 Err(why) => {
-                    error!("WS0131: session {}: no program: {why}", conn.id());
+                    error!("WS0126: session {}: no program: {why}", conn.id());
                     return close(CloseCode::Error, "internal error");
                 }
             };

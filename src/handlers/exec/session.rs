@@ -183,7 +183,7 @@ impl Session<'_> {
         }
         match status {
             Ok(status) if status.success() => {
-                debug!("WS0138: {}: it has ended", self.program.name());
+                debug!("WS0149: {}: it has ended", self.program.name());
                 close(CloseCode::Normal, "")
             }
             status => {

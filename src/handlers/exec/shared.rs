@@ -304,7 +304,7 @@ impl Supervisor {
         {
             Ok(program) => program,
             Err(why) => {
-                error!("WS0131: {name}: {} cannot be started: {why}", words.join(" "));
+                error!("WS0127: {name}: {} cannot be started: {why}", words.join(" "));
                 tell(&first.client, Down::Close(close(CloseCode::Error, "the program cannot be started"))).await;
                 self.fail(None);
                 return;
@@ -341,7 +341,7 @@ impl Supervisor {
                 );
             }
             Ended::Wrong(wrong) => {
-                error!("WS0133: {name}: {}: {wrong}; its {count} clients are closed", self.path());
+                error!("WS0128: {name}: {}: {wrong}; its {count} clients are closed", self.path());
                 self.fail(Some(started));
                 running.program.stop(stop_timeout).await;
             }
@@ -425,7 +425,7 @@ impl Running {
     }
 
     fn join(&mut self, Join { id, environment, client, .. }: Join) {
-        debug!("WS0138: session {id} is one of {}", self.program.name());
+        debug!("WS0129: session {id} is one of {}", self.program.name());
         self.clients.insert(id, client);
         self.program.put(|out| put_record(Kind::Open, Some(id), &environment, out));
     }

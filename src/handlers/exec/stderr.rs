@@ -14,6 +14,7 @@ const REST: usize = 64 * 1024;
 
 /// Writes down what comes, until the end of the stream, or `end` and what is there by then.
 pub async fn write_down(stderr: pipe::Receiver, name: String, mut end: oneshot::Receiver<()>) {
+    let write = |line: &str| warn!("WS0130: {name}: {line}");
     let mut lines = Lines::default();
     let mut piece = [0; 4096];
     let mut left = usize::MAX;
@@ -27,7 +28,7 @@ pub async fn write_down(stderr: pipe::Receiver, name: String, mut end: oneshot::
         match stderr.try_read(&mut piece) {
             Ok(0) => break,
             Ok(count) => {
-                lines.put(&piece[..count], |line| warn!("WS0130: {name}: {line}"));
+                lines.put(&piece[..count], write);
                 if left < usize::MAX {
                     left = left.saturating_sub(count);
                 }
@@ -36,7 +37,7 @@ pub async fn write_down(stderr: pipe::Receiver, name: String, mut end: oneshot::
             Err(_) => break,
         }
     }
-    lines.end(|line| warn!("WS0130: {name}: {line}"));
+    lines.end(write);
 }
 
 /// Cuts a stream into lines.

@@ -118,7 +118,7 @@ impl Handler for Plugin {
                     close(CloseCode::Error, "internal error")
                 }
                 None => {
-                    error!("WS0231: session {}: there is no link to its plugin", conn.id());
+                    error!("WS0233: session {}: there is no link to its plugin", conn.id());
                     close(CloseCode::Error, "internal error")
                 }
             }

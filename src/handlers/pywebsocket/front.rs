@@ -71,7 +71,10 @@ pub fn check(server: &Server) -> Result<(), String> {
         pythons.push(DEFAULT_PYTHON.into());
     }
     pythons.dedup();
-    pythons.into_iter().try_for_each(|python| has_package(server, &python.to_string_lossy()))
+    pythons.into_iter().try_for_each(|python| {
+        let python = python.to_string_lossy();
+        has_package(server, &python).map_err(|why| format!("WS0226: WebSocketPython {python} {why}"))
+    })
 }
 
 fn has_package(server: &Server, python: &str) -> Result<(), String> {
@@ -87,15 +90,15 @@ fn has_package(server: &Server, python: &str) -> Result<(), String> {
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).exec();
         CANNOT_RUN
     });
-    let pid = forked.map_err(|why| format!("WS0226: WebSocketPython {python} cannot be tried: {why}"))?;
+    let pid = forked.map_err(|why| format!("cannot be tried: {why}"))?;
     match process::wait_for(pid, CHECK) {
         Some(0) => Ok(()),
-        Some(CANNOT_RUN) => Err(format!("WS0226: WebSocketPython {python} cannot be run by httpd's User")),
+        Some(CANNOT_RUN) => Err("cannot be run by httpd's User".to_owned()),
         Some(_) => Err(format!(
-            "WS0226: WebSocketPython {python} has no package pywebsocket3 that httpd's User can read; install it with \
+            "has no package pywebsocket3 that httpd's User can read; install it with \
              `{python} -m pip install pywebsocket3`, or make a Python that has it with `python3 -m venv DIR` and \
              `DIR/bin/pip install pywebsocket3`, and write WebSocketPython DIR/bin/python3"
         )),
-        None => Err(format!("WS0226: WebSocketPython {python} does not answer within {} s", CHECK.as_secs())),
+        None => Err(format!("does not answer within {} s", CHECK.as_secs())),
     }
 }

@@ -29,7 +29,7 @@ pub async fn run(conn: &mut Conn) -> CloseFrame {
             close(CloseCode::Error, "internal error")
         }
         None => {
-            error!("WS0143: session {}: there is no connection to a target", conn.id());
+            error!("WS0156: session {}: there is no connection to a target", conn.id());
             close(CloseCode::Error, "internal error")
         }
     }
