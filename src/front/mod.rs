@@ -5,6 +5,7 @@
 //! * [`switching`]: the 101
 //! * [`others`]: the requests that another module answers, or nobody but httpd
 //! * [`access`]: who may publish over HTTP
+//! * [`child`]: what a child has for all its requests: the way to the engine, the relay thread
 //! * [`h2`]: how many streams of HTTP/2 may be WebSockets
 //! * [`tls_handoff`]: TLS connections that the engine goes on with
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
@@ -13,6 +14,7 @@
 //! * [`signals`]: what children, parent and engine see of each other without asking
 
 pub mod access;
+pub mod child;
 pub mod h2;
 pub mod once;
 pub mod others;

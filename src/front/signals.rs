@@ -11,15 +11,15 @@ use crate::engine::handoff::PATIENCE;
 use crate::engine::heartbeat::Watchdog;
 use crate::engine::signals::{Board, Signals};
 use crate::front::WebSocket;
-use crate::handlers;
-use crate::handlers::targets::Crowd;
-use crate::module::lifecycle;
 use std::ffi::CStr;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
 /// The layout of what is shared, under a name of its own.
 const KEY: &CStr = c"mod_websocket signals 1";
+
+/// Engines that can be at once: the one that is used, and some of other versions that end with their last session.
+pub(crate) const ENGINES: usize = 8;
 
 /// The parent's.
 static WATCHDOG: Mutex<Option<Watchdog>> = Mutex::new(None);
@@ -29,8 +29,8 @@ fn board() -> io::Result<Board> {
     // Where a child serves one request at a time, all children have the places together: one for the engine, and one for what
     // is behind it.
     let places = if mpm::is_threaded() { 0 } else { 2 * mpm::most_children() as usize };
-    let words = shared_memory::words(KEY, Board::size(lifecycle::ENGINES, places))?;
-    Ok(Board::new(words, lifecycle::ENGINES))
+    let words = shared_memory::words(KEY, Board::size(ENGINES, places))?;
+    Ok(Board::new(words, ENGINES))
 }
 
 /// In httpd's parent, before it starts the engine with this number: its signals, of which none is known yet.
@@ -49,13 +49,13 @@ pub fn renew(number: usize) -> io::Result<Signals> {
 }
 
 /// In httpd's parent, about every ten seconds: whether the engine with this pid and number has given no sign of life for too
-/// long, which is logged then.
-pub fn is_dead(server: &Server, pid: i32, number: usize) -> bool {
+/// long, which is logged then with the names of its `handlers`.
+pub fn is_dead(server: &Server, pid: i32, number: usize, handlers: &[&str]) -> bool {
     let Some(limit) = server.config::<WebSocket>().lateness().timeout() else { return false };
     let Ok(board) = board() else { return false };
     let mut watchdog = WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner);
     let watchdog = watchdog.get_or_insert_default();
-    let seen = watchdog.look(pid, board.engine(number), limit, handlers::NUMBERED);
+    let seen = watchdog.look(pid, board.engine(number), limit, handlers);
     if let Some(threads) = &seen {
         log::main(
             Level::Critical,
@@ -76,14 +76,9 @@ pub fn has_time(number: usize) -> bool {
 }
 
 /// How many threads of a child, or children where each has one, may wait for the engine.
-fn limit() -> u32 {
+pub(crate) fn limit() -> u32 {
     let workers = if mpm::is_threaded() { mpm::threads_per_child() } else { mpm::max_children() };
     server::main().map_or(1, |server| server.config::<WebSocket>().lateness().wait(workers))
-}
-
-/// With whom a worker of this child waits.
-pub fn crowd() -> Crowd {
-    Crowd { group: if mpm::is_threaded() { std::process::id() } else { 0 }, limit: limit() }
 }
 
 /// In a new child of httpd: what it passes before it asks the engine with this number.

@@ -11,6 +11,7 @@ use crate::apache::{HookResult, Verdict};
 use crate::engine::handoff::{Grant, HandoffError, Link, PATIENCE};
 use crate::engine::{HandlerSpec, Reply, SessionSpec};
 use crate::front::WebSocket;
+use crate::front::child;
 use crate::front::once::OfEngine;
 use crate::front::relay::hold::RequestHold;
 use crate::front::relay::trunk::{Passage, Wire};
@@ -21,7 +22,6 @@ use crate::handlers::exec::front as exec;
 use crate::handlers::plugin::front::{self as plugin, Opening};
 use crate::handlers::pywebsocket::front as python;
 use crate::handlers::tcp::front as tcp;
-use crate::module::lifecycle;
 use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -256,7 +256,7 @@ pub fn custody(request: &Request, in_engine: bool) -> Result<Custody, u16> {
 /// True when the MPM goes on without this request, and it may be kept.
 fn can_suspend(request: &Request) -> bool {
     // ap_internal_redirect takes SUSPENDED for an error.
-    lifecycle::relay().is_some() && !request.is_redirected()
+    child::relay().is_some() && !request.is_redirected()
 }
 
 /// Reads the opening handshake out of a request.
@@ -300,7 +300,7 @@ thread_local! {
 /// The MPM lets go of a connection: if it is the one that was suspended, it is the relay thread's now.
 pub fn let_go(connection: &Connection, suspended: bool) {
     let pending = SUSPENDED.take().filter(|(request, _)| request.is(connection) && suspended);
-    if let (Some((request, relayed)), Some(relay)) = (pending, lifecycle::relay()) {
+    if let (Some((request, relayed)), Some(relay)) = (pending, child::relay()) {
         relay.adopt(request, relayed);
     }
 }
@@ -316,7 +316,7 @@ fn hand_over(
 ) -> HookResult {
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
-    let door = lifecycle::door().ok_or(SERVICE_UNAVAILABLE)?;
+    let door = child::door().ok_or(SERVICE_UNAVAILABLE)?;
     let offered = match &*spec.handler.name {
         handlers::TCP => door.offer_within(spec, request.config::<WebSocket>().tcp().timeout() + PATIENCE),
         handlers::PYWEBSOCKET => door.offer_within(spec, handlers::pywebsocket::PATIENCE),
@@ -335,7 +335,7 @@ fn hand_over(
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
     // A plugin's messages go by a socketpair in any case, and pywebsocket's workers want a socket.
     let by_trunk = custody == Custody::Suspended && plugin.is_none() && spec.handler.name != handlers::PYWEBSOCKET;
-    let bytes = match lifecycle::relay().filter(|_| by_trunk) {
+    let bytes = match child::relay().filter(|_| by_trunk) {
         Some(relay) => relay.trunk(thread, &mut link).map(Bytes::Trunk).map_err(io::Error::other),
         None if custody == Custody::Socket => Ok(Bytes::Socket),
         None if custody == Custody::Encrypted => Ok(Bytes::Encrypted),
@@ -454,7 +454,7 @@ impl Ways {
         let bytes = match self.bytes {
             Bytes::Socket | Bytes::Encrypted => None,
             Bytes::Pair((ours, _)) => Some(Way::Pair(ours)),
-            Bytes::Trunk(wire) => lifecycle::relay().map(|relay| Way::Trunk(Passage::new(relay, wire, ticket))),
+            Bytes::Trunk(wire) => child::relay().map(|relay| Way::Trunk(Passage::new(relay, wire, ticket))),
         };
         (bytes, self.messages.map(|(ours, _)| ours))
     }

@@ -28,6 +28,15 @@ pub struct Crowd {
     pub limit: u32,
 }
 
+#[cfg(feature = "httpd")]
+impl Crowd {
+    /// With whom a worker of this child of httpd waits.
+    pub(crate) fn of_this_child() -> Crowd {
+        let group = if crate::apache::mpm::is_threaded() { std::process::id() } else { 0 };
+        Crowd { group, limit: crate::front::signals::limit() }
+    }
+}
+
 /// Why a target is not asked: answer 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {

@@ -2,13 +2,13 @@
 //!
 //! * [`advice`]: at startup, on settings that do not go together
 //! * [`directives`]: the configuration, a table
-//! * [`lifecycle`]: the engine process beside httpd's own
 //! * [`logger`]: the `log` facade, to httpd's error log
+//! * [`parent`]: the engine process beside httpd's own
 
 pub mod advice;
 pub mod directives;
-pub mod lifecycle;
 pub mod logger;
+pub mod parent;
 
 use crate::apache::connection::Connection;
 use crate::apache::directive::{Commands, MORE_COMMANDS};
@@ -17,7 +17,7 @@ use crate::apache::pool::Pool;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
-use crate::front::{WebSocket, access, h2, once, others, relay, session_logs, upgrade};
+use crate::front::{WebSocket, access, child, h2, once, others, relay, session_logs, upgrade};
 use crate::handlers::plugin::front as plugin;
 use directives::{Config, DIRECTIVES};
 use std::ffi::CStr;
@@ -48,7 +48,7 @@ impl HttpdModule for WebSocket {
 
     fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
         once::prepare(server);
-        lifecycle::start(server)?;
+        parent::start(server)?;
         advice::give();
         h2::advise(server.config::<WebSocket>().h2_streams());
         Ok(())
@@ -59,11 +59,13 @@ impl HttpdModule for WebSocket {
     }
 
     fn monitor(server: &Server) {
-        lifecycle::tend(server);
+        parent::tend(server);
     }
 
     fn child_init(pool: &Pool, server: &Server) {
-        lifecycle::enter_child(pool, server);
+        logger::install(server.log_level());
+        pool.on_end(|| plugin::executor::started().map_or((), plugin::executor::Hub::halt));
+        child::enter(pool, parent::enter_child());
     }
 
     fn child_stopping(graceful: bool) {
@@ -72,7 +74,7 @@ impl HttpdModule for WebSocket {
             hub.close_all();
         }
         relay::ending::begin(graceful);
-        if let Some(relay) = lifecycle::relay() {
+        if let Some(relay) = child::relay() {
             if graceful { relay.stop_gracefully() } else { relay.stop_now() }
         }
         if let Some(hub) = plugins {

@@ -13,7 +13,7 @@ pub mod thread;
 pub mod trunk;
 
 use crate::apache::log::{self, Level};
-use crate::module::lifecycle;
+use crate::front::child;
 use ending::Cause;
 use hold::RequestHold;
 use std::os::unix::net::UnixStream;
@@ -71,7 +71,7 @@ impl Session {
     /// Lets the engine close it.
     fn ask_to_close(&self, cause: Cause) {
         let (code, reason) = cause.word();
-        let asked = lifecycle::door().map(|door| door.close_session(self.ticket, code, reason));
+        let asked = child::door().map(|door| door.close_session(self.ticket, code, reason));
         if let Some(Err(why)) = asked {
             let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket);
             log::main(Level::Warning, &text);

@@ -7,10 +7,10 @@ use crate::apache::{HookResult, Verdict};
 use crate::channels::call::{Answer, Call, Info, Message, is_line, is_name, may_be_sent};
 use crate::engine::handoff::HandoffError;
 use crate::front::WebSocket;
+use crate::front::child;
 use crate::front::once::OfEngine;
 use crate::front::{access, once};
 use crate::handlers;
-use crate::module::lifecycle;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -348,7 +348,7 @@ fn unexpected() -> Reply {
 /// Asks the engine, of channels below the prefix of this place.
 fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
-    let door = lifecycle::door().ok_or_else(unavailable)?;
+    let door = child::door().ok_or_else(unavailable)?;
     let prefix = request.config::<WebSocket>().channels().prefix();
     let call = call.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
     let question = postcard::to_stdvec(&call).map_err(|_| unexpected())?;

@@ -8,10 +8,10 @@ use crate::apache::{HookResult, Verdict, conftree, process};
 use crate::engine::HandlerSpec;
 use crate::front::WebSocket;
 use crate::front::refusal;
-use crate::front::signals;
 use crate::front::upgrade::{self, Opened};
 use crate::handlers::PYWEBSOCKET;
 use crate::handlers::pywebsocket::settings::Settings;
+use crate::handlers::targets::Crowd;
 use crate::wire::handshake::{Refusal, examine};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub fn handle(request: &mut Request, mut handler: HandlerSpec) -> HookResult {
         remote,
         local,
         secure: request.scheme() == "https",
-        crowd: signals::crowd(),
+        crowd: Crowd::of_this_child(),
     };
     handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
     let custody = upgrade::custody(request, false)?;

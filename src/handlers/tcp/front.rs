@@ -3,7 +3,7 @@
 use super::config::TOKEN;
 use crate::apache::request::Request;
 use crate::front::WebSocket;
-use crate::front::signals;
+use crate::handlers::targets::Crowd;
 use crate::handlers::tcp::target::Target;
 use crate::handlers::tcp::{Settings, To};
 
@@ -23,7 +23,7 @@ pub fn settings(request: &Request, target: &str) -> Result<Settings, String> {
     } else {
         To::Target(Target::parse(target)?)
     };
-    Ok(Settings { to, timeout: config.timeout(), crowd: signals::crowd() })
+    Ok(Settings { to, timeout: config.timeout(), crowd: Crowd::of_this_child() })
 }
 
 /// The token in a query; an empty one is none.

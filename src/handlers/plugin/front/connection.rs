@@ -6,9 +6,9 @@ use super::send_queue::Outbound;
 use super::watchdog::{self, Caller};
 use crate::apache::log::{self, Level};
 use crate::apache::request::{Kept, Request};
+use crate::front::child;
 use crate::front::relay::hold::{RequestHold, Waiter};
 use crate::handlers::plugin::session::{Kind, Splitter};
-use crate::module::lifecycle;
 use crate::wire::handshake::is_token;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io::{self, Read};
@@ -221,7 +221,7 @@ impl Connection {
     }
 
     fn close_slow(&self) {
-        let asked = lifecycle::door().map(|door| door.close_session(self.session(), 1013, "slow consumer"));
+        let asked = child::door().map(|door| door.close_session(self.session(), 1013, "slow consumer"));
         if !matches!(asked, Some(Ok(()))) {
             self.cut();
         }

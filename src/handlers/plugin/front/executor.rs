@@ -6,8 +6,8 @@ use super::watchdog;
 use crate::apache::log::{self, Level};
 use crate::apache::server::Server;
 use crate::apache::{crash, process};
+use crate::front::child;
 use crate::front::relay::ending::Cause;
-use crate::module::lifecycle;
 use once_cell::sync::OnceCell;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use std::collections::{HashMap, VecDeque};
@@ -265,7 +265,7 @@ impl Hub {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let Some(door) = lifecycle::door() else { return };
+        let Some(door) = child::door() else { return };
         let (code, reason) = Cause::now().word();
         for session in sessions {
             if let Err(why) = door.close_session(session, code, reason) {

@@ -1,13 +1,13 @@
-//! The engine process beside httpd's own: its start, its replacement, its end; and the way to it from a child.
+//! httpd's parent: the engine process beside httpd's own, its start, its replacement, its end.
 //!
-//! httpd's parent keeps both ends of the pair of sockets that is the way to an engine (see [`crate::engine::entrance`]), so
+//! The parent keeps both ends of the pair of sockets that is the way to an engine (see [`crate::engine::entrance`]), so
 //! that a handshake that comes while a crashed engine is being replaced waits in there instead of failing.
 
 use super::logger;
 use crate::apache::log::{self, Level};
+use crate::apache::mpm;
 use crate::apache::process::{self, Change, Helper, Watcher};
 use crate::apache::server::{self, Server};
-use crate::apache::{mpm, pool::Pool};
 use crate::engine::control::{self, Control};
 use crate::engine::desk::GRANT_TIME;
 use crate::engine::entrance;
@@ -15,13 +15,10 @@ use crate::engine::handoff::{self, Door};
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::engine::programs;
 use crate::engine::signals::Signals;
-use crate::front::relay::ending;
-use crate::front::relay::thread::Relay;
+use crate::front::signals::ENGINES;
 use crate::front::{WebSocket, session_logs, signals};
 use crate::handlers;
-use crate::handlers::plugin::front as plugin;
 use crate::handlers::pywebsocket::front as python;
-use once_cell::sync::OnceCell;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
 use std::ffi::CStr;
 use std::io;
@@ -30,28 +27,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The layout of what is remembered, under a name of its own.
 const KEY: &CStr = c"mod_websocket engines 2";
-/// Engines that can be at once: the one that is used, and some of other versions that end with their last session.
-pub const ENGINES: usize = 8;
 /// An engine that ends within this time of its start has failed to start.
 const STILLBORN: Duration = Duration::from_secs(1);
 /// After so many failures in a row the next try waits for the monitor hook.
 const HASTY_TRIES: u32 = 3;
-
-/// A child's way to the engine.
-static DOOR: OnceCell<Door> = OnceCell::new();
-
-/// A child's relay thread.
-static RELAY: OnceCell<&'static Relay> = OnceCell::new();
-
-/// The relay thread, in a child of httpd whose MPM can suspend connections.
-pub fn relay() -> Option<&'static Relay> {
-    RELAY.get().copied()
-}
-
-/// The way to the engine, in a child of httpd.
-pub fn door() -> Option<&'static Door> {
-    DOOR.get()
-}
 
 /// The number of an engine among them.
 fn number(engine: &Helper) -> usize {
@@ -74,7 +53,7 @@ fn current() -> Option<&'static mut Helper> {
 ///
 /// # Errors
 /// What keeps httpd from starting.
-pub fn start(server: &Server) -> Result<(), String> {
+pub(crate) fn start(server: &Server) -> Result<(), String> {
     logger::install(server.log_level());
     let pool = server.configuration_pool();
     let at_startup = engines().iter().all(|engine| engine.serial == 0);
@@ -302,7 +281,7 @@ fn replace(server: &Server, engine: &'static mut Helper) {
 }
 
 /// In httpd's parent, now and then: starts the engine where that failed before, and ends one that gives no sign of life.
-pub fn tend(server: &Server) {
+pub(crate) fn tend(server: &Server) {
     if let Some(engine) = current().filter(|engine| engine.watched.pid() == 0)
         && !mpm::is_stopping()
     {
@@ -310,45 +289,34 @@ pub fn tend(server: &Server) {
     }
     // It is replaced when it has ended.
     if let Some(engine) = current().filter(|engine| engine.watched.pid() > 0 && !mpm::is_stopping())
-        && signals::is_dead(server, engine.watched.pid(), number(engine))
+        && signals::is_dead(server, engine.watched.pid(), number(engine), handlers::NUMBERED)
     {
         signal(engine.watched.pid(), Signal::KILL);
     }
 }
 
-/// In a new child of httpd.
-pub fn enter_child(pool: &Pool, server: &Server) {
-    logger::install(server.log_level());
-    ending::enter_child(pool);
-    let Some(engine) = current() else { return };
-    match engine.entrance.duplicate() {
-        // In one-process mode (httpd -X) this is the parent, and comes once.
+/// In a new child of httpd: its way to the engine, where there is one.
+pub(crate) fn enter_child() -> Option<Door> {
+    let engine = current()?;
+    let door = match engine.entrance.duplicate() {
         Ok(entrance) => {
             let door = Door::new(entrance);
             // Who has an engine has its memory from before.
-            let door = match signals::gate(number(engine)) {
+            Some(match signals::gate(number(engine)) {
                 Ok(gate) => door.behind(gate),
                 Err(_) => door,
-            };
-            drop(DOOR.set(door));
+            })
         }
         Err(why) => {
-            log::main(Level::Error, &format!("WS0250: no WebSockets in this child: no way to the engine: {why}"))
+            log::main(Level::Error, &format!("WS0250: no WebSockets in this child: no way to the engine: {why}"));
+            None
         }
-    }
+    };
     if engine.parent != std::process::id() as i32 {
         // What httpd's parent may say is for no child, and what the engine hears neither.
         engines().iter_mut().for_each(Helper::close);
     }
-    pool.on_end(|| plugin::executor::started().map_or((), plugin::executor::Hub::halt));
-    if mpm::can_suspend() {
-        match RELAY.get_or_try_init(Relay::start) {
-            Ok(_) => pool.on_end(|| relay().map_or((), Relay::halt)),
-            Err(why) => {
-                log::main(Level::Error, &format!("WS0213: no TLS WebSockets in this child: no relay thread: {why}"))
-            }
-        }
-    }
+    door
 }
 
 /// At the end of httpd's parent: every engine closes its sessions, and ends.
