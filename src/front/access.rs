@@ -5,7 +5,7 @@
 
 use crate::apache::request::Request;
 use crate::front::WebSocket;
-use crate::module::directives::PublishAccess;
+use crate::front::config::PublishAccess;
 use crate::wire::handshake::OriginCheck;
 use std::borrow::Cow;
 use std::ffi::CStr;

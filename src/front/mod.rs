@@ -6,6 +6,7 @@
 //! * [`others`]: the requests that another module answers, or nobody but httpd
 //! * [`access`]: who may publish over HTTP
 //! * [`child`]: what a child has for all its requests: the way to the engine, the relay thread
+//! * [`config`]: what the directives of a section say
 //! * [`h2`]: how many streams of HTTP/2 may be WebSockets
 //! * [`tls_handoff`]: TLS connections that the engine goes on with
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
@@ -15,6 +16,7 @@
 
 pub mod access;
 pub mod child;
+pub mod config;
 pub mod h2;
 pub mod once;
 pub mod others;

@@ -1,12 +1,10 @@
 //! The composition root: what httpd loads.
 //!
 //! * [`advice`]: at startup, on settings that do not go together
-//! * [`directives`]: the configuration, a table
 //! * [`logger`]: the `log` facade, to httpd's error log
 //! * [`parent`]: the engine process beside httpd's own
 
 pub mod advice;
-pub mod directives;
 pub mod logger;
 pub mod parent;
 
@@ -17,9 +15,9 @@ use crate::apache::pool::Pool;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
+use crate::front::config::{Config, DIRECTIVES};
 use crate::front::{WebSocket, access, child, h2, once, others, relay, session_logs, upgrade};
 use crate::handlers::plugin::front as plugin;
-use directives::{Config, DIRECTIVES};
 use std::ffi::CStr;
 
 static COMMANDS: Commands<{ DIRECTIVES.len() + MORE_COMMANDS }> = Commands::new(DIRECTIVES);

@@ -3,8 +3,8 @@
 use crate::apache::expr::Expression;
 use crate::channels::History;
 use crate::channels::call::{MAX_NAME, Server, is_name};
-use crate::module::directives::limit::Limit;
-use crate::module::directives::{Config, Words, is_off, on_off, one};
+use crate::front::config::limit::Limit;
+use crate::front::config::{Config, Words, is_off, on_off, one};
 
 /// What the directives of a section say of channels; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -4,7 +4,7 @@ use crate::apache::expr::{Expression, Value};
 use crate::apache::request::Request;
 use crate::channels::call::{MAX_NAME, Pattern, Subscription, is_name};
 use crate::front::WebSocket;
-use crate::module::directives::Channels;
+use crate::front::config::Channels;
 use std::borrow::Cow;
 use std::ffi::CString;
 

@@ -2,9 +2,9 @@
 
 use crate::apache::directive::Place;
 use crate::engine::{HandlerSpec, Quota};
+use crate::front::config::{Bound, Config, Words, bound, is_off, locate, one, or_off, seconds};
 use crate::handlers::EXEC;
 use crate::handlers::exec::settings::Framing;
-use crate::module::directives::{Bound, Config, Words, bound, is_off, locate, one, or_off, seconds};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 use crate::apache::directive::Place;
 use crate::apache::server;
 use crate::engine::HandlerSpec;
+use crate::front::config::{Config, Words, on_off, one};
 use crate::handlers::{PYWEBSOCKET, pywebsocket::settings::Worker};
-use crate::module::directives::{Config, Words, on_off, one};
 use std::path::PathBuf;
 
 /// The Python that runs where no directive names one.

@@ -2,9 +2,9 @@
 
 use crate::apache::server::root_relative;
 use crate::engine::HandlerSpec;
+use crate::front::config::{Config, Words, one, seconds};
 use crate::handlers::TCP;
 use crate::handlers::tcp::target::Target;
-use crate::module::directives::{Config, Words, one, seconds};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
