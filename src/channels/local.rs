@@ -4,7 +4,7 @@ use super::hub::{Deliveries, Delivery, Hub};
 use super::post::{Post, View};
 use super::v1::Say;
 use crate::channels::Payload;
-use crate::engine::heartbeat::{self, Activity};
+use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::peer::Peer;
 use crate::engine::{Broadcast, Volley};
 use slab::Slab;

@@ -1,6 +1,6 @@
 //! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
 
-use super::memory::{Common, Memory, Waiting};
+use super::memory::{Memory, Share, SharedBytes};
 use super::outbox::Outbox;
 use crate::wire::Message;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
@@ -15,13 +15,13 @@ pub struct Broadcast {
     text: bool,
     payload: Bytes,
     /// Those who wait for the payload as it is.
-    common: OnceLock<Arc<Common>>,
+    common: OnceLock<Arc<SharedBytes>>,
     /// As many as there are kinds of clients: few.
     encoded: Mutex<Vec<InForm>>,
 }
 
 /// A form, what the message is in it, and those who wait for that.
-type InForm = (Form, Encoded, OnceLock<Arc<Common>>);
+type InForm = (Form, Encoded, OnceLock<Arc<SharedBytes>>);
 
 /// A payload as it goes out, and whether it is compressed.
 pub type Encoded = (Bytes, bool);
@@ -93,13 +93,13 @@ impl Broadcast {
     }
 
     /// Somebody waits for the message as it is.
-    pub fn wait(&self, memory: &Arc<Memory>) -> Waiting {
-        self.common.get_or_init(|| Common::new(memory, self.payload.len())).wait()
+    pub fn wait(&self, memory: &Arc<Memory>) -> Share {
+        self.common.get_or_init(|| SharedBytes::new(memory, self.payload.len())).wait()
     }
 
     /// Somebody waits for these bytes, which are what [`Broadcast::encoded`] has given. `None`: they are copied, or those of
     /// no other.
-    pub fn wait_for(&self, bytes: &Bytes, memory: &Arc<Memory>) -> Option<Waiting> {
+    pub fn wait_for(&self, bytes: &Bytes, memory: &Arc<Memory>) -> Option<Share> {
         if !Outbox::shares(bytes) {
             return None;
         }
@@ -108,7 +108,7 @@ impl Broadcast {
         }
         let forms = self.forms();
         let (.., common) = forms.iter().find(|(_, (encoded, _), _)| encoded.as_ptr() == bytes.as_ptr())?;
-        Some(common.get_or_init(|| Common::new(memory, bytes.len())).wait())
+        Some(common.get_or_init(|| SharedBytes::new(memory, bytes.len())).wait())
     }
 }
 
@@ -125,7 +125,7 @@ struct Frames {
     bytes: Bytes,
     /// Where each begins.
     begins: Vec<usize>,
-    common: Option<Arc<Common>>,
+    common: Option<Arc<SharedBytes>>,
 }
 
 impl Volley {
@@ -140,11 +140,11 @@ impl Volley {
     }
 
     /// Somebody waits for frames of this form, which there are.
-    pub fn wait(&self, form: Form, memory: &Arc<Memory>) -> Option<Waiting> {
+    pub fn wait(&self, form: Form, memory: &Arc<Memory>) -> Option<Share> {
         let mut forms = self.forms.borrow_mut();
         let (_, frames) = forms.iter_mut().find(|(known, _)| *known == form)?;
         let bytes = frames.bytes.len();
-        Some(frames.common.get_or_insert_with(|| Common::new(memory, bytes)).wait())
+        Some(frames.common.get_or_insert_with(|| SharedBytes::new(memory, bytes)).wait())
     }
 
     /// The frames of the messages from the `first` on, in this form.

@@ -4,9 +4,9 @@
 //! send buffer waits for the client, nothing is read from it.
 
 use super::broadcast::{Broadcast, Encoded};
-use super::heartbeat::{self, Activity};
+use super::health::heartbeat::{self, Activity};
 use super::line::Line;
-use super::memory::{Demand, Held, Holding, Waiting};
+use super::memory::{Demand, Held, Holding, Share};
 use super::peer::{Peer, ticks};
 use super::quota::Place;
 use super::thread::{Entry, step_aside};
@@ -526,7 +526,7 @@ impl Conn {
     }
 
     /// `common`: others wait for the same payload.
-    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Waiting>) {
+    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
         self.ready_line().outbox.push(Kind { text, compressed }, payload, common);
         self.entry.peer.note_data(self.entry.shared.now());
     }

@@ -14,9 +14,9 @@
 //! Messages travel as in [`super::handoff`].
 
 use super::handoff::{FromEngine, Message, PATIENCE, Receiver, hear, say, say_with, unexpected, version};
-use super::log_writer::NamedLog;
 use super::memory::Bound;
 use super::process::Errand;
+use super::session_log::NamedLog;
 use log::{error, warn};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SendFlags, send};

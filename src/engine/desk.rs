@@ -2,7 +2,7 @@
 //! there: a handshake wakes that thread and no other.
 
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
-use super::heartbeat::{self, Activity};
+use super::health::heartbeat::{self, Activity};
 use super::mux_task as carrier;
 use super::numbers::Numbers;
 use super::quota::{Counts, Place};

@@ -1,6 +1,6 @@
 //! What a handler is to the engine: straight-line code over a [`Conn`].
 
-use super::heartbeat::HandlerNumber;
+use super::health::heartbeat::HandlerNumber;
 use super::raw::{Ending, Raw};
 use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;

@@ -21,28 +21,20 @@
 //! * [`programs`]: what holds for all programs that handlers start
 //! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
-//! * [`log_line`]: what the session log says of a session
-//! * [`log_writer`]: the session logs that are open
-//! * [`signals`]: what the processes see of each other without asking
-//! * [`heartbeat`]: the engine's signs of life
-//! * [`gate`]: what a child passes before it asks, and while it waits; [`breaker`] and [`bulkhead`] are in it
+//! * [`session_log`]: the session logs that are open, and the line that a session leaves there
+//! * [`health`]: the engine's signs of life, and what a child passes before it asks
 //!
 //! [`Engine::adopt`] is the only door in.
 
-pub mod breaker;
 pub mod broadcast;
-pub mod bulkhead;
 pub mod conn;
 pub mod control;
 pub mod desk;
 pub mod entrance;
-pub mod gate;
 pub mod handler;
 pub mod handoff;
-pub mod heartbeat;
+pub mod health;
 pub mod line;
-pub mod log_line;
-pub mod log_writer;
 pub mod memory;
 pub mod mux_task;
 pub mod numbers;
@@ -52,7 +44,7 @@ pub mod process;
 pub mod programs;
 pub mod quota;
 pub mod raw;
-pub mod signals;
+pub mod session_log;
 pub mod socket;
 pub mod spec;
 pub mod thread;
@@ -65,9 +57,9 @@ pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Sessio
 
 use crate::tls::record::Keys;
 use crate::wire::CloseFrame;
-use log_writer::Logs;
+use health::signals::Signals;
 use memory::{Bound, Memory};
-use signals::Signals;
+use session_log::SessionLogs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -125,7 +117,7 @@ impl From<UnixStream> for Source {
 pub struct Engine {
     threads: Vec<Thread>,
     ended: Arc<tokio::sync::Notify>,
-    logs: Arc<Logs>,
+    logs: Arc<SessionLogs>,
     turn: AtomicUsize,
     memory: Arc<Memory>,
 }
@@ -151,7 +143,7 @@ impl Engine {
         signals: Signals,
     ) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
-        let logs = Arc::new(Logs::default());
+        let logs = Arc::new(SessionLogs::default());
         let memory = Memory::new(threads.max(1), memory);
         let threads = (0..threads.max(1))
             .map(|number| Thread::start(number, signals, handlers.clone(), logs.clone(), ended.clone(), memory.clone()))
@@ -209,7 +201,7 @@ impl Engine {
     }
 
     /// The session logs: none at first.
-    pub fn logs(&self) -> &Logs {
+    pub fn logs(&self) -> &SessionLogs {
         &self.logs
     }
 

@@ -3,7 +3,7 @@
 //! A small message is copied behind its header into one buffer, so that all replies of one readiness leave in one write. A
 //! large payload is queued as it is, shared with whoever else holds it.
 
-use super::memory::Waiting;
+use super::memory::Share;
 use crate::tls::stream::CHUNKS;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use bytes::{Buf, Bytes};
@@ -30,7 +30,7 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Chunk {
     bytes: Bytes,
-    common: Option<Waiting>,
+    common: Option<Share>,
 }
 
 impl Outbox {
@@ -67,7 +67,7 @@ impl Outbox {
     }
 
     /// Adds a whole message as one frame; `common`: others wait for the same payload.
-    pub fn push(&mut self, kind: Kind, payload: Bytes, common: Option<Waiting>) {
+    pub fn push(&mut self, kind: Kind, payload: Bytes, common: Option<Share>) {
         if payload.len() < SHARED {
             self.open.reserve(MAX_SERVER_HEADER + payload.len());
             put_data_header(&mut self.open, kind, payload.len());
@@ -79,7 +79,7 @@ impl Outbox {
     }
 
     /// Adds what is encoded already, be it the rest of a frame.
-    pub fn push_encoded(&mut self, bytes: Bytes, common: Option<Waiting>) {
+    pub fn push_encoded(&mut self, bytes: Bytes, common: Option<Share>) {
         self.seal();
         self.sealed_len += bytes.len();
         self.sealed.push_back(Chunk { bytes, common });

@@ -5,9 +5,9 @@
 //! the tick at which something happened: what is due is worked out when it is looked at.
 
 use super::broadcast::{Broadcast, Volley};
-use super::heartbeat::HandlerNumber;
+use super::health::heartbeat::HandlerNumber;
 use super::line::{Line, LineCell, Shot};
-use super::memory::Waiting;
+use super::memory::Share;
 use super::spec::{Limits, Ping};
 use crate::wire::session::Form;
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -43,7 +43,7 @@ enum Life {
 }
 
 /// A message that others want a connection to send, which waits for that.
-pub type Post = (Arc<Broadcast>, Option<Waiting>);
+pub type Post = (Arc<Broadcast>, Option<Share>);
 
 /// The part of a connection that its thread can see. Never leaves the thread.
 pub struct Peer {

@@ -3,9 +3,9 @@
 use super::conn::Closing;
 use super::control::{self, Control};
 use super::handoff::{Door, Grant, HandoffError, Link, version};
-use super::log_writer::NamedLog;
 use super::memory::Bound;
 use super::process::{Setup, run};
+use super::session_log::NamedLog;
 use super::*;
 use crate::handlers::echo::Echo;
 use crate::wire::deflate::Compression;

@@ -2,14 +2,14 @@
 
 use super::conn::{self, Conn};
 use super::handler::{Handler, Later, Registry};
-use super::heartbeat::{self, Activity};
-use super::log_writer::Logs;
+use super::health::heartbeat::{self, Activity};
+use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
 use super::mux_task::Trunk;
 use super::peer::{Peer, TICK, ticks};
 use super::quota::Place;
 use super::raw::{Ending, Raw};
-use super::signals::Signals;
+use super::session_log::SessionLogs;
 use super::socket::Socket;
 use super::{Adoption, HandlerSpec, Limits, Source};
 use crate::wire::session::{Contexts, Event};
@@ -82,7 +82,7 @@ impl Thread {
         number: usize,
         signals: Signals,
         handlers: Arc<Registry>,
-        logs: Arc<Logs>,
+        logs: Arc<SessionLogs>,
         ended: Arc<Notify>,
         memory: Arc<Memory>,
     ) -> io::Result<Thread> {
@@ -387,7 +387,7 @@ pub struct Here {
     number: usize,
     shared: Rc<Shared>,
     handlers: Arc<Registry>,
-    logs: Arc<Logs>,
+    logs: Arc<SessionLogs>,
     tally: Arc<Tally>,
 }
 
@@ -430,7 +430,7 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
 }
 
 /// Starts a session's task.
-fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs: &Arc<Logs>, counted: Counted) {
+fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs: &Arc<SessionLogs>, counted: Counted) {
     let id = adoption.id;
     let HandlerSpec { name, .. } = &adoption.spec.handler;
     // The front asks before the upgrade whether the engine has the handler, so this is an engine of another version.
@@ -472,7 +472,7 @@ fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs
 }
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
-async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
+async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<SessionLogs>, counted: Counted) {
     let peer = conn.peer().clone();
     let mut running = handler.run(&mut conn);
     let verdict = guarded(&peer, &mut running, || close(CloseCode::Error, "internal error")).await;
@@ -484,7 +484,7 @@ async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<Logs>, c
 }
 
 /// The life of a session that the handler runs by its bytes.
-async fn live_raw(mut raw: Raw, handler: Arc<dyn Handler>, logs: Arc<Logs>, counted: Counted) {
+async fn live_raw(mut raw: Raw, handler: Arc<dyn Handler>, logs: Arc<SessionLogs>, counted: Counted) {
     let Some(runner) = handler.raw() else { return };
     let peer = raw.peer().clone();
     let mut running = runner.run(&mut raw);
@@ -514,7 +514,7 @@ fn guarded<'a, T>(
     })
 }
 
-fn note_end(id: u64, summary: &conn::Summary, logs: &Logs) {
+fn note_end(id: u64, summary: &conn::Summary, logs: &SessionLogs) {
     // First, so that whoever reads of the end here finds the session logs in the same order.
     logs.note(id, summary);
     let conn::Summary { received, sent, end, .. } = summary;

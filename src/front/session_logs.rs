@@ -5,7 +5,7 @@ use crate::apache::log_file;
 use crate::apache::pool::Pool;
 use crate::apache::server::Server;
 use crate::engine::LogSpec;
-use crate::engine::log_writer::NamedLog;
+use crate::engine::session_log::NamedLog;
 use crate::front::WebSocket;
 use std::ffi::CStr;
 use std::io;

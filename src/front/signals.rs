@@ -1,15 +1,15 @@
-//! What children, parent and engine see of each other without asking ([`crate::engine::signals`]): the memory for it, and the
+//! What children, parent and engine see of each other without asking ([`crate::engine::health::signals`]): the memory for it, and the
 //! parent's look at the engine's signs of life.
 
 use crate::apache::log::{self, Level};
 use crate::apache::server::{self, Server};
 use crate::apache::{mpm, shared_memory};
-use crate::engine::breaker::Breaker;
-use crate::engine::bulkhead::Bulkhead;
-use crate::engine::gate::Gate;
 use crate::engine::handoff::PATIENCE;
-use crate::engine::heartbeat::Watchdog;
-use crate::engine::signals::{Board, Signals};
+use crate::engine::health::breaker::Breaker;
+use crate::engine::health::bulkhead::Bulkhead;
+use crate::engine::health::gate::Gate;
+use crate::engine::health::heartbeat::Watchdog;
+use crate::engine::health::signals::{Board, Signals};
 use crate::front::WebSocket;
 use std::ffi::CStr;
 use std::io;

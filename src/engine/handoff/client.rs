@@ -1,7 +1,8 @@
 //! httpd's end of a link, and the links that a child keeps.
 
 use super::{FromEngine, PATIENCE, ToEngine, hear, say, say_with, version};
-use crate::engine::gate::{Gate, Late, Patient, Question};
+use crate::engine::health::gate::{Gate, Late, Question};
+use crate::engine::health::patient::PatientStream;
 use crate::engine::{Reply, SessionSpec, entrance};
 use crate::tls::record::Keys;
 use std::io;
@@ -74,7 +75,7 @@ impl HandoffError {
 /// httpd's end of a link. All calls block, for some seconds at most.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) stream: Patient,
+    pub(super) stream: PatientStream,
 }
 
 impl Link {
@@ -88,7 +89,7 @@ impl Link {
 
     /// As [`Link::open`], past this gate, and for this question.
     fn open_with(entrance: BorrowedFd<'_>, gate: Option<Gate>, question: Option<Question>) -> io::Result<Link> {
-        let mut link = Link { stream: Patient::new(entrance::open(entrance)?, gate, question)? };
+        let mut link = Link { stream: PatientStream::new(entrance::open(entrance)?, gate, question)? };
         link.say(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }

@@ -1,7 +1,7 @@
 //! How messages travel over a link: framed, with descriptors beside them.
 
 use super::{FromEngine, Message};
-use crate::engine::gate::Wait;
+use crate::engine::health::patient::Wait;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Serialize, de::DeserializeOwned};

@@ -2,7 +2,7 @@
 
 use super::codec::DESCRIPTORS;
 use super::*;
-use crate::engine::gate::Patient;
+use crate::engine::health::patient::PatientStream;
 use crate::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec, entrance};
 use crate::tls::record::{Direction, Keys};
 use std::io::{self, Read, Write};
@@ -79,7 +79,7 @@ fn link() -> (Link, Receiver) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     (
-        Link { stream: Patient::new(ours, None, None).unwrap() },
+        Link { stream: PatientStream::new(ours, None, None).unwrap() },
         Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap()),
     )
 }

@@ -8,76 +8,30 @@
 //! ([`Memory::NEAR`]), and closed when that does not suffice ([`Memory::SHORT`]). What is still held above the bound is
 //! dropped without a word.
 
+mod bound;
+mod holder;
+mod shared;
+
+pub use bound::Bound;
+pub use holder::{Demand, Held, Holding};
+use holder::{Holder, UNIT};
+pub use shared::{Share, SharedBytes};
+
 use super::thread::Command;
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::warn;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
-
-/// The bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Bound {
-    /// A quarter of what the machine has, or its control group may have.
-    #[default]
-    Share,
-    /// So many bytes.
-    Bytes(u64),
-    /// None.
-    Off,
-}
-
-impl Bound {
-    /// In bytes; [`usize::MAX`]: none.
-    fn bytes(self) -> usize {
-        let bytes = match self {
-            Bound::Share => available(Path::new("/")).map(|bytes| bytes / 4),
-            Bound::Bytes(bytes) => Some(bytes),
-            Bound::Off => None,
-        };
-        bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
-    }
-}
-
-/// Bytes of memory that this process may use: the machine's, or the least that a control group (v1 or v2) on its path may
-/// have. `None`: nobody says.
-fn available(root: &Path) -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
-    let total = read("proc/meminfo").and_then(|info| {
-        let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
-    });
-    let groups = read("proc/self/cgroup").unwrap_or_default();
-    let limits = groups.lines().flat_map(|line| {
-        // hierarchy:controllers:path (cgroups(7)).
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let (mounts, file): (&[&str], _) = match controllers {
-            "" => (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                (&["sys/fs/cgroup/memory"], "memory.limit_in_bytes")
-            }
-            _ => (&[], ""),
-        };
-        // Where a container sees its own group as the root, the upper part of the path is not there.
-        let levels = Path::new(path.trim_start_matches('/')).ancestors();
-        let files =
-            levels.flat_map(move |level| mounts.iter().map(move |mount| Path::new(mount).join(level).join(file)));
-        files.filter_map(|file| read(file.to_str()?)?.trim().parse::<u64>().ok()).collect::<Vec<_>>()
-    });
-    limits.chain(total).min()
-}
 
 /// The account of an engine.
 #[derive(Debug)]
 pub struct Memory {
     /// [`usize::MAX`]: none.
     limit: AtomicUsize,
-    threads: Box<[Account]>,
+    threads: Box<[ThreadAccount]>,
     /// What waits for many, and bodies of publishes.
     shared: AtomicUsize,
     /// What sockets have given back since [`Memory::freed`] was last told.
@@ -88,7 +42,7 @@ pub struct Memory {
 
 /// A thread's part of it.
 #[derive(Debug, Default)]
-struct Account {
+struct ThreadAccount {
     held: AtomicUsize,
     /// Those that hold something, by the numbers of their sessions.
     holders: Mutex<HashMap<u64, Arc<Holder>>>,
@@ -105,210 +59,11 @@ struct Relief {
     said: Option<Instant>,
 }
 
-/// What is asked of a socket that holds something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Demand {
-    /// Nothing.
-    None,
-    /// It is not to be read for now.
-    Pause,
-    /// It closes, and nothing that it has begun to say is of use.
-    Close,
-    /// It is to end now, whatever is unsent.
-    Drop,
-}
-
-/// A socket that holds something.
-#[derive(Debug)]
-struct Holder {
-    client: Box<str>,
-    /// What has come of a message that is not complete, and windows.
-    unfinished: AtomicUsize,
-    /// What has not been sent.
-    unsent: AtomicUsize,
-    /// Its part of what waits for several.
-    share: AtomicUsize,
-    demand: AtomicU8,
-    /// How it gets on: bytes, of which half are forgotten each [`HALF_LIFE`], as of `counted`.
-    moved: AtomicU32,
-    counted: AtomicU32,
-    /// Since when it is not read, which is not to be held against it; 0: it is.
-    paused: AtomicU32,
-}
-
 /// A socket that might pay: its thread, its session, and what it holds.
 type Candidate = (usize, u64, Arc<Holder>);
 
-/// In units of [`UNIT`].
-const HALF_LIFE: u32 = 2;
 /// What a socket that is to close has for what is unsent, and for its Close, when the bound is reached; in units of [`UNIT`].
 const LAST_WORDS: u32 = 4;
-/// The unit in which it is noted when something moved.
-const UNIT: Duration = Duration::from_millis(250);
-
-/// What a socket holds, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
-    /// What has come of a message that is not complete, and windows.
-    pub unfinished: usize,
-    /// What has not been sent, and waits for no other.
-    pub unsent: usize,
-    /// Its part of what waits for several.
-    pub share: usize,
-}
-
-impl Held {
-    fn own(&self) -> usize {
-        self.unfinished + self.unsent
-    }
-}
-
-impl Holder {
-    fn held(&self) -> Held {
-        Held {
-            unfinished: self.unfinished.load(Ordering::Relaxed),
-            unsent: self.unsent.load(Ordering::Relaxed),
-            share: self.share.load(Ordering::Relaxed),
-        }
-    }
-
-    fn demand(&self) -> Demand {
-        match self.demand.load(Ordering::Relaxed) {
-            0 => Demand::None,
-            1 => Demand::Pause,
-            2 => Demand::Close,
-            _ => Demand::Drop,
-        }
-    }
-
-    fn ask(&self, demand: Demand, now: u32) {
-        self.demand.store(demand as u8, Ordering::Relaxed);
-        let since = self.paused.load(Ordering::Relaxed);
-        if demand == Demand::Pause && since == 0 {
-            self.paused.store(now.max(1), Ordering::Relaxed);
-        } else if demand == Demand::Close {
-            // From now on it is the time since it was asked to.
-            self.paused.store(0, Ordering::Relaxed);
-            self.counted.store(now, Ordering::Relaxed);
-        } else if demand != Demand::Pause && since != 0 {
-            self.counted.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
-            self.paused.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn moved(&self, now: u32) -> u32 {
-        let now = match self.paused.load(Ordering::Relaxed) {
-            0 => now,
-            since => since,
-        };
-        let halvings = now.saturating_sub(self.counted.load(Ordering::Relaxed)) / HALF_LIFE;
-        self.moved.load(Ordering::Relaxed).checked_shr(halvings).unwrap_or(0)
-    }
-
-    fn note_moved(&self, bytes: usize, now: u32) {
-        let moved = self.moved(now).saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        self.moved.store(moved, Ordering::Relaxed);
-        // What is left of a half-life goes on.
-        let counted = self.counted.load(Ordering::Relaxed);
-        let passed = now.saturating_sub(counted) / HALF_LIFE * HALF_LIFE;
-        self.counted.store(counted + passed, Ordering::Relaxed);
-    }
-}
-
-/// The part of a socket in the account, until dropped. For its thread alone.
-#[derive(Debug)]
-pub struct Holding {
-    memory: Arc<Memory>,
-    thread: usize,
-    session: u64,
-    holder: Arc<Holder>,
-}
-
-impl Holding {
-    /// Notes what the socket holds now, of which something may have moved.
-    pub fn update(&self, held: Held) {
-        let before = self.holder.held();
-        if held == before {
-            return;
-        }
-        self.holder.unfinished.store(held.unfinished, Ordering::Relaxed);
-        self.holder.unsent.store(held.unsent, Ordering::Relaxed);
-        self.holder.share.store(held.share, Ordering::Relaxed);
-        // More of a message has come, or it is complete; or something was sent.
-        let came = held.unfinished.abs_diff(before.unfinished);
-        let went = (before.unsent + before.share).saturating_sub(held.unsent + held.share);
-        self.holder.note_moved(came + went, self.memory.now());
-        self.memory.change(self.thread, before.own(), held.own());
-    }
-
-    /// What is asked of the socket.
-    pub fn demand(&self) -> Demand {
-        let demand = self.holder.demand();
-        if demand == Demand::Pause && self.memory.has_room() {
-            self.holder.ask(Demand::None, self.memory.now());
-            return Demand::None;
-        }
-        // Who would hold still more waits until there is something to hold.
-        if demand == Demand::None && self.memory.is_full() { Demand::Pause } else { demand }
-    }
-
-    /// The socket closes, for whatever reason, and nothing that it has begun to say is of use.
-    pub fn give_up(&self) {
-        if self.holder.demand() < Demand::Close {
-            self.holder.ask(Demand::Close, self.memory.now());
-        }
-    }
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        self.memory.change(self.thread, self.holder.held().own(), 0);
-        self.memory.holders(self.thread).remove(&self.session);
-    }
-}
-
-/// Something that waits for several, or for nobody in particular; it counts once as long as anybody waits for it.
-#[derive(Debug)]
-pub struct Common {
-    memory: Arc<Memory>,
-    bytes: usize,
-    waiting: AtomicUsize,
-}
-
-/// One who waits for it, until dropped.
-#[derive(Debug)]
-pub struct Waiting(Arc<Common>);
-
-impl Common {
-    /// Of so many bytes, which nobody waits for yet.
-    pub fn new(memory: &Arc<Memory>, bytes: usize) -> Arc<Common> {
-        Arc::new(Common { memory: memory.clone(), bytes, waiting: AtomicUsize::new(0) })
-    }
-
-    /// One more waits for it.
-    pub fn wait(self: &Arc<Self>) -> Waiting {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.memory.shared.fetch_add(self.bytes, Ordering::Relaxed);
-        }
-        Waiting(self.clone())
-    }
-}
-
-impl Waiting {
-    /// Who else waits for it, this one included.
-    pub fn count(&self) -> usize {
-        self.0.waiting.load(Ordering::Relaxed).max(1)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.memory.shared.fetch_sub(self.0.bytes, Ordering::Relaxed);
-        }
-    }
-}
 
 /// The time that [`Memory::now`] counts from.
 fn begin() -> Instant {
@@ -337,7 +92,7 @@ impl Memory {
         begin();
         Arc::new(Memory {
             limit: AtomicUsize::new(bound.bytes()),
-            threads: (0..threads).map(|_| Account::default()).collect(),
+            threads: (0..threads).map(|_| ThreadAccount::default()).collect(),
             shared: AtomicUsize::new(0),
             released: AtomicUsize::new(0),
             much_is_released: Notify::new(),
@@ -382,8 +137,8 @@ impl Memory {
     }
 
     /// Room for something that nobody can be asked for later. `None`: there is none.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Waiting> {
-        (self.held().saturating_add(bytes) <= self.limit()).then(|| Common::new(self, bytes).wait())
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        (self.held().saturating_add(bytes) <= self.limit()).then(|| SharedBytes::new(self, bytes).wait())
     }
 
     /// The socket of this session, of this thread and client, holds something.
@@ -537,6 +292,7 @@ const OUT_OF_MEMORY: &str = "server is short of memory";
 
 #[cfg(test)]
 mod tests {
+    use super::holder::HALF_LIFE;
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -558,7 +314,7 @@ mod tests {
             holding.update(Held { unfinished: n, unsent: 2 * n, share: 5000 });
         }
         assert_eq!(memory.held(), 3 * 99 * 100 / 2, "what is shared counts where it is");
-        let common = Common::new(&memory, 7777);
+        let common = SharedBytes::new(&memory, 7777);
         let (first, second) = (common.wait(), common.wait());
         assert_eq!((memory.held(), first.count()), (3 * 99 * 100 / 2 + 7777, 2));
         drop(first);
@@ -671,35 +427,5 @@ mod tests {
         assert_eq!(memory.held(), 0);
         memory.set_bound(Bound::Off);
         assert!(memory.take(usize::MAX).is_some());
-    }
-
-    #[test]
-    fn the_least_limit_holds() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        assert_eq!(available(root.path()), None);
-        write("proc/meminfo", "MemTotal:        1000 kB\nMemFree: 1 kB\n");
-        assert_eq!(available(root.path()), Some(1_024_000));
-        // Version 2: the parent's holds, too.
-        write("proc/self/cgroup", "0::/a/b\n");
-        write("sys/fs/cgroup/a/b/memory.max", "max\n");
-        assert_eq!(available(root.path()), Some(1_024_000));
-        write("sys/fs/cgroup/a/memory.max", "500000\n");
-        assert_eq!(available(root.path()), Some(500_000));
-        write("sys/fs/cgroup/a/b/memory.max", "600000\n");
-        assert_eq!(available(root.path()), Some(500_000));
-        // A container that sees its own group as the root.
-        write("sys/fs/cgroup/memory.max", "400000\n");
-        assert_eq!(available(root.path()), Some(400_000));
-        // Version 1, whose "none" is a large number.
-        write("proc/self/cgroup", "3:cpu,cpuacct:/x\n2:memory:/y/z\n1:name=systemd:/\n");
-        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-        assert_eq!(available(root.path()), Some(1_024_000));
-        write("sys/fs/cgroup/memory/y/memory.limit_in_bytes", "300000\n");
-        assert_eq!(available(root.path()), Some(300_000));
     }
 }

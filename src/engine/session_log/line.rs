@@ -1,13 +1,13 @@
 //! The line that a session leaves in the session log when it ends. Its fields are documented in README.md, "Logs".
 
-use super::conn::Summary;
+use crate::engine::conn::Summary;
 use jiff::Zoned;
 use std::fmt::Write;
 
 /// The line, newline included, of session `id` that ended at `time`.
 ///
 /// Each field is one word, or stands in quotes, whatever the client sent.
-pub fn line(id: u64, summary: &Summary, host: &str, time: &Zoned) -> String {
+pub(super) fn line(id: u64, summary: &Summary, host: &str, time: &Zoned) -> String {
     let Summary { spec, received, sent, end, open } = summary;
     let mut out = String::with_capacity(160 + spec.uri.len());
     // Writing to a String cannot fail.

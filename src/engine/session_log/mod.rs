@@ -4,10 +4,12 @@
 //! and one thread writes them, each with one write(2), each log's in a task of its own. A line that goes nowhere is
 //! counted, and the count is logged.
 
-use super::LogSpec;
-use super::conn::Summary;
-use super::log_line::line;
+mod line;
+
+use crate::engine::LogSpec;
+use crate::engine::conn::Summary;
 use jiff::Zoned;
+use line::line;
 use log::{debug, warn};
 use rustix::fs::{FileType, fstat};
 use rustix::io::{retry_on_intr, write};
@@ -29,36 +31,36 @@ pub type NamedLog = (String, OwnedFd);
 
 /// The logs of the current configuration, for all threads of the engine.
 #[derive(Default)]
-pub struct Logs(Mutex<State>);
+pub struct SessionLogs(Mutex<Registered>);
 
 #[derive(Default)]
-struct State {
+struct Registered {
     open: HashMap<String, Log>,
     /// Not started before there is a log.
-    writer: Option<Writer>,
+    writer: Option<WriterThread>,
     /// Of logs that are no longer configured, while lines wait for them.
-    closed: Vec<Arc<Account>>,
+    closed: Vec<Arc<Stats>>,
 }
 
 #[derive(Clone)]
 struct Log {
-    orders: mpsc::UnboundedSender<Order>,
-    account: Arc<Account>,
+    commands: mpsc::UnboundedSender<LogCommand>,
+    stats: Arc<Stats>,
 }
 
-struct Writer {
-    logs: mpsc::UnboundedSender<(mpsc::UnboundedReceiver<Order>, Arc<Account>)>,
+struct WriterThread {
+    logs: mpsc::UnboundedSender<(mpsc::UnboundedReceiver<LogCommand>, Arc<Stats>)>,
     ended: oneshot::Receiver<()>,
 }
 
 /// What the task of a log is told.
-enum Order {
+enum LogCommand {
     /// From now on, write here.
     Open(OwnedFd),
     Line(String),
 }
 
-impl Logs {
+impl SessionLogs {
     /// Lets these be all the logs. Lines that wait for one of the same name go to its new descriptor.
     ///
     /// # Errors
@@ -66,25 +68,25 @@ impl Logs {
     pub fn replace(&self, logs: Vec<NamedLog>) -> io::Result<()> {
         let mut state = self.state();
         if state.writer.is_none() && !logs.is_empty() {
-            state.writer = Some(Writer::start()?);
+            state.writer = Some(WriterThread::start()?);
         }
         let mut before = std::mem::take(&mut state.open);
         for (name, descriptor) in logs {
             let log = before.remove(&name).unwrap_or_else(|| {
-                let (orders, received) = mpsc::unbounded_channel();
-                let account = Arc::new(Account::new(&name));
+                let (commands, received) = mpsc::unbounded_channel();
+                let stats = Arc::new(Stats::new(&name));
                 if let Some(writer) = &state.writer {
                     // The thread ends after its sender, which is here.
-                    let _ = writer.logs.send((received, account.clone()));
+                    let _ = writer.logs.send((received, stats.clone()));
                 }
-                Log { orders, account }
+                Log { commands, stats }
             });
             // The task ends after its sender, too.
-            let _ = log.orders.send(Order::Open(descriptor));
+            let _ = log.commands.send(LogCommand::Open(descriptor));
             state.open.insert(name, log);
         }
-        state.closed.retain(|account| account.books().waiting > 0);
-        state.closed.extend(before.into_values().map(|log| log.account));
+        state.closed.retain(|stats| stats.counts().waiting > 0);
+        state.closed.extend(before.into_values().map(|log| log.stats));
         Ok(())
     }
 
@@ -104,99 +106,99 @@ impl Logs {
 
     /// Adds a line to the log of that name. False when there is no such log.
     fn append(&self, name: &str, line: impl FnOnce() -> String) -> bool {
-        let Some(Log { orders, account }) = self.state().open.get(name).cloned() else { return false };
+        let Some(Log { commands, stats }) = self.state().open.get(name).cloned() else { return false };
         let line = line();
-        if account.take_in(line.len()) {
-            let _ = orders.send(Order::Line(line));
+        if stats.admit(line.len()) {
+            let _ = commands.send(LogCommand::Line(line));
         }
         true
     }
 
     /// Writes what waits, for so long at most. There are no logs afterwards.
     pub async fn finish(&self, limit: Duration) {
-        let (writer, accounts) = {
+        let (writer, all_stats) = {
             let mut state = self.state();
-            let open = std::mem::take(&mut state.open).into_values().map(|log| log.account);
-            let accounts: Vec<_> = open.chain(std::mem::take(&mut state.closed)).collect();
-            (state.writer.take(), accounts)
+            let open = std::mem::take(&mut state.open).into_values().map(|log| log.stats);
+            let all_stats: Vec<_> = open.chain(std::mem::take(&mut state.closed)).collect();
+            (state.writer.take(), all_stats)
         };
-        let Some(Writer { logs, ended }) = writer else { return };
+        let Some(WriterThread { logs, ended }) = writer else { return };
         drop(logs);
         if tokio::time::timeout(limit, ended).await.is_err() {
-            accounts.iter().for_each(|account| account.close());
+            all_stats.iter().for_each(|stats| stats.close());
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Registered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Writer {
-    fn start() -> io::Result<Writer> {
+impl WriterThread {
+    fn start() -> io::Result<WriterThread> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let (logs, mut begun) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new().name("ws-log".into()).spawn(move || {
             runtime.block_on(async {
                 let mut tasks = JoinSet::new();
-                while let Some((orders, account)) = begun.recv().await {
+                while let Some((commands, stats)) = begun.recv().await {
                     while tasks.try_join_next().is_some() {}
-                    tasks.spawn(keep(orders, account));
+                    tasks.spawn(keep(commands, stats));
                 }
                 tasks.join_all().await;
             });
             // Whoever waited may have given up.
             let _ = end.send(());
         })?;
-        Ok(Writer { logs, ended })
+        Ok(WriterThread { logs, ended })
     }
 }
 
 /// Keeps one log, until nobody can add to it and all is written.
-async fn keep(mut orders: mpsc::UnboundedReceiver<Order>, account: Arc<Account>) {
-    let (mut target, mut lines, mut written) = (Target::None, VecDeque::<String>::new(), 0);
+async fn keep(mut commands: mpsc::UnboundedReceiver<LogCommand>, stats: Arc<Stats>) {
+    let (mut sink, mut lines, mut written) = (Sink::None, VecDeque::<String>::new(), 0);
     let mut closed = false;
     while !closed || !lines.is_empty() {
         tokio::select! {
-            order = orders.recv(), if !closed => match order {
-                Some(Order::Line(line)) => lines.push_back(line),
-                Some(Order::Open(descriptor)) => {
-                    target = Target::new(descriptor);
+            command = commands.recv(), if !closed => match command {
+                Some(LogCommand::Line(line)) => lines.push_back(line),
+                Some(LogCommand::Open(descriptor)) => {
+                    sink = Sink::new(descriptor);
                     written = 0;
                 }
                 None => closed = true,
             },
-            result = target.write_first(&lines, written), if target.is_open() && !lines.is_empty() => {
+            result = sink.write_first(&lines, written), if sink.is_open() && !lines.is_empty() => {
                 let length = lines.front().map_or(0, String::len);
                 match result {
                     Ok(count) if written + count < length => written += count,
                     Ok(_) => {
                         lines.pop_front();
                         written = 0;
-                        account.let_go(length, None);
+                        stats.settle(length, None);
                     }
                     // httpd ends the log programs of the old configuration before there are new ones. Its parent keeps
                     // the pipe of one that ends by itself, and starts it again.
-                    Err(e) if e.kind() == io::ErrorKind::BrokenPipe => target = Target::None,
+                    Err(e) if e.kind() == io::ErrorKind::BrokenPipe => sink = Sink::None,
                     Err(e) => {
                         lines.pop_front();
                         written = 0;
-                        account.let_go(length, Some(&e));
+                        stats.settle(length, Some(&e));
                     }
                 }
                 // A file never makes the task wait, and there are others.
                 yield_now().await;
             },
-            // No more orders, and nowhere to write to.
+            // No more commands, and nowhere to write to.
             else => break,
         }
     }
-    account.close();
+    stats.close();
 }
 
 /// What a log's lines are written to.
-enum Target {
+enum Sink {
     None,
     /// A program's, or a FIFO: it may have no room.
     Pipe(Sender),
@@ -206,44 +208,44 @@ enum Target {
     Broken(io::Error),
 }
 
-impl Target {
-    fn new(descriptor: OwnedFd) -> Target {
+impl Sink {
+    fn new(descriptor: OwnedFd) -> Sink {
         if !fstat(&descriptor).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo) {
-            return Target::File(descriptor);
+            return Sink::File(descriptor);
         }
-        Sender::from_owned_fd(descriptor).map_or_else(Target::Broken, Target::Pipe)
+        Sender::from_owned_fd(descriptor).map_or_else(Sink::Broken, Sink::Pipe)
     }
 
     fn is_open(&self) -> bool {
-        !matches!(self, Target::None)
+        !matches!(self, Sink::None)
     }
 
     /// Writes the first line from `written` on, or as much of it as there is room for. Dropping the future loses nothing.
     async fn write_first(&self, lines: &VecDeque<String>, written: usize) -> io::Result<usize> {
         let bytes = &lines.front().map_or(&[][..], |line| line.as_bytes())[written..];
         match self {
-            Target::None => pending().await,
-            Target::Pipe(pipe) => loop {
+            Sink::None => pending().await,
+            Sink::Pipe(pipe) => loop {
                 pipe.writable().await?;
                 match pipe.try_write(bytes) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     result => return result,
                 }
             },
-            Target::File(file) => Ok(retry_on_intr(|| write(file, bytes))?),
-            Target::Broken(why) => Err(io::Error::new(why.kind(), why.to_string())),
+            Sink::File(file) => Ok(retry_on_intr(|| write(file, bytes))?),
+            Sink::Broken(why) => Err(io::Error::new(why.kind(), why.to_string())),
         }
     }
 }
 
 /// What becomes of the lines of a log: each is let go once, written or lost.
-struct Account {
+struct Stats {
     name: String,
-    books: Mutex<Books>,
+    counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
-struct Books {
+struct Counts {
     /// Lines on their way, and their bytes.
     waiting: u64,
     bytes: usize,
@@ -251,55 +253,55 @@ struct Books {
     lost: u64,
 }
 
-impl Account {
-    fn new(name: &str) -> Account {
-        Account { name: name.into(), books: Mutex::default() }
+impl Stats {
+    fn new(name: &str) -> Stats {
+        Stats { name: name.into(), counts: Mutex::default() }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A line of that length is to be written. False when too much waits: it is lost.
-    fn take_in(&self, length: usize) -> bool {
-        let mut books = self.books();
-        if books.bytes + length <= CAPACITY {
-            books.waiting += 1;
-            books.bytes += length;
+    fn admit(&self, length: usize) -> bool {
+        let mut counts = self.counts();
+        if counts.bytes + length <= CAPACITY {
+            counts.waiting += 1;
+            counts.bytes += length;
             return true;
         }
-        books.lost += 1;
-        if books.lost == 1 {
-            warn!("WS0123: the session log {} does not take its lines: {} wait", self.name, books.waiting);
+        counts.lost += 1;
+        if counts.lost == 1 {
+            warn!("WS0123: the session log {} does not take its lines: {} wait", self.name, counts.waiting);
         }
         false
     }
 
     /// A line of that length was written, or lost for this reason.
-    fn let_go(&self, length: usize, lost: Option<&io::Error>) {
-        let mut books = self.books();
-        books.waiting -= 1;
-        books.bytes -= length;
+    fn settle(&self, length: usize, lost: Option<&io::Error>) {
+        let mut counts = self.counts();
+        counts.waiting -= 1;
+        counts.bytes -= length;
         match lost {
             Some(why) => {
-                books.lost += 1;
-                if books.lost == 1 {
+                counts.lost += 1;
+                if counts.lost == 1 {
                     warn!("WS0120: the session log {} cannot be written: {why}", self.name);
                 }
             }
-            None => self.report(&mut books),
+            None => self.report(&mut counts),
         }
     }
 
     /// Nothing more is written: what waits is lost.
     fn close(&self) {
-        let mut books = self.books();
-        books.lost += std::mem::take(&mut books.waiting);
-        self.report(&mut books);
+        let mut counts = self.counts();
+        counts.lost += std::mem::take(&mut counts.waiting);
+        self.report(&mut counts);
     }
 
-    fn report(&self, books: &mut Books) {
-        let lost = std::mem::take(&mut books.lost);
+    fn report(&self, counts: &mut Counts) {
+        let lost = std::mem::take(&mut counts.lost);
         if lost > 0 {
             warn!("WS0124: the session log {} has lost {lost} lines", self.name);
         }
@@ -315,7 +317,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn finish(logs: &Logs, limit: Duration) {
+    fn finish(logs: &SessionLogs, limit: Duration) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(logs.finish(limit));
     }
@@ -331,14 +333,14 @@ mod tests {
         text
     }
 
-    fn append(logs: &Logs, line: &str) {
+    fn append(logs: &SessionLogs, line: &str) {
         assert!(logs.append("x", || format!("{line}\n")));
     }
 
     #[track_caller]
-    fn wait_for(logs: &Logs, what: impl Fn(&Books) -> bool) {
+    fn wait_for(logs: &SessionLogs, what: impl Fn(&Counts) -> bool) {
         let start = Instant::now();
-        while !what(&logs.state().open["x"].account.books()) {
+        while !what(&logs.state().open["x"].stats.counts()) {
             assert!(start.elapsed() < PATIENCE);
             std::thread::yield_now();
         }
@@ -350,7 +352,7 @@ mod tests {
         let path = directory.path().join("log");
         let file = || File::options().append(true).create(true).open(&path).unwrap();
         let (read_end, write_end) = pipe();
-        let logs = Logs::default();
+        let logs = SessionLogs::default();
         assert!(!logs.append("x", || unreachable!()));
         logs.replace(vec![("x".into(), write_end), ("y".into(), file().into())]).unwrap();
         assert_eq!(logs.count(), 2);
@@ -367,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_new_descriptor_takes_the_lines_that_wait() {
-        let logs = Logs::default();
+        let logs = SessionLogs::default();
         let (full, write_end) = pipe();
         logs.replace(vec![("x".into(), write_end)]).unwrap();
         // More than a pipe holds; the line under way is torn.
@@ -388,13 +390,13 @@ mod tests {
 
     #[test]
     fn lines_wait_while_a_program_is_replaced() {
-        let logs = Logs::default();
+        let logs = SessionLogs::default();
         let (gone, write_end) = pipe();
         drop(gone);
         logs.replace(vec![("x".into(), write_end)]).unwrap();
         append(&logs, "one");
         append(&logs, "two");
-        wait_for(&logs, |books| books.waiting == 2);
+        wait_for(&logs, |counts| counts.waiting == 2);
         let (read_end, write_end) = pipe();
         logs.replace(vec![("x".into(), write_end)]).unwrap();
         let mut lines = BufReader::new(read_end).lines();
@@ -407,7 +409,7 @@ mod tests {
 
     #[test]
     fn one_that_is_stuck_stops_neither_the_others_nor_the_end() {
-        let logs = Logs::default();
+        let logs = SessionLogs::default();
         let (stuck, write_end) = pipe();
         let (fine, other) = pipe();
         logs.replace(vec![("x".into(), write_end), ("fine".into(), other)]).unwrap();
@@ -415,34 +417,34 @@ mod tests {
         for _ in 0..64 {
             append(&logs, &line);
         }
-        assert_eq!(logs.state().open["x"].account.books().lost, 0);
+        assert_eq!(logs.state().open["x"].stats.counts().lost, 0);
         append(&logs, "too much");
         append(&logs, "too much");
-        wait_for(&logs, |books| (books.lost, books.waiting) == (2, 64));
+        wait_for(&logs, |counts| (counts.lost, counts.waiting) == (2, 64));
         let mut lines = BufReader::new(fine).lines();
         for number in 0..1000 {
             logs.append("fine", || format!("{number}\n"));
             assert_eq!(lines.next().unwrap().unwrap(), number.to_string());
         }
-        let account = logs.state().open["x"].account.clone();
+        let stats = logs.state().open["x"].stats.clone();
         finish(&logs, Duration::from_millis(10));
-        let books = account.books();
-        assert_eq!((books.lost, books.waiting), (0, 0), "all were counted and reported");
+        let counts = stats.counts();
+        assert_eq!((counts.lost, counts.waiting), (0, 0), "all were counted and reported");
         drop(stuck);
     }
 
     #[test]
     fn what_cannot_be_written_is_counted() {
-        let logs = Logs::default();
+        let logs = SessionLogs::default();
         let full = || File::options().append(true).open("/dev/full").unwrap();
         logs.replace(vec![("x".into(), full().into())]).unwrap();
         append(&logs, "one");
         append(&logs, "two");
-        wait_for(&logs, |books| (books.lost, books.waiting) == (2, 0));
+        wait_for(&logs, |counts| (counts.lost, counts.waiting) == (2, 0));
         let (read_end, write_end) = pipe();
         logs.replace(vec![("x".into(), write_end)]).unwrap();
         append(&logs, "three");
-        wait_for(&logs, |books| (books.lost, books.waiting, books.bytes) == (0, 0, 0));
+        wait_for(&logs, |counts| (counts.lost, counts.waiting, counts.bytes) == (0, 0, 0));
         finish(&logs, PATIENCE);
         assert_eq!(read(read_end), "three\n");
     }

@@ -1,20 +1,14 @@
-//! What a child of httpd passes before it asks an engine, and what makes it give up waiting: so that an engine that hangs holds
-//! a few of httpd's workers, for a short time, and none of those that have pages to serve.
-//!
-//! * [`super::breaker`]: an engine that is late is asked by one at a time
-//! * [`super::bulkhead`]: only so many wait; more only for as long as answers come to those
+//! What a child of httpd passes before it asks an engine, and what makes it give up waiting.
 //!
 //! The engine is late when it gives no sign of life, or no answer, though it be that it waits for somebody else: then it says so
-//! ([`super::handoff::FromEngine::Asking`]), and the question waits on the other side of the bulkhead.
+//! ([`FromEngine::Asking`](crate::engine::handoff::FromEngine::Asking)), and the question waits on the other side of the bulkhead.
 
 use super::breaker::{Breaker, Generation, Probe};
 use super::bulkhead::{Bulkhead, Held, Side};
-use super::handoff::PATIENCE;
 use super::signals::{Signals, now};
+use crate::engine::handoff::PATIENCE;
 use log::warn;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -210,135 +204,6 @@ impl Question {
     fn note_answer(&self) {
         self.gate.signals.flow(self.side as usize).answer();
         Breaker::new(self.gate.signals).close(self.generation);
-    }
-}
-
-/// A child's end of a stream to an engine: waits in slices, for as long as its question may.
-#[derive(Debug)]
-pub struct Patient {
-    stream: UnixStream,
-    gate: Option<Gate>,
-    question: Option<Question>,
-    /// Without a question: how many slices a wait may take, and how many it has taken.
-    patience: u32,
-    waited: u32,
-}
-
-impl Patient {
-    /// Over this stream; whatever is asked goes past the gate.
-    ///
-    /// # Errors
-    /// The stream takes no timeouts.
-    pub fn new(stream: UnixStream, gate: Option<Gate>, question: Option<Question>) -> io::Result<Patient> {
-        stream.set_read_timeout(Some(SLICE))?;
-        stream.set_write_timeout(Some(SLICE))?;
-        Ok(Patient { stream, gate, question, patience: slices(PATIENCE), waited: 0 })
-    }
-
-    /// How long an answer may take where there is no gate.
-    pub fn be_patient(&mut self, patience: Duration) {
-        self.patience = slices(patience);
-    }
-
-    /// What is going to be asked.
-    pub fn ask(&mut self, question: Option<Question>) {
-        self.question = question;
-    }
-
-    /// Something is going to be asked, which has not passed the gate yet.
-    ///
-    /// # Errors
-    /// It is not to be asked now.
-    pub fn enter(&mut self) -> Result<(), Late> {
-        self.question = self.gate.map(|gate| gate.enter(PATIENCE)).transpose()?;
-        Ok(())
-    }
-
-    /// The answer has come.
-    pub fn answered(&mut self) {
-        if let Some(question) = self.question.take() {
-            question.answered();
-        }
-    }
-
-    /// What was asked, for another stream.
-    pub fn take_question(&mut self) -> Option<Question> {
-        self.question.take()
-    }
-}
-
-/// What can be written to, though it may take its time.
-pub trait Wait: Write + AsFd {
-    /// It has taken nothing within its timeout.
-    ///
-    /// # Errors
-    /// It is to be given up.
-    fn wait(&mut self) -> io::Result<()>;
-
-    /// What was asked over it is asked of somebody else.
-    fn pass_on(&mut self) {}
-}
-
-impl Wait for UnixStream {
-    fn wait(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-}
-
-impl Wait for Patient {
-    fn pass_on(&mut self) {
-        if let Some(question) = &mut self.question {
-            question.pass_on();
-        }
-    }
-
-    fn wait(&mut self) -> io::Result<()> {
-        match &mut self.question {
-            Some(question) => question.wait()?,
-            None => {
-                self.waited += 1;
-                if self.waited >= self.patience {
-                    return Err(Late::NoAnswer.into());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Patient {
-    fn patiently<T>(&mut self, mut step: impl FnMut(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
-        loop {
-            match step(&mut self.stream) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait()?,
-                outcome => {
-                    self.waited = 0;
-                    return outcome;
-                }
-            }
-        }
-    }
-}
-
-impl Read for Patient {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.patiently(|stream| stream.read(buffer))
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.patiently(|stream| stream.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Patient {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 }
 

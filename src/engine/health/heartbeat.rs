@@ -59,7 +59,7 @@ impl Activity {
     }
 }
 
-/// A handler, as its [`super::Registry`] numbers it; 0 for none.
+/// A handler, as its [`Registry`](crate::engine::Registry) numbers it; 0 for none.
 pub type HandlerNumber = u8;
 
 thread_local! {
@@ -219,7 +219,7 @@ struct Watch {
 impl Watchdog {
     /// Looks at the engine that has this pid. Returns what its threads are at if it is to be replaced: one of them has given no
     /// sign for `limit`, and httpd's parent has looked several times meanwhile. Time in which the parent itself did not run
-    /// does not count. `handlers` are the names that a [`super::Registry`] has numbered.
+    /// does not count. `handlers` are the names that a [`Registry`](crate::engine::Registry) has numbered.
     pub fn look(&mut self, pid: i32, signals: Signals, limit: Duration, handlers: &[&str]) -> Option<String> {
         self.look_at(now(), pid, signals, limit, handlers)
     }

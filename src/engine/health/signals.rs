@@ -1,7 +1,5 @@
 //! What httpd's children, its parent and an engine see of each other without asking: a few words of shared memory.
 //!
-//! * [`super::heartbeat`]: the engine's signs of life
-//!
 //! All words are zero at first, and each of them stands for itself: whoever dies between two of them leaves nothing that
 //! others wait for.
 
