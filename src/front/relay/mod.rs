@@ -6,7 +6,9 @@
 //! thread of the request where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do, [`ending`] what makes them end.
 
 pub mod blocking;
+mod connection;
 pub mod ending;
+mod event_loop;
 pub mod hold;
 pub mod pump;
 pub mod thread;
