@@ -2,6 +2,7 @@
 //!
 //! The thread sleeps in poll(2) while nothing moves. And where somebody holds the request, until that is over.
 
+use super::drain::Drain;
 use super::ending::{self, Ending, LAST_WORDS};
 use super::hold::{RequestHold, Waiter};
 use super::pump::{Pair, Pump, Turn, Waiting};
@@ -24,30 +25,26 @@ pub fn run(request: &Request, relayed: Relayed) {
     let since = Instant::now();
     // A process with one thread is ended by its parent's signal wherever it is: the client is to hear of it first.
     let deferral = (!mpm::is_threaded()).then(Deferral::begin);
-    let mut ending = Ending::default();
+    let (mut ending, mut drain) = (Ending::default(), Drain::default());
     let (received, sent) = match engine {
-        Some(Way::Pair(engine)) => relay(request.connection(), engine, session, &mut ending),
+        Some(Way::Pair(engine)) => relay(request.connection(), engine, session, &mut ending, &mut drain),
         // Only the relay thread has trunks.
         Some(Way::Trunk(_)) | None => (0, 0),
     };
     if let Some(hold) = hold {
-        wait_for(&*hold, session, &mut ending);
+        wait_for(&*hold, session, &mut ending, &mut drain);
     }
     request.describe(&variables(session.ticket, since, received, sent), sent);
     drop(deferral);
 }
 
 /// Returns when nobody holds the request any more, or the process can wait no longer.
-fn wait_for(hold: &dyn RequestHold, session: Session, ending: &mut Ending) {
+fn wait_for(hold: &dyn RequestHold, session: Session, ending: &mut Ending, drain: &mut Drain) {
     hold.wake_at_the_end(Waiter::Thread(thread::current()));
-    let mut told = false;
     let mut last: Option<Instant> = None;
     while !hold.is_over() {
         if let Some(order) = ending.look() {
-            if !told && order.concerns(&session) {
-                told = true;
-                session.ask_to_close(order.cause());
-            }
+            drain.obey(order, &session);
             if order.is_urgent() && !mpm::is_threaded() {
                 let last = *last.get_or_insert_with(|| Instant::now() + LAST_WORDS);
                 if Instant::now() >= last {
@@ -65,11 +62,15 @@ fn pause(ending: &Ending) -> Duration {
 }
 
 /// Moves the bytes of a session until it ends; returns how many were received and sent.
-fn relay(connection: &Connection, engine: UnixStream, session: Session, ending: &mut Ending) -> (u64, u64) {
+fn relay(
+    connection: &Connection,
+    engine: UnixStream,
+    session: Session,
+    ending: &mut Ending,
+    drain: &mut Drain,
+) -> (u64, u64) {
     let (mut pump, mut engine) = (Pump::default(), Pair::new(engine));
     let mut buffer = vec![0; Connection::PIECE];
-    let mut told = false;
-    let mut give_up: Option<Instant> = None;
     let mut engine_gone = false;
     loop {
         match pump.turn(&mut engine, connection, &mut buffer) {
@@ -81,21 +82,15 @@ fn relay(connection: &Connection, engine: UnixStream, session: Session, ending: 
             }
             Turn::Wait(waiting) => {
                 if wait(connection, &engine, waiting, engine_gone, ending) && !engine_gone {
-                    // The session is over: what the client does not take soon, it will not have.
                     engine_gone = true;
-                    give_up.get_or_insert(session.last_moment());
+                    drain.session_is_over(&session);
                 }
             }
         }
-        if let Some(order) = ending.look().filter(|order| order.concerns(&session)) {
-            let last = order.last_moment(&session);
-            give_up = Some(give_up.map_or(last, |earlier| earlier.min(last)));
-            if !told {
-                told = true;
-                session.ask_to_close(order.cause());
-            }
+        if let Some(order) = ending.look() {
+            drain.obey(order, &session);
         }
-        if give_up.is_some_and(|last| Instant::now() >= last) {
+        if drain.is_late(Instant::now()) {
             connection.abandon();
             break;
         }

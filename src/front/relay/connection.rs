@@ -1,43 +1,44 @@
 //! A connection of the relay thread.
 
+use super::drain::Drain;
 use super::ending::Order;
 use super::hold::RequestHold;
-use super::pump::{Pair, Pump};
+use super::pump::{Pair, Pump, Turn};
 use super::trunk::Stream;
 use super::{Session, variables};
 use crate::apache::connection::Connection;
 use crate::apache::suspended::Suspended;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the client has to close its side of a connection that we have closed; httpd's own SECONDS_TO_LINGER.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 /// And how long if it never pauses for that long: it may be in the middle of a message that was too long.
 const LINGER_LIMIT: Duration = Duration::from_secs(60);
 /// Reads of what such a client still sends, in a turn; and bytes in all.
-pub(super) const LINGER_READS: usize = 64;
+const LINGER_READS: usize = 64;
 const LINGER_BYTES: usize = 64 << 20;
 /// At how many looks in a row a connection has to be silent until its memory is given back.
 const SILENT_LOOKS: u8 = 3;
 
 /// A connection of the thread.
-pub(super) struct Relaying {
+pub(super) struct RelayedConnection {
     pub(super) request: Suspended,
     pub(super) phase: Phase,
     pub(super) session: Session,
     /// Until it is over.
     pub(super) hold: Option<Arc<dyn RequestHold>>,
     pub(super) since: Instant,
-    /// When it is to be told to close, or to be given up.
-    pub(super) deadline: Option<Instant>,
-    pub(super) told: bool,
+    /// Its deadline is also that of a phase.
+    pub(super) drain: Drain,
     pub(super) queued: bool,
     /// Looks for silence since its last turn, up to [`SILENT_LOOKS`].
     pub(super) silent: u8,
 }
 
 pub(super) enum Phase {
-    Pumping(Pump, Far),
+    Pumping(Pump, EngineSide),
     /// The engine has the client's socket, and somebody holds the request.
     Held,
     /// The client is to close its side: until then at the latest, and with so many bytes at most.
@@ -47,12 +48,56 @@ pub(super) enum Phase {
 }
 
 /// The engine's side of a pump.
-pub(super) enum Far {
+pub(super) enum EngineSide {
     Pair(Pair),
     Trunk(Stream),
 }
 
-impl Relaying {
+impl RelayedConnection {
+    /// Does what can be done; true when there is more. `buffer` is for the time of the call.
+    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> bool {
+        match &mut self.phase {
+            Phase::Pumping(pump, engine) => {
+                let client = self.request.connection();
+                let turn = match engine {
+                    EngineSide::Pair(pair) => pump.turn(pair, client, buffer),
+                    EngineSide::Trunk(stream) => pump.turn(stream, client, buffer),
+                };
+                match turn {
+                    Turn::Wait(_) => return false,
+                    Turn::Again => {}
+                    // What the client has sent meanwhile had its edge already.
+                    Turn::Ended => self.hang_up(),
+                    Turn::Lost => {
+                        self.give_up();
+                        return false;
+                    }
+                }
+                true
+            }
+            Phase::Lingering(last, left) => {
+                let (last, before) = (*last, *left);
+                let read = (0..LINGER_READS).find_map(|_| match rustix::io::read(self.request.as_fd(), &mut *buffer) {
+                    Ok(count) if count > 0 && count <= *left => {
+                        *left -= count;
+                        None
+                    }
+                    Err(rustix::io::Errno::INTR) => None,
+                    Err(rustix::io::Errno::AGAIN) => Some(true),
+                    Ok(_) | Err(_) => Some(false),
+                });
+                if *left < before {
+                    self.drain.deadline = Some(last.min(Instant::now() + LINGER));
+                }
+                if read == Some(false) {
+                    self.phase = Phase::Over;
+                }
+                read.is_none()
+            }
+            Phase::Held | Phase::Over => false,
+        }
+    }
+
     /// To be called at each look for silence: the connection, when it has just been silent for long enough.
     pub(super) fn falls_silent(&mut self) -> Option<&Connection> {
         if self.silent >= SILENT_LOOKS || !matches!(self.phase, Phase::Pumping(..)) {
@@ -63,24 +108,24 @@ impl Relaying {
     }
 
     /// The engine has ended the session: so does the connection, in the way that httpd closes one.
-    pub(super) fn hang_up(&mut self) {
+    fn hang_up(&mut self) {
         self.end_request();
         let now = Instant::now();
         self.phase = match self.request.start_close() {
             true => Phase::Lingering(now + LINGER_LIMIT, LINGER_BYTES),
             false => Phase::Over,
         };
-        self.deadline = Some(now + LINGER);
+        self.drain.deadline = Some(now + LINGER);
     }
 
     /// The client is gone, or has to be given up.
-    pub(super) fn give_up(&mut self) {
+    fn give_up(&mut self) {
         self.request.connection().abandon();
         self.end_request();
         self.phase = Phase::Over;
     }
 
-    pub(super) fn end_request(&mut self) {
+    fn end_request(&mut self) {
         // Dropping our end of the way to the engine ends the session there, if it has not ended.
         if let Phase::Pumping(pump, _) = std::mem::replace(&mut self.phase, Phase::Over)
             && let Some(request) = self.request.request()
@@ -90,12 +135,6 @@ impl Relaying {
         if self.hold.is_none() {
             self.request.finish_request();
         }
-    }
-
-    /// The engine does nothing more for the session: what the client does not take soon, it will not have.
-    pub(super) fn session_is_over(&mut self) {
-        let last = self.session.last_moment();
-        self.deadline.get_or_insert(last);
     }
 
     /// The request is held no more.
@@ -116,33 +155,20 @@ impl Relaying {
         self.request.finish_request();
     }
 
-    /// This child is to end: when that concerns this session, the engine is told to close it.
+    /// This child is to end.
     pub(super) fn obey(&mut self, order: Order) {
-        if !order.concerns(&self.session) {
-            return;
-        }
-        let last = order.last_moment(&self.session);
         match &mut self.phase {
-            Phase::Pumping(..) | Phase::Held => {}
-            Phase::Lingering(latest, _) => {
-                *latest = last.min(*latest);
-                self.deadline = self.deadline.map(|deadline| deadline.min(last));
-                return;
+            Phase::Pumping(..) | Phase::Held => self.drain.obey(order, &self.session),
+            Phase::Lingering(latest, _) if order.concerns(&self.session) => {
+                *latest = order.last_moment(&self.session).min(*latest);
+                self.drain.end_by(*latest);
             }
-            Phase::Over => return,
+            Phase::Lingering(..) | Phase::Over => {}
         }
-        if self.told {
-            // It may have become more urgent meanwhile.
-            self.deadline = self.deadline.map(|deadline| deadline.min(last));
-            return;
-        }
-        self.told = true;
-        self.deadline = Some(last);
-        self.session.ask_to_close(order.cause());
     }
 
     pub(super) fn deadline_passed(&mut self) {
-        self.deadline = None;
+        self.drain.deadline = None;
         match self.phase {
             Phase::Pumping(..) => self.give_up(),
             Phase::Lingering(..) => self.phase = Phase::Over,

@@ -6,10 +6,11 @@
 //! A round reads the trunks, gives each connection that has something to do its turn, and writes the trunks: whatever has
 //! come together costs one read and one write of a trunk.
 
-use super::connection::{Far, LINGER, LINGER_READS, Phase, Relaying};
+use super::connection::{EngineSide, Phase, RelayedConnection};
+use super::drain::Drain;
 use super::ending::Ending;
 use super::hold::Waiter;
-use super::pump::{Pair, Pump, Turn};
+use super::pump::{Pair, Pump};
 use super::thread::Relay;
 use super::trunk::{Carrier, Wire};
 use super::{Relayed, STOP_CHECK, Way};
@@ -53,7 +54,7 @@ fn trunk_flags(blocked: bool) -> epoll::EventFlags {
 struct Loop {
     relay: &'static Relay,
     epoll: OwnedFd,
-    connections: Slab<Relaying>,
+    connections: Slab<RelayedConnection>,
     carriers: Slab<Rc<Carrier>>,
     /// Room for what a read of the trunks brings: keys of connections, and what has become of their streams.
     news: Vec<(usize, News)>,
@@ -126,7 +127,7 @@ impl Loop {
                             && { event.flags }.contains(epoll::EventFlags::HUP)
                             && let Some(connection) = self.connections.get_mut(key)
                         {
-                            connection.session_is_over();
+                            connection.drain.session_is_over(&connection.session);
                         }
                         self.queue(key);
                     }
@@ -200,13 +201,13 @@ impl Loop {
                 Ok(match engine {
                     Way::Pair(socket) => {
                         epoll::add(&self.epoll, socket.as_fd(), token(1), flags)?;
-                        Far::Pair(Pair::new(socket))
+                        EngineSide::Pair(Pair::new(socket))
                     }
                     Way::Trunk(passage) => {
                         let wire = passage.enter().ok_or(rustix::io::Errno::NOTCONN)?;
                         // If there is none any more, the engine has gone meanwhile, as it may at any time.
                         let carrier = self.carrier(&wire).unwrap_or_else(|| Carrier::dead(wire));
-                        Far::Trunk(carrier.open(session.ticket, key))
+                        EngineSide::Trunk(carrier.open(session.ticket, key))
                     }
                 })
             });
@@ -221,14 +222,13 @@ impl Loop {
                     Phase::Over
                 }
             };
-            self.connections.insert(Relaying {
+            self.connections.insert(RelayedConnection {
                 request,
                 phase,
                 session,
                 hold,
                 since: Instant::now(),
-                deadline: None,
-                told: false,
+                drain: Drain::default(),
                 queued: false,
                 silent: 0,
             });
@@ -270,7 +270,7 @@ impl Loop {
             if told == News::Gone
                 && let Some(connection) = self.connections.get_mut(key)
             {
-                connection.session_is_over();
+                connection.drain.session_is_over(&connection.session);
             }
             self.queue(key);
         }
@@ -332,53 +332,14 @@ impl Loop {
         }
     }
 
-    /// Lets one connection do what it can.
     fn advance(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        match &mut connection.phase {
-            Phase::Pumping(pump, far) => {
-                let client = connection.request.connection();
-                let turn = match far {
-                    Far::Pair(pair) => pump.turn(pair, client, &mut self.buffer),
-                    Far::Trunk(stream) => pump.turn(stream, client, &mut self.buffer),
-                };
-                match turn {
-                    Turn::Wait(_) => {}
-                    Turn::Again => self.queue(key),
-                    Turn::Ended => {
-                        connection.hang_up();
-                        // What the client has sent meanwhile had its edge already.
-                        self.queue(key);
-                    }
-                    Turn::Lost => connection.give_up(),
-                }
-            }
-            Phase::Lingering(last, left) => {
-                let (last, mut left, before) = (*last, *left, *left);
-                let read = (0..LINGER_READS).find_map(|_| {
-                    match rustix::io::read(connection.request.as_fd(), &mut *self.buffer) {
-                        Ok(count) if count > 0 && count <= left => {
-                            left -= count;
-                            None
-                        }
-                        Err(rustix::io::Errno::INTR) => None,
-                        Err(rustix::io::Errno::AGAIN) => Some(true),
-                        Ok(_) | Err(_) => Some(false),
-                    }
-                });
-                connection.phase = if read == Some(false) { Phase::Over } else { Phase::Lingering(last, left) };
-                if left < before {
-                    connection.deadline = Some(last.min(Instant::now() + LINGER));
-                }
-                if read.is_none() {
-                    // There is more, and the neighbours have their turn.
-                    self.queue(key);
-                }
-            }
-            Phase::Held | Phase::Over => {}
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.advance(&mut self.buffer)
+        {
+            self.queue(key);
         }
         self.bury(key);
-        if self.connections.get(key).is_some_and(|connection| connection.deadline.is_some()) {
+        if self.connections.get(key).is_some_and(|connection| connection.drain.deadline.is_some()) {
             self.next_look = self.next_look.min(Instant::now() + TICK);
         }
     }
@@ -391,7 +352,7 @@ impl Loop {
         }
         let due = connection.since + SETTLED;
         if Instant::now() < due {
-            connection.deadline = Some(due);
+            connection.drain.deadline = Some(due);
             return;
         }
         let connection = self.connections.remove(key);
@@ -410,14 +371,14 @@ impl Loop {
         let due: Vec<usize> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.deadline.is_some_and(|deadline| deadline <= now))
+            .filter(|(_, connection)| connection.drain.is_late(now))
             .map(|(key, _)| key)
             .collect();
         for key in due {
             self.connections[key].deadline_passed();
             self.bury(key);
         }
-        let hurry = self.ending.has_begun() || self.connections.iter().any(|(_, it)| it.deadline.is_some());
+        let hurry = self.ending.has_begun() || self.connections.iter().any(|(_, it)| it.drain.deadline.is_some());
         self.next_look = now + if hurry { TICK } else { STOP_CHECK };
         if now >= self.next_silence {
             self.next_silence = now + SILENCE_CHECK;

@@ -7,6 +7,7 @@
 
 pub mod blocking;
 mod connection;
+mod drain;
 pub mod ending;
 mod event_loop;
 pub mod hold;
