@@ -1,0 +1,27 @@
+//! How long a file may be.
+
+use super::{compare, sources};
+
+/// Lines of a file without its tests.
+const LINES: usize = 450;
+
+/// One concept, however long.
+const LONGER: &[&str] = &[
+    "channels/store",
+    // Until they are divided.
+    "front/config/mod",
+    "engine/conn",
+    "engine/thread",
+    "front/upgrade",
+    "handlers/exec/shared",
+    "handlers/plugin/front/connection",
+    "wire/deflate",
+    "wire/session",
+];
+
+#[test]
+fn none_is_too_long() {
+    let mut sources = sources();
+    sources.retain(|source| source.code().lines().count() > LINES);
+    compare(sources.into_iter().map(|source| source.path).collect(), LONGER);
+}
