@@ -1,4 +1,4 @@
-//! Draws what the other benchmarks have measured, for the README.
+//! Draws what the other benchmarks have measured, for the README and `docs/benchmarks.md`.
 //!
 //! ```text
 //! cargo bench --bench plot

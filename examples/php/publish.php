@@ -1,5 +1,5 @@
 <?php
-// A page that tells everybody who is subscribed to the channel "news" (see "Channels" in the README).
+// A page that tells everybody who is subscribed to the channel "news" (see docs/channels/guide.md).
 
 /** Publishes a message; returns its id and the number of its subscribers. */
 function publish(string $channel, string $message, string $type = 'text/plain; charset=utf-8'): array

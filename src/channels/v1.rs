@@ -1,4 +1,4 @@
-//! The subprotocol `channels.v1`: JSON objects in text messages, one each. The README documents it for clients.
+//! The subprotocol `channels.v1`: JSON objects in text messages. `docs/channels/protocol-v1.md` documents it for clients.
 
 use super::call::Receipt;
 use crate::channels::Id;

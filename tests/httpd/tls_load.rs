@@ -12,7 +12,7 @@ const SOCKETS: usize = 2000;
 /// Clients that do the same beside each other.
 const CLIENTS: usize = 8;
 
-/// Two children with 25 threads each, and as many suspended connections as README.md says.
+/// Two children with 25 threads each, and as many suspended connections as `docs/operations/tls-http2.md` says.
 fn event() -> Server {
     Httpd::new(Mpm::Event)
         .workers(50)

@@ -1,4 +1,4 @@
-//! The line that a session leaves in the session log when it ends. Its fields are documented in README.md, "Logs".
+//! The line that a session leaves in the session log when it ends. `docs/operations/logging.md` documents its fields.
 
 use crate::engine::conn::Summary;
 use jiff::Zoned;

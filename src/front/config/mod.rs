@@ -375,7 +375,7 @@ const COMPRESSED_MESSAGE_SIZE: usize = 32 << 20;
 /// See [`Config::compression`].
 const DEFAULT_LEVEL: u8 = 3;
 /// The window, in bits, of clients that need not refer to earlier messages, and do all the same: what it saves them for its
-/// memory here is measured in README.md.
+/// memory is measured in `docs/protocol.md`.
 const DEFAULT_CLIENT_WINDOW: u8 = 11;
 /// Bytes; see [`Config::compression`].
 const DEFAULT_MIN_SIZE: u32 = 256;

@@ -1,4 +1,4 @@
-//! Each directive's parser, what they add up to, and the table in README.md.
+//! Each directive's parser, what they add up to, and their headings in the docs.
 
 use super::*;
 use crate::handlers::exec::settings::Framing;
@@ -466,22 +466,32 @@ fn a_session_log_is_a_file_or_a_program() {
 }
 
 #[test]
-fn the_readme_has_the_table() {
-    let readme = include_str!("../../../README.md");
-    let table =
-        readme.split("<!-- directives:begin -->").nth(1).and_then(|rest| rest.split("<!-- directives:end -->").next());
-    let table = table.expect("README.md has the markers of the directives' table");
+fn the_docs_have_each_directive() {
+    let pages = [
+        include_str!("../../../docs/directives/channels.md"),
+        include_str!("../../../docs/directives/compression.md"),
+        include_str!("../../../docs/directives/handlers.md"),
+        include_str!("../../../docs/directives/limits.md"),
+        include_str!("../../../docs/directives/server.md"),
+    ];
+    let index = include_str!("../../../docs/directives.md");
+    let sections: Vec<&str> = pages.iter().flat_map(|page| page.split("\n## ").skip(1)).collect();
     for directive in DIRECTIVES {
         let name = directive.name.to_string_lossy();
-        let row = table
-            .lines()
-            .find(|row| row.starts_with(&format!("| `{name} ")) || row.starts_with(&format!("| `{name}`")));
-        let row = row.unwrap_or_else(|| panic!("README.md has no row for {name}"));
-        assert!(row.contains(directive.context.describe()), "the context in {row}");
-        assert!(row.contains(directive.default), "the default in {row}");
+        let of_it: Vec<_> = sections.iter().filter_map(|section| section.strip_prefix(&format!("{name}\n"))).collect();
+        let [section] = of_it[..] else { panic!("{} headings for {name}", of_it.len()) };
+        let says = |what: &str| {
+            let line = section.lines().find_map(|line| line.strip_prefix(&format!("* {what}: ")));
+            line.map(|line| line.trim_matches('`'))
+        };
+        assert!(says("Description").is_some_and(|text| !text.is_empty()), "the description of {name}");
+        assert_eq!(says("Syntax"), Some(&*format!("{name} {}", directive.arguments)), "the syntax of {name}");
+        assert_eq!(says("Default"), Some(directive.default), "the default of {name}");
+        let place = says("Override").map_or_else(String::new, |word| format!(" ({word})"));
+        assert_eq!(format!("{}{place}", says("Context").unwrap_or("")), directive.context.describe(), "{name}");
+        assert!(index.contains(&format!("| [`{name}`](directives/")), "{name} is not in the index");
     }
-    let rows = table.lines().filter(|row| row.starts_with("| `")).count();
-    assert_eq!(rows, DIRECTIVES.len(), "README.md has rows for directives that do not exist");
+    assert_eq!(sections.len(), DIRECTIVES.len(), "the docs have directives that do not exist");
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Session {
     }
 }
 
-/// The variables that a relayed session has for the access log, see README.md.
+/// The variables that a relayed session has for the access log, see `docs/operations/logging.md`.
 fn variables(ticket: u64, since: Instant, received: u64, sent: u64) -> [(&'static str, String); 4] {
     [
         ("WS_SESSION", ticket.to_string()),

@@ -291,26 +291,25 @@ fn a_page_that_is_kept() {
     bob.shows(MEMBERS, &["Ann", "Bob you"]);
 }
 
-/// The first block of this language in the README's section on channels.
-fn readme(language: &str) -> &'static str {
-    let readme = include_str!("../../../README.md");
-    let section = readme.split_once("\n## Channels\n").expect("a section on channels").1;
-    let block = section.split_once(&format!("\n```{language}\n")).expect("a block").1;
+/// The first block of this language in the guide to channels.
+fn guide(language: &str) -> &'static str {
+    let guide = include_str!("../../../docs/channels/guide.md");
+    let block = guide.split_once(&format!("\n```{language}\n")).expect("a block").1;
     block.split_once("\n```").expect("its end").0
 }
 
 #[test]
-fn the_example_of_the_readme() {
-    let server = site().module("authz_host").config(readme("apache")).start();
+fn the_example_of_the_guide() {
+    let server = site().module("authz_host").config(guide("apache")).start();
     let publish = |text: &str| {
-        let line = readme("sh").replace("http://localhost", &server.http_url("")).replace("Hello", text);
+        let line = guide("sh").replace("http://localhost", &server.http_url("")).replace("Hello", text);
         let output = Command::new("sh").args(["-c", &line]).output().expect("a shell");
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     };
     publish("early");
     let page = visit(&server);
     page.run("window.shown = []; window.show = (text) => shown.push(text);");
-    page.run_with("(0, eval)(arguments[0]);", vec![json!(readme("js"))]);
+    page.run_with("(0, eval)(arguments[0]);", vec![json!(guide("js"))]);
     page.wait_until("shown.length === 1");
     publish("Hello");
     page.wait_until("shown.length === 2");
