@@ -11,7 +11,7 @@ pub use queue::Deliveries;
 
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
-use super::post::{OVERHEAD, Post, share};
+use super::publication::{OVERHEAD, Post, share};
 use crate::channels::redis::{self, Link, Message};
 use crate::channels::store::{Facts, Full, Page};
 use crate::channels::{History, Id, Limits, Store, epoch};
@@ -297,7 +297,7 @@ impl Hub {
         if let Some(link) = self.link().await? {
             let call::Message { text, content_type, payload } = message;
             if text && std::str::from_utf8(&payload).is_err() {
-                return Err(Refused { status: 400, reason: super::post::NoText.to_string() });
+                return Err(Refused { status: 400, reason: super::publication::NoText.to_string() });
             }
             let budget = self.lock().budget;
             let message = Message { text, content_type, payload, history };

@@ -6,9 +6,9 @@
 //! * [`broker`]: what makes the channels of several engines one
 //! * [`call`]: what httpd and the engine say to each other of channels
 //! * [`hub`]: what all threads have together: the store, and the way to the subscribers
-//! * [`local`]: the subscribers of one thread
-//! * [`post`]: a message, in the forms in which subscribers get it
-//! * [`v1`]: what a client says that speaks the subprotocol `channels.v1`
+//! * [`shard`]: the subscribers of one thread
+//! * [`publication`]: a message, in the forms in which subscribers get it
+//! * [`protocol`]: what a client says that speaks the subprotocol `channels.v1`
 //!
 //! # Ids
 //!
@@ -21,11 +21,12 @@ pub mod broker;
 pub mod call;
 pub mod hub;
 pub mod id;
-pub mod local;
-pub mod post;
+
+pub mod protocol;
+pub mod publication;
 pub mod redis;
+pub mod shard;
 pub mod store;
-pub mod v1;
 
 pub use id::{Id, epoch};
 pub use store::{Limits, Store};

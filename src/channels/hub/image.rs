@@ -2,7 +2,7 @@
 
 use super::{Delivery, Hub, call};
 use crate::channels::Id;
-use crate::channels::post::share;
+use crate::channels::publication::share;
 use crate::channels::redis::{Entry, Last, Message, Standing, What};
 use crate::wire::{CloseCode, close};
 use std::sync::Arc;

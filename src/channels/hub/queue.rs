@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::channels::Id;
     use crate::channels::call::Message;
-    use crate::channels::post::{Post, share};
+    use crate::channels::publication::{Post, share};
     use std::pin::pin;
     use std::task::{Context, Waker};
 

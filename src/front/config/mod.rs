@@ -5,7 +5,7 @@ pub mod limit;
 mod table;
 
 use crate::apache::directive::{Context, Directive, Place, Section};
-use crate::channels::post::PROTOCOLS;
+use crate::channels::publication::PROTOCOLS;
 use crate::engine::memory::Bound as Memory;
 use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;

@@ -3,9 +3,9 @@
 use crate::channels::Id;
 use crate::channels::call::{self, Subscription, is_name};
 use crate::channels::hub::{Begin, Hub, UNKNOWN};
-use crate::channels::local::{Local, Presence, Subscriber};
-use crate::channels::post::{Dialect, View};
-use crate::channels::v1::{self, Code, Payload, Problem, Request, Say, Wish};
+use crate::channels::protocol::v1::{self, Code, Payload, Problem, Request, Say, Wish};
+use crate::channels::publication::{Dialect, View};
+use crate::channels::shard::{Local, Presence, Subscriber};
 use crate::engine::conn::Closing;
 use crate::engine::{Conn, Refused};
 use crate::wire::{CloseCode, CloseFrame, Message, close};

@@ -1,7 +1,7 @@
 //! A message of a channel, in the forms in which subscribers get it. Each is made once, for the first who wants it.
 
 use super::call::{Message, is_line};
-use super::v1;
+use super::protocol::v1;
 use crate::channels::{Id, Payload};
 use crate::engine::Broadcast;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ pub enum Dialect {
     Bare,
     /// `ws+meta.nchan`: after nchan's lines of metadata.
     Nchan,
-    /// `channels.v1`: in JSON, see [`super::v1`].
+    /// `channels.v1`: in JSON, see [`super::protocol::v1`].
     V1,
 }
 

@@ -1,8 +1,8 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
 use super::hub::{Deliveries, Delivery, Hub};
-use super::post::{Post, View};
-use super::v1::Say;
+use super::protocol::v1::Say;
+use super::publication::{Post, View};
 use crate::channels::Payload;
 use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::peer::Peer;

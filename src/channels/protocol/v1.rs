@@ -1,7 +1,7 @@
 //! The subprotocol `channels.v1`: JSON objects in text messages. `docs/channels/protocol-v1.md` documents it for clients.
 
-use super::call::Receipt;
 use crate::channels::Id;
+use crate::channels::call::Receipt;
 use crate::engine::Broadcast;
 use crate::wire::Message;
 use base64::Engine;

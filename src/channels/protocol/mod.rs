@@ -1,0 +1,3 @@
+//! How clients and the engine speak of channels.
+
+pub mod v1;
