@@ -24,7 +24,7 @@
 //! | [`tls`] | TLS 1.3 records of connections that httpd has opened | nothing of ours |
 //! | [`mux`] | many streams over one socket between a child and an engine thread | nothing of ours |
 //! | [`engine`] | the process that owns the sockets | those above |
-//! | [`channels`] | channels: their history, who is there, the way to all subscribers | those above |
+//! | `channels` | channels: their history, who is there, the way to all subscribers | those above |
 //! | `front` | what all handlers share in httpd's children | those above |
 //! | [`handlers`] | what a location does with its sessions: a folder each | those above |
 //! | `module` | the composition root: directives, hooks, the parent that supervises the engine | everything |
@@ -40,7 +40,7 @@
 #[cfg(feature = "httpd")]
 #[allow(unsafe_code)]
 pub mod apache;
-pub mod channels;
+pub(crate) mod channels;
 pub mod engine;
 #[cfg(feature = "httpd")]
 pub mod front;

@@ -135,6 +135,7 @@ impl Call {
     ///
     /// # Errors
     /// One that is none any more, being too long.
+    #[cfg(any(test, feature = "httpd"))]
     pub fn below(mut self, prefix: &str) -> Result<Call, String> {
         match &mut self {
             Call::Publish { channels, .. } | Call::Delete { channels, .. } => {
@@ -162,6 +163,7 @@ impl Call {
 
 impl Answer {
     /// The same without the prefix that the names had with [`Call::below`].
+    #[cfg(any(test, feature = "httpd"))]
     pub fn without(mut self, prefix: &str) -> Answer {
         let cut = |name: &mut String| {
             if let Some(rest) = name.strip_prefix(prefix) {

@@ -11,7 +11,7 @@ pub use queue::Deliveries;
 
 use super::broker::Broker;
 use super::call::{self, Answer, Call, Info, Receipt, Server};
-use super::publication::{OVERHEAD, Post, share};
+use super::publication::{OVERHEAD, Publication};
 use crate::channels::redis::{self, Link, Message};
 use crate::channels::store::{Facts, Full, Page};
 use crate::channels::{History, Id, Limits, Store, epoch};
@@ -33,7 +33,7 @@ pub const UNKNOWN: u16 = 504;
 #[derive(Debug, Clone)]
 pub enum Delivery {
     /// A message.
-    Post(Arc<Post>),
+    Publication(Arc<Publication>),
     /// Somebody came or went.
     Presence {
         /// Where.
@@ -42,7 +42,7 @@ pub enum Delivery {
         member: Arc<str>,
         /// Came, and not went.
         joined: bool,
-        /// See [`Begin::presence`].
+        /// Of this join or leave, among all.
         number: u64,
     },
     /// The connections of a channel are to close.
@@ -58,14 +58,14 @@ impl Delivery {
     /// The channel whose subscribers it is for.
     pub fn channel(&self) -> &Arc<str> {
         match self {
-            Delivery::Post(post) => post.channel(),
+            Delivery::Publication(publication) => publication.channel(),
             Delivery::Presence { channel, .. } | Delivery::Close { channel, .. } => channel,
         }
     }
 }
 
 struct State {
-    store: Store<Arc<Post>>,
+    store: Store<Arc<Publication>>,
     /// The way to each thread, by its place.
     threads: Vec<Queue>,
     /// Joins and leaves so far, where there is no broker.
@@ -75,15 +75,6 @@ struct State {
     read: (u64, u64),
     /// Bytes that history may take.
     budget: usize,
-}
-
-/// Where live messages begin for somebody who has just subscribed.
-#[derive(Debug, Clone, Copy)]
-pub struct Begin {
-    /// After this offset.
-    pub offset: u64,
-    /// Joins and leaves after this number.
-    pub presence: u64,
 }
 
 /// The channels of an engine.
@@ -232,8 +223,8 @@ impl Hub {
         if state.store.id(0).epoch == since.epoch { since.offset.min(state.store.sequence()) } else { 0 }
     }
 
-    /// What is kept of these channels after that offset; and where there is no more, `subscribe` is called before anything
-    /// else can be published. `None` in the place of an offset: after the last.
+    /// What is kept of these channels after that offset; and where there is no more, `subscribe` is called with the last
+    /// offset before anything else can be published. `None` in the place of an offset: after the last.
     ///
     /// # Errors
     /// It would be one channel too many.
@@ -244,8 +235,8 @@ impl Hub {
         after: Option<u64>,
         bytes: usize,
         member: Option<&str>,
-        subscribe: impl FnOnce(Begin),
-    ) -> Result<Page<Arc<Post>>, Refused> {
+        subscribe: impl FnOnce(u64),
+    ) -> Result<Page<Arc<Publication>>, Refused> {
         let now = self.now();
         let mut state = self.lock();
         let after = after.unwrap_or(state.store.sequence());
@@ -262,7 +253,7 @@ impl Hub {
                     }
                 }
             }
-            subscribe(Begin { offset: state.store.sequence(), presence: state.presences });
+            subscribe(state.store.sequence());
         }
         Ok(page)
     }
@@ -291,15 +282,13 @@ impl Hub {
     pub async fn publish(
         &self,
         channels: &[String],
-        message: call::Message,
+        message: Broadcast,
+        content_type: Option<String>,
         history: History,
     ) -> Result<Vec<Receipt>, Refused> {
         if let Some(link) = self.link().await? {
-            let call::Message { text, content_type, payload } = message;
-            if text && std::str::from_utf8(&payload).is_err() {
-                return Err(Refused { status: 400, reason: super::publication::NoText.to_string() });
-            }
             let budget = self.lock().budget;
+            let (text, payload) = (message.is_text(), message.payload().to_vec());
             let message = Message { text, content_type, payload, history };
             let given = link.publish(budget, channels, &message).await.map_err(|why| undone(&why))?;
             let receipt = |(channel, (id, subscribers)): (&String, (Id, u64))| Receipt {
@@ -309,7 +298,6 @@ impl Hub {
             };
             return Ok(channels.iter().zip(given).map(receipt).collect());
         }
-        let (message, content_type) = share(message).map_err(|e| Refused { status: 400, reason: e.to_string() })?;
         if self.overload().is_some() {
             let room = tokio::time::timeout(ROOM, self.room()).await;
             room.map_err(|_| away("what was published before is still on its way"))?;
@@ -320,6 +308,7 @@ impl Hub {
         if !state.store.has_room(channels) {
             return Err(full());
         }
+        let message = Arc::new(message);
         let publish = |channel: &String| {
             state.take(now, now, None, channel, &message, content_type.as_deref(), history).ok_or_else(full)
         };
@@ -385,14 +374,15 @@ impl State {
     ) -> Option<Receipt> {
         let mut made = None;
         let make = |id: &Id| {
-            let post = Post::new(channel.into(), id.clone(), message.clone(), content_type.map(str::to_owned));
-            made.insert(Arc::new(post)).clone()
+            let publication =
+                Publication::new(channel.into(), id.clone(), message.clone(), content_type.map(str::to_owned));
+            made.insert(Arc::new(publication)).clone()
         };
         let offset = offset.unwrap_or(self.store.sequence() + 1);
         let published = self.store.publish_at(now, time, offset, channel, history, make).ok()?;
-        let post = made?;
-        let id = post.id().to_string();
-        self.tell(&published.places, &Delivery::Post(post));
+        let publication = made?;
+        let id = publication.id().to_string();
+        self.tell(&published.places, &Delivery::Publication(publication));
         Some(Receipt { channel: channel.into(), id, subscribers: published.subscribers })
     }
 

@@ -7,8 +7,8 @@
 //! * [`call`]: what httpd and the engine say to each other of channels
 //! * [`hub`]: what all threads have together: the store, and the way to the subscribers
 //! * [`shard`]: the subscribers of one thread
-//! * [`publication`]: a message, in the forms in which subscribers get it
-//! * [`protocol`]: what a client says that speaks the subprotocol `channels.v1`
+//! * `publication`: a message, as subscribers get it
+//! * `protocol`: how clients and the engine speak of channels
 //!
 //! # Ids
 //!

@@ -1,8 +1,8 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
 use super::hub::{Deliveries, Delivery, Hub};
-use super::protocol::v1::Say;
-use super::publication::{Post, View};
+use super::protocol::{Event, View};
+use super::publication::Publication;
 use crate::channels::Payload;
 use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::peer::Peer;
@@ -13,10 +13,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Messages of a run, at most.
-const RUN: usize = 64;
+/// Messages of a batch, at most.
+const BATCH: usize = 64;
 /// And bytes of them; a single message may be longer.
-const RUN_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 /// Subscribers that get messages before others have their turn.
 const TURN: usize = 64;
 
@@ -45,32 +45,32 @@ pub struct Subscriber {
 }
 
 /// Messages of one channel, one after the other, on their way to its subscribers.
-struct Run {
-    posts: Vec<Arc<Post>>,
+struct ChannelBatch {
+    publications: Vec<Arc<Publication>>,
     bytes: usize,
     volleys: Vec<(View, Volley)>,
 }
 
-impl Run {
-    fn of(post: Arc<Post>) -> Run {
-        Run { bytes: post.size(), posts: vec![post], volleys: Vec::new() }
+impl ChannelBatch {
+    fn of(publication: Arc<Publication>) -> ChannelBatch {
+        ChannelBatch { bytes: publication.size(), publications: vec![publication], volleys: Vec::new() }
     }
 
     /// Takes along the messages of the channel that come next, up to a limit; what is in between is not overtaken, since
     /// all subscribers see everything in one order. True when there were any.
-    fn grow(&mut self, come: &mut VecDeque<Delivery>) -> bool {
-        let before = self.posts.len();
-        while let (Some(Delivery::Post(next)), Some(last)) = (come.front(), self.posts.last()) {
+    fn grow(&mut self, pending: &mut VecDeque<Delivery>) -> bool {
+        let before = self.publications.len();
+        while let (Some(Delivery::Publication(next)), Some(last)) = (pending.front(), self.publications.last()) {
             let bytes = self.bytes + next.size();
             let follows = next.channel() == last.channel() && next.id().offset > last.id().offset;
-            if !follows || bytes > RUN_BYTES || self.posts.len() >= RUN {
+            if !follows || bytes > BATCH_BYTES || self.publications.len() >= BATCH {
                 break;
             }
-            self.posts.push(next.clone());
+            self.publications.push(next.clone());
             self.bytes = bytes;
-            come.pop_front();
+            pending.pop_front();
         }
-        let has_grown = self.posts.len() > before;
+        let has_grown = self.publications.len() > before;
         if has_grown {
             self.volleys.clear();
         }
@@ -80,14 +80,15 @@ impl Run {
     /// Posts what the subscriber does not have.
     fn post(&mut self, subscriber: &Subscriber) {
         let Subscriber { peer, view, known, .. } = subscriber;
-        let Some(last) = self.posts.last().map(|post| post.id().offset) else { return };
-        let first = self.posts.partition_point(|post| post.id().offset <= known.get());
-        if first == self.posts.len() {
+        let Some(last) = self.publications.last().map(|publication| publication.id().offset) else { return };
+        let first = self.publications.partition_point(|publication| publication.id().offset <= known.get());
+        if first == self.publications.len() {
             return;
         }
         let made = self.volleys.iter().position(|(of, _)| of == view).unwrap_or_else(|| {
-            let messages = self.posts.iter().map(|post| post.form(*view));
-            self.volleys.push((*view, Volley::new(messages.collect())));
+            // A protocol has words for all messages, or for none.
+            let messages = self.publications.iter().map(|publication| publication.encoded(*view));
+            self.volleys.push((*view, Volley::new(messages.collect::<Option<_>>().unwrap_or_default())));
             self.volleys.len() - 1
         });
         peer.post_all(&self.volleys[made].1, first);
@@ -96,54 +97,54 @@ impl Run {
 }
 
 /// Takes what has come.
-fn gather(deliveries: &mut Deliveries, come: &mut VecDeque<Delivery>) {
+fn gather(deliveries: &mut Deliveries, pending: &mut VecDeque<Delivery>) {
     while let Some(delivery) = deliveries.try_next() {
-        come.push_back(delivery);
+        pending.push_back(delivery);
     }
 }
 
 /// The subscribers of a thread, by channel.
-pub struct Local {
-    place: usize,
+pub struct Shard {
+    number: usize,
     channels: RefCell<HashMap<Arc<str>, Slab<Subscriber>>>,
 }
 
 thread_local! {
     /// What this thread is to the hubs that it has met: one, but in tests.
-    static LOCALS: RefCell<HashMap<u64, Rc<Local>>> = RefCell::default();
+    static SHARDS: RefCell<HashMap<u64, Rc<Shard>>> = RefCell::default();
 }
 
-impl Local {
+impl Shard {
     /// This thread's. To be called on an engine thread: it has a task there.
-    pub fn of(hub: &Hub) -> Rc<Local> {
-        let known = LOCALS.with_borrow(|locals| locals.get(&hub.number()).cloned());
+    pub fn of(hub: &Hub) -> Rc<Shard> {
+        let known = SHARDS.with_borrow(|shards| shards.get(&hub.number()).cloned());
         known.unwrap_or_else(|| {
-            let (place, deliveries) = hub.enter();
-            let local = Rc::new(Local { place, channels: RefCell::default() });
-            LOCALS.with_borrow_mut(|locals| locals.insert(hub.number(), local.clone()));
-            tokio::task::spawn_local(local.clone().distribute(deliveries));
-            local
+            let (number, deliveries) = hub.enter();
+            let shard = Rc::new(Shard { number, channels: RefCell::default() });
+            SHARDS.with_borrow_mut(|shards| shards.insert(hub.number(), shard.clone()));
+            tokio::task::spawn_local(shard.clone().distribute(deliveries));
+            shard
         })
     }
 
     /// Its number.
-    pub fn place(&self) -> usize {
-        self.place
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     async fn distribute(self: Rc<Self>, mut deliveries: Deliveries) {
-        let mut come = VecDeque::new();
+        let mut pending = VecDeque::new();
         loop {
-            gather(&mut deliveries, &mut come);
-            match come.pop_front() {
-                Some(Delivery::Post(post)) => {
-                    let mut run = Run::of(post);
-                    self.fan_out(&mut run, &mut deliveries, &mut come).await;
-                    deliveries.note_delivered(run.bytes);
+            gather(&mut deliveries, &mut pending);
+            match pending.pop_front() {
+                Some(Delivery::Publication(publication)) => {
+                    let mut batch = ChannelBatch::of(publication);
+                    self.fan_out(&mut batch, &mut deliveries, &mut pending).await;
+                    deliveries.note_delivered(batch.bytes);
                 }
                 Some(other) => self.tell(&other),
                 None => match deliveries.next().await {
-                    Some(delivery) => come.push_back(delivery),
+                    Some(delivery) => pending.push_back(delivery),
                     None => return,
                 },
             }
@@ -152,20 +153,20 @@ impl Local {
 
     /// Posts messages to the subscribers of their channel, by turns with whatever else the thread has to do. What is
     /// published meanwhile comes along, and the round begins anew where it is: each subscriber gets at once what it lacks.
-    async fn fan_out(&self, run: &mut Run, deliveries: &mut Deliveries, come: &mut VecDeque<Delivery>) {
+    async fn fan_out(&self, batch: &mut ChannelBatch, deliveries: &mut Deliveries, pending: &mut VecDeque<Delivery>) {
         let (mut key, mut end, mut left) = (0, 0, 0);
         let mut has_grown = true;
         loop {
             // A slice of it.
             let at = heartbeat::at(Activity::FanOut, 0);
-            gather(deliveries, come);
-            has_grown |= run.grow(come);
-            if has_grown && run.posts.iter().any(|post| post.size() > RUN_BYTES) {
-                self.prepare(run).await;
+            gather(deliveries, pending);
+            has_grown |= batch.grow(pending);
+            if has_grown && batch.publications.iter().any(|publication| publication.size() > BATCH_BYTES) {
+                self.prepare(batch).await;
             }
             {
                 let channels = self.channels.borrow();
-                let Some(subscribers) = channels.get(run.posts[0].channel()) else { return };
+                let Some(subscribers) = channels.get(batch.publications[0].channel()) else { return };
                 if std::mem::take(&mut has_grown) {
                     // Who subscribes after this knows these messages, or does not want them.
                     end = end.max(subscribers.iter().next_back().map_or(0, |(last, _)| last + 1));
@@ -173,7 +174,7 @@ impl Local {
                 }
                 for _ in 0..left.min(TURN) {
                     if let Some(subscriber) = subscribers.get(key) {
-                        run.post(subscriber);
+                        batch.post(subscriber);
                     }
                     key = (key + 1) % end;
                     left -= 1;
@@ -188,18 +189,20 @@ impl Local {
     }
 
     /// Brings the large ones among the messages into the forms that subscribers need, so that posting them takes no time.
-    async fn prepare(&self, run: &Run) {
+    async fn prepare(&self, batch: &ChannelBatch) {
         let mut peers: Vec<(View, Rc<Peer>)> = Vec::new();
-        if let Some(subscribers) = self.channels.borrow().get(run.posts[0].channel()) {
+        if let Some(subscribers) = self.channels.borrow().get(batch.publications[0].channel()) {
             for (_, Subscriber { peer, view, .. }) in subscribers {
                 if peers.iter().all(|(other, known)| other != view || known.form() != peer.form()) {
                     peers.push((*view, peer.clone()));
                 }
             }
         }
-        for post in run.posts.iter().filter(|post| post.size() > RUN_BYTES) {
+        for publication in batch.publications.iter().filter(|publication| publication.size() > BATCH_BYTES) {
             for (view, peer) in &peers {
-                peer.prepare(&post.form(*view)).await;
+                if let Some(message) = publication.encoded(*view) {
+                    peer.prepare(&message).await;
+                }
             }
         }
     }
@@ -209,29 +212,30 @@ impl Local {
         let Some(subscribers) = channels.get_mut(delivery.channel()) else { return };
         let subscribers = subscribers.iter_mut().map(|(_, subscriber)| subscriber);
         match delivery {
-            Delivery::Post(_) => {}
+            Delivery::Publication(_) => {}
             Delivery::Presence { channel, member, joined, number } => {
-                let mut messages: Vec<(View, Arc<Broadcast>)> = Vec::new();
+                let mut encoded: Vec<(View, Option<Arc<Broadcast>>)> = Vec::new();
                 for subscriber in subscribers {
                     let wanted = match subscriber.presence {
                         Presence::Off => false,
                         Presence::Held(_) => true,
                         Presence::After(since) => since < *number,
                     };
-                    if wanted && subscriber.member.as_ref() != Some(member) {
-                        let view = subscriber.view;
-                        let made = messages.iter().position(|(of, _)| *of == view).unwrap_or_else(|| {
-                            let channel = view.name(channel);
-                            let say =
-                                if *joined { Say::Join { channel, member } } else { Say::Leave { channel, member } };
-                            messages.push((view, Arc::new(say.to_all())));
-                            messages.len() - 1
-                        });
-                        let message = &messages[made].1;
-                        match &mut subscriber.presence {
-                            Presence::Held(held) => held.push((*number, message.clone())),
-                            _ => subscriber.peer.post(message.clone()),
-                        }
+                    if !wanted || subscriber.member.as_ref() == Some(member) {
+                        continue;
+                    }
+                    let view = subscriber.view;
+                    let made = encoded.iter().position(|(of, _)| *of == view).unwrap_or_else(|| {
+                        let channel = view.name(channel);
+                        let event =
+                            if *joined { Event::Join { channel, member } } else { Event::Leave { channel, member } };
+                        encoded.push((view, view.protocol().encode(&event, None)));
+                        encoded.len() - 1
+                    });
+                    let Some(message) = encoded[made].1.clone() else { continue };
+                    match &mut subscriber.presence {
+                        Presence::Held(held) => held.push((*number, message)),
+                        _ => subscriber.peer.post(message),
                     }
                 }
             }

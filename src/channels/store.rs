@@ -193,21 +193,7 @@ impl<M: Payload> Store<M> {
         self.keep_within_bytes();
     }
 
-    /// A message for a channel, with the next offset; `make` makes it when that is known.
-    ///
-    /// # Errors
-    /// It would be one channel too many.
-    pub fn publish(
-        &mut self,
-        now: u64,
-        name: &str,
-        history: History,
-        make: impl FnOnce(&Id) -> M,
-    ) -> Result<Published, Full> {
-        self.publish_at(now, now, self.sequence + 1, name, history, make)
-    }
-
-    /// As [`Store::publish`], with an offset that somebody else gave, above all there were, and at a time that may be past.
+    /// A message for a channel, with an offset above all there were, and at a time that may be past; `make` makes it from its id.
     ///
     /// # Errors
     /// It would be one channel too many.

@@ -1,6 +1,7 @@
 //! What httpd asks of the channels, and who is there: from the store, and with a broker from all servers together.
 
 use super::{Answer, Call, Hub, Info, UNKNOWN, away, call, undone};
+use crate::channels::publication::share;
 use crate::channels::redis::Link;
 use crate::engine::Refused;
 use crate::wire::{CloseCode, close};
@@ -29,8 +30,9 @@ impl Hub {
     /// The status of the answer.
     pub async fn call(&self, call: Call) -> Result<Answer, Refused> {
         match call {
-            Call::Publish { channels, message, history } => {
-                self.publish(&channels, message, history).await.map(Answer::Published)
+            Call::Publish { channels, message: call::Message { text, content_type, payload }, history } => {
+                let message = share(text, payload).map_err(|e| Refused { status: 400, reason: e.to_string() })?;
+                self.publish(&channels, message, content_type, history).await.map(Answer::Published)
             }
             Call::Info { channel } => self.tell(&channel).await.map(Answer::Info),
             Call::List { prefix, after, limit } => self.list(&prefix, &after, limit as usize).await,

@@ -40,9 +40,8 @@ impl Hub {
             What::Message(Message { text, content_type, payload, history }) => {
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
                 let time = now - age.saturating_sub(at).min(now);
-                let message = call::Message { text, content_type, payload };
                 // Whoever published it has seen to it that it is text.
-                if let Ok((message, content_type)) = share(message)
+                if let Ok(message) = share(text, payload).map(Arc::new)
                     && state
                         .take(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
                         .is_none()

@@ -110,7 +110,7 @@ impl Drop for Deliveries {
 impl Delivery {
     fn size(&self) -> usize {
         match self {
-            Delivery::Post(post) => post.size(),
+            Delivery::Publication(publication) => publication.size(),
             Delivery::Presence { .. } | Delivery::Close { .. } => 0,
         }
     }
@@ -120,16 +120,14 @@ impl Delivery {
 mod tests {
     use super::*;
     use crate::channels::Id;
-    use crate::channels::call::Message;
-    use crate::channels::publication::{Post, share};
+    use crate::channels::publication::{Publication, share};
     use std::pin::pin;
     use std::task::{Context, Waker};
 
     fn delivery(bytes: usize) -> Delivery {
-        let message = Message { text: false, content_type: None, payload: vec![0; bytes] };
-        let (message, _) = share(message).unwrap();
+        let message = Arc::new(share(false, vec![0; bytes]).unwrap());
         let id = Id { epoch: "e".into(), offset: 1 };
-        Delivery::Post(Arc::new(Post::new("a".into(), id, message, None)))
+        Delivery::Publication(Arc::new(Publication::new("a".into(), id, message, None)))
     }
 
     #[test]

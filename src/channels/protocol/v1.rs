@@ -1,101 +1,55 @@
 //! The subprotocol `channels.v1`: JSON objects in text messages. `docs/channels/protocol-v1.md` documents it for clients.
 
-use crate::channels::Id;
-use crate::channels::call::Receipt;
+use super::{Command, CommandError, DecodeError, ErrorCode, Event, Protocol, Reference, Request};
 use crate::engine::Broadcast;
-use crate::wire::Message;
+use crate::wire::{CloseCode, Message, close};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// What a client wants, and what it calls that.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    /// The wish.
-    pub wish: Wish,
-    /// Comes back with the answer.
-    pub reference: Option<Value>,
-}
+pub const NAME: &str = "channels.v1";
 
-/// What a client may want.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Wish {
-    /// To get what is published to a channel.
-    Subscribe {
-        /// The channel.
-        channel: String,
-        /// The id after which it begins; "*" for all that is kept.
-        since: Option<String>,
-        /// With joins and leaves, or without them; `None`: as it was.
-        presence: Option<bool>,
-    },
-    /// To get no more of it.
-    Unsubscribe {
-        /// The channel.
-        channel: String,
-    },
-    /// To know who is there.
-    Presence {
-        /// The channel.
-        channel: String,
-    },
-    /// To publish.
-    Publish {
-        /// The channel.
-        channel: String,
-        /// Text, or what was in base64.
-        payload: Payload,
-    },
-}
+pub struct V1;
 
-/// What a client publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// `data`
-    Text(String),
-    /// `base64`
-    Binary(Vec<u8>),
-}
+impl Protocol for V1 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
 
-/// Why a client did not get what it wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// It cannot be understood.
-    BadRequest,
-    /// Not here.
-    Forbidden,
-    /// There is a limit.
-    TooMany,
-    /// It needs a subscription.
-    NotSubscribed,
-    /// Not now.
-    Unavailable,
-    /// It was done, or will be, or not: the broker has not answered.
-    Unknown,
-}
+    fn shows_channels(&self) -> bool {
+        true
+    }
 
-/// Why, and in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// For the program.
-    pub code: Code,
-    /// For who reads its log.
-    pub message: String,
-}
+    fn decode(&self, message: Message) -> Result<Request, DecodeError> {
+        let Message::Text(text) = message else {
+            return Err(DecodeError::Close(close(CloseCode::Unsupported, "channels.v1 is JSON in text messages")));
+        };
+        let value: Value =
+            serde_json::from_str(&text).map_err(|e| DecodeError::Reply(bad(format!("not JSON: {e}")), None))?;
+        let reference = value.get("ref").cloned().filter(|reference| !reference.is_object() && !reference.is_array());
+        let input = Input::deserialize(&value).map_err(|e| bad(e.to_string()));
+        match input.and_then(Input::command) {
+            Ok(command) => Ok(Request { command, reference }),
+            Err(error) => Err(DecodeError::Reply(error, reference)),
+        }
+    }
 
-impl Problem {
-    /// With that code, in these words.
-    pub fn new(code: Code, message: impl Into<String>) -> Problem {
-        Problem { code, message: message.into() }
+    fn encode(&self, event: &Event<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>> {
+        let output = Output { r#ref: reference, ..Output::of(event) };
+        // There is nothing in it that JSON cannot say: no map has keys that are no strings.
+        Some(Arc::new(Broadcast::text(serde_json::to_string(&output).unwrap_or_default())))
     }
 }
 
-/// A request as it is written, all of whose fields may be missing.
+fn bad(message: impl Into<String>) -> CommandError {
+    CommandError::new(ErrorCode::BadRequest, message)
+}
+
+/// What clients say.
 #[derive(Deserialize)]
-struct Written {
+struct Input {
     r#type: String,
     channel: String,
     since: Option<String>,
@@ -104,163 +58,112 @@ struct Written {
     base64: Option<String>,
 }
 
-/// Reads a client's message; where it is none, what is wrong, and the reference that it has.
-///
-/// # Errors
-/// It is not a request of this subprotocol.
-pub fn read(text: &str) -> Result<Request, (Problem, Option<Value>)> {
-    let bad = |message: String| Problem::new(Code::BadRequest, message);
-    let value: Value = serde_json::from_str(text).map_err(|e| (bad(format!("not JSON: {e}")), None))?;
-    let reference = value.get("ref").cloned().filter(|reference| !reference.is_object() && !reference.is_array());
-    let wish = Written::deserialize(&value).map_err(|e| bad(e.to_string())).and_then(|written| {
-        let Written { r#type, channel, since, presence, data, base64 } = written;
+impl Input {
+    fn command(self) -> Result<Command, CommandError> {
+        let Input { r#type, channel, since, presence, data, base64 } = self;
         Ok(match &*r#type {
-            "subscribe" => Wish::Subscribe { channel, since, presence },
-            "unsubscribe" => Wish::Unsubscribe { channel },
-            "presence" => Wish::Presence { channel },
+            "subscribe" => Command::Subscribe { channel, since, presence },
+            "unsubscribe" => Command::Unsubscribe { channel },
+            "presence" => Command::Presence { channel },
             "publish" => {
-                let payload = match (data, base64) {
-                    (Some(text), None) => Payload::Text(text),
+                let message = match (data, base64) {
+                    (Some(text), None) => Message::text(text),
                     (None, Some(code)) => {
-                        Payload::Binary(STANDARD.decode(code).map_err(|e| bad(format!("base64: {e}")))?)
+                        Message::binary(STANDARD.decode(code).map_err(|e| bad(format!("base64: {e}")))?)
                     }
-                    _ => return Err(bad("publish takes either data or base64".into())),
+                    _ => return Err(bad("publish takes either data or base64")),
                 };
-                Wish::Publish { channel, payload }
+                Command::Publish { channel: Some(channel), message }
             }
             other => {
                 return Err(bad(format!("type {other:?} is none of subscribe, unsubscribe, presence and publish")));
             }
         })
-    });
-    match wish {
-        Ok(wish) => Ok(Request { wish, reference }),
-        Err(problem) => Err((problem, reference)),
     }
 }
 
-/// What the server says, but for messages.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum Say<'a> {
-    /// The subscription begins.
-    Subscribed {
-        /// To this channel.
-        channel: &'a str,
-        /// After this one nothing is missed. Missing where it had begun before.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
-        /// All that came after the client's id is there.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        recovered: Option<bool>,
-    },
-    /// It has ended.
-    Unsubscribed {
-        /// The channel.
-        channel: &'a str,
-    },
-    /// The client's message was published.
-    Published {
-        /// Where.
-        channel: &'a str,
-        /// As this.
-        id: &'a str,
-        /// To so many connections.
-        subscribers: u64,
-    },
-    /// Who is there.
-    Presence {
-        /// In this channel.
-        channel: &'a str,
-        /// They.
-        members: Vec<Member<'a>>,
-        /// And so many connections, those of nobody in particular included.
-        subscribers: u64,
-    },
-    /// A member has come.
-    Join {
-        /// Into this channel.
-        channel: &'a str,
-        /// Its name.
-        member: &'a str,
-    },
-    /// A member has gone.
-    Leave {
-        /// From this channel.
-        channel: &'a str,
-        /// Its name.
-        member: &'a str,
-    },
-    /// It is not done.
-    Error {
-        /// Why.
-        code: Code,
-        /// In words.
-        message: &'a str,
-    },
+/// What clients are told.
+#[derive(Default, Serialize)]
+struct Output<'a> {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<Member<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribers: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#ref: Option<&'a Reference>,
 }
 
-/// Somebody who is there.
-#[derive(Debug, Serialize)]
-pub struct Member<'a> {
-    /// Its name.
-    pub member: &'a str,
-    /// Its connections.
-    pub connections: u32,
+/// Somebody who is there, with so many connections.
+#[derive(Serialize)]
+struct Member<'a> {
+    member: &'a str,
+    connections: u32,
 }
 
-impl<'a> Say<'a> {
-    /// Of a receipt, for a channel that the client calls so.
-    pub fn published(channel: &'a str, receipt: &'a Receipt) -> Say<'a> {
-        Say::Published { channel, id: &receipt.id, subscribers: receipt.subscribers }
-    }
-
-    /// Of a list.
-    pub fn presence(channel: &'a str, members: &'a [(Arc<str>, u32)], subscribers: u64) -> Say<'a> {
-        let members = members.iter().map(|(member, connections)| Member { member, connections: *connections });
-        Say::Presence { channel, members: members.collect(), subscribers }
-    }
-
-    /// For whom it is no answer.
-    pub fn to_all(&self) -> Broadcast {
-        Broadcast::text(json(self))
-    }
-
-    /// As the answer to a request of that reference.
-    pub fn answer(&self, reference: Option<&Value>) -> Message {
-        #[derive(Serialize)]
-        struct Answer<'a> {
-            #[serde(flatten)]
-            say: &'a Say<'a>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            r#ref: Option<&'a Value>,
+impl<'a> Output<'a> {
+    fn of(event: &Event<'a>) -> Output<'a> {
+        let of = |r#type, channel| Output { r#type, channel: Some(channel), ..Output::default() };
+        match *event {
+            Event::Message { channel, publication } => {
+                let message = publication.message();
+                let text = if message.is_text() { std::str::from_utf8(message.payload()).ok() } else { None };
+                Output {
+                    id: Some(publication.id().to_string()),
+                    content_type: publication.content_type(),
+                    data: text,
+                    base64: text.is_none().then(|| STANDARD.encode(message.payload())),
+                    ..of("message", channel)
+                }
+            }
+            Event::Subscribed { channel, id, recovered } => {
+                Output { id: id.map(ToString::to_string), recovered, ..of("subscribed", channel) }
+            }
+            Event::Unsubscribed { channel } => of("unsubscribed", channel),
+            Event::Published { channel, id, subscribers } => {
+                Output { id: Some(id.into()), subscribers: Some(subscribers), ..of("published", channel) }
+            }
+            Event::Presence { channel, members, subscribers } => {
+                let members = members.iter().map(|(member, connections)| Member { member, connections: *connections });
+                let members = Some(members.collect());
+                Output { members, subscribers: Some(subscribers), ..of("presence", channel) }
+            }
+            Event::Join { channel, member } => Output { member: Some(member), ..of("join", channel) },
+            Event::Leave { channel, member } => Output { member: Some(member), ..of("leave", channel) },
+            Event::Error(CommandError { code, message }) => {
+                Output { r#type: "error", code: Some(word(*code)), message: Some(message), ..Output::default() }
+            }
         }
-        Message::text(json(&Answer { say: self, r#ref: reference }))
     }
 }
 
-/// A message of a channel.
-pub fn message(channel: &str, id: &Id, content_type: Option<&str>, is_text: bool, payload: &[u8]) -> Broadcast {
-    #[derive(Serialize)]
-    struct Written<'a> {
-        r#type: &'static str,
-        channel: &'a str,
-        id: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        content_type: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        data: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        base64: Option<String>,
+fn word(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::BadRequest => "bad_request",
+        ErrorCode::Forbidden => "forbidden",
+        ErrorCode::TooMany => "too_many",
+        ErrorCode::NotSubscribed => "not_subscribed",
+        ErrorCode::Unavailable => "unavailable",
+        ErrorCode::Unknown => "unknown",
     }
-    let data = if is_text { std::str::from_utf8(payload).ok() } else { None };
-    let base64 = data.is_none().then(|| STANDARD.encode(payload));
-    Broadcast::text(json(&Written { r#type: "message", channel, id: id.to_string(), content_type, data, base64 }))
-}
-
-/// All of what is written here can be written in JSON: no map has keys that are no strings.
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -270,17 +173,21 @@ mod tests {
 
     #[test]
     fn requests_are_read() {
+        let read = |text: &str| V1.decode(Message::text(text));
         let subscribe = r#"{"type":"subscribe","channel":"a","since":"e:1","presence":true,"ref":7,"more":[]}"#;
-        let Request { wish, reference } = read(subscribe).unwrap();
+        let Request { command, reference } = read(subscribe).unwrap();
         let (channel, since) = ("a".to_owned(), Some("e:1".to_owned()));
-        assert_eq!(wish, Wish::Subscribe { channel: channel.clone(), since, presence: Some(true) });
+        assert_eq!(command, Command::Subscribe { channel: channel.clone(), since, presence: Some(true) });
         assert_eq!(reference, Some(json!(7)));
-        let publish = |body: &str| read(&format!(r#"{{"type":"publish","channel":"a",{body}}}"#)).map(|r| r.wish);
-        let published = |payload| Ok(Wish::Publish { channel: channel.clone(), payload });
-        assert_eq!(publish(r#""data":"x""#), published(Payload::Text("x".into())));
-        assert_eq!(publish(r#""base64":"/wA=""#), published(Payload::Binary(vec![0xff, 0])));
+        let publish = |body: &str| read(&format!(r#"{{"type":"publish","channel":"a",{body}}}"#));
+        let published = |message| {
+            let command = Command::Publish { channel: Some(channel.clone()), message };
+            Ok(Request { command, reference: None })
+        };
+        assert_eq!(publish(r#""data":"x""#), published(Message::text("x")));
+        assert_eq!(publish(r#""base64":"/wA=""#), published(Message::binary(vec![0xff, 0])));
         for body in [r#""data":"x","base64":"/wA=""#, r#""ref":1"#, r#""base64":"%""#, r#""data":1"#] {
-            assert_eq!(publish(body).unwrap_err().0.code, Code::BadRequest, "{body}");
+            assert!(matches!(publish(body), Err(DecodeError::Reply(error, _)) if error.code == ErrorCode::BadRequest));
         }
         for (text, reference) in [
             ("", None),
@@ -288,20 +195,32 @@ mod tests {
             (r#"{"type":"dance","channel":"a","ref":"r"}"#, Some(json!("r"))),
             (r#"{"type":"subscribe","ref":{"a":1}}"#, None),
         ] {
-            let (problem, its) = read(text).unwrap_err();
-            assert_eq!((problem.code, its), (Code::BadRequest, reference), "{text}");
+            let Err(DecodeError::Reply(error, its)) = read(text) else { panic!("{text}") };
+            assert_eq!((error.code, its), (ErrorCode::BadRequest, reference), "{text}");
         }
+        assert!(matches!(V1.decode(Message::binary("{}")), Err(DecodeError::Close(_))));
     }
 
     #[test]
-    fn answers_carry_the_reference() {
-        let say = Say::Subscribed { channel: "a", id: Some("e:1".into()), recovered: None };
-        assert_eq!(say.answer(None), Message::text(r#"{"type":"subscribed","channel":"a","id":"e:1"}"#));
-        let say = Say::Error { code: Code::TooMany, message: "no" };
+    fn events_are_written() {
+        let written = |event: &Event<'_>, reference: Option<&Value>| {
+            let broadcast = V1.encode(event, reference).unwrap();
+            assert!(broadcast.is_text());
+            String::from_utf8(broadcast.payload().to_vec()).unwrap()
+        };
+        let id = "e:1".parse().unwrap();
+        let event = Event::Subscribed { channel: "a", id: Some(&id), recovered: None };
+        assert_eq!(written(&event, None), r#"{"type":"subscribed","channel":"a","id":"e:1"}"#);
+        let event = Event::Published { channel: "a", id: "e:1", subscribers: 2 };
+        let text = r#"{"type":"published","channel":"a","id":"e:1","subscribers":2,"ref":1}"#;
+        assert_eq!(written(&event, Some(&json!(1))), text);
+        let error = CommandError::new(ErrorCode::TooMany, "no");
         let text = r#"{"type":"error","code":"too_many","message":"no","ref":"x"}"#;
-        assert_eq!(say.answer(Some(&json!("x"))), Message::text(text));
-        let say = Say::presence("a", &[("joe".into(), 2)], 3).to_all();
+        assert_eq!(written(&Event::Error(&error), Some(&json!("x"))), text);
+        let event = Event::Presence { channel: "a", members: &[("joe".into(), 2)], subscribers: 3 };
         let text = r#"{"type":"presence","channel":"a","members":[{"member":"joe","connections":2}],"subscribers":3}"#;
-        assert_eq!(say.payload()[..], *text.as_bytes());
+        assert_eq!(written(&event, None), text);
+        let event = Event::Leave { channel: "a", member: "joe" };
+        assert_eq!(written(&event, None), r#"{"type":"leave","channel":"a","member":"joe"}"#);
     }
 }

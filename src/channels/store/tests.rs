@@ -3,6 +3,19 @@
 use super::*;
 use proptest::prelude::*;
 
+impl<M: Payload> Store<M> {
+    /// With the next offset, now.
+    fn publish(
+        &mut self,
+        now: u64,
+        name: &str,
+        history: History,
+        make: impl FnOnce(&Id) -> M,
+    ) -> Result<Published, Full> {
+        self.publish_at(now, now, self.sequence + 1, name, history, make)
+    }
+}
+
 impl Payload for Vec<u8> {
     fn size(&self) -> usize {
         self.len()

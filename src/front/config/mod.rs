@@ -5,7 +5,7 @@ pub mod limit;
 mod table;
 
 use crate::apache::directive::{Context, Directive, Place, Section};
-use crate::channels::publication::PROTOCOLS;
+use crate::channels::protocol::SUBPROTOCOLS;
 use crate::engine::memory::Bound as Memory;
 use crate::engine::{HandlerSpec, Limits, MessageTimeout, Ping, Quota};
 use crate::handlers;
@@ -245,7 +245,7 @@ impl Config {
     fn own_protocols(&self) -> Protocols {
         match self.handler() {
             Some(handler) if handler.name == handlers::CHANNEL => {
-                Protocols::Listed(PROTOCOLS.iter().map(|name| (*name).to_owned()).collect())
+                Protocols::Listed(SUBPROTOCOLS.iter().map(|name| (*name).to_owned()).collect())
             }
             Some(handler) if handler.name == handlers::TCP => Protocols::Listed(vec![PROTOCOL.to_owned()]),
             _ => Protocols::default(),

@@ -1,17 +1,17 @@
 //! `WebSocketHandler channel NAME …`: what is published to a channel reaches every client that is subscribed to it.
 //!
-//! * [`session`]: one client
+//! * `session`: one client
 //!
 //! A message goes from its publisher to the hub, which numbers and keeps it; from there to each thread that has subscribers;
 //! there into the post boxes of their connections ([`crate::engine::peer::Peer::post`]).
 
 #[cfg(feature = "httpd")]
-pub mod config;
+pub(crate) mod config;
 #[cfg(feature = "httpd")]
-pub mod front;
+pub(crate) mod front;
 #[cfg(feature = "httpd")]
-pub mod publish;
-pub mod session;
+pub(crate) mod publish;
+pub(crate) mod session;
 
 use crate::channels::call::{Call, Server, Subscription};
 use crate::channels::hub::Hub;

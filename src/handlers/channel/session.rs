@@ -2,14 +2,12 @@
 
 use crate::channels::Id;
 use crate::channels::call::{self, Subscription, is_name};
-use crate::channels::hub::{Begin, Hub, UNKNOWN};
-use crate::channels::protocol::v1::{self, Code, Payload, Problem, Request, Say, Wish};
-use crate::channels::publication::{Dialect, View};
-use crate::channels::shard::{Local, Presence, Subscriber};
+use crate::channels::hub::{Hub, UNKNOWN};
+use crate::channels::protocol::{Command, CommandError, DecodeError, ErrorCode, Event, Reference, Request, View};
+use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::engine::conn::Closing;
-use crate::engine::{Conn, Refused};
+use crate::engine::{Broadcast, Conn, Refused};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
-use serde_json::Value;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -42,24 +40,53 @@ impl Since {
     }
 }
 
-/// Why a session goes no further.
-enum Stop {
-    /// It is closing already.
+/// Why a command is not done.
+enum Failure {
+    /// The session is closing already.
     Closing,
-    /// With this frame.
+    /// The session ends.
     Close(CloseFrame),
+    /// The session goes on, where its protocol has words for this.
+    Command(CommandError),
 }
 
-impl From<Closing> for Stop {
-    fn from(_: Closing) -> Stop {
-        Stop::Closing
+impl From<Closing> for Failure {
+    fn from(_: Closing) -> Failure {
+        Failure::Closing
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Failure {
+        Failure::Command(error)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(Refused { status, reason }: Refused) -> Failure {
+        // To try again is asked only of whom it does not make publish twice.
+        let code = if status == UNKNOWN { ErrorCode::Unknown } else { ErrorCode::Unavailable };
+        CommandError::new(code, reason).into()
+    }
+}
+
+impl From<CommandError> for CloseFrame {
+    fn from(CommandError { code, message }: CommandError) -> CloseFrame {
+        let code = match code {
+            ErrorCode::Unavailable => CloseCode::Again,
+            ErrorCode::Unknown => CloseCode::Error,
+            ErrorCode::BadRequest | ErrorCode::Forbidden | ErrorCode::TooMany | ErrorCode::NotSubscribed => {
+                CloseCode::Policy
+            }
+        };
+        close(code, &message)
     }
 }
 
 /// A subscription of this connection, until dropped.
 struct Subscribed {
     hub: Arc<Hub>,
-    local: Rc<Local>,
+    shard: Rc<Shard>,
     channel: Arc<str>,
     key: usize,
     member: Option<Arc<str>>,
@@ -67,16 +94,16 @@ struct Subscribed {
 
 impl Drop for Subscribed {
     fn drop(&mut self) {
-        self.local.remove(&self.channel, self.key);
-        self.hub.leave(self.local.place(), &self.channel, self.member.as_deref());
+        self.shard.remove(&self.channel, self.key);
+        self.hub.leave(self.shard.number(), &self.channel, self.member.as_deref());
     }
 }
 
 struct Session<'a> {
     conn: &'a mut Conn,
     hub: &'a Arc<Hub>,
-    local: Rc<Local>,
-    dialect: Dialect,
+    shard: Rc<Shard>,
+    view: View,
     subscription: Box<Subscription>,
     member: Option<Arc<str>>,
     subscribed: HashMap<Arc<str>, Subscribed>,
@@ -89,43 +116,47 @@ pub async fn run(hub: &Arc<Hub>, conn: &mut Conn) -> CloseFrame {
         return close(CloseCode::Error, "no subscription");
     };
     drop(settings);
-    let dialect = Dialect::of(conn.spec().protocol.as_deref());
+    let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
     let member = subscription.member.take().map(Arc::from);
     let since = Since::of(subscription.since.take().as_deref());
     let channels: Vec<Arc<str>> = subscription.channels.iter().map(|name| name.as_str().into()).collect();
     let mut session = Session {
         conn,
         hub,
-        local: Local::of(hub),
-        dialect,
+        shard: Shard::of(hub),
+        view,
         subscription: Box::new(subscription),
         member,
         subscribed: HashMap::new(),
     };
     let told = session.subscription.recovered;
     match session.live(channels, since, told).await {
-        Stop::Closing => close(CloseCode::Normal, ""),
-        Stop::Close(frame) => frame,
+        Failure::Closing => close(CloseCode::Normal, ""),
+        Failure::Close(frame) => frame,
+        Failure::Command(error) => error.into(),
     }
 }
 
 impl Session<'_> {
-    async fn live(&mut self, channels: Vec<Arc<str>>, since: Since, told: Option<bool>) -> Stop {
+    async fn live(&mut self, channels: Vec<Arc<str>>, since: Since, told: Option<bool>) -> Failure {
         // Boxed, as what follows, so that an idle session keeps no room for what happens now and then.
         if let Err(stop) = Box::pin(self.begin(&channels, since, told, None)).await {
             return stop;
         }
         drop(channels);
         while let Some(message) = self.conn.recv().await {
-            let taken = match self.dialect {
-                Dialect::V1 => Box::pin(self.attend(message)).await,
-                Dialect::Bare | Dialect::Nchan => Box::pin(self.forward(message)).await,
-            };
-            if let Err(stop) = taken {
+            if let Err(stop) = Box::pin(self.handle(message)).await {
                 return stop;
             }
         }
-        Stop::Closing
+        Failure::Closing
+    }
+
+    /// Tells the client; false where its protocol has no words for that.
+    async fn tell(&mut self, event: &Event<'_>, reference: Option<&Reference>) -> Result<bool, Closing> {
+        let Some(message) = self.view.protocol().encode(event, reference) else { return Ok(false) };
+        self.conn.send_shared(&message).await?;
+        Ok(true)
     }
 
     /// Subscribes to these channels: what is kept after `since` first, then what comes. `told` is what the client knows
@@ -135,8 +166,8 @@ impl Session<'_> {
         channels: &[Arc<str>],
         since: Since,
         told: Option<bool>,
-        reference: Option<&Value>,
-    ) -> Result<(), Stop> {
+        reference: Option<&Reference>,
+    ) -> Result<(), Failure> {
         let recovered = match (&since, told) {
             (_, Some(told)) => Some(told),
             (Since::Now | Since::Kept, None) => None,
@@ -155,33 +186,35 @@ impl Session<'_> {
         let mut gone = if recovered == Some(true) { vec![0; channels.len()] } else { Vec::new() };
         loop {
             let mut begun = None;
-            let view = self.view();
-            let Session { hub, local, member, subscribed, conn, .. } = self;
-            let subscribe = |begin: Begin| {
+            let Session { hub, shard, member, subscribed, conn, view, .. } = self;
+            let subscribe = |last: u64| {
                 for channel in channels {
-                    let (peer, known) = (conn.peer().clone(), Cell::new(begin.offset));
+                    let (peer, known) = (conn.peer().clone(), Cell::new(last));
                     let member = member.clone();
-                    let subscriber = Subscriber { peer, view, known, presence: Presence::Off, member: member.clone() };
-                    let key = local.add(channel, subscriber);
-                    let (hub, local, channel) = (hub.clone(), local.clone(), channel.clone());
-                    subscribed.insert(channel.clone(), Subscribed { hub, local, channel, key, member });
+                    let subscriber =
+                        Subscriber { peer, view: *view, known, presence: Presence::Off, member: member.clone() };
+                    let key = shard.add(channel, subscriber);
+                    let (hub, shard, channel) = (hub.clone(), shard.clone(), channel.clone());
+                    subscribed.insert(channel.clone(), Subscribed { hub, shard, channel, key, member });
                 }
-                begun = Some(begin);
+                begun = Some(last);
             };
-            let page = hub.follow(local.place(), channels, after, PAGE, member.as_deref(), subscribe);
-            let page = page.map_err(|Refused { reason, .. }| Stop::Close(close(CloseCode::Again, &reason)))?;
+            let page = hub.follow(shard.number(), channels, after, PAGE, member.as_deref(), subscribe);
+            let page = page.map_err(|Refused { reason, .. }| Failure::Close(close(CloseCode::Again, &reason)))?;
             // What has gone since the last page, while the client took it, is lost to it.
             let at = after.unwrap_or(0);
             if gone.iter().zip(&page.gone).any(|(before, now)| now > before && *now > at) {
-                return Err(Stop::Close(close(CloseCode::Again, "slow consumer")));
+                return Err(Failure::Close(close(CloseCode::Again, "slow consumer")));
             }
             gone = page.gone;
-            if let (None, Some(begin)) = (after, begun) {
-                self.say_subscribed(channels, begin.offset, None, reference).await?;
+            if let (None, Some(last)) = (after, begun) {
+                self.say_subscribed(channels, last, None, reference).await?;
             }
             for (_, item) in page.items {
                 after = Some(item.offset);
-                self.conn.send_shared(&item.message.form(self.view())).await?;
+                if let Some(message) = item.message.encoded(self.view) {
+                    self.conn.send_shared(&message).await?;
+                }
             }
             if begun.is_some() {
                 return Ok(());
@@ -194,159 +227,120 @@ impl Session<'_> {
         channels: &[Arc<str>],
         offset: u64,
         recovered: Option<bool>,
-        reference: Option<&Value>,
+        reference: Option<&Reference>,
     ) -> Result<(), Closing> {
-        if self.dialect != Dialect::V1 {
-            return Ok(());
-        }
-        let id = self.hub.id(offset).to_string();
+        let id = self.hub.id(offset);
         for channel in channels {
-            let say = Say::Subscribed { channel: self.view().name(channel), id: Some(id.clone()), recovered };
-            self.conn.send(say.answer(reference)).await?;
+            let event = Event::Subscribed { channel: self.view.name(channel), id: Some(&id), recovered };
+            self.tell(&event, reference).await?;
         }
         Ok(())
     }
 
-    /// A message of a client that speaks no subprotocol of requests: it goes to its channels.
-    async fn forward(&mut self, message: Message) -> Result<(), Stop> {
-        if let (Some(heartbeat), Message::Text(text)) = (&self.subscription.heartbeat, &message)
-            && text.as_str() == heartbeat.0
-        {
-            return Ok(self.conn.send(Message::text(heartbeat.1.clone())).await?);
-        }
-        if !self.subscription.publishes {
-            return Err(Stop::Close(close(CloseCode::Policy, "this channel is not published to from here")));
-        }
-        let message = match message {
-            Message::Text(text) => call::Message { text: true, content_type: None, payload: text.as_bytes().to_vec() },
-            other => call::Message { text: false, content_type: None, payload: other.into_data().to_vec() },
+    async fn handle(&mut self, message: Message) -> Result<(), Failure> {
+        let (done, reference) = match self.view.protocol().decode(message) {
+            Ok(Request { command, reference }) => (self.execute(command, reference.as_ref()).await, reference),
+            Err(DecodeError::Close(frame)) => return Err(Failure::Close(frame)),
+            Err(DecodeError::Reply(error, reference)) => (Err(error.into()), reference),
         };
-        let published = self.hub.publish(&self.subscription.channels, message, self.subscription.history).await;
-        published.map_err(|Refused { status, reason }| {
-            // To try again is asked only of whom it does not make publish twice.
-            let code = if status == UNKNOWN { CloseCode::Error } else { CloseCode::Again };
-            Stop::Close(close(code, &reason))
-        })?;
-        Ok(())
+        match done {
+            Err(Failure::Command(error)) if self.tell(&Event::Error(&error), reference.as_ref()).await? => Ok(()),
+            done => done,
+        }
     }
 
-    /// A request of `channels.v1`.
-    async fn attend(&mut self, message: Message) -> Result<(), Stop> {
-        let Message::Text(text) = message else {
-            return Err(Stop::Close(close(CloseCode::Unsupported, "channels.v1 is JSON in text messages")));
-        };
-        let (done, reference) = match v1::read(&text) {
-            Ok(Request { wish, reference }) => (self.grant(wish, reference.as_ref()).await?, reference),
-            Err((problem, reference)) => (Err(problem), reference),
-        };
-        if let Err(Problem { code, message }) = done {
-            self.conn.send(Say::Error { code, message: &message }.answer(reference.as_ref())).await?;
-        }
-        Ok(())
-    }
-
-    async fn grant(&mut self, wish: Wish, reference: Option<&Value>) -> Result<Result<(), Problem>, Stop> {
-        match wish {
-            Wish::Subscribe { channel, since, presence } => {
-                let name: Arc<str> = match self.may_use(&channel) {
-                    Ok(name) => name.into(),
-                    Err(problem) => return Ok(Err(problem)),
-                };
-                if let Err(problem) = self.may_see(presence) {
-                    return Ok(Err(problem));
+    async fn execute(&mut self, command: Command, reference: Option<&Reference>) -> Result<(), Failure> {
+        match command {
+            Command::Subscribe { channel, since, presence } => {
+                let name: Arc<str> = self.may_use(&channel)?.into();
+                if presence == Some(true) {
+                    self.may_see()?;
                 }
                 if self.subscribed.contains_key(&name) {
-                    let say = Say::Subscribed { channel: &channel, id: None, recovered: None };
-                    self.conn.send(say.answer(reference)).await?;
+                    let event = Event::Subscribed { channel: &channel, id: None, recovered: None };
+                    self.tell(&event, reference).await?;
                 } else if self.subscribed.len() >= self.subscription.max as usize {
                     let max = self.subscription.max;
-                    return Ok(Err(Problem::new(Code::TooMany, format!("{max} channels are subscribed to"))));
-                } else if let Err(Refused { reason, .. }) = self.hub.admit(&[&name]).await {
-                    return Ok(Err(Problem::new(Code::Unavailable, reason)));
+                    return Err(
+                        CommandError::new(ErrorCode::TooMany, format!("{max} channels are subscribed to")).into()
+                    );
                 } else {
+                    self.hub.admit(&[&name]).await?;
                     self.begin(std::slice::from_ref(&name), Since::of(since.as_deref()), None, reference).await?;
                 }
                 match presence {
                     Some(presence) => self.set_presence(&name, presence).await,
-                    None => Ok(Ok(())),
+                    None => Ok(()),
                 }
             }
-            Wish::Unsubscribe { channel } => {
-                if self.subscribed.remove(&*self.full(&channel)).is_none() {
-                    return Ok(Err(not_subscribed(&channel)));
-                }
-                self.conn.send(Say::Unsubscribed { channel: &channel }.answer(reference)).await?;
-                Ok(Ok(()))
+            Command::Unsubscribe { channel } => {
+                self.subscribed.remove(&*self.full(&channel)).ok_or_else(|| not_subscribed(&channel))?;
+                self.tell(&Event::Unsubscribed { channel: &channel }, reference).await?;
+                Ok(())
             }
-            Wish::Presence { channel } => {
+            Command::Presence { channel } => {
                 let name = self.full(&channel);
                 if !self.subscribed.contains_key(&*name) {
-                    return Ok(Err(not_subscribed(&channel)));
+                    return Err(not_subscribed(&channel).into());
                 }
-                if let Err(problem) = self.may_see(Some(true)) {
-                    return Ok(Err(problem));
-                }
-                match self.hub.members(&name).await {
-                    Ok((members, subscribers, _)) => {
-                        self.conn.send(Say::presence(&channel, &members, subscribers).answer(reference)).await?;
-                        Ok(Ok(()))
-                    }
-                    Err(Refused { reason, .. }) => Ok(Err(Problem::new(Code::Unavailable, reason))),
-                }
+                self.may_see()?;
+                let (members, subscribers, _) = self.hub.members(&name).await?;
+                let event = Event::Presence { channel: &channel, members: &members, subscribers };
+                self.tell(&event, reference).await?;
+                Ok(())
             }
-            Wish::Publish { channel, payload } => {
-                let name = match self.may_use(&channel).and_then(|name| self.may_publish().map(|()| name)) {
-                    Ok(name) => name,
-                    Err(problem) => return Ok(Err(problem)),
-                };
-                let (text, payload) = match payload {
-                    Payload::Text(text) => (true, text.into_bytes()),
-                    Payload::Binary(bytes) => (false, bytes),
-                };
-                let message = call::Message { text, content_type: None, payload };
-                match self.hub.publish(&[name], message, self.subscription.history).await {
-                    Ok(receipts) => {
-                        for receipt in &receipts {
-                            self.conn.send(Say::published(&channel, receipt).answer(reference)).await?;
-                        }
-                        Ok(Ok(()))
-                    }
-                    Err(Refused { status: UNKNOWN, reason }) => Ok(Err(Problem::new(Code::Unknown, reason))),
-                    Err(Refused { reason, .. }) => Ok(Err(Problem::new(Code::Unavailable, reason))),
+            Command::Publish { channel: None, message } => {
+                if let (Some(heartbeat), Message::Text(text)) = (&self.subscription.heartbeat, &message)
+                    && text.as_str() == heartbeat.0
+                {
+                    return Ok(self.conn.send(Message::text(heartbeat.1.clone())).await?);
                 }
+                self.may_publish("this channel is not published to from here")?;
+                self.publish(&self.subscription.channels, message).await?;
+                Ok(())
+            }
+            Command::Publish { channel: Some(channel), message } => {
+                let name = self.may_use(&channel)?;
+                self.may_publish("nothing is published from here")?;
+                for receipt in self.publish(&[name], message).await? {
+                    let (id, subscribers) = (&*receipt.id, receipt.subscribers);
+                    self.tell(&Event::Published { channel: &channel, id, subscribers }, reference).await?;
+                }
+                Ok(())
             }
         }
     }
 
+    async fn publish(&self, channels: &[String], message: Message) -> Result<Vec<call::Receipt>, Refused> {
+        let Some(message) = Broadcast::new(message) else { return Ok(Vec::new()) };
+        self.hub.publish(channels, message, None, self.subscription.history).await
+    }
+
     /// Begins or ends the telling of joins and leaves; at its beginning the client is told who is there.
-    async fn set_presence(&mut self, channel: &Arc<str>, presence: bool) -> Result<Result<(), Problem>, Stop> {
-        let Some(Subscribed { key, .. }) = self.subscribed.get(channel) else { return Ok(Ok(())) };
+    async fn set_presence(&mut self, channel: &Arc<str>, presence: bool) -> Result<(), Failure> {
+        let Some(Subscribed { key, .. }) = self.subscribed.get(channel) else { return Ok(()) };
+        let key = *key;
         if !presence {
-            self.local.set_presence(channel, *key, Presence::Off);
-            return Ok(Ok(()));
+            self.shard.set_presence(channel, key, Presence::Off);
+            return Ok(());
         }
         // The answer takes its time, and others come and go in it.
-        let before = self.local.set_presence(channel, *key, Presence::Held(Vec::new()));
+        let before = self.shard.set_presence(channel, key, Presence::Held(Vec::new()));
         let (after, done) = match self.hub.members(channel).await {
             Ok((members, subscribers, number)) => {
-                let say = Say::presence(self.view().name(channel), &members, subscribers);
-                self.conn.send(say.answer(None)).await?;
+                let event = Event::Presence { channel: self.view.name(channel), members: &members, subscribers };
+                self.tell(&event, None).await?;
                 (Presence::After(number), Ok(()))
             }
-            Err(Refused { reason, .. }) => (before, Err(Problem::new(Code::Unavailable, reason))),
+            Err(refused) => (before, Err(refused.into())),
         };
         let since = if let Presence::After(number) = after { number } else { u64::MAX };
-        if let Presence::Held(held) = self.local.set_presence(channel, *key, after) {
+        if let Presence::Held(held) = self.shard.set_presence(channel, key, after) {
             for (_, message) in held.into_iter().filter(|(at, _)| *at > since) {
                 self.conn.peer().post(message);
             }
         }
-        Ok(done)
-    }
-
-    /// What this client sees of messages and names.
-    fn view(&self) -> View {
-        View::new(self.dialect, self.subscription.prefix.len())
+        done
     }
 
     /// The whole name of a channel, which the client calls by the rest of it.
@@ -355,35 +349,32 @@ impl Session<'_> {
     }
 
     /// The whole name of a channel that this client may subscribe to.
-    fn may_use(&self, channel: &str) -> Result<String, Problem> {
+    fn may_use(&self, channel: &str) -> Result<String, CommandError> {
         let whole = self.full(channel);
         if !is_name(channel) || !is_name(&whole) {
-            return Err(Problem::new(Code::BadRequest, "that is no name of a channel"));
+            return Err(CommandError::new(ErrorCode::BadRequest, "that is no name of a channel"));
         }
         let Subscription { channels, allowed, .. } = &*self.subscription;
         if channels.contains(&whole) || allowed.iter().any(|pattern| pattern.matches(&whole)) {
             return Ok(whole);
         }
-        Err(Problem::new(Code::Forbidden, format!("channel {channel} is not for this connection")))
+        Err(CommandError::new(ErrorCode::Forbidden, format!("channel {channel} is not for this connection")))
     }
 
-    fn may_see(&self, presence: Option<bool>) -> Result<(), Problem> {
-        if presence == Some(true) && !self.subscription.presence {
-            return Err(Problem::new(Code::Forbidden, "who is there is not told here"));
-        }
-        Ok(())
-    }
-
-    fn may_publish(&self) -> Result<(), Problem> {
-        if self.subscription.publishes {
+    fn may_see(&self) -> Result<(), CommandError> {
+        if self.subscription.presence {
             return Ok(());
         }
-        Err(Problem::new(Code::Forbidden, "nothing is published from here"))
+        Err(CommandError::new(ErrorCode::Forbidden, "who is there is not told here"))
+    }
+
+    fn may_publish(&self, why_not: &str) -> Result<(), CommandError> {
+        if self.subscription.publishes { Ok(()) } else { Err(CommandError::new(ErrorCode::Forbidden, why_not)) }
     }
 }
 
-fn not_subscribed(channel: &str) -> Problem {
-    Problem::new(Code::NotSubscribed, format!("channel {channel} is not subscribed to"))
+fn not_subscribed(channel: &str) -> CommandError {
+    CommandError::new(ErrorCode::NotSubscribed, format!("channel {channel} is not subscribed to"))
 }
 
 /// Bytes of a session's task.

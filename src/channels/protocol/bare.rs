@@ -1,0 +1,27 @@
+//! Messages as they were published, both ways, for clients that ask for no subprotocol of ours.
+
+use super::{Command, DecodeError, Event, Protocol, Reference, Request};
+use crate::engine::Broadcast;
+use crate::wire::Message;
+use std::sync::Arc;
+
+pub const NAME: &str = "bare";
+
+pub struct Bare;
+
+impl Protocol for Bare {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn decode(&self, message: Message) -> Result<Request, DecodeError> {
+        Ok(Request { command: Command::Publish { channel: None, message }, reference: None })
+    }
+
+    fn encode(&self, event: &Event<'_>, _: Option<&Reference>) -> Option<Arc<Broadcast>> {
+        match event {
+            Event::Message { publication, .. } => Some(publication.message().clone()),
+            _ => None,
+        }
+    }
+}
