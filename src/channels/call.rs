@@ -47,9 +47,6 @@ pub struct Subscription {
     /// A text of the client that asks whether somebody is there, and the answer: neither is published. For clients that speak
     /// no subprotocol of requests.
     pub heartbeat: Option<Box<(String, String)>>,
-    /// What the client was told before the session began: whether all that came after `since` is there. The handler's own
-    /// note.
-    pub recovered: Option<bool>,
 }
 
 /// A pattern of names: its pieces with anything, even nothing, between them.

@@ -3,14 +3,15 @@
 //! `recv` flushes before it waits, so that all replies to what one read brought leave in one write. While more than the
 //! send buffer waits for the client, nothing is read from it.
 
+use super::SessionSpec;
 use super::broadcast::{Broadcast, Encoded};
 use super::health::heartbeat::{self, Activity};
 use super::line::Line;
 use super::memory::{Demand, Held, Holding, Share};
 use super::peer::{Peer, ticks};
 use super::quota::Place;
+use super::socket::Socket;
 use super::thread::{Entry, step_aside};
-use super::{Adoption, SessionSpec};
 use crate::wire::deflate::Slices;
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
 use crate::wire::session::{Contexts, Event, Session};
@@ -186,13 +187,16 @@ struct Rest {
 
 impl Conn {
     /// Takes over a session. To be called on an engine thread.
-    ///
-    /// # Errors
-    /// Its socket cannot be watched by epoll, or not be made non-blocking.
-    pub fn new(adoption: Adoption, entry: Entry) -> io::Result<Conn> {
-        let Adoption { socket, spec, early, places, link, .. } = adoption;
+    pub fn new(
+        entry: Entry,
+        socket: Socket,
+        spec: SessionSpec,
+        early: &[u8],
+        places: Vec<Place>,
+        link: Option<OwnedFd>,
+    ) -> Conn {
         let session = spec.session();
-        let line = Line::new(entry.shared.socket(socket, entry.peer.id)?, session.form(), entry.shared.clone());
+        let line = Line::new(socket, session.form(), entry.shared.clone());
         let line = Rc::new(RefCell::new(line));
         entry.peer.connect(line.clone());
         let mut conn = Conn {
@@ -213,9 +217,9 @@ impl Conn {
             slow: None,
         };
         if !early.is_empty() {
-            conn.decode(&early);
+            conn.decode(early);
         }
-        Ok(conn)
+        conn
     }
 
     /// The session's number.
@@ -399,11 +403,6 @@ impl Conn {
     /// How others on this thread reach the connection.
     pub fn peer(&self) -> &Rc<Peer> {
         &self.entry.peer
-    }
-
-    /// What the handler was told in [`super::HandlerSpec::settings`], once: it needs not be kept.
-    pub fn take_settings(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.spec.handler.settings)
     }
 
     /// What the session takes of the quota with this scope, for something that may last longer than the session.

@@ -2,12 +2,12 @@
 //! there: a handshake wakes that thread and no other.
 
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
-use super::health::heartbeat::{self, Activity};
+use super::health::heartbeat::{self, Activity, HandlerNumber};
 use super::mux_task as carrier;
 use super::numbers::Numbers;
 use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
-use super::{Adoption, Engine, Quota, Refused, Registry, Reply, SessionSpec, Source, Unwelcome, Welcome};
+use super::{Accepted, Adoption, Engine, Quota, Refused, Registry, Rejection, Response, Session, SessionSpec, Source};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, info, warn};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -28,7 +28,7 @@ pub const GRANT_TIME: Duration = Duration::from_secs(360);
 /// Grants that may wait in a link: there is one handshake at a time, and some may be lost.
 const GRANTS: usize = 16;
 
-/// What counts the descriptors that handlers have for sessions: see [`Welcome::link`] and [`Welcome::descriptors`].
+/// What counts the descriptors that handlers have for sessions: see [`Accepted::descriptors`].
 const DESCRIPTORS: &str = "descriptors of sessions";
 /// What counts those of trunks.
 const TRUNKS: &str = "trunks";
@@ -102,8 +102,8 @@ impl Drop for One {
 struct Seat {
     spec: SessionSpec,
     places: Vec<Place>,
-    /// See [`Welcome::link`].
-    link: Option<OwnedFd>,
+    handler: HandlerNumber,
+    session: Session,
     thread: usize,
     granted: One,
     /// It is given up then.
@@ -137,10 +137,10 @@ impl Link {
                 ToEngine::Offer(spec) => {
                     let considered = desk.consider(*spec, self.here.number());
                     let answer = match await_answer(&mut self.stream, considered).await? {
-                        Ok((seat, headers, reply)) => {
+                        Ok((seat, response)) => {
                             let (ticket, thread) = (desk.tickets.next(), seat.thread as u32);
                             self.granted.insert(ticket, seat);
-                            FromEngine::Granted { ticket, headers, reply, thread }
+                            FromEngine::Granted { ticket, response, thread }
                         }
                         Err(refusal) => refusal,
                     };
@@ -148,9 +148,8 @@ impl Link {
                 }
                 ToEngine::Take { ticket, early, linked, tls } => {
                     let socket = self.stream.descriptor()?;
-                    let brought = if linked { Some(self.stream.descriptor()?) } else { None };
-                    let mut seat = self.seat(ticket)?;
-                    seat.link = brought.or(seat.link);
+                    let link = if linked { Some(self.stream.descriptor()?) } else { None };
+                    let seat = self.seat(ticket)?;
                     let source = match tls {
                         Some(keys) => {
                             keep_to_itself();
@@ -158,12 +157,12 @@ impl Link {
                         }
                         None => Source::Socket(socket),
                     };
-                    self.begin(&desk, ticket, seat, source, early);
+                    self.begin(&desk, ticket, seat, source, early, link);
                 }
                 ToEngine::Carry { ticket, trunk: number } => {
                     let seat = self.seat(ticket)?;
                     let source = Source::Trunk { thread: seat.thread, number };
-                    self.begin(&desk, ticket, seat, source, Vec::new());
+                    self.begin(&desk, ticket, seat, source, Vec::new(), None);
                 }
                 ToEngine::Trunk { thread } => {
                     let trunk = self.stream.descriptor()?;
@@ -227,10 +226,10 @@ impl Link {
         FromEngine::Trunk { number }
     }
 
-    fn begin(&self, desk: &Desk, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>) {
-        let Seat { spec, places, link, thread, granted, .. } = seat;
+    fn begin(&self, desk: &Desk, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>, link: Option<OwnedFd>) {
+        let Seat { spec, places, handler, session, thread, granted, .. } = seat;
         debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-        let adoption = Adoption { socket, spec, early, id: ticket, places, link };
+        let adoption = Adoption { socket, spec, early, id: ticket, places, link, handler, session };
         if thread == self.here.number() {
             self.here.adopt(adoption);
         } else {
@@ -308,16 +307,11 @@ impl Desk {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides on an offer that has come to that thread: what is kept for the session, and what is said with the 101, and by
-    /// whom. A grant counts as a session from now on.
-    async fn consider(
-        self: &Arc<Self>,
-        mut spec: SessionSpec,
-        here: usize,
-    ) -> Result<(Seat, Vec<(String, String)>, Reply), FromEngine> {
+    /// Decides on an offer that has come to that thread: what is kept for the session, and what its client is told. A grant
+    /// counts as a session from now on.
+    async fn consider(self: &Arc<Self>, mut spec: SessionSpec, here: usize) -> Result<(Seat, Response), FromEngine> {
         let handler = self.handlers.find(&spec.handler.name).ok_or_else(|| no_handler(&spec.handler.name))?;
-        // Before the greeting, which may have somebody else work for the session; and who counts them are the places from now
-        // on.
+        // Before the handler, which may have somebody else work for the session; and who counts them are the places from now on.
         let mut places = self.counts.take(std::mem::take(&mut spec.quotas)).map_err(|Quota { scope, max }| {
             FromEngine::Refused { status: 503, reason: format!("{scope}: {max} are open"), by_quota: true }
         })?;
@@ -339,25 +333,23 @@ impl Desk {
         self.full.store(false, Ordering::Relaxed);
         let granted = One::of(&self.granted);
         let number = self.handlers.number(&spec.handler.name);
-        let Welcome { headers, link, reply, descriptors } = match handler.greet(&mut spec) {
-            Some(greeting) => {
-                heartbeat::during(Activity::Asked, number, greeting).await.map_err(|unwelcome| match unwelcome {
-                    Unwelcome::Refused(Refused { status, reason }) => refused(status, reason),
-                    Unwelcome::Later(reason) => FromEngine::Refused { status: 503, reason, by_quota: true },
-                    Unwelcome::Declined => FromEngine::Declined,
-                    Unwelcome::Dropped => FromEngine::Dropped,
-                })?
-            }
-            None => Welcome::default(),
-        };
+        let accepted = heartbeat::during(Activity::Asked, number, handler.accept(&spec)).await;
+        let Accepted { response, session, descriptors } = accepted.map_err(|rejection| match rejection {
+            Rejection::Refused(Refused { status, reason }) => refused(status, reason),
+            Rejection::Busy(reason) => FromEngine::Refused { status: 503, reason, by_quota: true },
+            Rejection::Declined => FromEngine::Declined,
+            Rejection::Dropped => FromEngine::Dropped,
+        })?;
         if self.ending().is_some() {
             return Err(refused(503, "it is ending".into()));
         }
-        let more = descriptors + u32::from(link.is_some());
-        places.extend(self.counted(DESCRIPTORS, more));
+        places.extend(self.counted(DESCRIPTORS, descriptors));
+        // The session has understood them.
+        spec.handler.settings = Vec::new();
+        spec.protocol = response.protocol(spec.protocol);
         let thread = self.engine.choose(here);
         let until = Instant::now() + self.grant_time;
-        Ok((Seat { spec, places, link, thread, granted, until }, headers, reply))
+        Ok((Seat { spec, places, handler: number, session, thread, granted, until }, response))
     }
 
     /// So many descriptors in this count.

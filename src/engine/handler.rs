@@ -1,4 +1,5 @@
-//! What a handler is to the engine: straight-line code over a [`Conn`].
+//! What a handler is to the engine: it accepts or rejects a session before the 101, and the session that it accepts with is run
+//! after it, as straight-line code over a [`Conn`] or a [`Raw`].
 
 use super::health::heartbeat::HandlerNumber;
 use super::raw::{Ending, Raw};
@@ -11,49 +12,93 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A session at work; it yields the frame to close with, should the session still be open.
-pub type Running<'a> = Pin<Box<dyn Future<Output = CloseFrame> + 'a>>;
+/// A future that stays on its thread.
+pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// What comes later.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
-/// What a handler has ready for a session before its 101.
-#[derive(Debug, Default)]
-pub struct Welcome {
-    /// Header lines for the 101, by name and value.
-    pub headers: Vec<(String, String)>,
-    /// What [`Conn::take_link`] finds, where the session does not bring a link itself: a connection that was made for it.
-    pub link: Option<OwnedFd>,
-    /// Who sends the 101.
-    pub reply: Reply,
-    /// Descriptors that the session will open beside its own and the link: they count where descriptors are short.
+/// A session that a handler takes.
+pub struct Accepted {
+    /// What the client is told.
+    pub response: Response,
+    /// What runs after that.
+    pub session: Session,
+    /// Descriptors that the session has, or will open, beside its own: they count where descriptors are short.
     pub descriptors: u32,
 }
 
-/// Who sends a session's 101.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
-    /// httpd: what it has negotiated, and the handler's header lines.
-    #[default]
-    Negotiated,
-    /// httpd: the handler's header lines are all of it.
-    Dictated,
-    /// The handler, or nobody: httpd says nothing to the client.
-    Silent,
+impl Accepted {
+    /// A session of messages, with a [`Response::Standard`] that has nothing to add.
+    pub fn messages(session: impl MessageSession + 'static) -> Accepted {
+        Accepted { response: Response::default(), session: Session::Messages(Box::new(session)), descriptors: 0 }
+    }
 }
 
-/// What a session is welcomed with; or what is done in the place of that.
-pub type Greeting<'a> = Later<'a, Result<Welcome, Unwelcome>>;
+/// The answer to the opening handshake of a session that is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// httpd sends what it has negotiated, and these header lines, by name and value.
+    Standard(Vec<(String, String)>),
+    /// httpd sends a 101 whose header lines are these.
+    Custom(Vec<(String, String)>),
+    /// httpd says nothing to the client: the handler does, or nobody.
+    None,
+}
+
+impl Default for Response {
+    fn default() -> Response {
+        Response::Standard(Vec::new())
+    }
+}
+
+impl Response {
+    /// The subprotocol that it names, where httpd has `negotiated` this one.
+    pub fn protocol(&self, negotiated: Option<String>) -> Option<String> {
+        match self {
+            Response::Standard(_) => negotiated,
+            Response::Custom(headers) => {
+                let protocol = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"));
+                protocol.map(|(_, value)| value.clone())
+            }
+            Response::None => None,
+        }
+    }
+}
+
+/// A session, before it runs: on whichever thread has room for it.
+pub enum Session {
+    /// The engine speaks with the client.
+    Messages(Box<dyn MessageSession>),
+    /// Somebody else does, on the client's socket.
+    Stream(Box<dyn StreamSession>),
+}
+
+/// A session of messages.
+pub trait MessageSession: Send {
+    /// From after the 101 to the end; yields the frame to close with, should the session still be open.
+    ///
+    /// Only while it waits in [`Conn::recv`] or [`Conn::send`] are Pings sent and answered, and is it seen that the client
+    /// or the engine wants to close: who waits for something else does so beside `recv` (`tokio::select!`).
+    ///
+    /// A panic in it closes the session with 1011 and is logged.
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame>;
+}
+
+/// A session of bytes.
+pub trait StreamSession: Send {
+    /// From after the 101 to the end, with the client's socket and what was read of it already.
+    ///
+    /// A panic in it ends the session and is logged.
+    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> LocalBoxFuture<'_, Ending>;
+}
 
 /// What becomes of a handshake that leads to no session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unwelcome {
+pub enum Rejection {
     /// It is answered with a status.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// It is answered with 503: whom the handler would have to ask is not asked now. That was said in the log already.
     #[error("{0}")]
-    Later(String),
+    Busy(String),
     /// It is none of this handler's: whatever else httpd has there answers.
     #[error("the handler has nothing there")]
     Declined,
@@ -74,49 +119,25 @@ pub struct Refused {
 
 /// Runs sessions of one kind. One handler serves all its sessions, on all threads.
 pub trait Handler: Send + Sync {
-    /// One session, from after the 101 to its end. The future stays on its thread.
-    ///
-    /// Only while it waits in [`Conn::recv`] or [`Conn::send`] are Pings sent and answered, and is it seen that the client
-    /// or the engine wants to close: who waits for something else does so beside `recv` (`tokio::select!`).
-    ///
-    /// A panic in it closes the session with 1011 and is logged.
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a>;
-
-    /// What runs the sessions instead of [`Handler::run`], where it is their bytes that the handler wants.
-    fn raw(&self) -> Option<&dyn RawHandler> {
-        None
-    }
-
-    /// Before the 101 of a session. `None`: it is welcome, and there is nothing to be said. Runs on an engine thread, not
-    /// always the session's; the client waits, and gives up after some seconds. What it notes in the settings is there when
-    /// the session runs.
-    fn greet<'a>(&'a self, _spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
-        None
-    }
+    /// Before the 101 of a session. Runs on an engine thread, not always the session's; the client waits, and gives up after
+    /// some seconds.
+    fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>>;
 
     /// Something that httpd asks of the handler and that belongs to no session, in a form of the handler's own. Runs on
     /// an engine thread.
-    fn call(&self, _request: Vec<u8>) -> Later<'_, Result<Vec<u8>, Refused>> {
+    fn call(&self, _request: Vec<u8>) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
         Box::pin(async { Err(Refused { status: 500, reason: "the handler cannot be called".into() }) })
     }
 
     /// The engine ends, and all sessions have ended: what there is to be said to others, and what sessions have left behind
     /// outside of the engine, is to end within `limit`. `None`: nothing. Runs on the engine's main thread.
-    fn end(&self, _limit: Duration) -> Option<Later<'_, ()>> {
+    fn end(&self, _limit: Duration) -> Option<LocalBoxFuture<'_, ()>> {
         None
     }
 
     /// What the configuration says to the handler as a whole, in a form of the handler's own: once before everything else,
     /// and again when it was read anew. Called on the engine's main thread, in its runtime.
     fn configure(&self, _settings: &[u8]) {}
-}
-
-/// Runs sessions by their bytes.
-pub trait RawHandler {
-    /// One session, from after the 101 to its end. The future stays on its thread.
-    ///
-    /// A panic in it ends the session and is logged.
-    fn run<'a>(&'a self, raw: &'a mut Raw) -> Later<'a, Ending>;
 }
 
 /// The handlers of an engine, by name.

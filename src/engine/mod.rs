@@ -51,7 +51,9 @@ pub mod thread;
 
 pub use broadcast::{Broadcast, Volley};
 pub use conn::Conn;
-pub use handler::{Greeting, Handler, Later, RawHandler, Refused, Registry, Reply, Running, Unwelcome, Welcome};
+pub use handler::{
+    Accepted, Handler, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response, Session, StreamSession,
+};
 pub use raw::{Ending, Raw};
 pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};
 
@@ -69,7 +71,6 @@ use std::time::Duration;
 use thread::{Command, Laying, Task, Thread};
 
 /// What is handed to the engine: an open stream whose opening handshake is done.
-#[derive(Debug)]
 pub struct Adoption {
     /// Where its bytes come from.
     pub socket: Source,
@@ -83,6 +84,10 @@ pub struct Adoption {
     pub places: Vec<quota::Place>,
     /// A stream to the process that the session came from, for a handler whose other half is there.
     pub link: Option<OwnedFd>,
+    /// The handler that has accepted it.
+    pub handler: health::heartbeat::HandlerNumber,
+    /// What it has accepted it with.
+    pub session: Session,
 }
 
 /// Where the bytes of a session come from.
@@ -123,30 +128,24 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `threads` engine threads (at least one) that run sessions with these handlers, whose sockets hold no more
-    /// memory than that.
+    /// Starts `threads` engine threads (at least one), whose sockets hold no more memory than that.
     ///
     /// # Errors
     /// The system refuses a thread or an epoll instance.
-    pub fn start(threads: usize, handlers: &Arc<Registry>, memory: Bound) -> io::Result<Engine> {
-        Engine::start_watched(threads, handlers, memory, Signals::private())
+    pub fn start(threads: usize, memory: Bound) -> io::Result<Engine> {
+        Engine::start_watched(threads, memory, Signals::private())
     }
 
     /// As [`Engine::start`], with threads that give signs of life there.
     ///
     /// # Errors
     /// As [`Engine::start`].
-    pub fn start_watched(
-        threads: usize,
-        handlers: &Arc<Registry>,
-        memory: Bound,
-        signals: Signals,
-    ) -> io::Result<Engine> {
+    pub fn start_watched(threads: usize, memory: Bound, signals: Signals) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
         let logs = Arc::new(SessionLogs::default());
         let memory = Memory::new(threads.max(1), memory);
         let threads = (0..threads.max(1))
-            .map(|number| Thread::start(number, signals, handlers.clone(), logs.clone(), ended.clone(), memory.clone()))
+            .map(|number| Thread::start(number, signals, logs.clone(), ended.clone(), memory.clone()))
             .collect::<io::Result<_>>()?;
         Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory })
     }
@@ -245,5 +244,7 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

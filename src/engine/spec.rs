@@ -10,7 +10,7 @@ use std::time::Duration;
 /// All that the engine and a handler know of a session.
 ///
 /// Its layout is part of the handoff protocol: who changes it raises the VERSION of [`super::handoff`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionSpec {
     /// What runs the session.
     pub handler: HandlerSpec,
@@ -76,7 +76,7 @@ pub struct LogSpec {
 }
 
 /// A handler by its name, and the arguments that its directive gave.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerSpec {
     /// As in `WebSocketHandler NAME`.
     pub name: String,

@@ -6,6 +6,7 @@ use super::handoff::{Door, Grant, HandoffError, Link, version};
 use super::memory::Bound;
 use super::process::{Setup, run};
 use super::session_log::NamedLog;
+use super::testing::{Client, PATIENCE, Scripted, TestEngine, pair, spec, websocket};
 use super::*;
 use crate::handlers::echo::Echo;
 use crate::wire::deflate::Compression;
@@ -14,7 +15,6 @@ use crate::wire::{CloseCode, Message, close};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
@@ -24,92 +24,55 @@ mod process;
 mod tls;
 mod trunk;
 
-type Client = WebSocket<UnixStream>;
-
-/// A wait that is longer than anything here takes, unless something is wrong.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Panics;
-
-impl Handler for Panics {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(async {
-            let _ = conn.recv().await;
-            panic!("as it was asked to");
-        })
-    }
+fn panics(conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+    Box::pin(async {
+        let _ = conn.recv().await;
+        panic!("as it was asked to");
+    })
 }
 
 /// Ends after one message, of its own accord.
-struct Once;
-
-impl Handler for Once {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(async {
-            let _ = conn.recv().await;
-            close(CloseCode::Normal, "that was it")
-        })
-    }
+fn once(conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+    Box::pin(async {
+        let _ = conn.recv().await;
+        close(CloseCode::Normal, "that was it")
+    })
 }
 
 /// Sends without end, and waits for the client to take it.
-struct Flood;
-
-impl Handler for Flood {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(async {
-            while conn.send(Message::binary(vec![7; 60_000])).await.is_ok() {}
-            assert!(conn.recv().await.is_none());
-            close(CloseCode::Normal, "")
-        })
-    }
+fn flood(conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+    Box::pin(async {
+        while conn.send(Message::binary(vec![7; 60_000])).await.is_ok() {}
+        assert!(conn.recv().await.is_none());
+        close(CloseCode::Normal, "")
+    })
 }
-
-/// Answers a message with as many as it says, without waiting for the client.
-struct Push;
 
 const PUSHED: usize = 60_000;
 
-impl Handler for Push {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(async {
-            while let Some(message) = conn.recv().await {
-                let pushed = Broadcast::new(Message::binary(vec![7; PUSHED])).unwrap();
-                for _ in 0..message.to_text().unwrap().parse().unwrap() {
-                    if conn.push(&pushed) == Err(Closing) {
-                        break;
-                    }
-                    assert!(conn.backlog() <= Limits::default().send_buffer + PUSHED + 10);
+/// Answers a message with as many as it says, without waiting for the client.
+fn push(conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+    Box::pin(async {
+        while let Some(message) = conn.recv().await {
+            let pushed = Broadcast::new(Message::binary(vec![7; PUSHED])).unwrap();
+            for _ in 0..message.to_text().unwrap().parse().unwrap() {
+                if conn.push(&pushed) == Err(Closing) {
+                    break;
                 }
+                assert!(conn.backlog() <= Limits::default().send_buffer + PUSHED + 10);
             }
-            close(CloseCode::Normal, "")
-        })
-    }
+        }
+        close(CloseCode::Normal, "")
+    })
 }
 
 fn registry() -> Registry {
-    let registry = Registry::default().with("echo", Echo).with("panics", Panics).with("once", Once);
-    registry.with("flood", Flood).with("push", Push)
+    let registry = Registry::default().with("echo", Echo).with("panics", Scripted(panics));
+    registry.with("once", Scripted(once)).with("flood", Scripted(flood)).with("push", Scripted(push))
 }
 
-fn engine() -> Engine {
-    Engine::start(2, &Arc::new(registry()), Bound::Off).unwrap()
-}
-
-pub(super) fn spec(handler: &str) -> SessionSpec {
-    SessionSpec {
-        handler: HandlerSpec { name: handler.into(), args: vec![], settings: vec![] },
-        protocol: None,
-        limits: Limits { close_timeout: Duration::from_millis(200), ..Limits::default() },
-        compression: None,
-        reserved_close_codes: false,
-        client: "192.0.2.1".into(),
-        user: None,
-        server: "localhost".into(),
-        uri: "/".into(),
-        quotas: vec![],
-        log: None,
-    }
+fn engine() -> TestEngine {
+    TestEngine::start(2, registry(), Bound::Off)
 }
 
 /// As short as ticks allow.
@@ -119,12 +82,6 @@ fn impatient(handler: &str) -> SessionSpec {
     SessionSpec { limits, ..spec(handler) }
 }
 
-fn pair() -> (UnixStream, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(PATIENCE)).unwrap();
-    (ours, theirs)
-}
-
 /// As a client sends it.
 fn encoded(message: Message) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -132,34 +89,6 @@ fn encoded(message: Message) -> Vec<u8> {
     encoder.send(message).unwrap();
     drop(encoder);
     frame
-}
-
-fn websocket(stream: UnixStream) -> Client {
-    WebSocket::from_raw_socket(stream, Role::Client, None)
-}
-
-impl Engine {
-    /// A session, and its client.
-    fn session(&self, handler: &str) -> Client {
-        self.session_of(spec(handler)).1
-    }
-
-    /// A session of this kind: its number and its client.
-    fn session_of(&self, spec: SessionSpec) -> (u64, Client) {
-        static IDS: AtomicU64 = AtomicU64::new(1);
-        let (ours, theirs) = pair();
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        self.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![], link: None });
-        (id, websocket(ours))
-    }
-
-    fn wait_for(&self, connections: usize) {
-        let start = Instant::now();
-        while self.connections() != connections {
-            assert!(start.elapsed() < PATIENCE, "{} connections and not {connections}", self.connections());
-            std::thread::yield_now();
-        }
-    }
 }
 
 fn echoes(client: &mut Client, text: &str) {
@@ -206,14 +135,8 @@ fn what_came_with_the_handshake_is_not_lost() {
     let (ours, theirs) = pair();
     let frame = encoded(Message::text("early"));
     let engine = engine();
-    engine.adopt(Adoption {
-        socket: theirs.into(),
-        spec: spec("echo"),
-        early: frame,
-        id: 1,
-        places: vec![],
-        link: None,
-    });
+    let accepted = engine.accept(&spec("echo")).unwrap();
+    engine.run(theirs, spec("echo"), accepted, frame, vec![]);
     let mut client = websocket(ours);
     assert_eq!(client.read().unwrap(), Message::text("early"));
     echoes(&mut client, "late");
@@ -221,7 +144,7 @@ fn what_came_with_the_handshake_is_not_lost() {
 
 #[test]
 fn a_panic_ends_one_session() {
-    let engine = Engine::start(1, &Arc::new(registry()), Bound::Off).unwrap();
+    let engine = TestEngine::start(1, registry(), Bound::Off);
     let (mut bad, mut good) = (engine.session("panics"), engine.session("echo"));
     bad.send(Message::text("go")).unwrap();
     assert_eq!(closed(&mut bad).map(|f| f.code), Some(CloseCode::Error));
@@ -262,7 +185,7 @@ fn a_client_that_never_answers_is_left_after_the_close_timeout() {
 
 #[test]
 fn nothing_is_read_from_a_client_that_does_not_read() {
-    let engine = Engine::start(1, &Arc::new(registry()), Bound::Off).unwrap();
+    let engine = TestEngine::start(1, registry(), Bound::Off);
     let mut neighbour = engine.session("echo");
     let client = engine.session("echo");
     let mut stream = client.get_ref().try_clone().unwrap();
@@ -300,7 +223,7 @@ fn nothing_is_read_from_a_client_that_does_not_read() {
 /// Of a large message that is inflated, and compressed again at the highest level, by turns with others.
 #[test]
 fn others_have_their_turn_beside_a_large_message() {
-    let engine = Engine::start(1, &Arc::new(registry()), Bound::Off).unwrap();
+    let engine = TestEngine::start(1, registry(), Bound::Off);
     let parameters = Parameters {
         server_no_context_takeover: true,
         client_no_context_takeover: true,

@@ -1,7 +1,7 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
 use super::conn::{self, Conn};
-use super::handler::{Handler, Later, Registry};
+use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
 use super::health::heartbeat::{self, Activity};
 use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
@@ -11,7 +11,7 @@ use super::quota::Place;
 use super::raw::{Ending, Raw};
 use super::session_log::SessionLogs;
 use super::socket::Socket;
-use super::{Adoption, HandlerSpec, Limits, Source};
+use super::{Adoption, Limits, Source};
 use crate::wire::session::{Contexts, Event};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
@@ -45,7 +45,7 @@ pub enum Command {
 }
 
 /// What a thread is to do beside its sessions.
-pub type Task = Box<dyn FnOnce(Here) -> Later<'static, ()> + Send>;
+pub type Task = Box<dyn FnOnce(Here) -> LocalBoxFuture<'static, ()> + Send>;
 
 /// A trunk for a thread.
 pub struct Laying {
@@ -81,7 +81,6 @@ impl Thread {
     pub fn start(
         number: usize,
         signals: Signals,
-        handlers: Arc<Registry>,
         logs: Arc<SessionLogs>,
         ended: Arc<Notify>,
         memory: Arc<Memory>,
@@ -93,7 +92,7 @@ impl Thread {
         let runtime = heartbeat::runtime()?;
         let counts = tally.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            let here = Here { number, shared: Rc::new(Shared::of(number, memory)), handlers, logs, tally: counts };
+            let here = Here { number, shared: Rc::new(Shared::of(number, memory)), logs, tally: counts };
             // The first is the main thread's.
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
@@ -386,7 +385,6 @@ impl Drop for Entry {
 pub struct Here {
     number: usize,
     shared: Rc<Shared>,
-    handlers: Arc<Registry>,
     logs: Arc<SessionLogs>,
     tally: Arc<Tally>,
 }
@@ -411,7 +409,7 @@ impl Here {
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
         let counted = Counted(self.tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
-        begin(adoption, &self.shared, &self.handlers, &self.logs, counted);
+        begin(adoption, &self.shared, &self.logs, counted);
     }
 }
 
@@ -430,51 +428,43 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
 }
 
 /// Starts a session's task.
-fn begin(adoption: Adoption, shared: &Rc<Shared>, handlers: &Arc<Registry>, logs: &Arc<SessionLogs>, counted: Counted) {
-    let id = adoption.id;
-    let HandlerSpec { name, .. } = &adoption.spec.handler;
-    // The front asks before the upgrade whether the engine has the handler, so this is an engine of another version.
-    let Some(handler) = handlers.find(name) else {
-        error!("WS0111: session {id}: this engine has no handler {name}");
-        // Where it comes over a trunk, somebody has to say that it is over.
-        let _ = shared.socket(adoption.socket, id);
-        return;
-    };
-    if handler.raw().is_some() {
-        if !matches!(adoption.socket, Source::Socket(_)) {
-            error!("WS0148: session {id}: {name} needs a socket that it can pass on");
-            let _ = shared.socket(adoption.socket, id);
-            return;
+fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionLogs>, counted: Counted) {
+    let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
+    match session {
+        Session::Messages(session) => {
+            let entry = shared.enter(id, &spec.limits);
+            entry.peer.handler.set(handler);
+            let socket = match shared.socket(socket, id) {
+                Ok(socket) => socket,
+                Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
+            };
+            // It decodes what came with the handshake: a panic there is one session's, too.
+            match catch_unwind(AssertUnwindSafe(|| Box::new(Conn::new(entry, socket, spec, &early, places, link)))) {
+                Ok(conn) => drop(tokio::task::spawn_local(live(conn, session, logs.clone(), counted))),
+                Err(panic) => error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic)),
+            }
         }
-        // What the client says is not for the clock to see.
-        let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..adoption.spec.limits.clone() };
-        let entry = shared.enter(id, &limits);
-        entry.peer.handler.set(handlers.number(name));
-        let raw = Raw::new(adoption, entry);
-        tokio::task::spawn_local(live_raw(raw, handler, logs.clone(), counted));
-        return;
+        Session::Stream(session) => {
+            let Source::Socket(socket) = socket else {
+                error!("WS0148: session {id}: {} needs a socket that it can pass on", spec.handler.name);
+                // Where it comes over a trunk, somebody has to say that it is over.
+                let _ = shared.socket(socket, id);
+                return;
+            };
+            // What the client says is not for the clock to see.
+            let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
+            let entry = shared.enter(id, &limits);
+            entry.peer.handler.set(handler);
+            let raw = Raw::new(entry, spec, places);
+            tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
+        }
     }
-    let entry = shared.enter(id, &adoption.spec.limits);
-    entry.peer.handler.set(handlers.number(name));
-    // It decodes what came with the handshake: a panic there is one session's, too.
-    let conn = match catch_unwind(AssertUnwindSafe(|| Conn::new(adoption, entry))) {
-        Ok(Ok(conn)) => Box::new(conn),
-        Ok(Err(e)) => {
-            error!("WS0112: session {id}: cannot take over its socket: {e}");
-            return;
-        }
-        Err(panic) => {
-            error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic));
-            return;
-        }
-    };
-    tokio::task::spawn_local(live(conn, handler, logs.clone(), counted));
 }
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
-async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<SessionLogs>, counted: Counted) {
+async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: Counted) {
     let peer = conn.peer().clone();
-    let mut running = handler.run(&mut conn);
+    let mut running = session.run(&mut conn);
     let verdict = guarded(&peer, &mut running, || close(CloseCode::Error, "internal error")).await;
     drop(running);
     // Boxed, so that an open session keeps no room for its end.
@@ -483,11 +473,17 @@ async fn live(mut conn: Box<Conn>, handler: Arc<dyn Handler>, logs: Arc<SessionL
     drop(counted);
 }
 
-/// The life of a session that the handler runs by its bytes.
-async fn live_raw(mut raw: Raw, handler: Arc<dyn Handler>, logs: Arc<SessionLogs>, counted: Counted) {
-    let Some(runner) = handler.raw() else { return };
+/// The life of a session whose bytes are somebody else's.
+async fn live_raw(
+    raw: Raw,
+    session: Box<dyn StreamSession>,
+    socket: OwnedFd,
+    early: Vec<u8>,
+    logs: Arc<SessionLogs>,
+    counted: Counted,
+) {
     let peer = raw.peer().clone();
-    let mut running = runner.run(&mut raw);
+    let mut running = session.run(socket, early, &raw);
     let panicked = || Ending {
         end: conn::End::Lost(io::Error::other("the handler panicked")),
         received: conn::Traffic::default(),
@@ -502,7 +498,7 @@ async fn live_raw(mut raw: Raw, handler: Arc<dyn Handler>, logs: Arc<SessionLogs
 /// What a handler does; a panic in it ends its session and no other.
 fn guarded<'a, T>(
     peer: &'a Peer,
-    running: &'a mut Later<'_, T>,
+    running: &'a mut LocalBoxFuture<'_, T>,
     panicked: impl Fn() -> T + 'a,
 ) -> impl Future<Output = T> + 'a {
     std::future::poll_fn(move |cx| {
@@ -578,12 +574,12 @@ mod tests {
     #[tokio::test]
     async fn an_idle_session_is_small() {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let spec = crate::engine::tests::spec("echo");
-        let entry = Rc::new(Shared::new()).enter(1, &spec.limits);
-        let adoption = Adoption { socket: socket.into(), spec, early: vec![], id: 1, places: vec![], link: None };
-        let mut conn = Box::new(Conn::new(adoption, entry).unwrap());
-        let handler = size_of_val(&*Echo.run(&mut conn));
-        let task = size_of_val(&live(conn, Arc::new(Echo), Arc::default(), Counted(Arc::default(), false)));
+        let spec = crate::engine::testing::spec("echo");
+        let shared = Rc::new(Shared::new());
+        let (entry, socket) = (shared.enter(1, &spec.limits), Socket::new(socket.into()).unwrap());
+        let mut conn = Box::new(Conn::new(entry, socket, spec, &[], vec![], None));
+        let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
+        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), Counted(Arc::default(), false)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
         let conn = size_of::<Conn>() + size_of::<RefCell<Line>>();
         let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());

@@ -9,7 +9,7 @@ use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
 use crate::engine::handoff::{Grant, HandoffError, Link, PATIENCE};
-use crate::engine::{HandlerSpec, Reply, SessionSpec};
+use crate::engine::{HandlerSpec, Response, SessionSpec};
 use crate::front::WebSocket;
 use crate::front::child;
 use crate::front::once::OfEngine;
@@ -322,7 +322,7 @@ fn hand_over(
         handlers::PYWEBSOCKET => door.offer_within(spec, handlers::pywebsocket::PATIENCE),
         _ => door.offer(spec),
     };
-    let (mut link, Grant { ticket, headers, reply, thread }) = match offered {
+    let (mut link, Grant { ticket, response, thread }) = match offered {
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(Verdict::Declined),
         Err(HandoffError::Dropped) => {
@@ -352,11 +352,11 @@ fn hand_over(
         Bytes::Socket => request.connection().take_input(encryption::MOST_EARLY),
         _ => Ok(Vec::new()),
     };
-    match reply {
+    match &response {
         _ if early.is_err() => {}
-        Reply::Negotiated => Head::new(request, accept, &headers).send(request),
-        Reply::Dictated => Head::new(request, None, &headers).send(request),
-        Reply::Silent => request.set_status(SWITCHING_PROTOCOLS),
+        Response::Standard(headers) => Head::new(request, accept, headers).send(request),
+        Response::Custom(headers) => Head::new(request, None, headers).send(request),
+        Response::None => request.set_status(SWITCHING_PROTOCOLS),
     }
 
     let connection = request.connection();

@@ -7,7 +7,7 @@ use crate::channels::call::{Answer, Call, Info, Message, Pattern, Receipt, Serve
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{FromEngine, LAYOUT, ToEngine, version};
 use crate::engine::memory::Bound;
-use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Reply, SessionSpec};
+use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
 use crate::tls::record::{Direction, Keys};
 use crate::wire::deflate::Compression;
 use crate::wire::extension::Parameters;
@@ -85,7 +85,7 @@ fn messages() -> Vec<u8> {
         stop_code: 1012,
         memory: Bound::Bytes(7),
     };
-    let granted = |reply| FromEngine::Granted { ticket: 1, headers: vec![(text("a"), text("b"))], reply, thread: 2 };
+    let headers = || vec![(text("a"), text("b"))];
     [
         all(&[
             ToEngine::Hello { version: version().into() },
@@ -99,7 +99,7 @@ fn messages() -> Vec<u8> {
         ]),
         all(&[
             FromEngine::Hello { version: version().into() },
-            granted(Reply::Silent),
+            FromEngine::Granted { ticket: 1, response: Response::Standard(headers()), thread: 2 },
             FromEngine::Trunk { number: 1 },
             FromEngine::Declined,
             FromEngine::Dropped,
@@ -114,7 +114,7 @@ fn messages() -> Vec<u8> {
             Order::SessionLog { name: text("name") },
             Order::Configure(configuration),
         ]),
-        all(&[Reply::Negotiated, Reply::Dictated, Reply::Silent]),
+        all(&[Response::Standard(headers()), Response::Custom(headers()), Response::None]),
         all(&[Bound::Share, Bound::Bytes(1), Bound::Off]),
     ]
     .concat()
@@ -133,7 +133,6 @@ fn channels() -> Vec<u8> {
         since: Some(text("since")),
         history,
         heartbeat: Some(Box::new((text("ping"), text("pong")))),
-        recovered: Some(true),
     };
     let message = Message { text: true, content_type: Some(text("text/plain")), payload: vec![1] };
     let info = Info {

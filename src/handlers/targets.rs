@@ -1,7 +1,7 @@
 //! Servers and programs that are asked before a 101, each of which may keep so many workers of httpd waiting, and no more; and
 //! for a short time it is remembered which of them did not answer.
 
-use crate::engine::Unwelcome;
+use crate::engine::Rejection;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -50,8 +50,8 @@ pub enum Busy {
 
 impl Busy {
     /// Of the target with this name.
-    pub fn refuse(self, target: impl std::fmt::Display) -> Unwelcome {
-        Unwelcome::Later(format!("{target}: {self}"))
+    pub fn refuse(self, target: impl std::fmt::Display) -> Rejection {
+        Rejection::Busy(format!("{target}: {self}"))
     }
 }
 

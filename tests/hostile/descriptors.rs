@@ -90,19 +90,9 @@ fn from_the_beginning() -> String {
 /// One that has counted on more.
 fn while_it_runs(server: &Server) -> String {
     let engine = server.engine();
-    for line in [
-        "WS0007",
-        "WS0009",
-        "WS0010",
-        "WS0011",
-        "WS0110",
-        "WS0111",
-        "WS0112",
-        "WS0113",
-        "WS0109",
-        "WS0116",
-        "os error 24",
-    ] {
+    for line in
+        ["WS0007", "WS0009", "WS0010", "WS0011", "WS0110", "WS0112", "WS0113", "WS0109", "WS0116", "os error 24"]
+    {
         server.tolerate_log(line);
     }
     let (count, seen) = watched(server, || {

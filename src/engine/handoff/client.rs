@@ -3,7 +3,7 @@
 use super::{FromEngine, PATIENCE, ToEngine, hear, say, say_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
-use crate::engine::{Reply, SessionSpec, entrance};
+use crate::engine::{Response, SessionSpec, entrance};
 use crate::tls::record::Keys;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,10 +18,8 @@ const KEPT_LINKS: usize = 16;
 pub struct Grant {
     /// The session's number.
     pub ticket: u64,
-    /// Header lines for the 101, by name and value.
-    pub headers: Vec<(String, String)>,
-    /// Who sends it.
-    pub reply: Reply,
+    /// What the client is told.
+    pub response: Response,
     /// The engine thread that a trunk for it has to go to.
     pub thread: u32,
 }
@@ -113,7 +111,7 @@ impl Link {
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<Grant, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
-            FromEngine::Granted { ticket, headers, reply, thread } => Ok(Grant { ticket, headers, reply, thread }),
+            FromEngine::Granted { ticket, response, thread } => Ok(Grant { ticket, response, thread }),
             FromEngine::Declined => Err(HandoffError::Declined),
             FromEngine::Dropped => Err(HandoffError::Dropped),
             other => Err(unexpected(&other).into()),

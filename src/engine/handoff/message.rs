@@ -1,6 +1,6 @@
 //! The messages of a handoff.
 
-use crate::engine::{Reply, SessionSpec};
+use crate::engine::{Response, SessionSpec};
 use crate::tls::record::Keys;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -86,10 +86,8 @@ pub enum FromEngine {
     Granted {
         /// The session's number, as log lines name it.
         ticket: u64,
-        /// Header lines for the 101, by name and value.
-        headers: Vec<(String, String)>,
-        /// Who sends it.
-        reply: Reply,
+        /// What the client is told.
+        response: Response,
         /// The engine thread that a trunk for it has to go to.
         thread: u32,
     },

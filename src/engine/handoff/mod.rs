@@ -31,11 +31,11 @@ pub use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, and [`SessionSpec`](super::SessionSpec).
-const VERSION: &str = "mod_websocket handoff 10";
+const VERSION: &str = "mod_websocket handoff 11";
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "+Li6T8mxqeG9fdwbjWQYV5i16jQ=";
+pub(crate) const LAYOUT: &str = "QKqDRcwlbDF7wbl36q6hE6UlVnM=";
 
 /// What this code speaks: see [`super::control::Control::configure`].
 ///

@@ -3,7 +3,7 @@
 use super::codec::DESCRIPTORS;
 use super::*;
 use crate::engine::health::patient::PatientStream;
-use crate::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec, entrance};
+use crate::engine::{LogSpec, Quota, SessionSpec, entrance, testing};
 use crate::tls::record::{Direction, Keys};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -11,17 +11,10 @@ use std::os::unix::net::UnixStream;
 
 pub(super) fn spec() -> SessionSpec {
     SessionSpec {
-        handler: HandlerSpec { name: "echo".into(), args: vec![], settings: vec![] },
         protocol: Some("chat".into()),
-        limits: Limits::default(),
-        compression: None,
-        reserved_close_codes: false,
-        client: "127.0.0.1".into(),
-        user: None,
-        server: "localhost".into(),
-        uri: "/echo?a=b".into(),
         quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
         log: Some(Box::new(LogSpec { query: false, name: "logs/ws.log".into(), host: "www.example.com".into() })),
+        ..testing::spec("echo")
     }
 }
 

@@ -77,7 +77,7 @@ fn escape(out: &mut String, text: &str) {
 mod tests {
     use super::*;
     use crate::engine::conn::{End, Traffic};
-    use crate::engine::{HandlerSpec, Limits, LogSpec, SessionSpec};
+    use crate::engine::{LogSpec, SessionSpec, testing};
     use crate::wire::{CloseCode, close};
     use proptest::prelude::*;
     use std::time::Duration;
@@ -85,21 +85,14 @@ mod tests {
     fn summary(end: End) -> Summary {
         Summary {
             spec: Box::new(SessionSpec {
-                handler: HandlerSpec { name: "echo".into(), args: vec![], settings: vec![] },
-                protocol: None,
-                limits: Limits::default(),
-                compression: None,
-                reserved_close_codes: false,
-                client: "192.0.2.1".into(),
-                user: None,
                 server: "whatever.the.client.says".into(),
                 uri: "/echo?a=b".into(),
-                quotas: vec![],
                 log: Some(Box::new(LogSpec {
                     query: true,
                     name: "logs/ws.log".into(),
                     host: "www.example.com".into(),
                 })),
+                ..testing::spec("echo")
             }),
             received: Traffic { messages: 3, bytes: 120 },
             sent: Traffic { messages: 2, bytes: 5_000_000_000 },

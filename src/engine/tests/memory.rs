@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn with_bound(bound: Bound) -> Engine {
-    Engine::start(2, &Arc::new(registry()), bound).unwrap()
+fn with_bound(bound: Bound) -> TestEngine {
+    TestEngine::start(2, registry(), bound)
 }
 
 /// The beginning of a message.
@@ -14,7 +14,7 @@ fn begun(bytes: usize) -> Vec<u8> {
 }
 
 /// Awaits what the account says.
-fn await_held(engine: &Engine, what: impl Fn(usize) -> bool) {
+fn await_held(engine: &TestEngine, what: impl Fn(usize) -> bool) {
     await_that(&format!("{} bytes were held, and it changes", engine.memory().held()), || what(engine.memory().held()));
 }
 

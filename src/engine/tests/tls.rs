@@ -23,10 +23,10 @@ fn secure(suite: usize) -> (Secure, TcpStream, Keys) {
     (StreamOwned::new(client, ours), theirs, keys)
 }
 
-fn session(engine: &Engine, handler: &str, suite: usize) -> WebSocket<Secure> {
+fn session(engine: &TestEngine, handler: &str, suite: usize) -> WebSocket<Secure> {
     let (client, theirs, keys) = secure(suite);
     let socket = Source::Tls(theirs.into(), Box::new(keys));
-    engine.adopt(Adoption { socket, spec: spec(handler), early: vec![], id: 1, places: vec![], link: None });
+    engine.run(socket, spec(handler), engine.accept(&spec(handler)).unwrap(), vec![], vec![]);
     WebSocket::from_raw_socket(client, Role::Client, None)
 }
 
@@ -106,7 +106,7 @@ fn keys_that_are_none_end_a_session() {
     let engine = engine();
     let (_client, theirs, keys) = secure(0);
     let socket = Source::Tls(theirs.into(), Box::new(Keys { suite: 0xc02f, ..keys }));
-    engine.adopt(Adoption { socket, spec: spec("echo"), early: vec![], id: 1, places: vec![], link: None });
+    engine.run(socket, spec("echo"), engine.accept(&spec("echo")).unwrap(), vec![], vec![]);
     engine.wait_for(0);
 }
 

@@ -15,9 +15,9 @@ pub(crate) mod session;
 
 use crate::channels::call::{Call, Server, Subscription};
 use crate::channels::hub::Hub;
-use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec, Welcome};
+use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Response, SessionSpec};
 use log::error;
-use session::Since;
+use session::{Opening, Since};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -40,28 +40,20 @@ impl Default for SweepOnce {
 }
 
 impl Handler for Channel {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(session::run(&self.hub, conn))
-    }
-
-    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
-        Some(Box::pin(async {
-            let settings = &mut spec.handler.settings;
+    fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
+        Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no subscription: {e}") };
-            let mut subscription: Subscription = postcard::from_bytes(settings).map_err(wrong)?;
+            let subscription: Subscription = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
             self.hub.admit(&subscription.channels).await?;
-            subscription.recovered = match Since::of(subscription.since.as_deref()) {
-                Since::Now | Since::Kept => return Ok(Welcome::default()),
-                Since::Id(id) => Some(self.hub.recovers(&subscription.channels, &id).await),
-                Since::Unknown => Some(false),
-            };
-            *settings = postcard::to_stdvec(&subscription).map_err(wrong)?;
-            let headers = subscription.recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string()));
-            Ok(Welcome { headers: headers.collect(), ..Welcome::default() })
-        }))
+            let since = Since::of(subscription.since.as_deref());
+            let recovered = since.recovers(&self.hub, &subscription.channels).await;
+            let headers = recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string())).collect();
+            let opening = Opening { hub: self.hub.clone(), subscription: Box::new(subscription), since, recovered };
+            Ok(Accepted { response: Response::Standard(headers), ..Accepted::messages(opening) })
+        })
     }
 
-    fn call(&self, request: Vec<u8>) -> Later<'_, Result<Vec<u8>, Refused>> {
+    fn call(&self, request: Vec<u8>) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
         Box::pin(async move {
             let wrong = |e: postcard::Error| Refused { status: 500, reason: format!("no call of a channel: {e}") };
             let call: Call = postcard::from_bytes(&request).map_err(wrong)?;
@@ -69,7 +61,7 @@ impl Handler for Channel {
         })
     }
 
-    fn end(&self, _limit: Duration) -> Option<Later<'_, ()>> {
+    fn end(&self, _limit: Duration) -> Option<LocalBoxFuture<'_, ()>> {
         Some(Box::pin(self.hub.end()))
     }
 

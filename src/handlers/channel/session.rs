@@ -6,7 +6,7 @@ use crate::channels::hub::{Hub, UNKNOWN};
 use crate::channels::protocol::{Command, CommandError, DecodeError, ErrorCode, Event, Reference, Request, View};
 use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::engine::conn::Closing;
-use crate::engine::{Broadcast, Conn, Refused};
+use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession, Refused};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -38,6 +38,24 @@ impl Since {
             Some(id) => id.parse().map_or(Since::Unknown, Since::Id),
         }
     }
+
+    /// Whether all of these channels that has come since is kept; `None`: that is no question.
+    pub async fn recovers(&self, hub: &Hub, channels: &[impl AsRef<str>]) -> Option<bool> {
+        match self {
+            Since::Now | Since::Kept => None,
+            Since::Id(id) => Some(hub.recovers(channels, id).await),
+            Since::Unknown => Some(false),
+        }
+    }
+}
+
+/// A session that was accepted.
+pub struct Opening {
+    pub(super) hub: Arc<Hub>,
+    pub(super) subscription: Box<Subscription>,
+    pub(super) since: Since,
+    /// What the client was told.
+    pub(super) recovered: Option<bool>,
 }
 
 /// Why a command is not done.
@@ -101,7 +119,7 @@ impl Drop for Subscribed {
 
 struct Session<'a> {
     conn: &'a mut Conn,
-    hub: &'a Arc<Hub>,
+    hub: Arc<Hub>,
     shard: Rc<Shard>,
     view: View,
     subscription: Box<Subscription>,
@@ -109,28 +127,21 @@ struct Session<'a> {
     subscribed: HashMap<Arc<str>, Subscribed>,
 }
 
-/// Runs a session.
-pub async fn run(hub: &Arc<Hub>, conn: &mut Conn) -> CloseFrame {
-    let settings = conn.take_settings();
-    let Ok(mut subscription) = postcard::from_bytes::<Subscription>(&settings) else {
-        return close(CloseCode::Error, "no subscription");
-    };
-    drop(settings);
+impl MessageSession for Opening {
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+        Box::pin(run(*self, conn))
+    }
+}
+
+async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
+    let Opening { hub, mut subscription, since, recovered } = opening;
     let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
     let member = subscription.member.take().map(Arc::from);
-    let since = Since::of(subscription.since.take().as_deref());
+    subscription.since = None;
     let channels: Vec<Arc<str>> = subscription.channels.iter().map(|name| name.as_str().into()).collect();
-    let mut session = Session {
-        conn,
-        hub,
-        shard: Shard::of(hub),
-        view,
-        subscription: Box::new(subscription),
-        member,
-        subscribed: HashMap::new(),
-    };
-    let told = session.subscription.recovered;
-    match session.live(channels, since, told).await {
+    let shard = Shard::of(&hub);
+    let mut session = Session { conn, hub, shard, view, subscription, member, subscribed: HashMap::new() };
+    match session.live(channels, since, recovered).await {
         Failure::Closing => close(CloseCode::Normal, ""),
         Failure::Close(frame) => frame,
         Failure::Command(error) => error.into(),
@@ -168,11 +179,9 @@ impl Session<'_> {
         told: Option<bool>,
         reference: Option<&Reference>,
     ) -> Result<(), Failure> {
-        let recovered = match (&since, told) {
-            (_, Some(told)) => Some(told),
-            (Since::Now | Since::Kept, None) => None,
-            (Since::Id(id), None) => Some(self.hub.recovers(channels, id).await),
-            (Since::Unknown, None) => Some(false),
+        let recovered = match told {
+            Some(told) => Some(told),
+            None => since.recovers(&self.hub, channels).await,
         };
         let mut after = match &since {
             Since::Now => None,
@@ -380,7 +389,7 @@ fn not_subscribed(channel: &str) -> CommandError {
 /// Bytes of a session's task.
 #[cfg(test)]
 pub fn size() -> usize {
-    fn of<'a, F: Future>(_: fn(&'a Arc<Hub>, &'a mut Conn) -> F) -> usize {
+    fn of<'a, F: Future>(_: fn(Opening, &'a mut Conn) -> F) -> usize {
         size_of::<F>()
     }
     of(run)

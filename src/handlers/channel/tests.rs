@@ -4,22 +4,14 @@ use super::*;
 use crate::channels::History;
 use crate::channels::call::{Answer, Message as Published, Pattern};
 use crate::engine::memory::Bound;
-use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry, Unwelcome};
+use crate::engine::testing::{self, Client, PATIENCE, TestEngine, pair, websocket};
+use crate::engine::{HandlerSpec, Limits, Registry};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use serde_json::{Value, json};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use tungstenite::WebSocket;
-use tungstenite::protocol::Role;
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-type Client = WebSocket<UnixStream>;
 
 struct House {
-    engine: Engine,
+    engine: TestEngine,
     handler: Arc<dyn Handler>,
 }
 
@@ -43,38 +35,30 @@ fn master(channels: &[&str]) -> Subscription {
 
 impl House {
     fn new() -> House {
-        let registry = Arc::new(Registry::default().with("channel", Channel::default()));
+        let registry = Registry::default().with("channel", Channel::default());
         let handler = registry.find("channel").unwrap();
-        House { engine: Engine::start(2, &registry, Bound::Off).unwrap(), handler }
+        House { engine: TestEngine::start(2, registry, Bound::Off), handler }
     }
 
     fn spec(protocol: Option<&str>, subscription: &Subscription) -> SessionSpec {
         let settings = postcard::to_stdvec(subscription).unwrap();
+        let spec = testing::spec("channel");
         SessionSpec {
-            handler: HandlerSpec { name: "channel".into(), args: vec![], settings },
+            handler: HandlerSpec { settings, ..spec.handler },
             protocol: protocol.map(str::to_owned),
-            limits: Limits { close_timeout: Duration::from_millis(200), send_buffer: 100_000, ..Limits::default() },
-            compression: None,
-            reserved_close_codes: false,
-            client: "192.0.2.1".into(),
-            user: None,
-            server: "localhost".into(),
-            uri: "/".into(),
-            quotas: vec![],
-            log: None,
+            limits: Limits { send_buffer: 100_000, ..spec.limits },
+            ..spec
         }
     }
 
     /// What the 101 says, and the client.
     fn greeted(&self, protocol: Option<&str>, subscription: &Subscription) -> (Vec<(String, String)>, Client) {
-        static IDS: AtomicU64 = AtomicU64::new(1);
-        let mut spec = House::spec(protocol, subscription);
-        let Welcome { headers, .. } = now(self.handler.greet(&mut spec).unwrap()).unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(PATIENCE)).unwrap();
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        self.engine.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![], link: None });
-        (headers, WebSocket::from_raw_socket(ours, Role::Client, None))
+        let spec = House::spec(protocol, subscription);
+        let accepted = now(self.handler.accept(&spec)).unwrap();
+        let Response::Standard(headers) = accepted.response.clone() else { panic!("another response") };
+        let (ours, theirs) = pair();
+        self.engine.run(theirs, spec, accepted, vec![], vec![]);
+        (headers, websocket(ours))
     }
 
     fn client(&self, protocol: Option<&str>, subscription: &Subscription) -> Client {
@@ -116,7 +100,7 @@ impl House {
 }
 
 /// What is ready when it is asked for the first time, as all is that one engine does alone.
-fn now<T>(later: Later<'_, T>) -> T {
+fn now<T>(later: LocalBoxFuture<'_, T>) -> T {
     let mut later = later;
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     match later.as_mut().poll(&mut cx) {
@@ -387,9 +371,9 @@ fn there_are_only_so_many_channels() {
     house.handler.configure(&postcard::to_stdvec(&server).unwrap());
     let _client = house.client(None, &subscription(&["a"]));
     house.wait_for("a", 1);
-    let refused = now(house.handler.greet(&mut House::spec(None, &subscription(&["b"]))).unwrap()).unwrap_err();
-    assert!(matches!(refused, Unwelcome::Refused(Refused { status: 507, .. })), "{refused}");
-    assert!(now(house.handler.greet(&mut House::spec(None, &subscription(&["a"]))).unwrap()).is_ok());
+    let refused = now(house.handler.accept(&House::spec(None, &subscription(&["b"])))).err().unwrap();
+    assert!(matches!(refused, Rejection::Refused(Refused { status: 507, .. })), "{refused}");
+    assert!(now(house.handler.accept(&House::spec(None, &subscription(&["a"])))).is_ok());
     let message = Published { text: false, content_type: None, payload: vec![] };
     let publish = Call::Publish { channels: vec!["b".into()], message, history: History::default() };
     assert_eq!(house.call(&publish).unwrap_err().status, 507);

@@ -1,13 +1,19 @@
 //! `WebSocketHandler echo`: every message goes back as it came, text as text and binary as binary.
 
-use crate::engine::{Conn, Handler, Running};
-use crate::wire::{CloseCode, close};
+use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
+use crate::wire::{CloseCode, CloseFrame, close};
 
-/// The echo handler.
+/// The echo handler, and each of its sessions.
 pub struct Echo;
 
 impl Handler for Echo {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+    fn accept<'a>(&'a self, _: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
+        Box::pin(async { Ok(Accepted::messages(Echo)) })
+    }
+}
+
+impl MessageSession for Echo {
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(async {
             while let Some(message) = conn.recv().await {
                 if conn.send(message).await.is_err() {

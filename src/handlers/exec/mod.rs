@@ -26,10 +26,8 @@ pub mod settings;
 pub mod shared;
 pub mod stderr;
 
-use crate::engine::{Conn, Greeting, Handler, Later, Refused, Running, SessionSpec, Welcome};
-use crate::wire::{CloseCode, close};
+use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, SessionSpec};
 use group::Groups;
-use log::error;
 use settings::Settings;
 use shared::Hub;
 use std::path::PathBuf;
@@ -47,47 +45,34 @@ pub struct Exec {
 }
 
 impl Handler for Exec {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+    fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
         Box::pin(async {
-            let settings = match postcard::from_bytes::<Settings>(&conn.take_settings()) {
-                Ok(settings) => settings,
-                Err(why) => {
-                    error!("WS0126: session {}: no program: {why}", conn.id());
-                    return close(CloseCode::Error, "internal error");
-                }
-            };
-            if settings.shared.is_some() {
-                Box::pin(shared::run(&self.hub, &self.groups, conn, settings)).await
-            } else {
-                Box::pin(session::run(&self.groups, conn, settings)).await
-            }
-        })
-    }
-
-    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
-        Some(Box::pin(async {
             let handler = &spec.handler;
             let refuse = |status, reason| Refused { status, reason };
             let settings: Settings = postcard::from_bytes(&handler.settings)
                 .map_err(|why| refuse(500, format!("what is said of the program cannot be read: {why}")))?;
             let program = handler.args.first().map_or("", String::as_str);
             let path = PathBuf::from(program);
-            // The file may lie on a disk that takes its time, and others are greeted on this thread.
+            // The file may lie on a disk that takes its time, and others are asked on this thread.
             let checked = tokio::task::spawn_blocking(move || executable::check(&path)).await;
             let checked = checked.unwrap_or_else(|why| Err(why.to_string()));
             checked.map_err(|why| refuse(500, format!("{program} {why}")))?;
-            if let Some(shared) = &settings.shared
-                && let Some(pause) = self.hub.pause(&shared.place, &handler.args)
-            {
+            let groups = self.groups.clone();
+            let Some(shared) = settings.shared else {
+                let own = session::Opening { groups, settings };
+                return Ok(Accepted { descriptors: DESCRIPTORS, ..Accepted::messages(own) });
+            };
+            if let Some(pause) = self.hub.pause(&shared.place, &handler.args) {
                 let seconds = pause.as_secs() + 1;
                 return Err(refuse(503, format!("{program} has failed, and is not started within {seconds} s")).into());
             }
-            let descriptors = if settings.shared.is_some() { 0 } else { DESCRIPTORS };
-            Ok(Welcome { descriptors, ..Welcome::default() })
-        }))
+            let Settings { environment, stop_timeout, .. } = settings;
+            let hub = self.hub.clone();
+            Ok(Accepted::messages(shared::Opening { hub, groups, shared, environment, stop_timeout }))
+        })
     }
 
-    fn end(&self, limit: Duration) -> Option<Later<'_, ()>> {
+    fn end(&self, limit: Duration) -> Option<LocalBoxFuture<'_, ()>> {
         self.hub.end();
         Some(Box::pin(self.groups.terminate(limit)))
     }

@@ -4,8 +4,8 @@ use super::framing::{self, Decoder, Kind, Said, Wrong};
 use super::group::Groups;
 use super::program::{Program, Turn};
 use super::settings::{Framing, Settings, Variable};
-use crate::engine::Conn;
 use crate::engine::conn::End;
+use crate::engine::{Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, warn};
 use std::process::ExitStatus;
@@ -24,23 +24,21 @@ enum Stop {
     Exited,
 }
 
-/// Runs a session.
-pub async fn run(groups: &Arc<Groups>, conn: &mut Conn, settings: Settings) -> CloseFrame {
-    let Settings { framing, mut environment, stop_timeout, quotas, .. } = settings;
-    name_session(&mut environment, conn);
-    // As long as the program lives, though its client be gone.
-    let places = quotas.iter().filter_map(|scope| conn.take_place(scope)).collect();
-    let words = &conn.spec().handler.args;
-    let program = match Program::start(groups, words, &environment, places, format!("session {}", conn.id())) {
-        Ok(program) => program,
-        Err(why) => {
-            error!("WS0131: session {}: {} cannot be started: {why}", conn.id(), words.join(" "));
-            return close(CloseCode::Error, "the program cannot be started");
-        }
-    };
-    drop(environment);
-    let decoder = Decoder::new(framing, conn.spec().limits.max_message_size);
-    Box::pin(Session { conn, program, decoder, framing, stop_timeout }.live()).await
+/// A session that was accepted.
+pub struct Opening {
+    pub(super) groups: Arc<Groups>,
+    pub(super) settings: Settings,
+}
+
+impl MessageSession for Opening {
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+        Box::pin(async {
+            match Session::start(self, conn) {
+                Ok(session) => Box::pin(session.live()).await,
+                Err(verdict) => verdict,
+            }
+        })
+    }
 }
 
 /// What a program may want to know beside what CGI programs are told.
@@ -93,6 +91,23 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    #[expect(clippy::boxed_local, reason = "the box is freed here, and not with the session")]
+    fn start(opening: Box<Opening>, conn: &mut Conn) -> Result<Session<'_>, CloseFrame> {
+        let Opening { groups, settings } = *opening;
+        let Settings { framing, mut environment, stop_timeout, quotas, .. } = settings;
+        name_session(&mut environment, conn);
+        // As long as the program lives, though its client be gone.
+        let places = quotas.iter().filter_map(|scope| conn.take_place(scope)).collect();
+        let words = &conn.spec().handler.args;
+        let started = Program::start(&groups, words, &environment, places, format!("session {}", conn.id()));
+        let program = started.map_err(|why| {
+            error!("WS0131: session {}: {} cannot be started: {why}", conn.id(), words.join(" "));
+            close(CloseCode::Error, "the program cannot be started")
+        })?;
+        let decoder = Decoder::new(framing, conn.spec().limits.max_message_size);
+        Ok(Session { conn, program, decoder, framing, stop_timeout })
+    }
+
     async fn live(mut self) -> CloseFrame {
         let stop = loop {
             if let Err(stop) = self.step().await {

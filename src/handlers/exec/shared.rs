@@ -10,8 +10,8 @@ use super::framing::{self, Kind, Record, Said, Splitter, Wrong, put_record, said
 use super::group::Groups;
 use super::program::{Program, Turn};
 use super::session::{end_of, environment_of};
-use super::settings::{Settings, Shared};
-use crate::engine::{Broadcast, Conn};
+use super::settings::{Shared, Variable};
+use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use log::{debug, error, info, warn};
 use std::collections::{HashMap, VecDeque};
@@ -116,11 +116,23 @@ impl Hub {
     }
 }
 
-/// Runs a session.
-pub async fn run(hub: &Arc<Hub>, groups: &Arc<Groups>, conn: &mut Conn, settings: Settings) -> CloseFrame {
-    let Settings { environment, stop_timeout, shared: Some(shared), .. } = settings else {
-        return close(CloseCode::Error, "internal error");
-    };
+/// A session that was accepted.
+pub struct Opening {
+    pub(super) hub: Arc<Hub>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) shared: Shared,
+    pub(super) environment: Vec<Variable>,
+    pub(super) stop_timeout: Duration,
+}
+
+impl MessageSession for Opening {
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+        Box::pin(run(*self, conn))
+    }
+}
+
+async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
+    let Opening { hub, groups, shared, environment, stop_timeout } = opening;
     let id = conn.id();
     let limit = conn.spec().limits.max_message_size;
     let key = (shared.place.clone(), conn.spec().handler.args.clone());
@@ -129,7 +141,7 @@ pub async fn run(hub: &Arc<Hub>, groups: &Arc<Groups>, conn: &mut Conn, settings
     let launch = Launch { shared, stop_timeout, limit };
     let mut first = Event::Join(Box::new(Join { id, environment, client, launch }));
     let events = loop {
-        let events = hub.events(groups, &key);
+        let events = hub.events(&groups, &key);
         match give(conn, &events, &mut messages, first).await {
             Given::Taken => break events,
             // It has just ended.

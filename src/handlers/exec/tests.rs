@@ -3,24 +3,15 @@
 use super::settings::{Framing, Shared, Variable};
 use super::*;
 use crate::engine::memory::Bound;
-use crate::engine::quota::Counts;
-use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Quota, Registry, Unwelcome};
-use crate::wire::{CloseFrame, Message};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::engine::quota::{Counts, Place};
+use crate::engine::testing::{self, Client, PATIENCE, TestEngine, pair, websocket};
+use crate::engine::{HandlerSpec, Limits, Quota, Registry};
+use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::time::Instant;
-use tungstenite::WebSocket;
-use tungstenite::protocol::Role;
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-type Client = WebSocket<UnixStream>;
 
 struct House {
-    engine: Engine,
+    engine: TestEngine,
     groups: Arc<Groups>,
-    handler: Arc<dyn Handler>,
 }
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<Variable> {
@@ -38,27 +29,16 @@ fn settings(framing: Framing) -> Settings {
 }
 
 fn spec(words: &[&str], settings: &Settings) -> SessionSpec {
+    let spec = testing::spec("exec");
     SessionSpec {
         handler: HandlerSpec {
-            name: "exec".into(),
             args: words.iter().map(|word| (*word).to_owned()).collect(),
             settings: postcard::to_stdvec(settings).unwrap(),
+            ..spec.handler
         },
         protocol: Some("lines".into()),
-        limits: Limits {
-            close_timeout: Duration::from_millis(200),
-            send_buffer: 100_000,
-            max_message_size: 1 << 20,
-            ..Limits::default()
-        },
-        compression: None,
-        reserved_close_codes: false,
-        client: "192.0.2.1".into(),
-        user: None,
-        server: "localhost".into(),
-        uri: "/".into(),
-        quotas: vec![],
-        log: None,
+        limits: Limits { send_buffer: 100_000, max_message_size: 1 << 20, ..spec.limits },
+        ..spec
     }
 }
 
@@ -66,18 +46,22 @@ impl House {
     fn new() -> House {
         let exec = Exec::default();
         let groups = exec.groups.clone();
-        let registry = Arc::new(Registry::default().with("exec", exec));
-        let handler = registry.find("exec").unwrap();
-        House { engine: Engine::start(2, &registry, Bound::Off).unwrap(), groups, handler }
+        House { engine: TestEngine::start(2, Registry::default().with("exec", exec), Bound::Off), groups }
     }
 
-    fn adopt(&self, spec: SessionSpec, places: Vec<crate::engine::quota::Place>) -> Client {
-        static IDS: AtomicU64 = AtomicU64::new(1);
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(PATIENCE)).unwrap();
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        self.engine.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places, link: None });
-        WebSocket::from_raw_socket(ours, Role::Client, None)
+    fn accept(&self, spec: &SessionSpec) -> Result<(), Rejection> {
+        self.engine.accept(spec).map(|_| ())
+    }
+
+    fn adopt(&self, spec: SessionSpec, places: Vec<Place>) -> Client {
+        let accepted = self.engine.accept(&spec).unwrap();
+        self.run(spec, accepted, places)
+    }
+
+    fn run(&self, spec: SessionSpec, accepted: Accepted, places: Vec<Place>) -> Client {
+        let (ours, theirs) = pair();
+        self.engine.run(theirs, spec, accepted, vec![], places);
+        websocket(ours)
     }
 
     fn client(&self, framing: Framing, words: &[&str]) -> Client {
@@ -229,8 +213,10 @@ fn the_end_of_the_program_is_the_end_of_the_session() {
         let (said, frame) = rest(&mut house.shell(Framing::Lines, script));
         assert_eq!((said.iter().map(String::as_str).collect(), frame.map(|f| f.code.into())), (texts, Some(expected)));
     }
-    let client = house.client(Framing::Lines, &["/nowhere/program"]);
-    assert_eq!(code(client), 1011);
+    // It was there before the 101.
+    let [there, gone] = ["/bin/cat", "/nowhere/program"].map(|program| spec(&[program], &settings(Framing::Lines)));
+    let accepted = house.engine.accept(&there).unwrap();
+    assert_eq!(code(house.run(gone, accepted, vec![])), 1011);
     let client = house.shell(Framing::Lines, "head -c 2000000 /dev/zero; sleep 1000");
     assert_eq!(code(client), 1011, "that is no line");
     // All of a long output, to a client that takes its time.
@@ -399,17 +385,12 @@ fn programs_end_with_the_engine() {
     until("all have ended", || pids.iter().all(|pid| !is_running(pid)));
 }
 
-fn greet(house: &House, spec: &mut SessionSpec) -> Result<(), Unwelcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(house.handler.greet(spec).unwrap()).map(|_| ())
-}
-
 #[test]
 fn what_cannot_be_run_is_refused_before_the_upgrade() {
     let house = House::new();
-    assert_eq!(greet(&house, &mut spec(&["/bin/cat"], &settings(Framing::Lines))), Ok(()));
-    let refused = greet(&house, &mut spec(&["/nowhere/program"], &settings(Framing::Lines))).unwrap_err();
-    let Unwelcome::Refused(Refused { status: 500, reason }) = refused else { panic!("{refused}") };
+    assert_eq!(house.accept(&spec(&["/bin/cat"], &settings(Framing::Lines))), Ok(()));
+    let refused = house.accept(&spec(&["/nowhere/program"], &settings(Framing::Lines))).unwrap_err();
+    let Rejection::Refused(Refused { status: 500, reason }) = refused else { panic!("{refused}") };
     assert!(reason.contains("/nowhere/program"), "{reason}");
 }
 
@@ -527,17 +508,18 @@ fn a_shared_program_that_has_failed_is_started_again() {
     send(&mut red, "crash");
     assert_eq!((code(blue), code(red)), (1012, 1012));
     // At once, and after a second failure with a pause.
-    let mut spec = shared("blue", PATIENCE);
-    until("no pause", || greet(&house, &mut spec).is_ok());
+    let spec = shared("blue", PATIENCE);
+    until("no pause", || house.accept(&spec).is_ok());
+    let accepted = house.engine.accept(&spec).unwrap();
     let (mut blue, second) = joined(&house, "blue", PATIENCE);
     assert_ne!(first, second);
     send(&mut blue, "rubbish");
     assert_eq!(code(blue), 1011);
-    let refused = greet(&house, &mut spec).unwrap_err();
-    assert!(matches!(&refused, Unwelcome::Refused(Refused { status: 503, .. })), "{refused:?}");
-    let early = house.adopt(spec.clone(), vec![]);
+    let refused = house.accept(&spec).unwrap_err();
+    assert!(matches!(&refused, Rejection::Refused(Refused { status: 503, .. })), "{refused:?}");
+    let early = house.run(spec.clone(), accepted, vec![]);
     assert_eq!(code(early), 1013);
-    until("the pause is over", || greet(&house, &mut spec).is_ok());
+    until("the pause is over", || house.accept(&spec).is_ok());
     let (client, third) = joined(&house, "blue", PATIENCE);
     assert_ne!(second, third);
     drop(client);

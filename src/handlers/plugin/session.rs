@@ -8,7 +8,7 @@
 //! came before, and what the plugin answers to that goes out before our Close.
 
 use crate::engine::conn::End;
-use crate::engine::{Conn, Handler, Running};
+use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, Utf8Bytes, close};
 use bytes::Bytes;
@@ -101,11 +101,17 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
 }
 
-/// The plugin handler.
+/// The plugin handler, and each of its sessions.
 pub struct Plugin;
 
 impl Handler for Plugin {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
+    fn accept<'a>(&'a self, _: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
+        Box::pin(async { Ok(Accepted::messages(Plugin)) })
+    }
+}
+
+impl MessageSession for Plugin {
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(async {
             let link = conn.take_link().map(|link| {
                 rustix::io::ioctl_fionbio(&link, true)?;

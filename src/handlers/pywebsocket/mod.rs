@@ -19,14 +19,14 @@ pub mod workers;
 
 use super::targets::Targets;
 use crate::engine::conn::{End, Traffic};
-use crate::engine::{Conn, Ending, Greeting, Handler, Later, Raw, RawHandler, Refused, Reply, Running};
-use crate::engine::{SessionSpec, Unwelcome, Welcome};
-use crate::wire::{CloseCode, CloseFrame, close};
+use crate::engine::{Accepted, Ending, Handler, LocalBoxFuture, Raw, Refused, Rejection, Response};
+use crate::engine::{Session, SessionSpec, StreamSession};
+use crate::wire::CloseFrame;
 use link::{Link, Verdict};
 use log::{error, warn};
 use settings::{Settings, Worker};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use workers::Workers;
 
@@ -43,17 +43,8 @@ pub struct PyWebSocket {
 }
 
 impl Handler for PyWebSocket {
-    /// Not called: see [`Handler::raw`].
-    fn run<'a>(&'a self, _conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(std::future::ready(close(CloseCode::Error, "internal error")))
-    }
-
-    fn raw(&self) -> Option<&dyn RawHandler> {
-        Some(self)
-    }
-
-    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
-        Some(Box::pin(self.shake_hands(spec)))
+    fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
+        Box::pin(self.shake_hands(spec))
     }
 
     fn configure(&self, _settings: &[u8]) {
@@ -62,16 +53,14 @@ impl Handler for PyWebSocket {
     }
 }
 
-fn refused(status: u16, reason: String) -> Unwelcome {
-    Unwelcome::Refused(Refused { status, reason })
+fn refused(status: u16, reason: String) -> Rejection {
+    Rejection::Refused(Refused { status, reason })
 }
 
 impl PyWebSocket {
-    async fn shake_hands(&self, spec: &mut SessionSpec) -> Result<Welcome, Unwelcome> {
-        // Of no use after this.
-        let settings = std::mem::take(&mut spec.handler.settings);
-        let settings: Settings =
-            postcard::from_bytes(&settings).map_err(|e| refused(500, format!("no settings of Python: {e}")))?;
+    async fn shake_hands(&self, spec: &SessionSpec) -> Result<Accepted, Rejection> {
+        let settings: Settings = postcard::from_bytes(&spec.handler.settings)
+            .map_err(|e| refused(500, format!("no settings of Python: {e}")))?;
         let asked = tokio::time::timeout(HANDSHAKE, self.ask(&settings, spec));
         let asked = self.targets.ask(&settings.worker, settings.crowd, asked, Result::is_err).await;
         let asked = asked.map_err(|busy| busy.refuse(format_args!("Python, {}", settings.worker.root.display())))?;
@@ -80,17 +69,15 @@ impl PyWebSocket {
             return Err(refused(504, "the Python handler has not answered in time".into()));
         };
         let (link, verdict) = asked.map_err(|why| refused(503, format!("the Python worker: {why}")))?;
-        let (headers, reply) = match verdict {
-            Verdict::Accepted(headers) => (headers, Reply::Dictated),
-            Verdict::Claimed => (Vec::new(), Reply::Silent),
+        let response = match verdict {
+            Verdict::Accepted(headers) => Response::Custom(headers),
+            Verdict::Claimed => Response::None,
             Verdict::Refused(status, reason) => return Err(refused(status, reason)),
-            Verdict::Declined => return Err(Unwelcome::Declined),
-            Verdict::Dropped => return Err(Unwelcome::Dropped),
+            Verdict::Declined => return Err(Rejection::Declined),
+            Verdict::Dropped => return Err(Rejection::Dropped),
         };
-        let protocol = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"));
-        spec.protocol = protocol.map(|(_, value)| value.clone());
         let link = link.into_fd().map_err(|why| refused(503, format!("the Python worker: {why}")))?;
-        Ok(Welcome { headers, link: Some(link), reply, ..Welcome::default() })
+        Ok(Accepted { response, session: Session::Stream(Box::new(Claimed { link })), descriptors: 1 })
     }
 
     async fn ask(&self, settings: &Settings, spec: &SessionSpec) -> io::Result<(Link, Verdict)> {
@@ -103,10 +90,16 @@ impl PyWebSocket {
     }
 }
 
-impl RawHandler for PyWebSocket {
-    fn run<'a>(&'a self, raw: &'a mut Raw) -> Later<'a, Ending> {
-        Box::pin(async {
-            match attend(raw).await {
+/// A session that a worker has taken, and the link to that.
+struct Claimed {
+    link: OwnedFd,
+}
+
+impl StreamSession for Claimed {
+    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> LocalBoxFuture<'_, Ending> {
+        let Claimed { link } = *self;
+        Box::pin(async move {
+            match attend(link, socket, early, raw).await {
                 Ok(ending) => ending,
                 Err(why) => {
                     if why.kind() != io::ErrorKind::UnexpectedEof {
@@ -121,13 +114,11 @@ impl RawHandler for PyWebSocket {
 }
 
 /// Gives the worker the client's stream, and waits until it has done with it.
-async fn attend(raw: &mut Raw) -> io::Result<Ending> {
-    let absent = || io::Error::other("it came without its stream");
-    let mut link = Link::new(raw.take_link().ok_or_else(absent)?)?;
-    let (stream, early) = raw.take_stream().ok_or_else(absent)?;
-    link.give(early, stream.as_fd()).await?;
+async fn attend(link: OwnedFd, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> io::Result<Ending> {
+    let mut link = Link::new(link)?;
+    link.give(early, socket.as_fd()).await?;
     // The worker is the only one who has it now, beside httpd if that relays it.
-    drop(stream);
+    drop(socket);
     let mut asked: Option<CloseFrame> = None;
     loop {
         tokio::select! {

@@ -5,8 +5,7 @@
 //! * [`link`]: an open connection to a target
 //! * [`session`]: one client
 //!
-//! The connection is made before the 101, so that a target that is not there becomes an answer of HTTP. It travels to the
-//! session as [`Welcome::link`].
+//! The connection is made before the 101, so that a target that is not there becomes an answer of HTTP.
 
 #[cfg(feature = "httpd")]
 pub mod config;
@@ -18,7 +17,7 @@ pub mod target;
 pub mod tokens;
 
 use super::targets::{Crowd, Targets};
-use crate::engine::{Conn, Greeting, Handler, Refused, Running, SessionSpec, Welcome};
+use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, SessionSpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,7 +67,7 @@ impl Tcp {
             To::Token { token: None, .. } => Err(Refused { status: 403, reason: "it has no ?token=".into() }),
             To::Token { file, token: Some(token) } => {
                 let tokens = self.tokens.clone();
-                // The file may lie on a disk that takes its time, and others are greeted on this thread.
+                // The file may lie on a disk that takes its time, and others are asked on this thread.
                 let found = tokio::task::spawn_blocking(move || tokens.find(&file, &token)).await;
                 found.unwrap_or_else(|e| Err(Refused { status: 500, reason: e.to_string() }))
             }
@@ -77,20 +76,16 @@ impl Tcp {
 }
 
 impl Handler for Tcp {
-    fn run<'a>(&'a self, conn: &'a mut Conn) -> Running<'a> {
-        Box::pin(session::run(conn))
-    }
-
-    fn greet<'a>(&'a self, spec: &'a mut SessionSpec) -> Option<Greeting<'a>> {
-        Some(Box::pin(async {
+    fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
+        Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of tcp: {e}") };
             let Settings { to, timeout, crowd } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
             let target = self.target(to).await?;
             let is_silence = |connected: &Result<_, Refused>| connected.as_ref().is_err_and(|why| why.status == 504);
             let connected = self.targets.ask(&target, crowd, target.connect(timeout), is_silence).await;
-            let link = connected.map_err(|busy| busy.refuse(format_args!("no connection to {target}")))??;
-            Ok(Welcome { link: Some(link), ..Welcome::default() })
-        }))
+            let target = connected.map_err(|busy| busy.refuse(format_args!("no connection to {target}")))??;
+            Ok(Accepted { descriptors: 1, ..Accepted::messages(session::Opening { target }) })
+        })
     }
 }
 

@@ -4,12 +4,13 @@
 //! whose target lets [`Link::has_room`] be false.
 
 use super::link::{Link, Turn};
-use crate::engine::{Conn, conn::Closing};
+use crate::engine::{Conn, LocalBoxFuture, MessageSession, conn::Closing};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use log::{debug, error};
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -20,18 +21,24 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How often it is looked whether a client is still there that is not read.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Runs a session.
-pub async fn run(conn: &mut Conn) -> CloseFrame {
-    match conn.take_link().map(Link::new) {
-        Some(Ok(link)) => Box::pin(live(conn, link)).await,
-        Some(Err(why)) => {
-            error!("WS0143: session {}: the connection to its target cannot be watched: {why}", conn.id());
-            close(CloseCode::Error, "internal error")
-        }
-        None => {
-            error!("WS0156: session {}: there is no connection to a target", conn.id());
-            close(CloseCode::Error, "internal error")
-        }
+/// A session that was accepted.
+pub struct Opening {
+    /// The connection to its target.
+    pub(super) target: OwnedFd,
+}
+
+impl MessageSession for Opening {
+    fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
+        let link = Link::new(self.target);
+        Box::pin(async {
+            match link {
+                Ok(link) => Box::pin(live(conn, link)).await,
+                Err(why) => {
+                    error!("WS0143: session {}: the connection to its target cannot be watched: {why}", conn.id());
+                    close(CloseCode::Error, "internal error")
+                }
+            }
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::engine::memory::Bound;
-use crate::engine::{Adoption, Engine, HandlerSpec, Limits, Registry, Unwelcome};
+use crate::engine::testing::{self, Client, PATIENCE, TestEngine};
+use crate::engine::{HandlerSpec, Limits, Registry, Response};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::addr::SocketAddrArg;
@@ -12,68 +13,46 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use tungstenite::WebSocket;
-use tungstenite::protocol::Role;
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// After which a write that has not got on waits for a reader.
 const STUCK: Duration = Duration::from_millis(500);
 /// What may be under way from one end to the other: kernel buffers, above all.
 const UNDER_WAY: usize = 24 << 20;
 
-type Client = WebSocket<UnixStream>;
-
 struct House {
-    engine: Engine,
-    handler: Arc<dyn Handler>,
-    runtime: tokio::runtime::Runtime,
+    engine: TestEngine,
 }
 
 impl House {
     fn new() -> House {
-        let registry = Arc::new(Registry::default().with("tcp", Tcp::default()));
-        let handler = registry.find("tcp").unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        House { engine: Engine::start(2, &registry, Bound::Off).unwrap(), handler, runtime }
+        House { engine: TestEngine::start(2, Registry::default().with("tcp", Tcp::default()), Bound::Off) }
     }
 
     fn spec(settings: &Settings) -> SessionSpec {
         let settings = postcard::to_stdvec(settings).unwrap();
+        let spec = testing::spec("tcp");
         SessionSpec {
-            handler: HandlerSpec { name: "tcp".into(), args: vec![], settings },
+            handler: HandlerSpec { settings, ..spec.handler },
             protocol: Some(PROTOCOL.into()),
-            limits: Limits { close_timeout: Duration::from_millis(200), send_buffer: 100_000, ..Limits::default() },
-            compression: None,
-            reserved_close_codes: false,
-            client: "192.0.2.1".into(),
-            user: None,
-            server: "localhost".into(),
-            uri: "/".into(),
-            quotas: vec![],
-            log: None,
+            limits: Limits { send_buffer: 100_000, ..spec.limits },
+            ..spec
         }
     }
 
     fn open(&self, settings: &Settings) -> Result<Client, Refused> {
-        static IDS: AtomicU64 = AtomicU64::new(1);
-        let mut spec = House::spec(settings);
-        let welcomed = self.runtime.block_on(self.handler.greet(&mut spec).unwrap());
-        let Welcome { headers, link, .. } = match welcomed {
-            Ok(welcome) => welcome,
-            Err(Unwelcome::Refused(refused)) => return Err(refused),
+        let spec = House::spec(settings);
+        let accepted = match self.engine.accept(&spec) {
+            Ok(accepted) => accepted,
+            Err(Rejection::Refused(refused)) => return Err(refused),
             Err(other) => panic!("{other}"),
         };
-        assert!(headers.is_empty() && link.is_some());
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(PATIENCE)).unwrap();
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        self.engine.adopt(Adoption { socket: theirs.into(), spec, early: vec![], id, places: vec![], link });
-        Ok(WebSocket::from_raw_socket(ours, Role::Client, None))
+        assert_eq!((&accepted.response, accepted.descriptors), (&Response::default(), 1));
+        let (ours, theirs) = testing::pair();
+        self.engine.run(theirs, spec, accepted, vec![], vec![]);
+        Ok(testing::websocket(ours))
     }
 
     fn client(&self, target: &str) -> Client {
@@ -186,7 +165,7 @@ fn the_connection_is_made_as_it_should_be() {
     let port = listener.local_addr().unwrap().port();
     // Of the addresses of this name, some have nobody.
     let target = Target::parse(&format!("localhost:{port}")).unwrap();
-    let link = house.runtime.block_on(target.connect(PATIENCE)).unwrap();
+    let link = house.engine.block_on(target.connect(PATIENCE)).unwrap();
     assert!(tcp_nodelay(&link).unwrap());
     assert!(socket_keepalive(&link).unwrap());
     assert_eq!(fcntl_getfd(&link).unwrap(), FdFlags::CLOEXEC);
