@@ -37,6 +37,11 @@ fn refused(response: &Response) {
     assert!(response.header("Retry-After").is_some(), "{response:?}");
 }
 
+/// As many may wait as by default: a quarter of a child's four threads.
+fn echo(mpm: Mpm) -> Httpd {
+    Httpd::new(mpm).echo().config("WebSocketEngineWait 1")
+}
+
 /// How many may wait at a time: of two children with four threads each, or of four processes.
 fn places(mpm: Mpm) -> usize {
     if mpm == Mpm::Prefork { 1 } else { 2 }
@@ -61,8 +66,7 @@ fn crowd(server: &Server, handshake: &Handshake, count: usize) -> Vec<thread::Jo
 }
 
 fn pages_come_while_it_hangs(mpm: Mpm) {
-    let server = Httpd::new(mpm)
-        .echo()
+    let server = echo(mpm)
         .config("WebSocketEngineTimeout Off\n<Location \"/publish\">\n  SetHandler websocket-publish\n</Location>")
         .start();
     let engine = server.engine();
@@ -99,7 +103,7 @@ fn pages_come_while_it_hangs(mpm: Mpm) {
 /// Of processes, whose places are in memory that they share.
 #[test]
 fn a_child_that_is_killed_while_it_waits_gives_its_place_back() {
-    let server = Httpd::new(Mpm::Prefork).echo().config("WebSocketEngineTimeout Off").start();
+    let server = echo(Mpm::Prefork).config("WebSocketEngineTimeout Off").start();
     let engine = server.engine();
     Raw::open(&server, "/echo").close();
     engine.signal(Signal::STOP);
@@ -126,10 +130,8 @@ fn a_child_that_is_killed_while_it_waits_gives_its_place_back() {
 
 fn a_target_that_never_answers_is_not_the_engine(mpm: Mpm) {
     let full = Full::new();
-    let server = Httpd::new(mpm)
-        .echo()
-        .config(format!("<Location \"/slow\">\n  WebSocketHandler tcp {}\n</Location>", full.address))
-        .start();
+    let server =
+        echo(mpm).config(format!("<Location \"/slow\">\n  WebSocketHandler tcp {}\n</Location>", full.address)).start();
     server.expect_log("no connection to");
     server.tolerate_log(MANY);
     let clients = crowd(&server, &Handshake::new("/slow"), 10);
@@ -151,8 +153,7 @@ fn a_target_that_never_answers_is_not_the_engine(mpm: Mpm) {
 }
 
 fn a_python_that_never_answers_is_not_the_engine(mpm: Mpm) {
-    let httpd = Httpd::new(mpm)
-        .echo()
+    let httpd = echo(mpm)
         .python_handlers()
         .config("<Location \"/gate\">\n  WebSocketHandler pywebsocket handlers\n</Location>");
     let gate = httpd.root().join("htdocs/open");
@@ -182,7 +183,7 @@ fn a_python_that_never_answers_is_not_the_engine(mpm: Mpm) {
 }
 
 fn one_that_gives_no_sign_of_life_is_replaced(mpm: Mpm) {
-    let server = Httpd::new(mpm).echo().config("WebSocketEngineTimeout 5").start();
+    let server = echo(mpm).config("WebSocketEngineTimeout 5").start();
     let engine = server.engine();
     let mut client = Raw::open(&server, "/echo");
     client.echo(&Frame::text("hello"));

@@ -272,7 +272,10 @@ impl Httpd {
         }
         if self.websocket {
             let module = module_under_test();
-            writeln!(text, "LoadModule websocket_module \"{}\"", module.display()).expect("a String");
+            // A quarter of so few workers is one, and on a busy machine others would be told that the engine is late.
+            let waiting = self.workers;
+            writeln!(text, "LoadModule websocket_module \"{}\"\nWebSocketEngineWait {waiting}", module.display())
+                .expect("a String");
         }
         write!(
             text,
