@@ -20,6 +20,7 @@ mod channel_transports;
 mod channels;
 mod compression;
 mod contexts;
+mod docs;
 mod drain;
 mod echo;
 mod engine;

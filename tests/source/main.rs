@@ -1,9 +1,10 @@
-//! What the source keeps to, read as text: which file imports which, how long files are, the ids of log lines, and the
-//! oldest Rust that builds it.
+//! What the source keeps to, read as text: which file imports which, how long files are, the ids of log lines, the oldest
+//! Rust that builds it, and the docs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod docs;
 mod floors;
 mod length;
 mod messages;

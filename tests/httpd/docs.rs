@@ -1,0 +1,79 @@
+//! The configurations in README.md and docs/ load: `httpd -t` takes every block as it stands there.
+
+use crate::harness::plugin::c_examples;
+use crate::harness::{Httpd, Mpm};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the examples take for granted of a site, and what stands for it here.
+const PATHS: &[(&str, &str)] = &[
+    ("/etc/apache2/", "{root}/etc/"),
+    ("/srv/", "{root}/srv/"),
+    ("/usr/local/bin/", "{root}/bin/"),
+    ("modules/", "{root}/modules/"),
+];
+
+const MODULES: &[&str] = &[
+    "alias",
+    "auth_basic",
+    "authn_core",
+    "authn_file",
+    "authz_host",
+    "authz_user",
+    "dir",
+    "headers",
+    "proxy",
+    "proxy_http",
+    "rewrite",
+];
+
+fn pages(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let pages = |path: PathBuf| if path.is_dir() { pages(&path) } else { vec![path] };
+    entries.flat_map(pages).collect()
+}
+
+/// The blocks of a page in this language, without the indentation that they have in a list.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let code = line.trim_start();
+        let Some(is) = code.strip_prefix("```") else { continue };
+        let indentation = line.len() - code.len();
+        let block = lines.by_ref().take_while(|line| line.trim_start() != "```");
+        let block = block.map(|line| line.get(indentation..).unwrap_or_default()).collect::<Vec<_>>().join("\n");
+        if is == language {
+            blocks.push(block);
+        }
+    }
+    blocks
+}
+
+/// A site with what the examples name.
+fn site() -> Httpd {
+    let httpd = MODULES.iter().fold(Httpd::new(Mpm::Event), |httpd, module| httpd.module(module));
+    let program = "#!/bin/sh\nexec cat\n";
+    let httpd =
+        httpd.program("bin/count", program).program("bin/room", program).program("srv/venv/bin/python3", program);
+    let plugin = fs::read(c_examples().join("echo.so")).expect("a plugin");
+    httpd.file("etc/desktops", "").file("srv/handlers/echo_wsh.py", "").file("modules/chat.so", plugin)
+}
+
+#[test]
+fn configurations_load() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut number = 0;
+    for page in pages(&here.join("docs")).into_iter().chain([here.join("README.md")]) {
+        for block in blocks(&fs::read_to_string(&page).expect("a page"), "apache") {
+            let block = block.replace("chat_init", "echo_init");
+            let block = PATHS.iter().fold(block, |block, (from, to)| block.replace(from, to));
+            let httpd = site().config(&block);
+            let output = httpd.check();
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}:\n{block}\n{message}", page.display());
+            number += 1;
+        }
+    }
+    assert!(number > 30, "only {number} blocks were found");
+}
