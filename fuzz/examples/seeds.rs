@@ -4,7 +4,7 @@
 use mod_websocket::engine::control::{Configuration, Order};
 use mod_websocket::engine::handoff::{Message, ToEngine, encode, version};
 use mod_websocket::engine::memory::Bound;
-use mod_websocket::mux::out::Out;
+use mod_websocket::mux::send_buffer::SendBuffer;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::wire::deflate::Compression;
 use mod_websocket::wire::extension::Parameters;
@@ -207,7 +207,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 ToEngine::Take { ticket: 8, early: vec![], linked: true, tls: Some(Box::new(keys)) },
             ]),
         ),
-        ("trunk", with(&[hello(), ToEngine::Trunk { thread: 1 }, ToEngine::Carry { ticket: 8, trunk: 300 }])),
+        ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { ticket: 8, mux: 300 }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1012, reason: "draining".into() }])),
         ("call", with(&[hello(), ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] }])),
@@ -249,9 +249,9 @@ fn record() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn trunk() -> Vec<(&'static str, Vec<u8>)> {
-    let with = |fill: &dyn Fn(&mut Out)| {
-        let (mut out, mut bytes) = (Out::default(), vec![6]);
+fn mux() -> Vec<(&'static str, Vec<u8>)> {
+    let with = |fill: &dyn Fn(&mut SendBuffer)| {
+        let (mut out, mut bytes) = (SendBuffer::default(), vec![6]);
         fill(&mut out);
         let written = out.write(|piece| {
             bytes.extend(piece);
@@ -265,21 +265,21 @@ fn trunk() -> Vec<(&'static str, Vec<u8>)> {
         ("data", with(&|out| (0..3).for_each(|stream| out.data(stream, &[7; 100])))),
         // Of a session that is not there.
         ("early", with(&|out| out.data(99, b"early"))),
-        ("many", with(&|out| (0..5).for_each(|stream| out.shared(stream, &news)))),
+        ("multicast", with(&|out| (0..5).for_each(|stream| out.shared(stream, &news)))),
         (
             "life",
             with(&|out| {
                 out.data(1, b"hello");
-                out.end(1);
-                out.gone(1);
-                out.gone(2);
+                out.end_stream(1);
+                out.reset(1);
+                out.reset(2);
             }),
         ),
-        ("bad-credit", with(&|out| out.credit(1, 1000))),
+        ("bad-window-update", with(&|out| out.window_update(1, 1000))),
         (
             "bad-end",
             with(&|out| {
-                out.end(1);
+                out.end_stream(1);
                 out.data(1, b"more");
             }),
         ),
@@ -296,7 +296,7 @@ fn main() -> std::io::Result<()> {
         ("session", session()),
         ("deflate", deflate()),
         ("handoff", handoff()),
-        ("trunk", trunk()),
+        ("mux", mux()),
         ("record", record()),
     ] {
         for (name, input) in inputs {

@@ -8,7 +8,7 @@
 //! * [`session`], [`deflate`]: the bytes of a client after it, and with [`deflate`] those of the server too
 //! * [`record`]: what is below that where TLS is
 //! * [`handoff`]: what comes over the engine's sockets
-//! * [`trunk`]: what comes over a trunk, from either side
+//! * [`mux`]: what comes over a mux, from either side
 //!
 //! What the sessions are measured by: [`model`], a decoder of frames that has the whole stream at once, and
 //! [`inflate`], one of compressed data. [`memory`] counts what is allocated.
@@ -20,10 +20,10 @@ pub mod handshake;
 pub mod inflate;
 pub mod memory;
 pub mod model;
+pub mod mux;
 pub mod record;
 pub mod session;
 pub mod stream;
-pub mod trunk;
 
 /// A check; it panics when something is wrong.
 pub type Check = fn(&[u8]);
@@ -35,7 +35,7 @@ pub const CHECKS: [(&str, Check); 7] = [
     ("session", session::check),
     ("deflate", deflate::check),
     ("handoff", handoff::check),
-    ("trunk", trunk::check),
+    ("mux", mux::check),
     ("record", record::check),
 ];
 

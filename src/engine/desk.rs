@@ -159,12 +159,12 @@ impl Link {
                     };
                     self.begin(&desk, ticket, seat, source, early, link);
                 }
-                ToEngine::Carry { ticket, trunk: number } => {
+                ToEngine::Carry { ticket, mux: number } => {
                     let seat = self.seat(ticket)?;
                     let source = Source::Trunk { thread: seat.thread, number };
                     self.begin(&desk, ticket, seat, source, Vec::new(), None);
                 }
-                ToEngine::Trunk { thread } => {
+                ToEngine::Mux { thread } => {
                     let trunk = self.stream.descriptor()?;
                     let answer = self.lay(&desk, thread as usize, trunk);
                     self.stream.say(&answer).await?;
@@ -223,7 +223,7 @@ impl Link {
         } else if !desk.engine.lay(thread, laying) {
             return refused(500, format!("it has no thread {thread}"));
         }
-        FromEngine::Trunk { number }
+        FromEngine::Mux { number }
     }
 
     fn begin(&self, desk: &Desk, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>, link: Option<OwnedFd>) {

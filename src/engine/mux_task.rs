@@ -1,10 +1,10 @@
-//! The engine's end of a trunk: a task of its thread reads it and writes it, and the sessions see their streams.
+//! The engine's end of a mux: a task of its thread reads it and writes it, and the sessions see their streams.
 //!
-//! What sessions write is gathered. The first of them wakes the trunk's task, which so comes after all the tasks that the
+//! What sessions write is gathered. The first of them wakes the mux's task, which so comes after all the tasks that the
 //! last read has woken, and writes for them all.
 
 use super::thread::step_aside;
-use crate::mux::end::{End, FULL, News, Waiting};
+use crate::mux::endpoint::{Endpoint, MAX_BUFFERED, Received, StreamEvent};
 use bytes::Bytes;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use std::cell::{Cell, RefCell};
@@ -23,11 +23,11 @@ use tokio::net::unix::pipe;
 const MUCH: usize = 256 * 1024;
 /// Reads at a time: then those have their turn who were woken.
 const READS: usize = 4;
-/// Descriptors that a trunk takes, at most.
+/// Descriptors that a mux takes, at most.
 pub const DESCRIPTORS: u32 = 2;
 
-/// One trunk.
-pub struct Trunk {
+/// One mux.
+pub struct MuxTask {
     /// Its number in the engine.
     pub number: u64,
     /// The socket. tokio waits here for something to read, and for nothing else: a Unix socket tells of room whenever the other
@@ -36,13 +36,13 @@ pub struct Trunk {
     socket: RefCell<pipe::Receiver>,
     /// And the same socket, where it was full: to wait for room.
     writer: RefCell<Option<pipe::Sender>>,
-    end: RefCell<End<Wakers>>,
-    /// Of the trunk's task, while it waits.
+    endpoint: RefCell<Endpoint<Wakers>>,
+    /// Of the mux's task, while it waits.
     task: Cell<Option<Waker>>,
     /// The socket was full when it was written to last.
     blocked: Cell<bool>,
-    /// Of tasks that wait until the trunk is not full.
-    crowd: RefCell<Vec<Waker>>,
+    /// Of tasks that wait until the mux is not full.
+    blocked_writers: RefCell<Vec<Waker>>,
 }
 
 /// Who waits for something of a stream.
@@ -53,13 +53,13 @@ struct Wakers {
 }
 
 impl Wakers {
-    fn wake(&mut self, news: News) {
-        if news != News::Room
+    fn wake(&mut self, news: StreamEvent) {
+        if news != StreamEvent::Writable
             && let Some(reader) = self.reader.take()
         {
             reader.wake();
         }
-        if matches!(news, News::Room | News::Gone)
+        if matches!(news, StreamEvent::Writable | StreamEvent::Reset)
             && let Some(writer) = self.writer.take()
         {
             writer.wake();
@@ -67,28 +67,28 @@ impl Wakers {
     }
 }
 
-impl Trunk {
+impl MuxTask {
     /// Over this socket.
     ///
     /// # Errors
     /// It cannot be watched by epoll.
-    pub fn new(number: u64, socket: UnixStream) -> io::Result<Rc<Trunk>> {
+    pub fn new(number: u64, socket: UnixStream) -> io::Result<Rc<MuxTask>> {
         socket.set_nonblocking(true)?;
-        Ok(Rc::new(Trunk {
+        Ok(Rc::new(MuxTask {
             number,
             socket: RefCell::new(pipe::Receiver::from_owned_fd_unchecked(socket.into())?),
             writer: RefCell::default(),
-            end: RefCell::default(),
+            endpoint: RefCell::default(),
             task: Cell::default(),
             blocked: Cell::new(false),
-            crowd: RefCell::default(),
+            blocked_writers: RefCell::default(),
         }))
     }
 
     /// The stream of this session.
-    pub fn open(self: &Rc<Trunk>, session: u64) -> Stream {
-        self.end.borrow_mut().open(session, Wakers::default());
-        Stream { trunk: self.clone(), number: session }
+    pub fn open(self: &Rc<MuxTask>, session: u64) -> Stream {
+        self.endpoint.borrow_mut().open(session, Wakers::default());
+        Stream { mux: self.clone(), number: session }
     }
 
     /// Reads and writes until the other end is closed; then all its streams are broken off.
@@ -97,31 +97,33 @@ impl Trunk {
     /// It broke, or carried what it should not.
     pub async fn run(&self) -> io::Result<()> {
         let outcome = poll_fn(|cx| self.poll(cx)).await;
-        self.break_off();
+        self.disconnect();
         outcome
     }
 
     /// The other end is no more.
-    pub fn break_off(&self) {
-        self.end.borrow_mut().break_off(Wakers::wake);
-        self.wake_crowd();
+    pub fn disconnect(&self) {
+        self.endpoint.borrow_mut().disconnect(Wakers::wake);
+        self.wake_blocked_writers();
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.task.set(Some(cx.waker().clone()));
         let flushed = self.poll_flush(cx);
-        let (mut end, mut socket) = (self.end.borrow_mut(), self.socket.borrow_mut());
+        let (mut endpoint, mut socket) = (self.endpoint.borrow_mut(), self.socket.borrow_mut());
         if flushed.is_err() {
             // The child is no more. What it has sent before can still be read, and then the end.
-            end.out.clear();
+            endpoint.send_buffer.clear();
             let _ = shutdown(&*socket, Shutdown::Both);
         }
         for _ in 0..READS {
-            let mut buffer = ReadBuf::new(end.space());
+            let mut buffer = ReadBuf::new(endpoint.space());
             ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
             match buffer.filled().len() {
                 0 => return Poll::Ready(Ok(())),
-                count => end.filled(count, Wakers::wake).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?,
+                count => {
+                    endpoint.filled(count, Wakers::wake).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?
+                }
             }
         }
         step_aside(cx);
@@ -154,27 +156,27 @@ impl Trunk {
     }
 
     fn flush(&self, write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
-        let mut end = self.end.borrow_mut();
-        let empty = end.out.write(write)?;
-        let full = end.out.len() >= FULL / 2;
-        drop(end);
+        let mut endpoint = self.endpoint.borrow_mut();
+        let empty = endpoint.send_buffer.write(write)?;
+        let full = endpoint.send_buffer.len() >= MAX_BUFFERED / 2;
+        drop(endpoint);
         self.blocked.set(!empty);
         if !full {
-            self.wake_crowd();
+            self.wake_blocked_writers();
         }
         Ok(empty)
     }
 
-    fn wake_crowd(&self) {
-        self.crowd.borrow_mut().drain(..).for_each(Waker::wake);
+    fn wake_blocked_writers(&self) {
+        self.blocked_writers.borrow_mut().drain(..).for_each(Waker::wake);
     }
 
     /// Lets `step` add something, and sees to it that it is written.
-    fn add<R>(&self, step: impl FnOnce(&mut End<Wakers>) -> R) -> R {
-        let mut end = self.end.borrow_mut();
-        let added = step(&mut end);
-        let waiting = end.out.len();
-        drop(end);
+    fn add<R>(&self, step: impl FnOnce(&mut Endpoint<Wakers>) -> R) -> R {
+        let mut endpoint = self.endpoint.borrow_mut();
+        let added = step(&mut endpoint);
+        let waiting = endpoint.send_buffer.len();
+        drop(endpoint);
         // When the socket has room again, the task is woken by that.
         if waiting > 0 && !self.blocked.get() {
             if waiting > MUCH {
@@ -189,39 +191,39 @@ impl Trunk {
     }
 }
 
-impl fmt::Debug for Trunk {
+impl fmt::Debug for MuxTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "trunk {}", self.number)
+        write!(f, "mux {}", self.number)
     }
 }
 
 /// The bytes of one session; gone when dropped.
 #[derive(Debug)]
 pub struct Stream {
-    trunk: Rc<Trunk>,
+    mux: Rc<MuxTask>,
     number: u64,
 }
 
 impl Stream {
     /// Reads once; 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut end = self.trunk.end.borrow_mut();
-        let count = match end.waiting(self.number) {
-            Waiting::End => return Poll::Ready(Ok(0)),
-            Waiting::Nothing => {
-                if let Some(wakers) = end.keep(self.number) {
+        let mut endpoint = self.mux.endpoint.borrow_mut();
+        let count = match endpoint.received(self.number) {
+            Received::End => return Poll::Ready(Ok(0)),
+            Received::Nothing => {
+                if let Some(wakers) = endpoint.keep(self.number) {
                     wakers.reader = Some(cx.waker().clone());
                 }
                 return Poll::Pending;
             }
-            Waiting::Bytes(bytes) => {
+            Received::Bytes(bytes) => {
                 let count = bytes.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&bytes[..count]);
                 count
             }
         };
-        drop(end);
-        self.trunk.add(|end| end.take(self.number, count));
+        drop(endpoint);
+        self.mux.add(|endpoint| endpoint.take(self.number, count));
         Poll::Ready(Ok(count))
     }
 
@@ -229,10 +231,10 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.try_write(slices) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let mut end = self.trunk.end.borrow_mut();
-                if end.out.len() >= FULL {
-                    self.trunk.crowd.borrow_mut().push(cx.waker().clone());
-                } else if let Some(wakers) = end.keep(self.number) {
+                let mut endpoint = self.mux.endpoint.borrow_mut();
+                if endpoint.send_buffer.len() >= MAX_BUFFERED {
+                    self.mux.blocked_writers.borrow_mut().push(cx.waker().clone());
+                } else if let Some(wakers) = endpoint.keep(self.number) {
                     wakers.writer = Some(cx.waker().clone());
                 }
                 Poll::Pending
@@ -246,7 +248,7 @@ impl Stream {
     /// # Errors
     /// `WouldBlock`, or `BrokenPipe` where the other side takes no more.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.trunk.add(|end| end.write(self.number, slices))
+        self.mux.add(|endpoint| endpoint.write(self.number, slices))
     }
 
     /// As [`Stream::try_write`], for bytes that others get as well: all who get them right after each other share a copy.
@@ -254,22 +256,22 @@ impl Stream {
     /// # Errors
     /// As there.
     pub fn write_shared(&self, bytes: &Bytes) -> io::Result<usize> {
-        self.trunk.add(|end| end.write_shared(self.number, bytes))
+        self.mux.add(|endpoint| endpoint.write_shared(self.number, bytes))
     }
 
     /// The other side sends no more.
     pub fn is_ended(&self) -> bool {
-        self.trunk.end.borrow().is_ended(self.number)
+        self.mux.endpoint.borrow().is_ended(self.number)
     }
 
     /// Says that nothing more will be written.
     pub fn end_writing(&self) {
-        self.trunk.add(|end| end.end(self.number));
+        self.mux.add(|endpoint| endpoint.end_stream(self.number));
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.trunk.add(|end| end.close(self.number));
+        self.mux.add(|endpoint| endpoint.close(self.number));
     }
 }

@@ -20,9 +20,9 @@ use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
 mod memory;
+mod mux;
 mod process;
 mod tls;
-mod trunk;
 
 fn panics(conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
     Box::pin(async {

@@ -5,7 +5,7 @@ use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
 use super::health::heartbeat::{self, Activity};
 use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
-use super::mux_task::Trunk;
+use super::mux_task::MuxTask;
 use super::peer::{Peer, TICK, ticks};
 use super::quota::Place;
 use super::raw::{Ending, Raw};
@@ -164,7 +164,7 @@ pub struct Shared {
     /// See `queues`.
     pub buffers: RefCell<Spare<Vec<u8>>>,
     peers: RefCell<HashMap<u64, Rc<Peer>>>,
-    trunks: RefCell<HashMap<u64, Rc<Trunk>>>,
+    trunks: RefCell<HashMap<u64, Rc<MuxTask>>>,
     /// Ticks since the start. Stands still while nobody needs the clock.
     now: Cell<u32>,
     /// At which ticks to look at which sessions, the soonest first. What is out of date is found out when looking.
@@ -318,14 +318,14 @@ impl Shared {
             return Ok(Socket::Trunk(trunk.open(session)));
         }
         // The child was gone before its session came: so is the client.
-        let dead = Trunk::new(number, UnixStream::pair()?.0)?;
-        dead.break_off();
+        let dead = MuxTask::new(number, UnixStream::pair()?.0)?;
+        dead.disconnect();
         Ok(Socket::Trunk(dead.open(session)))
     }
 
     fn lay(self: &Rc<Self>, laying: Laying) {
         let Laying { number, trunk, places } = laying;
-        let trunk = match Trunk::new(number, trunk.into()) {
+        let trunk = match MuxTask::new(number, trunk.into()) {
             Ok(trunk) => trunk,
             // The child finds it closed.
             Err(e) => return error!("WS0119: trunk {number}: cannot watch its socket: {e}"),

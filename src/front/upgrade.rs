@@ -14,7 +14,7 @@ use crate::front::WebSocket;
 use crate::front::child;
 use crate::front::once::OfEngine;
 use crate::front::relay::hold::RequestHold;
-use crate::front::relay::trunk::{Passage, Wire};
+use crate::front::relay::mux::{MuxSocket, PendingStream};
 use crate::front::relay::{self, Relayed, Session, Way};
 use crate::handlers;
 use crate::handlers::channel::{front as channel, publish};
@@ -334,9 +334,9 @@ fn hand_over(
     };
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
     // A plugin's messages go by a socketpair in any case, and pywebsocket's workers want a socket.
-    let by_trunk = custody == Custody::Suspended && plugin.is_none() && spec.handler.name != handlers::PYWEBSOCKET;
-    let bytes = match child::relay().filter(|_| by_trunk) {
-        Some(relay) => relay.trunk(thread, &mut link).map(Bytes::Trunk).map_err(io::Error::other),
+    let by_mux = custody == Custody::Suspended && plugin.is_none() && spec.handler.name != handlers::PYWEBSOCKET;
+    let bytes = match child::relay().filter(|_| by_mux) {
+        Some(relay) => relay.mux(thread, &mut link).map(Bytes::Mux).map_err(io::Error::other),
         None if custody == Custody::Socket => Ok(Bytes::Socket),
         None if custody == Custody::Encrypted => Ok(Bytes::Encrypted),
         None => pair().map(Bytes::Pair),
@@ -439,7 +439,7 @@ enum Bytes {
     Encrypted,
     /// Of a pair, the first end is ours.
     Pair((UnixStream, UnixStream)),
-    Trunk(Arc<Wire>),
+    Mux(Arc<MuxSocket>),
 }
 
 fn pair() -> io::Result<(UnixStream, UnixStream)> {
@@ -454,7 +454,7 @@ impl Ways {
         let bytes = match self.bytes {
             Bytes::Socket | Bytes::Encrypted => None,
             Bytes::Pair((ours, _)) => Some(Way::Pair(ours)),
-            Bytes::Trunk(wire) => child::relay().map(|relay| Way::Trunk(Passage::new(relay, wire, ticket))),
+            Bytes::Mux(wire) => child::relay().map(|relay| Way::Mux(PendingStream::new(relay, wire, ticket))),
         };
         (bytes, self.messages.map(|(ours, _)| ours))
     }
@@ -495,7 +495,7 @@ fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways, earl
     }
     let messages = ways.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
     match &ways.bytes {
-        Bytes::Trunk(wire) => link.carry(ticket, wire.number).map_err(Lost::Engine),
+        Bytes::Mux(wire) => link.carry(ticket, wire.number).map_err(Lost::Engine),
         Bytes::Pair((_, theirs)) => link.give(ticket, Vec::new(), theirs.as_fd(), None, messages).map_err(Lost::Engine),
         Bytes::Socket => {
             let socket = connection.socket().map_err(Lost::Client)?;

@@ -1,21 +1,21 @@
-//! The bytes of one stream at one end of a trunk, and how many of them may be under way.
+//! The bytes of one stream at one end of a mux, and how many of them may be under way.
 
-use super::frame::Bad;
+use super::frame::ProtocolError;
 
 /// Bytes of a stream that may be under way in each direction: sent, and not yet taken by those they are for.
 pub const WINDOW: u32 = 128 * 1024;
 /// So many bytes were taken before the other side is told: it has room all the while.
-const TOLD: u32 = WINDOW / 4;
+const UPDATE_AFTER: u32 = WINDOW / 4;
 
 /// Empty inboxes, for the next who needs one.
 #[derive(Debug, Default)]
-pub struct Spare {
+pub struct SpareBuffers {
     inboxes: Vec<Vec<u8>>,
     /// What they take together.
     bytes: usize,
 }
 
-impl Spare {
+impl SpareBuffers {
     /// So many are kept.
     const INBOXES: usize = 32;
     /// And of so many bytes together.
@@ -40,14 +40,14 @@ impl Spare {
 
 /// What the other side still does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Far {
+pub enum Remote {
     /// It sends and takes.
     #[default]
     Open,
     /// It takes.
-    Ended,
+    HalfClosed,
     /// Neither.
-    Gone,
+    Closed,
 }
 
 /// See the module.
@@ -58,39 +58,39 @@ pub struct Flow {
     taken: usize,
     /// Bytes that were taken, and of which the other side was not told.
     untold: u32,
-    credit: u32,
-    far: Far,
+    send_window: u32,
+    remote: Remote,
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Flow { inbox: Vec::new(), taken: 0, untold: 0, credit: WINDOW, far: Far::Open }
+        Flow { inbox: Vec::new(), taken: 0, untold: 0, send_window: WINDOW, remote: Remote::Open }
     }
 }
 
 impl Flow {
     /// What the other side still does.
-    pub fn far(&self) -> Far {
-        self.far
+    pub fn remote(&self) -> Remote {
+        self.remote
     }
 
     /// Bytes that may be sent.
-    pub fn credit(&self) -> usize {
-        self.credit as usize
+    pub fn send_window(&self) -> usize {
+        self.send_window as usize
     }
 
     /// So many were sent, of those that might be.
-    pub fn spend(&mut self, bytes: usize) {
-        self.credit = self.credit.saturating_sub(bytes as u32);
+    pub fn note_sent(&mut self, bytes: usize) {
+        self.send_window = self.send_window.saturating_sub(bytes as u32);
     }
 
     /// So many more may be sent.
     ///
     /// # Errors
     /// So many were never sent.
-    pub fn grant(&mut self, stream: u64, bytes: u32) -> Result<(), Bad> {
-        let credit = self.credit.checked_add(bytes).filter(|credit| *credit <= WINDOW);
-        self.credit = credit.ok_or(Bad::Credit(stream))?;
+    pub fn widen(&mut self, stream: u64, bytes: u32) -> Result<(), ProtocolError> {
+        let window = self.send_window.checked_add(bytes).filter(|window| *window <= WINDOW);
+        self.send_window = window.ok_or(ProtocolError::WindowOverflow(stream))?;
         Ok(())
     }
 
@@ -103,12 +103,12 @@ impl Flow {
     ///
     /// # Errors
     /// It should not have.
-    pub fn receive(&mut self, stream: u64, bytes: &[u8], spare: &mut Spare) -> Result<(), Bad> {
-        if self.far != Far::Open {
-            return Err(Bad::Ended(stream));
+    pub fn receive(&mut self, stream: u64, bytes: &[u8], spare: &mut SpareBuffers) -> Result<(), ProtocolError> {
+        if self.remote != Remote::Open {
+            return Err(ProtocolError::StreamEnded(stream));
         }
         if self.waiting().len() + bytes.len() > (WINDOW - self.untold) as usize {
-            return Err(Bad::Flooded(stream));
+            return Err(ProtocolError::WindowExceeded(stream));
         }
         if self.inbox.capacity() == 0 {
             self.inbox = spare.take();
@@ -123,20 +123,20 @@ impl Flow {
     }
 
     /// So many bytes were taken, of those that waited. Returns what the other side is to be told, if it is.
-    pub fn take(&mut self, bytes: usize, spare: &mut Spare) -> Option<u32> {
+    pub fn take(&mut self, bytes: usize, spare: &mut SpareBuffers) -> Option<u32> {
         self.taken = (self.taken + bytes).min(self.inbox.len());
         if self.taken == self.inbox.len() {
-            self.forget(spare);
+            self.discard(spare);
         }
         self.untold += bytes as u32;
-        if self.untold < TOLD || self.far != Far::Open {
+        if self.untold < UPDATE_AFTER || self.remote != Remote::Open {
             return None;
         }
         Some(std::mem::take(&mut self.untold))
     }
 
     /// What waits is of use to nobody.
-    pub fn forget(&mut self, spare: &mut Spare) {
+    pub fn discard(&mut self, spare: &mut SpareBuffers) {
         self.taken = 0;
         spare.put_back(std::mem::take(&mut self.inbox));
     }
@@ -145,17 +145,17 @@ impl Flow {
     ///
     /// # Errors
     /// It has said so before.
-    pub fn end(&mut self, stream: u64, far: Far) -> Result<(), Bad> {
-        if self.far == far || self.far == Far::Gone {
-            return Err(Bad::Ended(stream));
+    pub fn remote_ends(&mut self, stream: u64, remote: Remote) -> Result<(), ProtocolError> {
+        if self.remote == remote || self.remote == Remote::Closed {
+            return Err(ProtocolError::StreamEnded(stream));
         }
-        self.far = far;
+        self.remote = remote;
         Ok(())
     }
 
     /// There is no other side any more, nor a way to it.
-    pub fn cut(&mut self) {
-        self.far = Far::Gone;
+    pub fn close(&mut self) {
+        self.remote = Remote::Closed;
     }
 }
 
@@ -165,19 +165,19 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_in_than_was_let() {
-        let (mut flow, mut spare) = (Flow::default(), Spare::default());
+        let (mut flow, mut spare) = (Flow::default(), SpareBuffers::default());
         flow.receive(1, &vec![1; WINDOW as usize - 1], &mut spare).unwrap();
         flow.receive(1, &[2], &mut spare).unwrap();
-        assert_eq!(flow.receive(1, &[3], &mut spare), Err(Bad::Flooded(1)));
+        assert_eq!(flow.receive(1, &[3], &mut spare), Err(ProtocolError::WindowExceeded(1)));
         // What was taken and not told of is no room.
-        assert_eq!(flow.take(TOLD as usize - 1, &mut spare), None);
-        assert_eq!(flow.receive(1, &[3], &mut spare), Err(Bad::Flooded(1)));
-        assert_eq!(flow.take(1, &mut spare), Some(TOLD));
-        flow.receive(1, &vec![3; TOLD as usize], &mut spare).unwrap();
-        assert_eq!(flow.receive(1, &[3], &mut spare), Err(Bad::Flooded(1)));
+        assert_eq!(flow.take(UPDATE_AFTER as usize - 1, &mut spare), None);
+        assert_eq!(flow.receive(1, &[3], &mut spare), Err(ProtocolError::WindowExceeded(1)));
+        assert_eq!(flow.take(1, &mut spare), Some(UPDATE_AFTER));
+        flow.receive(1, &vec![3; UPDATE_AFTER as usize], &mut spare).unwrap();
+        assert_eq!(flow.receive(1, &[3], &mut spare), Err(ProtocolError::WindowExceeded(1)));
         assert_eq!(flow.waiting().len(), WINDOW as usize);
         assert_eq!(flow.waiting()[..2], [1, 1]);
-        assert_eq!(flow.waiting()[WINDOW as usize - TOLD as usize - 1..][..2], [2, 3]);
+        assert_eq!(flow.waiting()[WINDOW as usize - UPDATE_AFTER as usize - 1..][..2], [2, 3]);
         assert_eq!(flow.take(WINDOW as usize, &mut spare), Some(WINDOW));
         assert_eq!((flow.inbox.capacity(), spare.inboxes.len()), (0, 0), "nobody keeps as much");
         flow.receive(1, b"short", &mut spare).unwrap();
@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn so_much_is_kept_and_no_more() {
-        let mut spare = Spare::default();
+        let mut spare = SpareBuffers::default();
         for size in [1, 100, WINDOW as usize] {
-            (0..2 * Spare::INBOXES).for_each(|_| spare.put_back(Vec::with_capacity(size)));
-            let expected = Spare::INBOXES.min(Spare::BYTES / size);
+            (0..2 * SpareBuffers::INBOXES).for_each(|_| spare.put_back(Vec::with_capacity(size)));
+            let expected = SpareBuffers::INBOXES.min(SpareBuffers::BYTES / size);
             assert_eq!((spare.inboxes.len(), spare.bytes), (expected, expected * size));
             (0..expected).for_each(|_| assert_eq!(spare.take().capacity(), size));
             assert_eq!((spare.take().capacity(), spare.bytes), (0, 0));
@@ -200,26 +200,26 @@ mod tests {
     #[test]
     fn credit_comes_back_and_is_not_made_up() {
         let mut flow = Flow::default();
-        assert_eq!(flow.grant(1, 1), Err(Bad::Credit(1)));
-        flow.spend(WINDOW as usize);
-        assert_eq!(flow.credit(), 0);
-        flow.grant(1, WINDOW - 1).unwrap();
-        assert_eq!(flow.grant(1, 2), Err(Bad::Credit(1)));
-        assert_eq!(flow.grant(1, u32::MAX), Err(Bad::Credit(1)));
-        flow.grant(1, 1).unwrap();
+        assert_eq!(flow.widen(1, 1), Err(ProtocolError::WindowOverflow(1)));
+        flow.note_sent(WINDOW as usize);
+        assert_eq!(flow.send_window(), 0);
+        flow.widen(1, WINDOW - 1).unwrap();
+        assert_eq!(flow.widen(1, 2), Err(ProtocolError::WindowOverflow(1)));
+        assert_eq!(flow.widen(1, u32::MAX), Err(ProtocolError::WindowOverflow(1)));
+        flow.widen(1, 1).unwrap();
     }
 
     #[test]
     fn an_end_is_an_end() {
-        let (mut flow, mut spare) = (Flow::default(), Spare::default());
+        let (mut flow, mut spare) = (Flow::default(), SpareBuffers::default());
         flow.receive(1, b"last", &mut spare).unwrap();
-        flow.end(1, Far::Ended).unwrap();
-        assert_eq!(flow.receive(1, b"more", &mut spare), Err(Bad::Ended(1)));
-        assert_eq!(flow.end(1, Far::Ended), Err(Bad::Ended(1)));
+        flow.remote_ends(1, Remote::HalfClosed).unwrap();
+        assert_eq!(flow.receive(1, b"more", &mut spare), Err(ProtocolError::StreamEnded(1)));
+        assert_eq!(flow.remote_ends(1, Remote::HalfClosed), Err(ProtocolError::StreamEnded(1)));
         assert_eq!(flow.waiting(), b"last");
-        flow.end(1, Far::Gone).unwrap();
-        assert_eq!(flow.end(1, Far::Ended), Err(Bad::Ended(1)));
-        assert_eq!(flow.end(1, Far::Gone), Err(Bad::Ended(1)));
+        flow.remote_ends(1, Remote::Closed).unwrap();
+        assert_eq!(flow.remote_ends(1, Remote::HalfClosed), Err(ProtocolError::StreamEnded(1)));
+        assert_eq!(flow.remote_ends(1, Remote::Closed), Err(ProtocolError::StreamEnded(1)));
         assert_eq!(flow.waiting(), b"last");
     }
 }

@@ -1,12 +1,12 @@
-//! The frames of a trunk. All numbers are little-endian.
+//! The frames of a mux. All numbers are little-endian.
 //!
 //! ```text
 //! length of what follows the head (u32), kind (u8), stream (u64)
-//!   1 data      bytes of the stream
-//!   2 credit    u32: so many bytes were taken, and as many more may come
-//!   3 end       the sender has no more of this stream
-//!   4 gone      nor does it take any more; nothing of the sender follows
-//!   5 many      in the place of the stream stands a number of them; bytes for them all, then their numbers (u64)
+//!   1 data           bytes of the stream
+//!   2 window update  u32: so many bytes were taken, and as many more may come
+//!   3 end stream     the sender has no more of this stream
+//!   4 reset          nor does it take any more; nothing of the sender follows
+//!   5 multicast      in the place of the stream stands a number of them; bytes for them all, then their numbers (u64)
 //! ```
 
 use std::ops::Range;
@@ -17,7 +17,7 @@ pub const HEAD: usize = 13;
 pub const MAX_BODY: usize = 1 << 20;
 /// Bytes of a stream's number.
 pub const NUMBER: usize = 8;
-/// Bytes that one read of a trunk takes, at least half of it.
+/// Bytes that one read of a mux takes, at least half of it.
 const READ: usize = 64 * 1024;
 
 /// The byte that says what a frame is.
@@ -26,10 +26,10 @@ const READ: usize = 64 * 1024;
 #[allow(missing_docs)]
 pub enum Kind {
     Data = 1,
-    Credit = 2,
-    End = 3,
-    Gone = 4,
-    Many = 5,
+    WindowUpdate = 2,
+    EndStream = 3,
+    Reset = 4,
+    Multicast = 5,
 }
 
 /// What has come.
@@ -43,24 +43,24 @@ pub enum Frame<'a> {
         bytes: &'a [u8],
     },
     /// So many bytes more may be sent.
-    Credit {
+    WindowUpdate {
         /// Of which stream.
         stream: u64,
         /// How many.
         bytes: u32,
     },
     /// The other side has no more of this stream.
-    End {
+    EndStream {
         /// Which.
         stream: u64,
     },
     /// The other side has nothing more to do with this stream.
-    Gone {
+    Reset {
         /// Which.
         stream: u64,
     },
     /// The same bytes for several streams.
-    Many {
+    Multicast {
         /// Whose.
         streams: Streams<'a>,
         /// At least one.
@@ -81,7 +81,7 @@ impl Streams<'_> {
 
 /// The other side does not speak this language: what follows cannot be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Bad {
+pub enum ProtocolError {
     /// There is no such frame.
     #[error("a frame of kind {kind} and {length} bytes")]
     Frame {
@@ -92,13 +92,13 @@ pub enum Bad {
     },
     /// More bytes came than were let.
     #[error("more of stream {0} than there is room for")]
-    Flooded(u64),
+    WindowExceeded(u64),
     /// More room was given than was taken.
-    #[error("more credit for stream {0} than there was before")]
-    Credit(u64),
+    #[error("more window for stream {0} than there was before")]
+    WindowOverflow(u64),
     /// Something came of a stream whose end had come.
     #[error("more of stream {0} after its end")]
-    Ended(u64),
+    StreamEnded(u64),
 }
 
 /// Puts what was read together to frames.
@@ -143,7 +143,7 @@ impl Decoder {
     ///
     /// # Errors
     /// There is none: nor will there be.
-    pub fn frame(&mut self) -> Result<Option<Frame<'_>>, Bad> {
+    pub fn frame(&mut self) -> Result<Option<Frame<'_>>, ProtocolError> {
         if self.pending.is_empty() {
             return Ok(None);
         }
@@ -154,15 +154,15 @@ impl Decoder {
         let Some((head, body)) = pending.split_first_chunk::<HEAD>() else { return Ok(None) };
         let [a, b, c, d, kind, stream @ ..] = *head;
         let (length, stream) = (u32::from_le_bytes([a, b, c, d]) as usize, u64::from_le_bytes(stream));
-        let bad = Bad::Frame { kind, length };
+        let bad = ProtocolError::Frame { kind, length };
         if length > MAX_BODY {
             return Err(bad);
         }
         const DATA: u8 = Kind::Data as u8;
-        const CREDIT: u8 = Kind::Credit as u8;
-        const END: u8 = Kind::End as u8;
-        const GONE: u8 = Kind::Gone as u8;
-        const MANY: u8 = Kind::Many as u8;
+        const WINDOW_UPDATE: u8 = Kind::WindowUpdate as u8;
+        const END_STREAM: u8 = Kind::EndStream as u8;
+        const RESET: u8 = Kind::Reset as u8;
+        const MULTICAST: u8 = Kind::Multicast as u8;
         match (kind, length) {
             (DATA, 1..) => {
                 self.pending.start += HEAD;
@@ -172,8 +172,8 @@ impl Decoder {
                 }
                 return Ok(Some(self.next_data(stream, length)));
             }
-            (CREDIT, 4) | (END | GONE, 0) => {}
-            (MANY, _) if (1..=(length.saturating_sub(1) / NUMBER) as u64).contains(&stream) => {}
+            (WINDOW_UPDATE, 4) | (END_STREAM | RESET, 0) => {}
+            (MULTICAST, _) if (1..=(length.saturating_sub(1) / NUMBER) as u64).contains(&stream) => {}
             _ => return Err(bad),
         }
         let begin = self.pending.start + HEAD;
@@ -183,12 +183,14 @@ impl Decoder {
         self.pending.start = begin + length;
         let body = &self.buffer[begin..begin + length];
         Ok(Some(match kind {
-            END => Frame::End { stream },
-            GONE => Frame::Gone { stream },
-            CREDIT => Frame::Credit { stream, bytes: u32::from_le_bytes(body.try_into().map_err(|_| bad)?) },
+            END_STREAM => Frame::EndStream { stream },
+            RESET => Frame::Reset { stream },
+            WINDOW_UPDATE => {
+                Frame::WindowUpdate { stream, bytes: u32::from_le_bytes(body.try_into().map_err(|_| bad)?) }
+            }
             _ => {
                 let (bytes, numbers) = body.split_at(length - stream as usize * NUMBER);
-                Frame::Many { streams: Streams(numbers), bytes }
+                Frame::Multicast { streams: Streams(numbers), bytes }
             }
         }))
     }
@@ -211,13 +213,13 @@ mod tests {
     #[derive(Debug, Clone, PartialEq)]
     enum Told {
         Data(u64, Vec<u8>),
-        Credit(u64, u32),
-        End(u64),
-        Gone(u64),
-        Many(Vec<u64>, Vec<u8>),
+        WindowUpdate(u64, u32),
+        EndStream(u64),
+        Reset(u64),
+        Multicast(Vec<u64>, Vec<u8>),
     }
 
-    fn decode(bytes: &[u8], chunk: usize) -> (Vec<Told>, Option<Bad>) {
+    fn decode(bytes: &[u8], chunk: usize) -> (Vec<Told>, Option<ProtocolError>) {
         let (mut decoder, mut told) = (Decoder::default(), Vec::new());
         let mut whole = true;
         for piece in bytes.chunks(chunk.max(1)) {
@@ -241,11 +243,11 @@ mod tests {
                             Some(Told::Data(last, all)) if !was_whole && *last == stream => all.extend(bytes),
                             _ => told.push(Told::Data(stream, bytes.to_vec())),
                         },
-                        Frame::Credit { stream, bytes } => told.push(Told::Credit(stream, bytes)),
-                        Frame::End { stream } => told.push(Told::End(stream)),
-                        Frame::Gone { stream } => told.push(Told::Gone(stream)),
-                        Frame::Many { streams, bytes } => {
-                            told.push(Told::Many(streams.iter().collect(), bytes.to_vec()));
+                        Frame::WindowUpdate { stream, bytes } => told.push(Told::WindowUpdate(stream, bytes)),
+                        Frame::EndStream { stream } => told.push(Told::EndStream(stream)),
+                        Frame::Reset { stream } => told.push(Told::Reset(stream)),
+                        Frame::Multicast { streams, bytes } => {
+                            told.push(Told::Multicast(streams.iter().collect(), bytes.to_vec()));
                         }
                     }
                     whole = decoder.data.is_none();
@@ -267,12 +269,16 @@ mod tests {
         for frame in frames {
             match frame {
                 Told::Data(stream, data) => put(Kind::Data, *stream, data),
-                Told::Credit(stream, count) => put(Kind::Credit, *stream, &count.to_le_bytes()),
-                Told::End(stream) => put(Kind::End, *stream, &[]),
-                Told::Gone(stream) => put(Kind::Gone, *stream, &[]),
-                Told::Many(streams, data) => {
+                Told::WindowUpdate(stream, count) => put(Kind::WindowUpdate, *stream, &count.to_le_bytes()),
+                Told::EndStream(stream) => put(Kind::EndStream, *stream, &[]),
+                Told::Reset(stream) => put(Kind::Reset, *stream, &[]),
+                Told::Multicast(streams, data) => {
                     let numbers = streams.iter().flat_map(|stream| stream.to_le_bytes());
-                    put(Kind::Many, streams.len() as u64, &data.iter().copied().chain(numbers).collect::<Vec<_>>());
+                    put(
+                        Kind::Multicast,
+                        streams.len() as u64,
+                        &data.iter().copied().chain(numbers).collect::<Vec<_>>(),
+                    );
                 }
             }
         }
@@ -283,10 +289,11 @@ mod tests {
         let data = || prop::collection::vec(any::<u8>(), 1..300);
         let frame = prop_oneof![
             (any::<u64>(), data()).prop_map(|(stream, data)| Told::Data(stream, data)),
-            (any::<u64>(), any::<u32>()).prop_map(|(stream, count)| Told::Credit(stream, count)),
-            any::<u64>().prop_map(Told::End),
-            any::<u64>().prop_map(Told::Gone),
-            (prop::collection::vec(any::<u64>(), 1..9), data()).prop_map(|(streams, data)| Told::Many(streams, data)),
+            (any::<u64>(), any::<u32>()).prop_map(|(stream, count)| Told::WindowUpdate(stream, count)),
+            any::<u64>().prop_map(Told::EndStream),
+            any::<u64>().prop_map(Told::Reset),
+            (prop::collection::vec(any::<u64>(), 1..9), data())
+                .prop_map(|(streams, data)| Told::Multicast(streams, data)),
         ];
         prop::collection::vec(frame, 0..20)
     }
@@ -322,7 +329,7 @@ mod tests {
             head.extend(stream.to_le_bytes());
             assert_eq!(
                 decode(&head, 5).1,
-                Some(Bad::Frame { kind, length: length as usize }),
+                Some(ProtocolError::Frame { kind, length: length as usize }),
                 "{kind} {length} {stream}"
             );
         };
@@ -331,7 +338,7 @@ mod tests {
         }
         // Nobody; nothing for somebody; more than fit in.
         for (length, streams) in [(8, 0), (8, 1), (16, 2), (17, 3), (17, u64::MAX)] {
-            refused(Kind::Many as u8, length, streams);
+            refused(Kind::Multicast as u8, length, streams);
         }
         for kind in [1, 5] {
             refused(kind, MAX_BODY as u32 + 1, 1);
@@ -340,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_long_frame_leaves_no_long_buffer() {
-        let long = Told::Many((0..1000).collect(), vec![7; 900_000]);
+        let long = Told::Multicast((0..1000).collect(), vec![7; 900_000]);
         let bytes = encode(&[long.clone(), long.clone()]);
         assert_eq!(decode(&bytes, 10_000).0, [long.clone(), long]);
         let mut decoder = Decoder::default();

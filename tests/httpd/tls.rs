@@ -118,7 +118,7 @@ fn vanish(server: &Server, number: usize) {
 }
 
 fn clients_that_vanish(mpm: Mpm) {
-    // A child has a trunk to each engine thread that it has brought a session.
+    // A child has a mux to each engine thread that it has brought a session.
     Httpd::tls_both_ways(mpm)
         .into_iter()
         .for_each(|httpd| vanishing(mpm, &httpd.echo().config("WebSocketEngineThreads 1").start()));

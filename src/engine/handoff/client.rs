@@ -20,7 +20,7 @@ pub struct Grant {
     pub ticket: u64,
     /// What the client is told.
     pub response: Response,
-    /// The engine thread that a trunk for it has to go to.
+    /// The engine thread that a mux for it has to go to.
     pub thread: u32,
 }
 
@@ -140,15 +140,15 @@ impl Link {
         }
     }
 
-    /// Gives an engine thread the other end of a trunk; returns the trunk's number.
+    /// Gives an engine thread the other end of a mux; returns the mux's number.
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn lay(&mut self, thread: u32, trunk: BorrowedFd<'_>) -> Result<u64, HandoffError> {
+    pub fn open_mux(&mut self, thread: u32, mux: BorrowedFd<'_>) -> Result<u64, HandoffError> {
         self.stream.enter()?;
-        self.say_with(&ToEngine::Trunk { thread }, &[trunk])?;
+        self.say_with(&ToEngine::Mux { thread }, &[mux])?;
         match self.answer()? {
-            FromEngine::Trunk { number } => Ok(number),
+            FromEngine::Mux { number } => Ok(number),
             other => Err(unexpected(&other).into()),
         }
     }
@@ -185,12 +185,12 @@ impl Link {
         self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some(), tls }, &descriptors)
     }
 
-    /// Says that a granted session comes over this trunk, which was laid to the thread of its [`Grant`].
+    /// Says that a granted session comes over this mux, which goes to the thread of its [`Grant`].
     ///
     /// # Errors
     /// The engine is gone.
-    pub fn carry(&mut self, ticket: u64, trunk: u64) -> io::Result<()> {
-        self.say(&ToEngine::Carry { ticket, trunk })
+    pub fn carry(&mut self, ticket: u64, mux: u64) -> io::Result<()> {
+        self.say(&ToEngine::Carry { ticket, mux })
     }
 
     /// Gives a ticket back.

@@ -150,8 +150,8 @@ mod tests {
             ToEngine::Hello { version: "x".into() },
             ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false, tls: None },
-            ToEngine::Trunk { thread: 1 },
-            ToEngine::Carry { ticket: 8, trunk: 3 },
+            ToEngine::Mux { thread: 1 },
+            ToEngine::Carry { ticket: 8, mux: 3 },
             ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();

@@ -33,15 +33,15 @@ pub enum ToEngine {
         /// The socket has TLS on it, with these keys. `early` is what came in it.
         tls: Option<Box<Keys>>,
     },
-    /// The session comes over a trunk, as the stream with the ticket's number.
+    /// The session comes over a mux, as the stream with the ticket's number.
     Carry {
         /// From [`FromEngine::Granted`].
         ticket: u64,
-        /// From [`FromEngine::Trunk`].
-        trunk: u64,
+        /// From [`FromEngine::Mux`].
+        mux: u64,
     },
-    /// The other end of a new trunk comes with this message: see [`super::trunk`].
-    Trunk {
+    /// The other end of a new mux comes with this message: see [`crate::mux`].
+    Mux {
         /// The engine thread that is to have it: the one of the sessions that will come over it.
         thread: u32,
     },
@@ -88,12 +88,12 @@ pub enum FromEngine {
         ticket: u64,
         /// What the client is told.
         response: Response,
-        /// The engine thread that a trunk for it has to go to.
+        /// The engine thread that a mux for it has to go to.
         thread: u32,
     },
-    /// The answer to [`ToEngine::Trunk`].
-    Trunk {
-        /// The trunk's number; no other of this engine has it.
+    /// The answer to [`ToEngine::Mux`].
+    Mux {
+        /// The mux's number; no other of this engine has it.
         number: u64,
     },
     /// The handler has nothing there: somebody else is to answer.

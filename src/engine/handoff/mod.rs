@@ -8,9 +8,9 @@
 //!   (the 101 goes to the client, unless the handler has said that it answers by itself)
 //!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
 //!                           (and a link to the child, for a handler that has its other half there)
-//!   Carry { ticket, … }                   ──▶           or, in the place of Take: its bytes come over a trunk
-//!   Trunk { thread }  + its other end     ──▶           before the first of these
-//!                            ◀── Trunk { number }
+//!   Carry { ticket, … }                   ──▶           or, in the place of Take: its bytes come over a mux
+//!   Mux { thread }    + its other end     ──▶           before the first of these
+//!                            ◀── Mux { number }
 //!   Close { ticket, … }                   ──▶           later, over any link
 //!   Call { handler, … }                   ──▶           something a handler is asked that belongs to no session
 //!                            ◀── Answer { … }         or   Refused { … }

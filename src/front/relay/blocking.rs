@@ -28,8 +28,8 @@ pub fn run(request: &Request, relayed: Relayed) {
     let (mut ending, mut drain) = (Ending::default(), Drain::default());
     let (received, sent) = match engine {
         Some(Way::Pair(engine)) => relay(request.connection(), engine, session, &mut ending, &mut drain),
-        // Only the relay thread has trunks.
-        Some(Way::Trunk(_)) | None => (0, 0),
+        // Only the relay thread has muxes.
+        Some(Way::Mux(_)) | None => (0, 0),
     };
     if let Some(hold) = hold {
         wait_for(&*hold, session, &mut ending, &mut drain);

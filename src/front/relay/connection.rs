@@ -3,8 +3,8 @@
 use super::drain::Drain;
 use super::ending::Order;
 use super::hold::RequestHold;
+use super::mux::Stream;
 use super::pump::{Pair, Pump, Turn};
-use super::trunk::Stream;
 use super::{Session, variables};
 use crate::apache::connection::Connection;
 use crate::apache::suspended::Suspended;
@@ -50,7 +50,7 @@ pub(super) enum Phase {
 /// The engine's side of a pump.
 pub(super) enum EngineSide {
     Pair(Pair),
-    Trunk(Stream),
+    Mux(Stream),
 }
 
 impl RelayedConnection {
@@ -61,7 +61,7 @@ impl RelayedConnection {
                 let client = self.request.connection();
                 let turn = match engine {
                     EngineSide::Pair(pair) => pump.turn(pair, client, buffer),
-                    EngineSide::Trunk(stream) => pump.turn(stream, client, buffer),
+                    EngineSide::Mux(stream) => pump.turn(stream, client, buffer),
                 };
                 match turn {
                     Turn::Wait(_) => return false,

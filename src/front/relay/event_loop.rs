@@ -3,20 +3,20 @@
 //! Edge-triggered epoll: descriptors are registered once, and each turn of a connection's pump goes on until nothing can
 //! move. The thread sleeps as long as it has nothing to do and no deadline.
 //!
-//! A round reads the trunks, gives each connection that has something to do its turn, and writes the trunks: whatever has
-//! come together costs one read and one write of a trunk.
+//! A round reads the muxes, gives each connection that has something to do its turn, and writes the muxes: whatever has
+//! come together costs one read and one write of a mux.
 
 use super::connection::{EngineSide, Phase, RelayedConnection};
 use super::drain::Drain;
 use super::ending::Ending;
 use super::hold::Waiter;
+use super::mux::{MuxEnd, MuxSocket};
 use super::pump::{Pair, Pump};
 use super::thread::Relay;
-use super::trunk::{Carrier, Wire};
 use super::{Relayed, STOP_CHECK, Way};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
-use crate::mux::end::News;
+use crate::mux::endpoint::StreamEvent;
 use rustix::event::{Timespec, epoll};
 use slab::Slab;
 use std::io;
@@ -37,16 +37,16 @@ const RELEASES: usize = 500;
 
 /// The token of the eventfd; connections have 2n and 2n + 1.
 pub(super) const WAKE: u64 = u64::MAX;
-/// A trunk has this and its key.
-const TRUNK: u64 = 1 << 62;
+/// A mux has this and its key.
+const MUX: u64 = 1 << 62;
 
-fn trunk_token(key: usize) -> epoll::EventData {
-    epoll::EventData::new_u64(TRUNK | key as u64)
+fn mux_token(key: usize) -> epoll::EventData {
+    epoll::EventData::new_u64(MUX | key as u64)
 }
 
-/// What to wait for on a trunk. Only for room where there was none: a Unix socket tells of room whenever the other end has
+/// What to wait for on a mux. Only for room where there was none: a Unix socket tells of room whenever the other end has
 /// read something, which would wake this thread for each message.
-fn trunk_flags(blocked: bool) -> epoll::EventFlags {
+fn mux_flags(blocked: bool) -> epoll::EventFlags {
     let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
     if blocked { flags | epoll::EventFlags::OUT } else { flags }
 }
@@ -55,9 +55,9 @@ struct Loop {
     relay: &'static Relay,
     epoll: OwnedFd,
     connections: Slab<RelayedConnection>,
-    carriers: Slab<Rc<Carrier>>,
-    /// Room for what a read of the trunks brings: keys of connections, and what has become of their streams.
-    news: Vec<(usize, News)>,
+    muxes: Slab<Rc<MuxEnd>>,
+    /// Room for what a read of the muxes brings: keys of connections, and what has become of their streams.
+    news: Vec<(usize, StreamEvent)>,
     /// Connections with more to move.
     again: Vec<usize>,
     buffer: Vec<u8>,
@@ -75,7 +75,7 @@ pub(super) fn run(relay: &'static Relay, epoll: OwnedFd) {
         relay,
         epoll,
         connections: Slab::new(),
-        carriers: Slab::new(),
+        muxes: Slab::new(),
         news: Vec::new(),
         again: Vec::new(),
         buffer: vec![0; Connection::PIECE],
@@ -109,9 +109,9 @@ impl Loop {
                         // New connections, or the child is to end.
                         self.next_look = Instant::now();
                     }
-                    token if token & TRUNK != 0 => {
-                        if let Some(carrier) = self.carriers.get((token & !TRUNK) as usize) {
-                            carrier.readable.set(true);
+                    token if token & MUX != 0 => {
+                        if let Some(mux) = self.muxes.get((token & !MUX) as usize) {
+                            mux.readable.set(true);
                         }
                     }
                     token => {
@@ -134,7 +134,7 @@ impl Loop {
                 }
             }
             self.take_new();
-            self.read_trunks();
+            self.read_muxes();
             self.take_done();
             for key in std::mem::take(&mut self.again) {
                 // It may have gone in this round.
@@ -148,13 +148,13 @@ impl Loop {
             if now >= self.next_look {
                 self.look_at_the_clock(now);
             }
-            self.write_trunks();
+            self.write_muxes();
             drop(at_work);
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() || self.carriers.iter().any(|(_, carrier)| carrier.readable.get()) {
+        if !self.again.is_empty() || self.muxes.iter().any(|(_, mux)| mux.readable.get()) {
             return Some(Duration::ZERO);
         }
         if self.connections.is_empty() {
@@ -175,13 +175,13 @@ impl Loop {
     fn take_new(&mut self) {
         let mut inbox = self.relay.inbox();
         // In this order: they refer to each other.
-        let (laid, new) = (std::mem::take(&mut inbox.laid), std::mem::take(&mut inbox.new));
+        let (opened, new) = (std::mem::take(&mut inbox.opened), std::mem::take(&mut inbox.new));
         let unwanted = std::mem::take(&mut inbox.unwanted);
         drop(inbox);
-        laid.into_iter().for_each(|wire| self.lay(wire));
-        for (trunk, session) in unwanted {
-            if let Some(carrier) = self.carrier(&trunk) {
-                drop(carrier.open(session, usize::MAX));
+        opened.into_iter().for_each(|wire| self.open_mux(wire));
+        for (mux, session) in unwanted {
+            if let Some(mux) = self.mux(&mux) {
+                drop(mux.open(session, usize::MAX));
             }
         }
         for (request, relayed) in new {
@@ -203,11 +203,11 @@ impl Loop {
                         epoll::add(&self.epoll, socket.as_fd(), token(1), flags)?;
                         EngineSide::Pair(Pair::new(socket))
                     }
-                    Way::Trunk(passage) => {
+                    Way::Mux(passage) => {
                         let wire = passage.enter().ok_or(rustix::io::Errno::NOTCONN)?;
                         // If there is none any more, the engine has gone meanwhile, as it may at any time.
-                        let carrier = self.carrier(&wire).unwrap_or_else(|| Carrier::dead(wire));
-                        EngineSide::Trunk(carrier.open(session.ticket, key))
+                        let mux = self.mux(&wire).unwrap_or_else(|| MuxEnd::dead(wire));
+                        EngineSide::Mux(mux.open(session.ticket, key))
                     }
                 })
             });
@@ -237,37 +237,37 @@ impl Loop {
         }
     }
 
-    fn carrier(&self, wire: &Arc<Wire>) -> Option<Rc<Carrier>> {
-        self.carriers.iter().map(|(_, carrier)| carrier).find(|carrier| carrier.is_of(wire)).cloned()
+    fn mux(&self, wire: &Arc<MuxSocket>) -> Option<Rc<MuxEnd>> {
+        self.muxes.iter().map(|(_, mux)| mux).find(|mux| mux.is_of(wire)).cloned()
     }
 
-    fn lay(&mut self, wire: Arc<Wire>) {
+    fn open_mux(&mut self, wire: Arc<MuxSocket>) {
         let number = wire.number;
-        let entry = self.carriers.vacant_entry();
-        match epoll::add(&self.epoll, &*wire, trunk_token(entry.key()), trunk_flags(false)) {
+        let entry = self.muxes.vacant_entry();
+        match epoll::add(&self.epoll, &*wire, mux_token(entry.key()), mux_flags(false)) {
             Ok(()) => {
-                entry.insert(Carrier::new(wire));
+                entry.insert(MuxEnd::new(wire));
             }
             // Nobody keeps it: the engine finds it closed, and so do its sessions.
             Err(why) => {
                 wire.close();
-                log::main(Level::Error, &format!("WS0307: trunk {number} is lost, it cannot be watched: {why}"));
+                log::main(Level::Error, &format!("WS0307: mux {number} is lost, it cannot be watched: {why}"));
             }
         }
     }
 
-    /// Reads what the trunks have, and queues the connections that it is for.
-    fn read_trunks(&mut self) {
+    /// Reads what the muxes have, and queues the connections that it is for.
+    fn read_muxes(&mut self) {
         let readable: Vec<usize> =
-            self.carriers.iter().filter(|(_, carrier)| carrier.readable.get()).map(|(key, _)| key).collect();
+            self.muxes.iter().filter(|(_, mux)| mux.readable.get()).map(|(key, _)| key).collect();
         let mut news = std::mem::take(&mut self.news);
         for key in readable {
-            if let Err(why) = self.carriers[key].read(&mut news) {
-                self.break_off(key, &why, &mut news);
+            if let Err(why) = self.muxes[key].read(&mut news) {
+                self.disconnect(key, &why, &mut news);
             }
         }
         for (key, told) in news.drain(..) {
-            if told == News::Gone
+            if told == StreamEvent::Reset
                 && let Some(connection) = self.connections.get_mut(key)
             {
                 connection.drain.session_is_over(&connection.session);
@@ -278,26 +278,26 @@ impl Loop {
     }
 
     /// Writes what this round has to say to the engine.
-    fn write_trunks(&mut self) {
+    fn write_muxes(&mut self) {
         let mut again = Vec::new();
-        for (key, carrier) in &self.carriers {
-            let blocked = !carrier.flush(&mut again);
-            if carrier.waits.replace(blocked) != blocked {
+        for (key, mux) in &self.muxes {
+            let blocked = !mux.flush(&mut again);
+            if mux.waits.replace(blocked) != blocked {
                 // It fails for want of memory, if ever: then the engine's next message comes first.
-                let _ = epoll::modify(&self.epoll, &**carrier, trunk_token(key), trunk_flags(blocked));
+                let _ = epoll::modify(&self.epoll, &**mux, mux_token(key), mux_flags(blocked));
             }
         }
         again.into_iter().for_each(|key| self.queue(key));
     }
 
-    /// A trunk is no more: the sessions that it carried are over.
-    fn break_off(&mut self, key: usize, why: &io::Error, news: &mut Vec<(usize, News)>) {
-        let carrier = self.carriers.remove(key);
-        let _ = epoll::delete(&self.epoll, &*carrier);
-        carrier.break_off(news);
+    /// A mux is no more: the sessions that it carried are over.
+    fn disconnect(&mut self, key: usize, why: &io::Error, news: &mut Vec<(usize, StreamEvent)>) {
+        let mux = self.muxes.remove(key);
+        let _ = epoll::delete(&self.epoll, &*mux);
+        mux.disconnect(news);
         if why.kind() == io::ErrorKind::InvalidData {
-            let number = carrier.number();
-            let text = format!("WS0306: trunk {number} carries what it should not, its sessions are lost: {why}");
+            let number = mux.number();
+            let text = format!("WS0306: mux {number} carries what it should not, its sessions are lost: {why}");
             log::main(Level::Error, &text);
         }
     }

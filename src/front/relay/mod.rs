@@ -1,7 +1,7 @@
 //! The custody of connections whose bytes httpd must go on looking at: TLS, where the engine cannot go on with it by itself
 //! ([`super::tls_handoff`]), and the streams of HTTP/2. And of those whose request somebody holds ([`hold`]).
 //!
-//! The engine gets a stream of a trunk ([`trunk`]) or one end of a socketpair; what goes between that and the client's
+//! The engine gets a stream of a mux ([`mux`]) or one end of a socketpair; what goes between that and the client's
 //! connection filters is moved here: by one thread for all suspended connections of a child ([`thread`]), or by the worker
 //! thread of the request where the MPM cannot suspend ([`blocking`]). [`pump`] is what both do, [`ending`] what makes them end.
 
@@ -11,9 +11,9 @@ mod drain;
 pub mod ending;
 mod event_loop;
 pub mod hold;
+pub mod mux;
 pub mod pump;
 pub mod thread;
-pub mod trunk;
 
 use crate::apache::log::{self, Level};
 use crate::front::child;
@@ -45,8 +45,8 @@ pub struct Relayed {
 pub enum Way {
     /// Our end of a socketpair, non-blocking.
     Pair(UnixStream),
-    /// A stream of a trunk, for the relay thread.
-    Trunk(trunk::Passage),
+    /// A stream of a mux, for the relay thread.
+    Mux(mux::PendingStream),
 }
 
 /// The session of a relay.

@@ -3,7 +3,7 @@
 use super::Relayed;
 use super::ending::LAST_WORDS;
 use super::event_loop::{self, WAKE};
-use super::trunk::{Trunks, Wire};
+use super::mux::{MuxSocket, Muxes};
 use crate::apache::log::{self, Level};
 use crate::apache::process;
 use crate::apache::suspended::Suspended;
@@ -20,18 +20,18 @@ pub struct Relay {
     pub(super) wake: OwnedFd,
     inbox: Mutex<Inbox>,
     pub(super) emptied: Condvar,
-    trunks: Trunks,
+    muxes: Muxes,
     /// Held by the thread while it touches connections.
     pub(super) at_work: Mutex<()>,
 }
 
 #[derive(Default)]
 pub(super) struct Inbox {
-    /// Trunks that were laid.
-    pub(super) laid: Vec<Arc<Wire>>,
+    /// Muxes that were opened.
+    pub(super) opened: Vec<Arc<MuxSocket>>,
     pub(super) new: Vec<(Suspended, Relayed)>,
-    /// Trunks and sessions of streams that nobody wants.
-    pub(super) unwanted: Vec<(Arc<Wire>, u64)>,
+    /// Muxes and sessions of streams that nobody wants.
+    pub(super) unwanted: Vec<(Arc<MuxSocket>, u64)>,
     /// How many connections the thread has, those in `new` included.
     pub(super) count: usize,
     /// Connections whose holds are over, or were when it was noted.
@@ -52,7 +52,7 @@ impl Relay {
             wake,
             inbox: Mutex::default(),
             emptied: Condvar::new(),
-            trunks: Trunks::default(),
+            muxes: Muxes::default(),
             at_work: Mutex::new(()),
         }));
         std::thread::Builder::new().name("ws-relay".into()).spawn(move || {
@@ -84,20 +84,20 @@ impl Relay {
         self.wake();
     }
 
-    /// The trunk to that engine thread, laid over `link` if there is none.
+    /// The mux to that engine thread, opened over `link` if there is none.
     ///
     /// # Errors
-    /// As [`Trunks::to`].
-    pub fn trunk(&self, thread: u32, link: &mut Link) -> Result<Arc<Wire>, HandoffError> {
-        self.trunks.to(thread, link, |wire| {
-            self.inbox().laid.push(wire);
+    /// As [`Muxes::to`].
+    pub fn mux(&self, thread: u32, link: &mut Link) -> Result<Arc<MuxSocket>, HandoffError> {
+        self.muxes.to(thread, link, |wire| {
+            self.inbox().opened.push(wire);
             self.wake();
         })
     }
 
     /// The connection of that session will not come.
-    pub fn close_stream(&self, trunk: Arc<Wire>, session: u64) {
-        self.inbox().unwanted.push((trunk, session));
+    pub fn close_stream(&self, mux: Arc<MuxSocket>, session: u64) {
+        self.inbox().unwanted.push((mux, session));
         self.wake();
     }
 

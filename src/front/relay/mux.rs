@@ -1,11 +1,11 @@
-//! A child's trunks to the engine: their beginning, on the worker threads, and their end that the relay thread has. See
+//! A child's muxes to the engine: their beginning, on the worker threads, and their end that the relay thread has. See
 //! [`crate::mux`].
 
 use super::pump::Engine;
 use super::thread::Relay;
 use crate::apache::connection::Connection;
 use crate::engine::handoff::{HandoffError, Link};
-use crate::mux::end::{End, FULL, News, Waiting};
+use crate::mux::endpoint::{Endpoint, MAX_BUFFERED, Received, StreamEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,21 +15,21 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Reads of a trunk at a time: then the clients have their turn.
+/// Reads of a mux at a time: then the clients have their turn.
 const READS: usize = 8;
 /// While more than this waits, it is written before more is added.
 const MUCH: usize = 128 * 1024;
 
-/// The socket of a trunk.
+/// The socket of a mux.
 #[derive(Debug)]
-pub struct Wire {
-    /// The trunk's number in the engine.
+pub struct MuxSocket {
+    /// The mux's number in the engine.
     pub number: u64,
     socket: UnixStream,
 }
 
-impl Wire {
-    /// The engine is no more, or has given the trunk up.
+impl MuxSocket {
+    /// The engine is no more, or has given the mux up.
     fn is_ended(&self) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
@@ -42,56 +42,61 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for MuxSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// The trunks of a child, by the engine thread that they go to.
+/// The muxes of a child, by the engine thread that they go to.
 #[derive(Debug, Default)]
-pub struct Trunks(Mutex<HashMap<u32, Arc<Wire>>>);
+pub struct Muxes(Mutex<HashMap<u32, Arc<MuxSocket>>>);
 
-impl Trunks {
-    /// The trunk to that thread. Where there is none, one is laid over `link`, and `begin` told of it before anybody else.
+impl Muxes {
+    /// The mux to that thread. Where there is none, one is opened over `link`, and `begin` told of it before anybody else.
     ///
     /// # Errors
     /// The system has no socketpair, or the engine does not take it.
-    pub fn to(&self, thread: u32, link: &mut Link, begin: impl FnOnce(Arc<Wire>)) -> Result<Arc<Wire>, HandoffError> {
-        let mut trunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn to(
+        &self,
+        thread: u32,
+        link: &mut Link,
+        begin: impl FnOnce(Arc<MuxSocket>),
+    ) -> Result<Arc<MuxSocket>, HandoffError> {
+        let mut muxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One of an engine that was replaced is found here no later than the new engine answers.
-        if let Some(wire) = trunks.get(&thread).filter(|wire| !wire.is_ended()) {
+        if let Some(wire) = muxes.get(&thread).filter(|wire| !wire.is_ended()) {
             return Ok(wire.clone());
         }
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
-        let wire = Arc::new(Wire { number: link.lay(thread, theirs.as_fd())?, socket });
+        let wire = Arc::new(MuxSocket { number: link.open_mux(thread, theirs.as_fd())?, socket });
         begin(wire.clone());
-        trunks.insert(thread, wire.clone());
+        muxes.insert(thread, wire.clone());
         Ok(wire)
     }
 }
 
-/// A session's way through a trunk, until the relay thread goes it. One that is dropped before ends the session.
-pub struct Passage {
+/// A session's way through a mux, until the relay thread goes it. One that is dropped before ends the session.
+pub struct PendingStream {
     relay: &'static Relay,
-    wire: Option<Arc<Wire>>,
+    wire: Option<Arc<MuxSocket>>,
     ticket: u64,
 }
 
-impl Passage {
+impl PendingStream {
     /// Of the session of this number.
-    pub fn new(relay: &'static Relay, wire: Arc<Wire>, ticket: u64) -> Passage {
-        Passage { relay, wire: Some(wire), ticket }
+    pub fn new(relay: &'static Relay, wire: Arc<MuxSocket>, ticket: u64) -> PendingStream {
+        PendingStream { relay, wire: Some(wire), ticket }
     }
 
-    /// The trunk, for the relay thread.
-    pub fn enter(mut self) -> Option<Arc<Wire>> {
+    /// The mux, for the relay thread.
+    pub fn enter(mut self) -> Option<Arc<MuxSocket>> {
         self.wire.take()
     }
 }
 
-impl Drop for Passage {
+impl Drop for PendingStream {
     fn drop(&mut self) {
         if let Some(wire) = self.wire.take() {
             self.relay.close_stream(wire, self.ticket);
@@ -99,62 +104,63 @@ impl Drop for Passage {
     }
 }
 
-/// The relay thread's end of a trunk.
-pub struct Carrier {
-    wire: Arc<Wire>,
+/// The relay thread's end of a mux.
+pub struct MuxEnd {
+    wire: Arc<MuxSocket>,
     /// With the key of the connection that has the stream.
-    end: RefCell<End<usize>>,
+    endpoint: RefCell<Endpoint<usize>>,
     /// There may be something to read.
     pub readable: Cell<bool>,
     /// The thread waits for room in the socket.
     pub waits: Cell<bool>,
-    /// Connections that wait until the trunk is not full.
-    crowd: RefCell<Vec<usize>>,
+    /// Connections that wait until the mux is not full.
+    blocked_writers: RefCell<Vec<usize>>,
 }
 
-impl Carrier {
-    /// Of a trunk that has just been laid.
-    pub fn new(wire: Arc<Wire>) -> Rc<Carrier> {
-        let (end, crowd) = (RefCell::default(), RefCell::default());
-        Rc::new(Carrier { wire, end, readable: Cell::new(true), waits: Cell::new(false), crowd })
+impl MuxEnd {
+    /// Of a mux that has just been opened.
+    pub fn new(wire: Arc<MuxSocket>) -> Rc<MuxEnd> {
+        let (endpoint, blocked_writers) = (RefCell::default(), RefCell::default());
+        Rc::new(MuxEnd { wire, endpoint, readable: Cell::new(true), waits: Cell::new(false), blocked_writers })
     }
 
-    /// Of a trunk that is no more: its streams are at their end.
-    pub fn dead(wire: Arc<Wire>) -> Rc<Carrier> {
-        let carrier = Carrier::new(wire);
-        carrier.break_off(&mut Vec::new());
-        carrier
+    /// Of a mux that is no more: its streams are at their end.
+    pub fn dead(wire: Arc<MuxSocket>) -> Rc<MuxEnd> {
+        let mux = MuxEnd::new(wire);
+        mux.disconnect(&mut Vec::new());
+        mux
     }
 
     /// This is its socket. (Numbers begin anew with each engine.)
-    pub fn is_of(&self, wire: &Arc<Wire>) -> bool {
+    pub fn is_of(&self, wire: &Arc<MuxSocket>) -> bool {
         Arc::ptr_eq(&self.wire, wire)
     }
 
-    /// The trunk's number in the engine.
+    /// The mux's number in the engine.
     pub fn number(&self) -> u64 {
         self.wire.number
     }
 
     /// The stream of this session, whose connection has this key.
-    pub fn open(self: &Rc<Carrier>, session: u64, key: usize) -> Stream {
-        self.end.borrow_mut().open(session, key);
-        Stream { carrier: self.clone(), number: session }
+    pub fn open(self: &Rc<MuxEnd>, session: u64, key: usize) -> Stream {
+        self.endpoint.borrow_mut().open(session, key);
+        Stream { mux: self.clone(), number: session }
     }
 
     /// Reads what there is; `news` are the keys of the connections for which something has come, and what.
     ///
     /// # Errors
-    /// The trunk is no more: `UnexpectedEof` where the other end is closed.
-    pub fn read(&self, news: &mut Vec<(usize, News)>) -> io::Result<()> {
-        let mut end = self.end.borrow_mut();
+    /// The mux is no more: `UnexpectedEof` where the other end is closed.
+    pub fn read(&self, news: &mut Vec<(usize, StreamEvent)>) -> io::Result<()> {
+        let mut endpoint = self.endpoint.borrow_mut();
         for _ in 0..READS {
-            let space = end.space();
+            let space = endpoint.space();
             let most = space.len();
             match (&self.wire.socket).read(space) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
-                    end.filled(count, |key, told| news.push((*key, told)))
+                    endpoint
+                        .filled(count, |key, told| news.push((*key, told)))
                         .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?;
                     if count < most {
                         // What comes after this has an edge of its own.
@@ -176,32 +182,32 @@ impl Carrier {
     /// Writes what waits, as much as the socket takes; true when that was all. `again` are the keys of connections that had to
     /// wait for it.
     pub fn flush(&self, again: &mut Vec<usize>) -> bool {
-        let mut end = self.end.borrow_mut();
-        if end.out.is_empty() {
+        let mut endpoint = self.endpoint.borrow_mut();
+        if endpoint.send_buffer.is_empty() {
             return true;
         }
-        let emptied = end.out.write(|bytes| (&self.wire.socket).write(bytes)).unwrap_or_else(|_| {
+        let emptied = endpoint.send_buffer.write(|bytes| (&self.wire.socket).write(bytes)).unwrap_or_else(|_| {
             // The engine is no more. What it has sent before can still be read, and then the end.
-            end.out.clear();
+            endpoint.send_buffer.clear();
             self.wire.close();
             self.readable.set(true);
             true
         });
-        if end.out.len() < FULL / 2 {
-            again.append(&mut self.crowd.borrow_mut());
+        if endpoint.send_buffer.len() < MAX_BUFFERED / 2 {
+            again.append(&mut self.blocked_writers.borrow_mut());
         }
         emptied
     }
 
-    /// The other end is no more; see [`Carrier::read`] for `news`.
-    pub fn break_off(&self, news: &mut Vec<(usize, News)>) {
+    /// The other end is no more; see [`MuxEnd::read`] for `news`.
+    pub fn disconnect(&self, news: &mut Vec<(usize, StreamEvent)>) {
         self.readable.set(false);
         self.wire.close();
-        self.end.borrow_mut().break_off(|key, told| news.push((*key, told)));
+        self.endpoint.borrow_mut().disconnect(|key, told| news.push((*key, told)));
     }
 }
 
-impl AsFd for Carrier {
+impl AsFd for MuxEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }
@@ -209,55 +215,55 @@ impl AsFd for Carrier {
 
 /// The stream of one session, as the engine's side of a pump; gone when dropped.
 pub struct Stream {
-    carrier: Rc<Carrier>,
+    mux: Rc<MuxEnd>,
     number: u64,
 }
 
 impl Engine for Stream {
     fn has_room(&mut self) -> io::Result<bool> {
-        let mut end = self.carrier.end.borrow_mut();
-        if end.out.len() > MUCH {
+        let mut endpoint = self.mux.endpoint.borrow_mut();
+        if endpoint.send_buffer.len() > MUCH {
             // What is wrong with the socket is found when all is written.
-            let _ = end.out.write(|bytes| (&self.carrier.wire.socket).write(bytes));
+            let _ = endpoint.send_buffer.write(|bytes| (&self.mux.wire.socket).write(bytes));
         }
-        let room = end.room(self.number)?;
-        if end.out.len() >= FULL
-            && let Some(key) = end.keep(self.number)
+        let room = endpoint.room(self.number)?;
+        if endpoint.send_buffer.len() >= MAX_BUFFERED
+            && let Some(key) = endpoint.keep(self.number)
         {
-            self.carrier.crowd.borrow_mut().push(*key);
+            self.mux.blocked_writers.borrow_mut().push(*key);
         }
         Ok(room >= Connection::PIECE)
     }
 
     fn receive(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<usize> {
-        self.carrier.end.borrow_mut().fill(self.number, Connection::PIECE, read)
+        self.mux.endpoint.borrow_mut().fill(self.number, Connection::PIECE, read)
     }
 
     fn end(&mut self) {
-        self.carrier.end.borrow_mut().end(self.number);
+        self.mux.endpoint.borrow_mut().end_stream(self.number);
     }
 
     fn rest(&mut self) {}
 
     fn send(&mut self, _buffer: &mut [u8], write: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<Option<usize>> {
-        let mut end = self.carrier.end.borrow_mut();
-        let count = match end.waiting(self.number) {
-            Waiting::End => return Ok(Some(0)),
-            Waiting::Nothing => return Ok(None),
-            Waiting::Bytes(bytes) => {
+        let mut endpoint = self.mux.endpoint.borrow_mut();
+        let count = match endpoint.received(self.number) {
+            Received::End => return Ok(Some(0)),
+            Received::Nothing => return Ok(None),
+            Received::Bytes(bytes) => {
                 let piece = &bytes[..bytes.len().min(Connection::PIECE)];
                 write(piece)?;
                 piece.len()
             }
         };
-        end.take(self.number, count);
+        endpoint.take(self.number, count);
         Ok(Some(count))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.carrier.end.borrow_mut().close(self.number);
+        self.mux.endpoint.borrow_mut().close(self.number);
     }
 }
 
@@ -296,33 +302,33 @@ mod tests {
     }
 
     /// The relay's end, and the engine's.
-    struct Laid {
-        carrier: Rc<Carrier>,
-        engine: End<()>,
+    struct Opened {
+        mux: Rc<MuxEnd>,
+        engine: Endpoint<()>,
         socket: UnixStream,
     }
 
-    impl Laid {
-        fn new() -> Laid {
+    impl Opened {
+        fn new() -> Opened {
             let (ours, socket) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             socket.set_nonblocking(true).unwrap();
-            let carrier = Carrier::new(Arc::new(Wire { number: 1, socket: ours }));
-            Laid { carrier, engine: End::default(), socket }
+            let mux = MuxEnd::new(Arc::new(MuxSocket { number: 1, socket: ours }));
+            Opened { mux, engine: Endpoint::default(), socket }
         }
 
         /// Moves what waits, both ways; returns which connections have something.
         fn exchange(&mut self) -> Vec<usize> {
             let (mut news, mut again) = (Vec::new(), Vec::new());
-            self.carrier.flush(&mut again);
+            self.mux.flush(&mut again);
             while let Ok(count) = self.socket.read(self.engine.space()) {
                 self.engine.filled(count, |(), _| ()).unwrap();
-                self.carrier.flush(&mut again);
+                self.mux.flush(&mut again);
             }
-            while !self.engine.out.write(|bytes| (&self.socket).write(bytes)).unwrap() {
-                self.carrier.read(&mut news).unwrap();
+            while !self.engine.send_buffer.write(|bytes| (&self.socket).write(bytes)).unwrap() {
+                self.mux.read(&mut news).unwrap();
             }
-            self.carrier.read(&mut news).unwrap();
+            self.mux.read(&mut news).unwrap();
             news.into_iter().map(|(key, _)| key).chain(again).collect()
         }
 
@@ -331,7 +337,7 @@ mod tests {
         }
 
         fn hear(&mut self, session: u64) -> Vec<u8> {
-            let Waiting::Bytes(bytes) = self.engine.waiting(session) else { return Vec::new() };
+            let Received::Bytes(bytes) = self.engine.received(session) else { return Vec::new() };
             let bytes = bytes.to_vec();
             self.engine.take(session, bytes.len());
             bytes
@@ -340,47 +346,47 @@ mod tests {
 
     #[test]
     fn a_pump_moves_both_ways() {
-        let mut laid = Laid::new();
+        let mut opened = Opened::new();
         let (client, mut pump) = (Scripted::default(), Pump::default());
-        let mut stream = laid.carrier.open(5, 50);
-        laid.engine.open(5, ());
+        let mut stream = opened.mux.open(5, 50);
+        opened.engine.open(5, ());
         let mut turn = |stream: &mut Stream| while pump.turn(stream, &client, &mut []) == Turn::Again {};
         let text: Vec<u8> = (0..1_000_000usize).map(|n| (n % 251) as u8).collect();
         client.to_send.borrow_mut().extend(&text);
         let (mut heard, mut said) = (Vec::new(), 0);
         while heard.len() < text.len() || client.got.borrow().len() < text.len() {
-            said += laid.say(5, &text[said..]);
+            said += opened.say(5, &text[said..]);
             turn(&mut stream);
-            assert!(laid.carrier.end.borrow().out.len() <= WINDOW as usize + 1000);
-            assert!(laid.exchange().iter().all(|key| *key == 50));
-            heard.extend(laid.hear(5));
+            assert!(opened.mux.endpoint.borrow().send_buffer.len() <= WINDOW as usize + 1000);
+            assert!(opened.exchange().iter().all(|key| *key == 50));
+            heard.extend(opened.hear(5));
         }
         assert_eq!((&heard, &*client.got.borrow()), (&text, &text));
         assert_eq!((pump.received, pump.sent), (text.len() as u64, text.len() as u64));
 
         // What the engine says last comes before the end.
-        laid.say(5, b"bye");
-        laid.engine.close(5);
-        assert!(laid.exchange().contains(&50));
+        opened.say(5, b"bye");
+        opened.engine.close(5);
+        assert!(opened.exchange().contains(&50));
         assert_eq!(pump.turn(&mut stream, &client, &mut []), Turn::Ended);
         assert!(client.got.borrow().ends_with(b"bye"));
         drop(stream);
-        laid.exchange();
-        assert!(laid.carrier.end.borrow().is_empty() && laid.engine.is_empty());
+        opened.exchange();
+        assert!(opened.mux.endpoint.borrow().is_empty() && opened.engine.is_empty());
     }
 
     #[test]
     fn a_client_that_does_not_take_holds_a_window() {
-        let mut laid = Laid::new();
+        let mut opened = Opened::new();
         let (client, mut pump) = (Scripted::default(), Pump::default());
         client.deaf.set(true);
-        let mut stream = laid.carrier.open(5, 50);
-        laid.engine.open(5, ());
+        let mut stream = opened.mux.open(5, 50);
+        opened.engine.open(5, ());
         let text = vec![7; 4 * WINDOW as usize];
         let mut said = 0;
         for _ in 0..10 {
-            said += laid.say(5, &text[said..]);
-            laid.exchange();
+            said += opened.say(5, &text[said..]);
+            opened.exchange();
             let Turn::Wait(waiting) = pump.turn(&mut stream, &client, &mut []) else { panic!() };
             assert!(waiting.client_write && waiting.client_read);
         }
@@ -388,28 +394,28 @@ mod tests {
         client.deaf.set(false);
         while client.got.borrow().len() < text.len() {
             pump.turn(&mut stream, &client, &mut []);
-            laid.exchange();
-            said += laid.say(5, &text[said..]);
-            laid.exchange();
+            opened.exchange();
+            said += opened.say(5, &text[said..]);
+            opened.exchange();
         }
     }
 
     #[test]
     fn an_engine_that_is_gone_ends_its_sessions() {
-        let Laid { carrier, socket, .. } = Laid::new();
+        let Opened { mux, socket, .. } = Opened::new();
         let (client, mut pump) = (Scripted::default(), Pump::default());
-        let mut stream = carrier.open(5, 50);
+        let mut stream = mux.open(5, 50);
         drop(socket);
         client.to_send.borrow_mut().push(1);
         assert!(matches!(pump.turn(&mut stream, &client, &mut []), Turn::Wait(_)));
-        carrier.flush(&mut Vec::new());
+        mux.flush(&mut Vec::new());
         let mut news = Vec::new();
-        assert_eq!(carrier.read(&mut news).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        carrier.break_off(&mut news);
-        assert_eq!(news, [(50, News::Gone)]);
+        assert_eq!(mux.read(&mut news).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        mux.disconnect(&mut news);
+        assert_eq!(news, [(50, StreamEvent::Reset)]);
         assert_eq!(pump.turn(&mut stream, &client, &mut []), Turn::Ended);
-        assert!(carrier.wire.is_ended());
-        let mut late = Carrier::dead(carrier.wire.clone()).open(6, 60);
+        assert!(mux.wire.is_ended());
+        let mut late = MuxEnd::dead(mux.wire.clone()).open(6, 60);
         assert_eq!(Pump::default().turn(&mut late, &client, &mut []), Turn::Ended);
     }
 }

@@ -1,25 +1,25 @@
-//! Sessions that come over a trunk. What a child of httpd does with its end is done here by the test.
+//! Sessions that come over a mux. What a child of httpd does with its end is done here by the test.
 
 use super::process::Process;
 use super::*;
-use crate::mux::end::{End, Waiting};
+use crate::mux::endpoint::{Endpoint, Received};
 use crate::mux::flow::WINDOW;
 use std::io::IoSlice;
 
-/// The far end of a trunk.
+/// The far end of a mux.
 struct Child {
     link: Link,
     socket: UnixStream,
-    end: End<()>,
-    trunk: u64,
+    endpoint: Endpoint<()>,
+    mux: u64,
 }
 
 impl Child {
     fn new(engine: &Process) -> Child {
         let mut link = Link::open(engine.entrance.as_fd()).unwrap();
         let (socket, theirs) = pair();
-        let trunk = link.lay(0, theirs.as_fd()).unwrap();
-        Child { link, socket, end: End::default(), trunk }
+        let mux = link.open_mux(0, theirs.as_fd()).unwrap();
+        Child { link, socket, endpoint: Endpoint::default(), mux }
     }
 
     fn offer(&mut self, spec: &SessionSpec) -> u64 {
@@ -30,21 +30,21 @@ impl Child {
 
     fn session(&mut self, spec: &SessionSpec) -> u64 {
         let ticket = self.offer(spec);
-        self.end.open(ticket, ());
-        self.link.carry(ticket, self.trunk).unwrap();
+        self.endpoint.open(ticket, ());
+        self.link.carry(ticket, self.mux).unwrap();
         ticket
     }
 
     /// A client's message, as much of it as may go.
     fn send(&mut self, session: u64, message: &[u8]) -> usize {
-        let sent = self.end.write(session, &[IoSlice::new(message)]);
-        self.end.out.write(|bytes| (&self.socket).write(bytes)).unwrap();
+        let sent = self.endpoint.write(session, &[IoSlice::new(message)]);
+        self.endpoint.send_buffer.write(|bytes| (&self.socket).write(bytes)).unwrap();
         sent.unwrap_or(0)
     }
 
     fn read(&mut self) -> usize {
-        let count = self.socket.read(self.end.space()).unwrap();
-        self.end.filled(count, |(), _| ()).unwrap();
+        let count = self.socket.read(self.endpoint.space()).unwrap();
+        self.endpoint.filled(count, |(), _| ()).unwrap();
         count
     }
 
@@ -52,24 +52,24 @@ impl Child {
     fn expect(&mut self, session: u64, expected: &[u8]) {
         let mut missing = expected;
         while !missing.is_empty() {
-            match self.end.waiting(session) {
-                Waiting::Bytes(bytes) => {
+            match self.endpoint.received(session) {
+                Received::Bytes(bytes) => {
                     let count = bytes.len();
                     missing = missing.strip_prefix(bytes).expect("what is expected");
-                    self.end.take(session, count);
+                    self.endpoint.take(session, count);
                     self.send(session, b"");
                 }
-                Waiting::Nothing => assert!(self.read() > 0, "the trunk has ended"),
-                Waiting::End => panic!("the session has ended"),
+                Received::Nothing => assert!(self.read() > 0, "the mux has ended"),
+                Received::End => panic!("the session has ended"),
             }
         }
     }
 
     fn expect_end(&mut self, session: u64) {
-        while self.end.waiting(session) == Waiting::Nothing {
-            assert!(self.read() > 0, "the trunk has ended");
+        while self.endpoint.received(session) == Received::Nothing {
+            assert!(self.read() > 0, "the mux has ended");
         }
-        assert_eq!(self.end.waiting(session), Waiting::End);
+        assert_eq!(self.endpoint.received(session), Received::End);
     }
 }
 
@@ -95,7 +95,7 @@ fn sessions_share_a_trunk() {
         }
     }
     // One is gone, one says so, one is closed from elsewhere; one begins.
-    child.end.close(sessions[0]);
+    child.endpoint.close(sessions[0]);
     child.send(sessions[1], b"\x88\x80\0\0\0\0");
     child.expect(sessions[1], b"\x88\0");
     child.expect_end(sessions[1]);
@@ -109,10 +109,10 @@ fn sessions_share_a_trunk() {
         child.send(session, &sent);
         child.expect(session, &echo);
     }
-    child.end.close(sessions[1]);
-    child.end.close(sessions[2]);
+    child.endpoint.close(sessions[1]);
+    child.endpoint.close(sessions[2]);
     child.send(new, b"");
-    while child.end.len() > 3 {
+    while child.endpoint.len() > 3 {
         child.read();
     }
     drop(child);
@@ -125,14 +125,14 @@ fn bytes_may_come_before_their_session() {
     let mut child = Child::new(&engine);
     let ticket = child.offer(&spec("echo"));
     let (sent, echo) = frames(&[1; 500]);
-    child.end.open(ticket, ());
+    child.endpoint.open(ticket, ());
     child.send(ticket, &sent);
     // Something that is answered, so that they have been read.
     let other = child.session(&spec("echo"));
     child.send(other, &sent);
     child.expect(other, &echo);
-    assert_eq!(child.end.waiting(ticket), Waiting::Nothing);
-    child.link.carry(ticket, child.trunk).unwrap();
+    assert_eq!(child.endpoint.received(ticket), Received::Nothing);
+    child.link.carry(ticket, child.mux).unwrap();
     child.expect(ticket, &echo);
     drop(child);
     engine.retire();
@@ -160,7 +160,7 @@ fn who_does_not_take_stalls_no_other() {
     }
     assert!(stuck > 10, "all of it went");
     for session in [flood, deaf] {
-        let Waiting::Bytes(bytes) = child.end.waiting(session) else { panic!("nothing came") };
+        let Received::Bytes(bytes) = child.endpoint.received(session) else { panic!("nothing came") };
         assert_eq!(bytes.len(), WINDOW as usize);
     }
     drop(child);
@@ -187,7 +187,7 @@ fn a_trunk_that_was_full_goes_on() {
 #[test]
 fn with_a_trunk_its_sessions_end() {
     let mut engine = Process::start();
-    // Of no trunk; of one that carries rubbish; of one that ends.
+    // Of no mux; of one that carries rubbish; of one that ends.
     let mut child = Child::new(&engine);
     let ticket = child.offer(&spec("echo"));
     child.link.carry(ticket, 999).unwrap();
@@ -203,7 +203,7 @@ fn with_a_trunk_its_sessions_end() {
     let session = child.session(&spec("echo"));
     child.send(session, &sent);
     child.expect(session, &echo);
-    assert!(matches!(child.link.lay(7, child.socket.as_fd()), Err(HandoffError::Refused { status: 500, .. })));
+    assert!(matches!(child.link.open_mux(7, child.socket.as_fd()), Err(HandoffError::Refused { status: 500, .. })));
     drop((child, rubbish));
     // Else it would wait for them.
     engine.retire();

@@ -1,4 +1,4 @@
-//! What is to go over a trunk next: frames behind each other in one buffer, written at once.
+//! What is to go over a mux next: frames behind each other in one buffer, written at once.
 //!
 //! The last of them may grow until it is written: by more bytes of its stream, or by more streams for the same bytes.
 
@@ -11,7 +11,7 @@ const KEPT: usize = 256 * 1024;
 
 /// The frames that wait.
 #[derive(Debug, Default)]
-pub struct Out {
+pub struct SendBuffer {
     bytes: Vec<u8>,
     /// Bytes that are written.
     written: usize,
@@ -29,7 +29,7 @@ enum Last {
     Shared { begin: usize, stream: u64, payload: Bytes, count: usize },
 }
 
-impl Out {
+impl SendBuffer {
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.written
@@ -94,7 +94,7 @@ impl Out {
             && last.len() + (*count + 1) * NUMBER <= MAX_BODY
         {
             if *count == 1 {
-                self.bytes[*begin + 4] = Kind::Many as u8;
+                self.bytes[*begin + 4] = Kind::Multicast as u8;
                 self.bytes.extend_from_slice(&first.to_le_bytes());
             }
             *count += 1;
@@ -110,22 +110,22 @@ impl Out {
         self.last = Last::Shared { begin, stream, payload: payload.clone(), count: 1 };
     }
 
-    /// Adds a [`Kind::Credit`].
-    pub fn credit(&mut self, stream: u64, bytes: u32) {
-        self.head(Kind::Credit, stream, 4);
+    /// Adds a [`Kind::WindowUpdate`].
+    pub fn window_update(&mut self, stream: u64, bytes: u32) {
+        self.head(Kind::WindowUpdate, stream, 4);
         self.bytes.extend_from_slice(&bytes.to_le_bytes());
         self.last = Last::Finished;
     }
 
-    /// Adds a [`Kind::End`].
-    pub fn end(&mut self, stream: u64) {
-        self.head(Kind::End, stream, 0);
+    /// Adds a [`Kind::EndStream`].
+    pub fn end_stream(&mut self, stream: u64) {
+        self.head(Kind::EndStream, stream, 0);
         self.last = Last::Finished;
     }
 
-    /// Adds a [`Kind::Gone`].
-    pub fn gone(&mut self, stream: u64) {
-        self.head(Kind::Gone, stream, 0);
+    /// Adds a [`Kind::Reset`].
+    pub fn reset(&mut self, stream: u64) {
+        self.head(Kind::Reset, stream, 0);
         self.last = Last::Finished;
     }
 
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     /// All that waits, in words.
-    fn told(out: &mut Out) -> Vec<String> {
+    fn told(out: &mut SendBuffer) -> Vec<String> {
         let mut bytes = Vec::new();
         assert!(
             out.write(|piece| {
@@ -204,7 +204,7 @@ mod tests {
         while let Some(frame) = decoder.frame().unwrap() {
             told.push(match frame {
                 Frame::Data { stream, bytes } => format!("{stream} {}", String::from_utf8_lossy(bytes)),
-                Frame::Many { streams, bytes } => {
+                Frame::Multicast { streams, bytes } => {
                     format!("{:?} {}", streams.iter().collect::<Vec<_>>(), String::from_utf8_lossy(bytes))
                 }
                 other => format!("{other:?}"),
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn bytes_of_a_stream_that_follow_each_other_are_one_frame() {
-        let mut out = Out::default();
+        let mut out = SendBuffer::default();
         out.data(1, b"a");
         out.data(1, b"b");
         assert_eq!(
@@ -231,16 +231,16 @@ mod tests {
         out.data(1, b"d");
         out.data(2, b"e");
         out.data(1, b"f");
-        out.end(1);
+        out.end_stream(1);
         out.data(2, b"g");
-        assert_eq!(told(&mut out), ["1 abcd", "2 e", "1 f", "End { stream: 1 }", "2 g"]);
+        assert_eq!(told(&mut out), ["1 abcd", "2 e", "1 f", "EndStream { stream: 1 }", "2 g"]);
         out.data(2, b"h");
         assert_eq!(told(&mut out), ["2 h"]);
     }
 
     #[test]
     fn what_is_for_many_goes_once() {
-        let mut out = Out::default();
+        let mut out = SendBuffer::default();
         let text = Bytes::from_static(b"news and more news");
         let news = text.slice(..4);
         out.shared(1, &news);
@@ -256,7 +256,7 @@ mod tests {
         out.shared(3, &news);
         out.data(3, b"!");
         out.shared(4, &news);
-        out.credit(4, 7);
+        out.window_update(4, 7);
         out.shared(5, &news);
         let expected = [
             "[1, 2, 3, 4, 5] news",
@@ -265,7 +265,7 @@ mod tests {
             "3 news",
             "3 !",
             "4 news",
-            "Credit { stream: 4, bytes: 7 }",
+            "WindowUpdate { stream: 4, bytes: 7 }",
             "5 news",
         ];
         assert_eq!(told(&mut out), expected);
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_is_being_written_does_not_change() {
-        let mut out = Out::default();
+        let mut out = SendBuffer::default();
         let news = Bytes::from_static(b"news");
         out.shared(1, &news);
         let mut begin = Vec::new();
@@ -294,9 +294,9 @@ mod tests {
             })
             .unwrap()
         );
-        let mut whole = Out::default();
+        let mut whole = SendBuffer::default();
         whole.data(1, b"news");
-        whole.end(9);
+        whole.end_stream(9);
         whole.data(2, b"news");
         let mut expected = Vec::new();
         whole
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn no_frame_grows_too_long() {
-        let mut out = Out::default();
+        let mut out = SendBuffer::default();
         for _ in 0..3 {
             out.data(1, &[0; MAX_BODY / 2]);
         }

@@ -1,18 +1,18 @@
-//! Any bytes on a trunk: an error or what its streams get, the same in whatever pieces it comes, and no more memory than
+//! Any bytes on a mux: an error or what its streams get, the same in whatever pieces it comes, and no more memory than
 //! the streams may have.
 
 use super::memory::peak;
 use super::stream::pieces;
-use mod_websocket::mux::end::{End, Waiting};
+use mod_websocket::mux::endpoint::{Endpoint, Received};
 use mod_websocket::mux::flow::WINDOW;
-use mod_websocket::mux::frame::{Bad, MAX_BODY};
+use mod_websocket::mux::frame::{MAX_BODY, ProtocolError};
 
 /// Streams whose sessions are there.
 const STREAMS: u64 = 4;
 /// What a stream takes beside its bytes, at most, when there are many.
 const STREAM: usize = 512;
 
-/// The first byte says how to cut the others: see [`pieces`]. They are what comes over the trunk.
+/// The first byte says how to cut the others: see [`pieces`]. They are what comes over the mux.
 pub fn check(input: &[u8]) {
     let Some((cut, stream)) = input.split_first() else { return };
     let (whole, most) = peak(|| read(&[stream]));
@@ -27,23 +27,23 @@ pub fn check(input: &[u8]) {
 /// What each stream has got, and whether it has ended.
 type Got = Vec<(Vec<u8>, bool)>;
 
-fn read(pieces: &[&[u8]]) -> Result<Got, Bad> {
-    let mut end = End::<()>::default();
-    (0..STREAMS).for_each(|stream| end.open(stream, ()));
+fn read(pieces: &[&[u8]]) -> Result<Got, ProtocolError> {
+    let mut endpoint = Endpoint::<()>::default();
+    (0..STREAMS).for_each(|stream| endpoint.open(stream, ()));
     for piece in pieces {
         let mut rest = *piece;
         while !rest.is_empty() {
-            let space = end.space();
+            let space = endpoint.space();
             assert!(!space.is_empty());
             let (now, after) = rest.split_at(rest.len().min(space.len()));
             space[..now.len()].copy_from_slice(now);
-            end.filled(now.len(), |(), _| ())?;
+            endpoint.filled(now.len(), |(), _| ())?;
             rest = after;
         }
     }
-    let got = |stream| match end.waiting(stream) {
-        Waiting::Bytes(bytes) => (bytes.to_vec(), end.is_ended(stream)),
-        Waiting::Nothing | Waiting::End => (Vec::new(), end.is_ended(stream)),
+    let got = |stream| match endpoint.received(stream) {
+        Received::Bytes(bytes) => (bytes.to_vec(), endpoint.is_ended(stream)),
+        Received::Nothing | Received::End => (Vec::new(), endpoint.is_ended(stream)),
     };
     Ok((0..STREAMS).map(got).collect())
 }

@@ -1,4 +1,4 @@
-//! WebSockets over TLS on event, which share a trunk to the engine: each has what is its own, and none waits for another.
+//! WebSockets over TLS on event, which share a mux to the engine: each has what is its own, and none waits for another.
 
 use crate::harness::channel::offering;
 use crate::harness::publish::{publish, subscribers};
@@ -26,7 +26,7 @@ fn memory(server: &Server) -> u64 {
 #[test]
 fn the_engine_has_a_descriptor_a_child_and_not_a_socket() {
     let server = site().config("WebSocketEngineThreads 1").start();
-    // Until each child has its trunk.
+    // Until each child has its mux.
     wait_until("each child has served a WebSocket", PATIENCE, || {
         Raw::open(&server, "/echo").close();
         let is_served = |child: &Process| server.logged_by(*child).iter().any(|line| line.contains("is the engine's"));
@@ -184,7 +184,7 @@ fn a_killed_engine_takes_its_sockets_along() {
             socket.expect_end();
         }
         wait_until("there is another engine", PATIENCE, || server.engines().iter().any(|another| *another != engine));
-        // Each child lays a new trunk.
+        // Each child opens a new mux.
         Raw::open_some(&server, 30).into_iter().for_each(Raw::close);
         assert_eq!(server.children(), children, "no child was replaced");
     }

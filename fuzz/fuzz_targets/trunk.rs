@@ -1,4 +1,0 @@
-#![cfg_attr(fuzzing, no_main)]
-#![allow(missing_docs)]
-
-mod_websocket_fuzz::target!(mod_websocket_fuzz::trunk::check);
