@@ -6,7 +6,7 @@ use std::ffi::CStr;
 /// The arguments of every directive of that name, wherever it stands, in the order of the files.
 pub fn arguments_of(name: &str) -> Vec<String> {
     let mut found = Vec::new();
-    // SAFETY: NULL, or the tree of the current configuration, which nobody changes after it was read.
+    // SAFETY: NULL, or safety.md 6.
     walk(unsafe { ffi::ap_conftree }, &mut |directive, arguments| {
         if directive.eq_ignore_ascii_case(name) {
             found.push(arguments.to_owned());
@@ -19,13 +19,13 @@ pub fn arguments_of(name: &str) -> Vec<String> {
 /// `<IfModule>` and the like counts: httpd puts it in the place of those.
 pub fn argument_outside_of_sections(name: &str) -> Option<String> {
     let mut found = None;
-    // SAFETY: NULL, or the tree of the current configuration, which nobody changes after it was read.
+    // SAFETY: NULL, or safety.md 6.
     let mut node = unsafe { ffi::ap_conftree };
     while !node.is_null() {
-        // SAFETY: a node of the tree; its strings are NULL or NUL-terminated.
+        // SAFETY: safety.md 2, 6.
         let directive = unsafe { &*node };
         if !directive.directive.is_null() && !directive.args.is_null() {
-            // SAFETY: as above.
+            // SAFETY: safety.md 2, 6.
             let (known, arguments) = unsafe { (CStr::from_ptr(directive.directive), CStr::from_ptr(directive.args)) };
             if known.to_string_lossy().eq_ignore_ascii_case(name) {
                 found = Some(arguments.to_string_lossy().into_owned());
@@ -38,10 +38,10 @@ pub fn argument_outside_of_sections(name: &str) -> Option<String> {
 
 fn walk(mut node: *mut ffi::ap_directive_t, visit: &mut impl FnMut(&str, &str)) {
     while !node.is_null() {
-        // SAFETY: a node of the tree; its strings are NULL or NUL-terminated.
+        // SAFETY: safety.md 2, 6.
         let directive = unsafe { &*node };
         if !directive.directive.is_null() && !directive.args.is_null() {
-            // SAFETY: as above.
+            // SAFETY: safety.md 2, 6.
             let (name, arguments) = unsafe { (CStr::from_ptr(directive.directive), CStr::from_ptr(directive.args)) };
             visit(&name.to_string_lossy(), &arguments.to_string_lossy());
         }

@@ -1,6 +1,7 @@
 //! httpd's conn_rec.
 
 use super::ffi;
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,7 +10,7 @@ const NONBLOCK: ffi::apr_read_type_e = ffi::apr_read_type_e_APR_NONBLOCK_READ;
 
 /// A client's connection.
 #[repr(transparent)]
-pub struct Connection(ffi::conn_rec);
+pub struct Connection(UnsafeCell<ffi::conn_rec>);
 
 impl Connection {
     /// # Safety
@@ -20,34 +21,39 @@ impl Connection {
     }
 
     pub(super) fn as_ptr(&self) -> *mut ffi::conn_rec {
-        std::ptr::from_ref(&self.0).cast_mut()
+        self.0.get()
+    }
+
+    fn record(&self) -> &ffi::conn_rec {
+        // SAFETY: safety.md 1, 5.
+        unsafe { &*self.0.get() }
     }
 
     /// One stream of an HTTP/2 connection: it has no socket of its own.
     pub fn is_secondary(&self) -> bool {
-        !self.0.master.is_null()
+        !self.record().master.is_null()
     }
 
     /// The connection that it is a stream of.
     pub fn master(&self) -> Option<&Connection> {
         // SAFETY: NULL, or a connection that outlives its streams.
-        (!self.0.master.is_null()).then(|| unsafe { Connection::from_ptr(self.0.master) })
+        (!self.record().master.is_null()).then(|| unsafe { Connection::from_ptr(self.record().master) })
     }
 
     /// What tells it from others that are open in this process.
     pub fn number(&self) -> usize {
-        std::ptr::from_ref(&self.0) as usize
+        self.as_ptr() as usize
     }
 
     /// Its bytes go through TLS.
     pub fn is_tls(&self) -> bool {
-        // SAFETY: the connection is valid.
+        // SAFETY: safety.md 1.
         unsafe { ffi::ap_ssl_conn_is_ssl(self.as_ptr()) != 0 }
     }
 
     /// The client is gone, or httpd has given up on it.
     pub fn is_aborted(&self) -> bool {
-        // SAFETY: the connection is valid.
+        // SAFETY: safety.md 1.
         unsafe { ffi::shim_connection_is_aborted(self.as_ptr()) != 0 }
     }
 
@@ -128,10 +134,10 @@ impl Connection {
         let mut kept = std::ptr::null_mut();
         // SAFETY: the caller's word; the name is static, as `setn` wants it.
         unsafe {
-            ffi::apr_pool_userdata_get(&mut kept, name.as_ptr(), self.0.pool);
+            ffi::apr_pool_userdata_get(&mut kept, name.as_ptr(), self.record().pool);
             if kept.is_null() {
-                kept = ffi::apr_brigade_create(self.0.pool, self.0.bucket_alloc).cast();
-                ffi::apr_pool_userdata_setn(kept, name.as_ptr(), None, self.0.pool);
+                kept = ffi::apr_brigade_create(self.record().pool, self.record().bucket_alloc).cast();
+                ffi::apr_pool_userdata_setn(kept, name.as_ptr(), None, self.record().pool);
             }
         }
         kept.cast()
@@ -139,12 +145,11 @@ impl Connection {
 
     /// One non-blocking ap_get_brigade; returns its status.
     fn read_brigade(&self, out: &mut Vec<u8>) -> c_int {
-        // SAFETY: connection, its pool, allocator and filters are valid while it is processed; a bucket's data is valid until the
-        // brigade is cleaned up.
+        // SAFETY: safety.md 2, 3; a bucket's data is valid until the brigade is cleaned up.
         unsafe {
             let brigade = self.kept_brigade(c"mod_websocket read");
             let mut status = ffi::ap_get_brigade(
-                self.0.input_filters,
+                self.record().input_filters,
                 brigade,
                 ffi::ap_input_mode_t_AP_MODE_READBYTES,
                 NONBLOCK,
@@ -177,13 +182,13 @@ impl Connection {
     /// # Errors
     /// The connection is broken.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        // SAFETY: as in `read_brigade`; the filters have copied what they keep when the call returns.
+        // SAFETY: safety.md 2, 3; the filters have copied what they keep when the call returns.
         let status = unsafe {
             let brigade = self.kept_brigade(c"mod_websocket write");
             let mut status =
                 ffi::apr_brigade_write(brigade, None, std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len());
             if status == 0 {
-                status = ffi::ap_pass_brigade(self.0.output_filters, brigade);
+                status = ffi::ap_pass_brigade(self.record().output_filters, brigade);
             }
             ffi::apr_brigade_cleanup(brigade.cast());
             status
@@ -201,7 +206,7 @@ impl Connection {
         if status != 0 || self.is_aborted() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        // SAFETY: the connection is valid.
+        // SAFETY: safety.md 1.
         Ok(unsafe { ffi::shim_connection_has_output(self.as_ptr()) } == 0)
     }
 
@@ -212,8 +217,8 @@ impl Connection {
     pub fn make_raw(&self) {
         // SAFETY: the connection is valid; a filter that is not there is not removed.
         unsafe {
-            ffi::ap_remove_input_filter_byhandle(self.0.input_filters, c"reqtimeout".as_ptr());
-            ffi::ap_remove_output_filter_byhandle(self.0.output_filters, c"SSL/TLS Coalescing Filter".as_ptr());
+            ffi::ap_remove_input_filter_byhandle(self.record().input_filters, c"reqtimeout".as_ptr());
+            ffi::ap_remove_output_filter_byhandle(self.record().output_filters, c"SSL/TLS Coalescing Filter".as_ptr());
         }
     }
 
@@ -246,7 +251,7 @@ impl Connection {
 
     /// There is no further request on this connection: httpd closes it after this one.
     pub fn close_after(&self) {
-        // SAFETY: the connection is valid, and this thread processes it.
+        // SAFETY: safety.md 1, 3.
         unsafe { ffi::shim_connection_close_after(self.as_ptr()) }
     }
 
@@ -255,7 +260,7 @@ impl Connection {
     /// With `aborted` set the core's output filter drops what later filters and the end of the request still write, and
     /// `ap_start_lingering_close` closes without a shutdown(2), which would reach the other owner of the socket too.
     pub fn abandon(&self) {
-        // SAFETY: the connection is valid, and this thread processes it.
+        // SAFETY: safety.md 1, 3.
         unsafe { ffi::shim_connection_abandon(self.as_ptr()) }
     }
 }

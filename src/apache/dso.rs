@@ -18,7 +18,7 @@ pub struct Library {
 
 // SAFETY: nothing is written after it was loaded; dlsym and dlclose are for all threads.
 unsafe impl Send for Library {}
-// SAFETY: as above.
+// SAFETY: safety.md 8.
 unsafe impl Sync for Library {}
 
 impl Library {

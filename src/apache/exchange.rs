@@ -40,7 +40,7 @@ impl Request {
                 unsafe { (*self.0).args = self.1 };
             }
         }
-        let request = self.as_mut_ptr();
+        let request = self.as_ptr();
         // SAFETY: this thread runs the request, and nobody else looks at the field meanwhile. What is put there is a copy in
         // the request's pool, and what was there is put back.
         let _restore = unsafe {
@@ -73,7 +73,7 @@ impl Request {
 
     /// Reads on; true at the end of the body. Not by ap_get_client_block, which does not tell what went wrong.
     fn read_piece(&mut self, body: &mut Vec<u8>) -> Result<bool, BodyError> {
-        let request = self.as_mut_ptr();
+        let request = self.as_ptr();
         let mut is_end = false;
         // SAFETY: request, pool, allocator and filters are valid while a handler runs; the brigade is ours and is destroyed
         // with its buckets below, until which a bucket's data is valid.
@@ -110,7 +110,7 @@ impl Request {
 
     /// Sends an answer. Whatever its status, httpd adds no page of its own.
     pub fn answer(&mut self, status: u16, content_type: &CStr, body: &[u8]) {
-        let request = self.as_mut_ptr();
+        let request = self.as_ptr();
         // SAFETY: the request is valid, and this thread runs it; the content type is static or copied by the pool; the
         // body is as long as it is said to be.
         unsafe {

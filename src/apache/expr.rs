@@ -236,7 +236,7 @@ extern "C" fn function_of_string(
     argument: *const c_char,
 ) -> *const c_char {
     guard("a function of an expression", ptr::null(), || {
-        // SAFETY: as in `variable`.
+        // SAFETY: `look_up` has made the data; what comes back is NULL or a string.
         unsafe {
             let function = &*data.cast::<Function>();
             let value = (function.function)(context, function.data, argument);

@@ -118,7 +118,7 @@ fn interfaces() -> Vec<SocketAddr> {
     let mut found = Vec::new();
     // SAFETY: NULL or an entry of the list, whose address is NULL or a structure of its family.
     while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: as above.
+        // SAFETY: NULL or an address of its family.
         match unsafe { entry.ifa_addr.as_ref() }.map(|address| i32::from(address.sa_family)) {
             Some(libc::AF_INET) => {
                 // SAFETY: the family says that it is one.
@@ -126,7 +126,7 @@ fn interfaces() -> Vec<SocketAddr> {
                 found.push((Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes()), 0).into());
             }
             Some(libc::AF_INET6) => {
-                // SAFETY: as above.
+                // SAFETY: the family says that it is one.
                 let address = unsafe { *entry.ifa_addr.cast::<libc::sockaddr_in6>() };
                 let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
                 found.push(SocketAddrV6::new(ip, 0, 0, address.sin6_scope_id).into());

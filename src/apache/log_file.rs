@@ -45,7 +45,7 @@ fn file(pool: &Pool, name: &CStr) -> Result<OwnedFd, String> {
     let status =
         unsafe { ffi::apr_file_open(&mut file, path, flags as i32, ffi::APR_FPROT_OS_DEFAULT as i32, pool.as_ptr()) };
     if status != ffi::APR_SUCCESS as c_int {
-        // SAFETY: not NULL, see above.
+        // SAFETY: a string in the pool.
         let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
         // On Unix APR's status is the system's error number.
         return Err(format!("{path} cannot be opened: {}", io::Error::from_raw_os_error(status)));

@@ -1,13 +1,7 @@
 //! httpd's API behind safe functions. Knows nothing of WebSocket.
 //!
-//! The words are httpd's: [`request::Request`], [`pool::Pool`], [`table::Table`], [`server::Server`]. Wrappers are
-//! `#[repr(transparent)]` over httpd's structures and are only ever seen behind references that httpd's callbacks
-//! hand out, so their lifetimes are those of the callback.
-//!
-//! What all of it relies on, said once:
-//! * httpd calls hooks, directives and cleanups with valid pointers, and structures it passes to one do not move.
-//! * A pool and what is allocated from it is used by one thread at a time; a request's by the thread that runs it.
-//! * The shared object is never unmapped (`-z nodelete`): function pointers that httpd keeps stay good through restarts.
+//! The words are httpd's: [`request::Request`], [`pool::Pool`], [`table::Table`], [`server::Server`]. What all of it relies on,
+//! `docs/development/safety.md` says once, in points that SAFETY comments cite.
 
 pub mod conftree;
 pub mod connection;

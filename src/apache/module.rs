@@ -102,8 +102,6 @@ pub const fn record<M: HttpdModule, const N: usize>(name: &'static CStr, command
     }
 }
 
-// All below: httpd calls with valid pointers, see the folder's documentation.
-
 extern "C" fn create_dir_config<M: HttpdModule>(pool: *mut ffi::apr_pool_t, _dir: *mut c_char) -> *mut c_void {
     guard("create_dir_config", std::ptr::null_mut(), || {
         // SAFETY: the pool outlives the configuration.
@@ -261,7 +259,7 @@ extern "C" fn read<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
 }
 
 extern "C" fn translated<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: safety.md 1.
     guard("map_to_storage", (), || M::translated(unsafe { Request::from_ptr(request) }));
     ffi::DECLINED
 }

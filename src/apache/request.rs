@@ -7,11 +7,12 @@ use super::pool::Pool;
 use super::server::Server;
 use super::table::Table;
 use std::borrow::Cow;
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// A request, while httpd runs it.
 #[repr(transparent)]
-pub struct Request(ffi::request_rec);
+pub struct Request(UnsafeCell<ffi::request_rec>);
 
 /// What mod_proxy has to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +29,9 @@ pub enum Proxying {
 /// request ends.
 pub struct Kept(*mut ffi::request_rec);
 
-// SAFETY: it only lends the pointer, and reads the request's header lines, which nobody changes after the handler began.
+// SAFETY: safety.md 8; header lines of a request are not changed after the handler began.
 unsafe impl Send for Kept {}
-// SAFETY: as above.
+// SAFETY: safety.md 8.
 unsafe impl Sync for Kept {}
 
 impl Kept {
@@ -41,7 +42,7 @@ impl Kept {
 
     /// The value of a header line of the request; NULL for none. It lives as long as the request.
     pub fn header(&self, name: &CStr) -> *const c_char {
-        // SAFETY: the request is valid, see above.
+        // SAFETY: safety.md 2; who asked for it drops it before the request ends.
         unsafe { Table::from_ptr((*self.0).headers_in) }.find(name)
     }
 }
@@ -53,7 +54,6 @@ pub(super) unsafe fn text<'a>(ptr: *const c_char) -> Option<Cow<'a, str>> {
     (!ptr.is_null()).then(|| unsafe { CStr::from_ptr(ptr) }.to_string_lossy())
 }
 
-// In all of these: the fields of a request_rec that httpd hands to a handler are NULL or valid for the request's life.
 impl Request {
     /// # Safety
     /// `ptr` is a request that httpd is running, and outlives `'a`.
@@ -63,40 +63,40 @@ impl Request {
     }
 
     pub(super) fn as_ptr(&self) -> *mut ffi::request_rec {
-        std::ptr::from_ref(&self.0).cast_mut()
+        self.0.get()
     }
 
-    /// As `as_ptr`, for who writes.
-    pub(super) fn as_mut_ptr(&mut self) -> *mut ffi::request_rec {
-        &raw mut self.0
+    fn record(&self) -> &ffi::request_rec {
+        // SAFETY: safety.md 1, 5.
+        unsafe { &*self.0.get() }
     }
 
     /// The request's pool.
     pub fn pool(&self) -> &Pool {
-        // SAFETY: see above.
-        unsafe { Pool::from_ptr(self.0.pool) }
+        // SAFETY: safety.md 2.
+        unsafe { Pool::from_ptr(self.record().pool) }
     }
 
     /// The connection it came over.
     pub fn connection(&self) -> &Connection {
-        // SAFETY: see above.
-        unsafe { Connection::from_ptr(self.0.connection) }
+        // SAFETY: safety.md 2.
+        unsafe { Connection::from_ptr(self.record().connection) }
     }
 
     /// The virtual host that serves it.
     pub fn server(&self) -> &Server {
-        // SAFETY: see above.
-        unsafe { Server::from_ptr(self.0.server) }
+        // SAFETY: safety.md 2.
+        unsafe { Server::from_ptr(self.record().server) }
     }
 
     /// A request that another one makes inside httpd (an SSI include, a lookup), and that nobody outside waits for.
     pub fn is_subrequest(&self) -> bool {
-        !self.0.main.is_null()
+        !self.record().main.is_null()
     }
 
     /// Made by httpd out of another request (ap_internal_redirect: a rewrite in a directory, an error document).
     pub fn is_redirected(&self) -> bool {
-        !self.0.prev.is_null()
+        !self.record().prev.is_null()
     }
 
     /// httpd has made it for another answer than 200 (ErrorDocument), or out of such a request.
@@ -107,7 +107,7 @@ impl Request {
     pub fn is_for_error(&self) -> bool {
         let mut request: *const ffi::request_rec = self.as_ptr();
         while !request.is_null() {
-            // SAFETY: the requests of a redirection are valid as long as the last of them.
+            // SAFETY: safety.md 4.
             let before = unsafe { &*request };
             if before.status != ffi::HTTP_OK as c_int {
                 return true;
@@ -121,7 +121,7 @@ impl Request {
     pub fn was_noted(&self, name: &CStr) -> bool {
         let mut request: *const ffi::request_rec = self.as_ptr();
         while !request.is_null() {
-            // SAFETY: as above.
+            // SAFETY: safety.md 4.
             let before = unsafe { &*request };
             // SAFETY: a request has notes as long as it lives.
             if !unsafe { Table::from_ptr(before.notes) }.find(name).is_null() {
@@ -134,7 +134,7 @@ impl Request {
 
     /// What mod_proxy has to do with it, as far as is known by now.
     pub fn proxying(&self) -> Proxying {
-        match self.0.proxyreq as u32 {
+        match self.record().proxyreq as u32 {
             ffi::PROXYREQ_NONE => Proxying::None,
             ffi::PROXYREQ_PROXY => Proxying::Forward,
             _ => Proxying::Reverse,
@@ -143,30 +143,30 @@ impl Request {
 
     /// The file that its URL stands for; `proxy:` or `redirect:` and a URL where it is another server's, or mod_rewrite's.
     pub fn filename(&self) -> Cow<'_, str> {
-        // SAFETY: see above.
-        unsafe { text(self.0.filename) }.unwrap_or_default()
+        // SAFETY: safety.md 2.
+        unsafe { text(self.record().filename) }.unwrap_or_default()
     }
 
     /// What modules tell each other about it.
     pub fn notes(&self) -> &Table {
-        // SAFETY: see above.
-        unsafe { Table::from_ptr(self.0.notes) }
+        // SAFETY: safety.md 2.
+        unsafe { Table::from_ptr(self.record().notes) }
     }
 
     /// There is no file for it: httpd answers it with 404, unless somebody else answers it.
     pub fn has_no_file(&self) -> bool {
-        self.0.finfo.filetype == ffi::apr_filetype_e_APR_NOFILE
+        self.record().finfo.filetype == ffi::apr_filetype_e_APR_NOFILE
     }
 
     /// What `SetHandler` or a file's type says.
     pub fn handler_name(&self) -> Cow<'_, str> {
-        // SAFETY: see above.
-        unsafe { text(self.0.handler) }.unwrap_or_default()
+        // SAFETY: safety.md 2.
+        unsafe { text(self.record().handler) }.unwrap_or_default()
     }
 
     /// Who answers it may be what an .htaccess file says, and not the server's configuration.
     pub fn is_handler_from_htaccess(&self) -> bool {
-        // SAFETY: the request is valid, and this thread runs it.
+        // SAFETY: safety.md 1, 3.
         unsafe { ffi::shim_handler_is_from_htaccess(self.as_ptr()) != 0 }
     }
 
@@ -177,14 +177,14 @@ impl Request {
 
     /// "GET".
     pub fn method(&self) -> Cow<'_, str> {
-        // SAFETY: see above.
-        unsafe { text(self.0.method) }.unwrap_or_default()
+        // SAFETY: safety.md 2.
+        unsafe { text(self.record().method) }.unwrap_or_default()
     }
 
     /// (1, 1) for HTTP/1.1.
     pub fn http_version(&self) -> (u8, u8) {
         // HTTP_VERSION(major, minor) is 1000 * major + minor.
-        ((self.0.proto_num / 1000) as u8, (self.0.proto_num % 1000) as u8)
+        ((self.record().proto_num / 1000) as u8, (self.record().proto_num % 1000) as u8)
     }
 
     /// "http", or "https" where TLS (or a `ServerName https://…`) says so.
@@ -201,8 +201,8 @@ impl Request {
 
     /// Path and query as they stood in the request line, which may have a whole URL (RFC 9112 section 3.2.2).
     pub fn unparsed_uri(&self) -> Cow<'_, str> {
-        // SAFETY: see above.
-        let uri = unsafe { text(self.0.unparsed_uri) }.unwrap_or_default();
+        // SAFETY: safety.md 2.
+        let uri = unsafe { text(self.record().unparsed_uri) }.unwrap_or_default();
         match uri.split_once("://").filter(|(scheme, _)| !scheme.contains('/')) {
             None => uri,
             Some((_, rest)) => match rest.find(['/', '?']) {
@@ -215,25 +215,25 @@ impl Request {
 
     /// REMOTE_USER.
     pub fn user(&self) -> Option<Cow<'_, str>> {
-        // SAFETY: see above.
-        unsafe { text(self.0.user) }
+        // SAFETY: safety.md 2.
+        unsafe { text(self.record().user) }
     }
 
     /// The client's address, as mod_remoteip and the like see it.
     pub fn client_address(&self) -> Cow<'_, str> {
-        // SAFETY: see above.
-        unsafe { text(self.0.useragent_ip) }.unwrap_or_default()
+        // SAFETY: safety.md 2.
+        unsafe { text(self.record().useragent_ip) }.unwrap_or_default()
     }
 
     /// Address and port of the client, as mod_remoteip and the like see it, and those of the server that it has reached.
     pub fn addresses(&self) -> ((String, u16), (String, u16)) {
-        // SAFETY: see above; the addresses are valid as long as the connection, or NULL.
+        // SAFETY: safety.md 2.
         unsafe {
-            let connection = &*self.0.connection;
+            let connection = &*self.record().connection;
             let port = |address: *mut ffi::apr_sockaddr_t| address.as_ref().map_or(0, |address| address.port);
             let local = text(connection.local_ip).unwrap_or_default();
             (
-                (self.client_address().into_owned(), port(self.0.useragent_addr)),
+                (self.client_address().into_owned(), port(self.record().useragent_addr)),
                 (local.into_owned(), port(connection.local_addr)),
             )
         }
@@ -247,37 +247,37 @@ impl Request {
 
     /// The header lines of the request.
     pub fn headers_in(&self) -> &Table {
-        // SAFETY: see above.
-        unsafe { Table::from_ptr(self.0.headers_in) }
+        // SAFETY: safety.md 2.
+        unsafe { Table::from_ptr(self.record().headers_in) }
     }
 
     /// The header lines of an answer of status 2xx, or of an interim one.
     pub fn headers_out(&self) -> &Table {
-        // SAFETY: see above.
-        unsafe { Table::from_ptr(self.0.headers_out) }
+        // SAFETY: safety.md 2.
+        unsafe { Table::from_ptr(self.record().headers_out) }
     }
 
     /// The header lines that also go with an error.
     pub fn err_headers_out(&self) -> &Table {
-        // SAFETY: see above.
-        unsafe { Table::from_ptr(self.0.err_headers_out) }
+        // SAFETY: safety.md 2.
+        unsafe { Table::from_ptr(self.record().err_headers_out) }
     }
 
     /// What the directives of module `M` say where this request is served.
     pub fn config<M: HttpdModule>(&self) -> &M::Config {
         // SAFETY: `per_dir_config` is valid, and holds what `create_dir_config` of `M` made.
-        unsafe { &*ffi::ap_get_module_config(self.0.per_dir_config, M::record()).cast() }
+        unsafe { &*ffi::ap_get_module_config(self.record().per_dir_config, M::record()).cast() }
     }
 
     /// The variables that `SetEnv`, `PassEnv` and modules have set for programs, with names as programs may have them; and the
     /// time zone of this process.
     pub fn environment(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        // SAFETY: see above; the answer is an array of strings in the pool that ends with NULL.
-        let mut next = unsafe { ffi::ap_create_environment(self.0.pool, self.0.subprocess_env) };
+        // SAFETY: safety.md 2; the answer is an array of strings in the pool that ends with NULL.
+        let mut next = unsafe { ffi::ap_create_environment(self.record().pool, self.record().subprocess_env) };
         let mut variables = Vec::new();
-        // SAFETY: as above: `next` is at a string or at the NULL that ends the array.
+        // SAFETY: `next` is at a string or at the NULL that ends the array.
         while let Some(variable) = unsafe { (*next).as_ref() } {
-            // SAFETY: as above.
+            // SAFETY: it is a string of the array.
             let bytes = unsafe { CStr::from_ptr(variable) }.to_bytes();
             if let Some(at) = bytes.iter().position(|byte| *byte == b'=') {
                 variables.push((bytes[..at].to_vec(), bytes[at + 1..].to_vec()));
@@ -291,7 +291,7 @@ impl Request {
     /// Adds what CGI programs are told of the request to [`Request::environment`]. httpd leaves out what they must not know:
     /// passwords, and a `Proxy` header, which would name a proxy in HTTP_PROXY.
     pub fn add_cgi_variables(&mut self) {
-        // SAFETY: the request is valid, and this thread runs it.
+        // SAFETY: safety.md 1, 3.
         unsafe {
             ffi::ap_add_common_vars(self.as_ptr());
             ffi::ap_add_cgi_vars(self.as_ptr());
@@ -300,12 +300,12 @@ impl Request {
 
     /// Sets variables for the access log (`%{NAME}e`), and the bytes it counts.
     pub fn describe(&self, variables: &[(&str, String)], bytes_sent: u64) {
-        // SAFETY: see above.
-        let environment = unsafe { Table::from_ptr(self.0.subprocess_env) };
+        // SAFETY: safety.md 2.
+        let environment = unsafe { Table::from_ptr(self.record().subprocess_env) };
         for (name, value) in variables {
             environment.set(self.pool(), name, value);
         }
-        // SAFETY: the request is valid, and this thread runs it.
+        // SAFETY: safety.md 1, 3.
         unsafe { (*self.as_ptr()).bytes_sent = bytes_sent as ffi::apr_off_t };
     }
 
@@ -314,7 +314,7 @@ impl Request {
     pub fn bypass_http(&mut self) {
         let mut request = self.as_ptr();
         while !request.is_null() {
-            // SAFETY: the requests of a redirection, and their connection, are valid as long as the last of them.
+            // SAFETY: safety.md 4.
             unsafe {
                 let filters = (*(*request).connection).output_filters;
                 (*request).output_filters = filters;
@@ -326,27 +326,35 @@ impl Request {
 
     /// The status of the answer, for the access log and for whoever looks at it before that.
     pub fn set_status(&mut self, status: u16) {
-        self.0.status = i32::from(status);
-        self.0.status_line = std::ptr::null();
+        let record = self.0.get_mut();
+        record.status = i32::from(status);
+        record.status_line = std::ptr::null();
     }
 
     /// Runs an output filter of the request, by its name, if it is in the way of the answer: one that works on header lines, and
     /// on nothing else. Those that change bodies see nothing of it. The answer is then without that filter.
     pub fn run_header_filter(&mut self, name: &CStr) {
-        // SAFETY: the request is valid, and this thread runs it.
-        unsafe { ffi::shim_request_run_filter(self.as_mut_ptr(), name.as_ptr()) }
+        // SAFETY: safety.md 1, 3.
+        unsafe { ffi::shim_request_run_filter(self.as_ptr(), name.as_ptr()) }
     }
 
     /// Sends `head` as it is, through the output filters of the connection, and waits until it has gone.
     pub fn send(&mut self, head: &[u8]) {
-        // SAFETY: the request, its connection and its pool are valid, and this thread runs it.
-        unsafe { ffi::shim_connection_send(self.0.connection, self.0.pool, head.as_ptr().cast(), head.len() as _) }
+        // SAFETY: safety.md 1, 2, 3.
+        unsafe {
+            ffi::shim_connection_send(
+                self.record().connection,
+                self.record().pool,
+                head.as_ptr().cast(),
+                head.len() as _,
+            )
+        }
     }
 
     /// Has the filter of the request that makes responses for a protocol, by its name, make one of `status` and
     /// `headers_out`; false when there is none.
     pub fn respond_by(&mut self, filter: &CStr) -> bool {
-        // SAFETY: the request is valid, and this thread runs it.
-        unsafe { ffi::shim_request_respond_by(self.as_mut_ptr(), filter.as_ptr()) != 0 }
+        // SAFETY: safety.md 1, 3.
+        unsafe { ffi::shim_request_respond_by(self.as_ptr(), filter.as_ptr()) != 0 }
     }
 }

@@ -5,6 +5,7 @@ use super::log;
 use super::module::HttpdModule;
 use super::pool::Pool;
 use std::borrow::Cow;
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, OsStr, c_int};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 
 /// A virtual host, or the main server.
 #[repr(transparent)]
-pub struct Server(ffi::server_rec);
+pub struct Server(UnsafeCell<ffi::server_rec>);
 
 impl Server {
     /// # Safety
@@ -23,14 +24,19 @@ impl Server {
     }
 
     pub(super) fn as_ptr(&self) -> *mut ffi::server_rec {
-        std::ptr::from_ref(&self.0).cast_mut()
+        self.0.get()
+    }
+
+    fn record(&self) -> &ffi::server_rec {
+        // SAFETY: safety.md 5, 6.
+        unsafe { &*self.0.get() }
     }
 
     /// The name by `ServerName`, whatever clients call it.
     pub fn name(&self) -> Cow<'_, str> {
         // SAFETY: httpd gives every server a name before it serves requests; it lives as long as the configuration.
         unsafe {
-            let name = self.0.server_hostname;
+            let name = self.record().server_hostname;
             if name.is_null() { Cow::Borrowed("") } else { CStr::from_ptr(name).to_string_lossy() }
         }
     }
@@ -38,32 +44,32 @@ impl Server {
     /// The pool that lives as long as the process: through all restarts.
     pub fn process_pool(&self) -> &Pool {
         // SAFETY: every server points to the one process_rec, whose pool ends with the process.
-        unsafe { Pool::from_ptr((*self.0.process).pool) }
+        unsafe { Pool::from_ptr((*self.record().process).pool) }
     }
 
     /// The pool that lives as long as this configuration.
     pub fn configuration_pool(&self) -> &Pool {
-        // SAFETY: as above; `pconf` is cleared, not destroyed, when the configuration is read anew.
-        unsafe { Pool::from_ptr((*self.0.process).pconf) }
+        // SAFETY: safety.md 2; `pconf` is cleared, not destroyed, when the configuration is read anew.
+        unsafe { Pool::from_ptr((*self.record().process).pconf) }
     }
 
     /// This server and those after it: all of them, from the main server on, then the virtual hosts.
     pub fn hosts(&self) -> impl Iterator<Item = &Server> {
         // SAFETY: `next` is NULL or another server of the same configuration.
         std::iter::successors(Some(self), |server| unsafe {
-            (!server.0.next.is_null()).then(|| Server::from_ptr(server.0.next))
+            (!server.record().next.is_null()).then(|| Server::from_ptr(server.record().next))
         })
     }
 
     /// What the directives of module `M` outside of all sections of this server say.
     pub fn config<M: HttpdModule>(&self) -> &M::Config {
         // SAFETY: `lookup_defaults` is valid, and holds what `create_dir_config` of `M` made.
-        unsafe { &*ffi::ap_get_module_config(self.0.lookup_defaults, M::record()).cast() }
+        unsafe { &*ffi::ap_get_module_config(self.record().lookup_defaults, M::record()).cast() }
     }
 
     /// The level that `LogLevel` sets for the module that the log speaks for (APLOG_*).
     pub fn log_level(&self) -> i32 {
-        // SAFETY: the server is valid.
+        // SAFETY: safety.md 6.
         unsafe { ffi::ap_get_server_module_loglevel(self.as_ptr(), log::module_index()) }
     }
 
@@ -72,7 +78,7 @@ impl Server {
         // SAFETY: the server is valid. The first call allocates from the pool of the process, later ones write one int.
         unsafe {
             let config = &raw mut (*self.as_ptr()).log;
-            ffi::ap_set_module_loglevel((*self.0.process).pool, config, log::module_index(), level);
+            ffi::ap_set_module_loglevel((*self.record().process).pool, config, log::module_index(), level);
         }
     }
 
@@ -81,7 +87,10 @@ impl Server {
         let mut fd: c_int = -1;
         // SAFETY: the file, if any, is open as long as the configuration lives.
         unsafe {
-            if self.0.error_log.is_null() || ffi::apr_os_file_get(&mut fd, self.0.error_log) != 0 || fd < 0 {
+            if self.record().error_log.is_null()
+                || ffi::apr_os_file_get(&mut fd, self.record().error_log) != 0
+                || fd < 0
+            {
                 return None;
             }
             Some(BorrowedFd::borrow_raw(fd))

@@ -19,7 +19,7 @@ pub struct Suspended {
     connection: *mut ffi::conn_rec,
 }
 
-// SAFETY: see above: one thread at a time, and the worker is done when the value is sent.
+// SAFETY: safety.md 3; the worker is done when the value is sent.
 unsafe impl Send for Suspended {}
 
 impl Suspended {

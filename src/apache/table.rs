@@ -3,11 +3,12 @@
 use super::ffi;
 use super::pool::Pool;
 use std::borrow::Cow;
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char};
 
 /// A table.
 #[repr(transparent)]
-pub struct Table(ffi::apr_table_t);
+pub struct Table(UnsafeCell<ffi::apr_table_t>);
 
 impl Table {
     /// # Safety
@@ -18,7 +19,7 @@ impl Table {
     }
 
     fn as_ptr(&self) -> *mut ffi::apr_table_t {
-        std::ptr::from_ref(&self.0).cast_mut()
+        self.0.get()
     }
 
     /// All pairs, in order.
@@ -33,7 +34,7 @@ impl Table {
             }
         };
         entries.iter().filter(|entry| !entry.key.is_null() && !entry.val.is_null()).map(|entry| {
-            // SAFETY: as above.
+            // SAFETY: neither is NULL, and both are strings.
             unsafe { (CStr::from_ptr(entry.key), CStr::from_ptr(entry.val)) }
         })
     }
@@ -45,20 +46,20 @@ impl Table {
 
     /// Sets a value in place of all of that name.
     pub fn set(&self, pool: &Pool, name: &str, value: &str) {
-        // SAFETY: table and pool are valid, and the strings live as long as the table's pool.
+        // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_setn(self.as_ptr(), pool.string(name), pool.string(value)) }
     }
 
     /// As [`Table::set`], for a name that is there as long as the program: a suspended request keeps all that it has taken of
     /// its pool.
     pub fn set_named(&self, pool: &Pool, name: &'static CStr, value: &str) {
-        // SAFETY: as in `set`.
+        // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_setn(self.as_ptr(), name.as_ptr(), pool.string(value)) }
     }
 
     /// As [`Table::set_named`], for a value of which that is true as well.
     pub fn set_constant(&self, name: &'static CStr, value: &'static CStr) {
-        // SAFETY: as in `set`.
+        // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_setn(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
@@ -70,7 +71,7 @@ impl Table {
 
     /// As [`Table::set`], for what needs not be UTF-8. Copies.
     pub fn set_bytes(&self, name: &CStr, value: &CStr) {
-        // SAFETY: as in `set`; apr_table_set copies.
+        // SAFETY: safety.md 1, 3; apr_table_set copies.
         unsafe { ffi::apr_table_set(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
@@ -82,7 +83,7 @@ impl Table {
 
     /// As [`Table::add`], for what needs not be UTF-8. Copies.
     pub fn add_bytes(&self, name: &CStr, value: &CStr) {
-        // SAFETY: as in `set`; apr_table_add copies.
+        // SAFETY: safety.md 1, 3; apr_table_add copies.
         unsafe { ffi::apr_table_add(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
@@ -94,7 +95,7 @@ impl Table {
 
     /// Adds a value beside others of that name.
     pub fn add(&self, pool: &Pool, name: &str, value: &str) {
-        // SAFETY: as in `set`.
+        // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_addn(self.as_ptr(), pool.string(name), pool.string(value)) }
     }
 }

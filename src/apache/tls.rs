@@ -199,7 +199,7 @@ impl Connection {
     /// which [`HttpdModule::wants_tls_secrets`].
     pub fn tls_suite(&self) -> Option<u16> {
         let (watch, openssl) = self.watch()?;
-        // SAFETY: the SSL lives as long as the connection is processed, and nothing else works with it now.
+        // SAFETY: safety.md 3; the SSL lives as long as the connection.
         let (version, cipher, session) =
             unsafe { ((openssl.version)(watch.ssl), (openssl.cipher)(watch.ssl), (openssl.session)(watch.ssl)) };
         let is_known = watch.client.is_known() && watch.server.is_known() && !watch.is_spoiled;
@@ -222,7 +222,7 @@ impl Connection {
     /// as it does after an end that was said.
     pub fn leave_tls(&self) {
         if let Some((watch, openssl)) = self.watch() {
-            // SAFETY: as in `tls_suite`.
+            // SAFETY: safety.md 3; the SSL lives as long as the connection.
             unsafe { (openssl.set_shutdown)(watch.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN) };
         }
     }
@@ -232,7 +232,7 @@ impl Connection {
         let Some((watch, openssl)) = self.watch() else { return false };
         // SSL_has_pending(3) does not count a header that was read and whose record is yet to come: that is "read body" of
         // SSL_rstate_string(3).
-        // SAFETY: as in `tls_suite`; the string is a constant.
+        // SAFETY: safety.md 3; the SSL lives as long as the connection, and the string is a constant.
         unsafe { (openssl.has_pending)(watch.ssl) != 0 || CStr::from_ptr((openssl.read_state)(watch.ssl)) == c"RB" }
     }
 

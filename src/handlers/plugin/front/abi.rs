@@ -104,7 +104,7 @@ pub struct Plugin {
 
 // SAFETY: the structure is the plugin's, and only handed back to it; its functions are made to be called from any thread.
 unsafe impl Send for Plugin {}
-// SAFETY: as above.
+// SAFETY: safety.md 8.
 unsafe impl Sync for Plugin {}
 
 /// A function of a plugin.
@@ -216,7 +216,7 @@ pub struct Private(*mut c_void);
 
 // SAFETY: handed back to the plugin only, which gets it on any thread.
 unsafe impl Send for Private {}
-// SAFETY: as above.
+// SAFETY: safety.md 8.
 unsafe impl Sync for Private {}
 
 /// A `WebSocketServer`, and the connection that it stands for.
@@ -231,7 +231,7 @@ pub struct Object {
 
 // SAFETY: the structure is constant, its pointer to itself included.
 unsafe impl Send for Object {}
-// SAFETY: as above.
+// SAFETY: safety.md 8.
 unsafe impl Sync for Object {}
 
 /// Objects without a connection, and since when: the oldest first.
