@@ -31,6 +31,7 @@ mod httpd {
         "ap_expr_str_exec",
         "ap_finalize_request_protocol",
         "ap_find_linked_module",
+        "ap_find_module_short_name",
         "ap_get_brigade",
         "ap_get_conn_socket",
         "ap_get_module_config",

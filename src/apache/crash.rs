@@ -4,7 +4,8 @@
 //! buffer on its stack, writes, and goes on with the handler that was there before.
 
 use super::process::CRASHES;
-use std::ffi::{c_int, c_long};
+use super::{ffi, log};
+use std::ffi::{CStr, c_char, c_int, c_long};
 use std::os::fd::RawFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU64, Ordering};
@@ -75,15 +76,20 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// The module's name, as httpd's log has it.
+static MODULE: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
 static LOG: AtomicI32 = AtomicI32::new(2);
 static EAST_OF_UTC: AtomicI64 = AtomicI64::new(0);
 static PREVIOUS: [AtomicPtr<libc::sigaction>; CRASHES.len()] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; CRASHES.len()];
 
 /// From now on, a crash inside what was noted is told on this descriptor, which stays open.
-pub fn tell(log: RawFd) {
+pub fn tell(descriptor: RawFd) {
     static ONCE: Once = Once::new();
-    LOG.store(log, Ordering::Relaxed);
+    LOG.store(descriptor, Ordering::Relaxed);
+    // SAFETY: safety.md 6: a string that children keep, or NULL.
+    let name = unsafe { ffi::ap_find_module_short_name(log::module_index()) };
+    MODULE.store(name.cast_mut(), Ordering::Release);
     ONCE.call_once(|| {
         // SAFETY: plain calls with valid pointers; the previous actions are kept for ever, as the handler needs them.
         unsafe {
@@ -155,7 +161,13 @@ extern "C" fn crashed(signal: c_int, info: *mut libc::siginfo_t, context: *mut l
 fn report(note: &Note, session: u64, signal: c_int, thread: i32) {
     let mut line = Line { bytes: [0; 1024], length: 0 };
     line.time();
-    line.text("[websocket:crit] [pid ");
+    line.text("[");
+    let module = MODULE.load(Ordering::Acquire);
+    if !module.is_null() {
+        // SAFETY: a string, see `tell`.
+        line.text(unsafe { CStr::from_ptr(module) }.to_str().unwrap_or_default());
+    }
+    line.text(":crit] [pid ");
     line.number(u64::from(std::process::id()), 0);
     line.text(":tid ");
     line.number(thread as u64, 0);
