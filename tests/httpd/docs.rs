@@ -1,9 +1,11 @@
-//! The configurations in README.md and docs/ load: `httpd -t` takes every block as it stands there.
+//! README.md and docs/: `httpd -t` takes every configuration as it stands there, and the commands do what they say.
 
 use crate::harness::plugin::c_examples;
-use crate::harness::{Httpd, Mpm};
+use crate::harness::{Client, Httpd, Mpm};
+use crate::php::php_cgi;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What the examples take for granted of a site, and what stands for it here.
 const PATHS: &[(&str, &str)] = &[
@@ -76,4 +78,49 @@ fn configurations_load() {
         }
     }
     assert!(number > 30, "only {number} blocks were found");
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("a page")
+}
+
+fn text(client: &mut Client) -> String {
+    client.message().into_text().expect("a text").to_string()
+}
+
+/// What a program writes, however it ends.
+fn output(command: &mut Command) -> String {
+    String::from_utf8(command.output().expect("a program").stdout).expect("text")
+}
+
+#[test]
+fn commands_do_what_they_say() {
+    let quick = page("docs/quickstart.md");
+    let server = blocks(&quick, "apache").iter().fold(site(), Httpd::config).file("photo.jpg", "\u{ff}\u{d8}").start();
+    let sh = |block: &str| {
+        let block = block.replace("http://localhost", &server.http_url(""));
+        output(Command::new("sh").args(["-ec", &block]).current_dir(server.root()))
+    };
+    let curl =
+        |page: &str| -> Vec<_> { blocks(page, "sh").into_iter().filter(|block| block.contains("curl")).collect() };
+    let mut reader = Client::open(&server, "/news");
+    let [handshake, publish] = &curl(&quick)[..] else { panic!("two blocks with curl") };
+    assert!(sh(handshake).starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
+    for block in [publish, &curl(&page("README.md"))[0], &curl(&page("docs/channels/guide.md"))[0]] {
+        assert!(sh(block).contains("\"subscribers\":1"), "{block}");
+        assert_eq!(text(&mut reader), "Hello");
+    }
+    let said = sh(&curl(&page("docs/channels/publishing.md"))[0]);
+    assert_eq!(said.matches("\"subscribers\":").count(), 5, "{said}");
+    assert_eq!(text(&mut reader), "{\"goal\":1}");
+
+    let php = |block: &str| {
+        fs::write(server.path("push.php"), block.replace("http://127.0.0.1", &server.http_url(""))).expect("a page");
+        output(Command::new(php_cgi()).arg("-q").arg(server.path("push.php")))
+    };
+    let mut reader = Client::open(&server, "/news");
+    assert!(php(&blocks(&quick, "php")[0]).contains("\"subscribers\":1"));
+    assert!(text(&mut reader).starts_with("Hello at "));
+    php(&format!("<?php\n{}", blocks(&page("docs/channels/guide.md"), "php")[0]));
+    assert_eq!(text(&mut reader), "Hello");
 }

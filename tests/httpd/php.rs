@@ -31,7 +31,7 @@ SetEnv PUBLISH_URL "http://127.0.0.1:{port}/publish"
 
 /// The interpreter.
 #[track_caller]
-fn php_cgi() -> PathBuf {
+pub(crate) fn php_cgi() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|folder| folder.join("php-cgi")).find(|file| file.is_file());
     found.expect("no php-cgi in PATH: install the Debian package php-cgi")
