@@ -1,16 +1,43 @@
-//! Finds httpd and APR, generates the bindings and compiles the shim. With `--no-default-features`: nothing at all.
+//! Lists the handlers; finds httpd and APR, generates the bindings and compiles the shim. With `--no-default-features`: the list
+//! alone.
 
 #![allow(missing_docs)]
 
-#[cfg(not(feature = "httpd"))]
-fn main() {}
+use std::path::Path;
+use std::{env, fs, io};
 
-#[cfg(feature = "httpd")]
 fn main() {
-    httpd::build().unwrap_or_else(|why| {
+    let listed = list_handlers().map_err(|why| format!("the handlers cannot be listed: {why}"));
+    #[cfg(feature = "httpd")]
+    let listed = listed.and_then(|()| httpd::build());
+    listed.unwrap_or_else(|why| {
         eprintln!("\nmod_websocket cannot be built: {why}\n");
         std::process::exit(1);
     });
+}
+
+/// A module of src/handlers/mod.rs that is a folder is a handler: so each is named once.
+fn list_handlers() -> io::Result<()> {
+    println!("cargo::rerun-if-changed=src/handlers/mod.rs");
+    let modules = fs::read_to_string("src/handlers/mod.rs")?;
+    let names = modules.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let mut names: Vec<&str> = names.filter(|name| Path::new("src/handlers").join(name).is_dir()).collect();
+    names.sort_unstable();
+    let each = |form: &dyn Fn(&str) -> String| names.iter().map(|name| form(name)).collect::<String>();
+    let list = format!(
+        "/// The names of all handlers, in the order of their numbers in an engine.\n\
+         pub const NUMBERED: &[&str] = &[{}];\n\
+         /// The handlers of an engine.\n\
+         pub fn registry() -> crate::engine::Registry {{ crate::engine::Registry::default(){} }}\n\
+         /// The same, as httpd knows them.\n\
+         #[cfg(feature = \"httpd\")]\n\
+         pub(crate) const FRONTS: &[crate::front::handler::Registration] = &[{}];\n",
+        each(&|name| format!("\"{name}\",")),
+        each(&|name| format!(".with(\"{name}\", {name}::handler())")),
+        each(&|name| format!("{name}::FRONT,")),
+    );
+    let out = env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?;
+    fs::write(Path::new(&out).join("handlers.rs"), list)
 }
 
 #[cfg(feature = "httpd")]
@@ -107,6 +134,8 @@ mod httpd {
         "apr_table_elts",
         "shim_.*",
     ];
+    /// What shim.c looks up when it is loaded.
+    const OF_THE_SHIM: &[&str] = &["ap_filter_flush", "ap_max_mem_free", "apr_bucket_type_eos"];
     const TYPES: &[&str] = &[
         "apr_bucket_brigade",
         "apr_proc_t",
@@ -219,8 +248,14 @@ mod httpd {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
         // httpd loads modules with RTLD_GLOBAL: without this, a newer copy of the module would find the older one's record.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
-        // The unit tests are an executable without httpd around it. What they call needs none of it; what they do not
-        // call may stay unresolved.
+        // Unit tests are an executable without httpd around it, of which they call nothing: its names are enough.
+        let variables = CONSTANTS.iter().filter(|name| name.starts_with("ap_"));
+        let names = FUNCTIONS.iter().filter(|name| !name.starts_with("shim_")).chain(variables).chain(OF_THE_SHIM);
+        let stubs = out.with_file_name("stubs.c");
+        std::fs::write(&stubs, names.map(|name| format!("void {name}(void) {{}}\n")).collect::<String>())
+            .map_err(|e| format!("{}: {e}", stubs.display()))?;
+        cc::Build::new().file(stubs).cargo_metadata(false).compile("httpd_stubs");
+        // Those that link to the library, as benchmarks do, do not even reach them.
         println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");
         println!("cargo::rustc-link-arg=-Wl,-z,lazy");
         Ok(())

@@ -80,21 +80,32 @@ pub struct Directive<C: 'static> {
 #[repr(transparent)]
 pub struct Commands<const N: usize>([ffi::command_rec; N]);
 
-/// Entries of [`Commands`] beside those of the table that it is made from.
-pub const MORE_COMMANDS: usize = 1;
+/// Entries of the [`Commands`] of these tables.
+pub const fn entries<C>(tables: &[&[Directive<C>]]) -> usize {
+    let (mut entries, mut i) = (1, 0);
+    while i < tables.len() {
+        entries += tables[i].len();
+        i += 1;
+    }
+    entries
+}
 
 // SAFETY: the entries point to statics and functions, and nobody writes to them.
 unsafe impl<const N: usize> Sync for Commands<N> {}
 
 impl<const N: usize> Commands<N> {
-    /// From a table with [`MORE_COMMANDS`] entries less.
-    pub const fn new<C: Section + 'static>(table: &'static [Directive<C>]) -> Commands<N> {
-        assert!(table.len() + MORE_COMMANDS == N);
+    /// From tables with as many [`entries`].
+    pub const fn new<C: Section + 'static>(tables: &'static [&'static [Directive<C>]]) -> Commands<N> {
+        assert!(entries(tables) == N);
         let mut commands = [END; N];
-        let mut i = 0;
-        while i < table.len() {
-            let directive = &table[i];
-            commands[i] = ffi::command_rec {
+        let (mut table, mut i, mut at) = (0, 0, 0);
+        while table < tables.len() {
+            if i == tables[table].len() {
+                (table, i) = (table + 1, 0);
+                continue;
+            }
+            let directive = &tables[table][i];
+            commands[at] = ffi::command_rec {
                 name: directive.name.as_ptr(),
                 func: ffi::cmd_func { take_argv: Some(set::<C>) },
                 cmd_data: std::ptr::from_ref(directive).cast_mut().cast(),
@@ -102,7 +113,7 @@ impl<const N: usize> Commands<N> {
                 args_how: ffi::cmd_how_TAKE_ARGV,
                 errmsg: directive.help.as_ptr(),
             };
-            i += 1;
+            (i, at) = (i + 1, at + 1);
         }
         Commands(commands)
     }

@@ -14,3 +14,8 @@
 )]
 
 include!(concat!(env!("OUT_DIR"), "/httpd.rs"));
+
+// In the place of httpd, of which unit tests call nothing: see build.rs.
+#[cfg(test)]
+#[link(name = "httpd_stubs", kind = "static")]
+unsafe extern "C" {}

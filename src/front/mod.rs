@@ -1,6 +1,7 @@
 //! What all handlers share in httpd's children.
 //!
 //! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`handler`]: what a handler is to httpd
 //! * [`refusal`]: what the log says of handshakes that are refused
 //! * [`switching`]: the 101
 //! * [`others`]: the requests that another module answers, or nobody but httpd
@@ -18,6 +19,7 @@ pub mod access;
 pub mod child;
 pub mod config;
 pub mod h2;
+pub mod handler;
 pub mod once;
 pub mod others;
 pub mod refusal;

@@ -5,23 +5,15 @@ use super::{h2, once, refusal, session_logs, tls_handoff as encryption};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::server;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
-use crate::engine::handoff::{Grant, HandoffError, Link, PATIENCE};
-use crate::engine::{HandlerSpec, Response, SessionSpec};
-use crate::front::WebSocket;
-use crate::front::child;
+use crate::engine::handoff::{Grant, HandoffError, Link};
+use crate::engine::{Response, SessionSpec};
+use crate::front::handler::{Hold, Needs, Prepared, Registration};
 use crate::front::once::OfEngine;
-use crate::front::relay::hold::RequestHold;
 use crate::front::relay::mux::{MuxSocket, PendingStream};
 use crate::front::relay::{self, Relayed, Session, Way};
-use crate::handlers;
-use crate::handlers::channel::{front as channel, publish};
-use crate::handlers::exec::front as exec;
-use crate::handlers::plugin::front::{self as plugin, Opening};
-use crate::handlers::pywebsocket::front as python;
-use crate::handlers::tcp::front as tcp;
+use crate::front::{WebSocket, child};
 use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -32,68 +24,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
-const UPGRADE_REQUIRED: u16 = 426;
 const NOT_IMPLEMENTED: u16 = 501;
-const FORBIDDEN: u16 = 403;
 const INTERNAL_SERVER_ERROR: u16 = 500;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
-/// Answers a request if it is a WebSocket's and a handler is configured for it.
+/// Answers a request if it is a WebSocket's and a handler is configured for it; or if it is one of these handlers' own.
 ///
 /// # Errors
 /// The status of the refusal.
-pub fn handle(request: &mut Request) -> HookResult {
+pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult {
     let config = request.config::<WebSocket>();
-    let Some(mut handler) = config.handler().cloned() else { return without_handler(request) };
-    if handler.name == handlers::PYWEBSOCKET {
-        return python::handle(request, handler);
-    }
-    let accept = match consider(request) {
+    let Some(chosen) = config.handler().cloned() else { return without_handler(request, all) };
+    let front = chosen.front;
+    let mut accept = match front.negotiate(request) {
         Ok(accept) => accept,
-        // Not an upgrade: one address may serve subscribers and publishers.
-        Err(refusal) if refusal.status().is_none() && request.handler_name() == publish::HANDLER => {
-            refusal::left_to_the_site(request, &refusal);
-            return publish::handle(request);
+        Err(refusal) => {
+            let verdict = refusal::answer(request, &refusal)?;
+            // Not an upgrade: one address may serve subscribers and publishers.
+            return if verdict == Verdict::Declined { answer_ordinary(request, all) } else { Ok(verdict) };
         }
-        Err(refusal) => return refusal::answer(request, &refusal),
     };
-    // A plugin's session has its request kept, and the connection with it.
-    let custody = custody(request, config.plugin().is_none())?;
-    if handler.name == handlers::CHANNEL {
-        handler.settings = subscribe(request)?;
+    let custody = custody(request, front.needs())?;
+    let Prepared { settings, patience, hold } = front.prepare(request, &chosen.args, accept.as_mut())?;
+    if let Some(accept) = &accept {
+        tell_of_protocols(request, accept);
     }
-    if handler.name == handlers::TCP {
-        handler.settings = connect(request, handler.args.first().map_or("", String::as_str))?;
-    }
-    if handler.name == handlers::EXEC {
-        let settings = exec::settings(request, handler.args.first().map_or("", String::as_str));
-        handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
-    }
-    let (accept, plugin) = ask_plugin(request, accept)?;
-    tell_of_protocols(request, &accept);
-    open(request, handler, custody, Opened { accept: Some(accept), plugin })
-}
-
-/// What is known of a session before the engine is asked.
-#[derive(Default)]
-pub struct Opened {
-    /// What was negotiated, if that was here.
-    pub accept: Option<Accept>,
-    /// The plugin that has it.
-    pub plugin: Option<Opening>,
-}
-
-/// Opens a session.
-///
-/// # Errors
-/// The status of the refusal.
-pub fn open(request: &mut Request, handler: HandlerSpec, custody: Custody, opened: Opened) -> HookResult {
-    let Opened { accept, plugin } = opened;
     let config = request.config::<WebSocket>();
     let client = request.client_address();
     let compression = accept.as_ref().and_then(|accept| accept.compression.as_ref());
     let spec = SessionSpec {
-        handler,
+        handler: chosen.spec(settings),
         protocol: accept.as_ref().and_then(|accept| accept.protocol.clone()),
         limits: if compression.is_some() { config.limits_of_compressed() } else { config.limits() },
         compression: compression.map(|agreed| config.compression(agreed.parameters)),
@@ -105,17 +65,19 @@ pub fn open(request: &mut Request, handler: HandlerSpec, custody: Custody, opene
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
     };
-    let drain_timeout = config.drain_timeout();
-    hand_over(request, accept.as_ref(), &spec, custody, drain_timeout, plugin)
+    let terms = Terms { custody, needs: front.needs(), patience, drain_timeout: config.drain_timeout(), hold };
+    hand_over(request, accept.as_ref(), &spec, terms)
+}
+
+/// An ordinary request, which may be one of these handlers' own.
+fn answer_ordinary(request: &mut Request, all: &[Registration]) -> HookResult {
+    all.iter().find_map(|known| known.front.answer(request)).unwrap_or(Ok(Verdict::Declined))
 }
 
 /// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.
-fn without_handler(request: &mut Request) -> HookResult {
-    if request.handler_name() == publish::HANDLER {
-        return publish::handle(request);
-    }
+fn without_handler(request: &mut Request, all: &[Registration]) -> HookResult {
     if request.handler_name() != "websocket-handler" {
-        return Ok(Verdict::Declined);
+        return answer_ordinary(request, all);
     }
     match consider(request) {
         Err(refusal) => refusal::answer(request, &refusal),
@@ -128,30 +90,6 @@ fn without_handler(request: &mut Request) -> HookResult {
             Err(INTERNAL_SERVER_ERROR)
         }
     }
-}
-
-/// An ordinary request for a channel, which nobody has answered and httpd has no file for: a page has taken the URL for one of
-/// events, say, and is told what it is.
-///
-/// # Errors
-/// None.
-pub fn point_out(request: &mut Request) -> HookResult {
-    let of_channel = request.config::<WebSocket>().handler().is_some_and(|handler| handler.name == handlers::CHANNEL);
-    let is_plain = matches!(&*request.method(), "GET" | "HEAD") && !request.is_subrequest() && !request.is_redirected();
-    if !of_channel || !is_plain || !request.has_no_file() {
-        return Ok(Verdict::Declined);
-    }
-    // RFC 9110 section 15.5.22; HTTP/2 has no such lines (RFC 9113 section 8.2.2).
-    if request.http_version() < (2, 0) {
-        request.headers_out().set_constant(c"Upgrade", c"websocket");
-        request.headers_out().set_constant(c"Connection", c"Upgrade");
-    }
-    request.answer(
-        UPGRADE_REQUIRED,
-        c"text/plain; charset=utf-8",
-        b"This URL is a WebSocket's: open it with ws: or wss:.\n",
-    );
-    Ok(Verdict::Answered)
 }
 
 /// A client wants subprotocols, and gets none of them.
@@ -171,52 +109,6 @@ fn tell_of_protocols(request: &Request, accept: &Accept) {
     log::request(Level::Info, request, &text);
 }
 
-/// Where channels are configured: what the request is subscribed to, in the handler's form.
-fn subscribe(request: &mut Request) -> Result<Vec<u8>, u16> {
-    let subscription = channel::subscription(request).map_err(|why| {
-        let level = if why.status() == INTERNAL_SERVER_ERROR { Level::Error } else { Level::Info };
-        log::request(level, request, &format!("WS0015: refused with {}: {why}", why.status()));
-        if matches!(why, channel::NoSubscription::SlashedUser(_)) && once::a_minute("WS0036", request) {
-            log::request(Level::Warning, request, &format!("WS0036: refused with 403: {why}"));
-        }
-        why.status()
-    })?;
-    postcard::to_stdvec(&subscription).map_err(|_| INTERNAL_SERVER_ERROR)
-}
-
-/// Where a TCP server is configured: how to get there, in the handler's form.
-fn connect(request: &Request, target: &str) -> Result<Vec<u8>, u16> {
-    let settings = tcp::settings(request, target).map_err(|why| {
-        log::request(Level::Error, request, &format!("WS0020: {why}"));
-        INTERNAL_SERVER_ERROR
-    })?;
-    postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)
-}
-
-/// Where a plugin is configured: its answer, with the subprotocol that it wants.
-fn ask_plugin(request: &mut Request, mut accept: Accept) -> Result<(Accept, Option<Opening>), u16> {
-    let config = request.config::<WebSocket>();
-    let Some(plugin) = config.plugin().cloned() else { return Ok((accept, None)) };
-    let send_buffer = config.limits().send_buffer;
-    let threads = server::main().map_or(1, |server| server.config::<WebSocket>().plugin_threads());
-    let hub = match plugin::executor::hub(request.server(), threads) {
-        Ok(hub) => hub,
-        Err(why) => {
-            log::request(Level::Error, request, &format!("WS0013: there are no threads for the plugin: {why}"));
-            return Err(SERVICE_UNAVAILABLE);
-        }
-    };
-    let Some(opening) = Opening::ask(hub, &plugin, request, &accept.offered_protocols, send_buffer) else {
-        log::request(Level::Info, request, &format!("WS0014: refused by the plugin {}", plugin.0.name()));
-        request.headers_out().clear();
-        return Err(FORBIDDEN);
-    };
-    if let Some(protocol) = opening.protocol() {
-        accept.protocol = Some(protocol);
-    }
-    Ok((accept, Some(opening)))
-}
-
 /// The way in which a connection's bytes get from here to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Custody {
@@ -230,12 +122,8 @@ pub enum Custody {
     Blocking,
 }
 
-/// The way that a request's connection goes. `in_engine`: the engine itself reads what comes, and nobody else needs the
-/// connection.
-///
-/// # Errors
-/// The status, where there is none.
-pub fn custody(request: &Request, in_engine: bool) -> Result<Custody, u16> {
+/// The way that a request's connection goes, and its status where there is none.
+fn custody(request: &Request, needs: Needs) -> Result<Custody, u16> {
     let connection = request.connection();
     if connection.is_secondary() {
         if connection.input_descriptor().is_none() {
@@ -247,7 +135,7 @@ pub fn custody(request: &Request, in_engine: bool) -> Result<Custody, u16> {
     }
     Ok(match connection.is_tls() {
         false => Custody::Socket,
-        true if in_engine && encryption::can_be_handed_over(request) => Custody::Encrypted,
+        true if needs == Needs::Stream && encryption::can_be_handed_over(request) => Custody::Encrypted,
         true if can_suspend(request) => Custody::Suspended,
         true => Custody::Blocking,
     })
@@ -305,24 +193,22 @@ pub fn let_go(connection: &Connection, suspended: bool) {
     }
 }
 
-/// Asks the engine, sends the 101, and gives the byte stream away.
-fn hand_over(
-    request: &mut Request,
-    accept: Option<&Accept>,
-    spec: &SessionSpec,
+/// What is known of a session beside what the engine is told.
+struct Terms {
     custody: Custody,
+    needs: Needs,
+    patience: Duration,
     drain_timeout: Duration,
-    plugin: Option<Opening>,
-) -> HookResult {
+    hold: Option<Hold>,
+}
+
+/// Asks the engine, sends the 101, and gives the byte stream away.
+fn hand_over(request: &mut Request, accept: Option<&Accept>, spec: &SessionSpec, terms: Terms) -> HookResult {
+    let Terms { custody, needs, patience, drain_timeout, hold } = terms;
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = child::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let offered = match &*spec.handler.name {
-        handlers::TCP => door.offer_within(spec, request.config::<WebSocket>().tcp().timeout() + PATIENCE),
-        handlers::PYWEBSOCKET => door.offer_within(spec, handlers::pywebsocket::PATIENCE),
-        _ => door.offer(spec),
-    };
-    let (mut link, Grant { ticket, response, thread }) = match offered {
+    let (mut link, Grant { ticket, response, thread }) = match door.offer_within(spec, patience) {
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(Verdict::Declined),
         Err(HandoffError::Dropped) => {
@@ -333,15 +219,14 @@ fn hand_over(
         Err(why) => return Err(no_session(request, &why)),
     };
     let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
-    // A plugin's messages go by a socketpair in any case, and pywebsocket's workers want a socket.
-    let by_mux = custody == Custody::Suspended && plugin.is_none() && spec.handler.name != handlers::PYWEBSOCKET;
+    let by_mux = custody == Custody::Suspended && needs == Needs::Stream;
     let bytes = match child::relay().filter(|_| by_mux) {
         Some(relay) => relay.mux(thread, &mut link).map(Bytes::Mux).map_err(io::Error::other),
         None if custody == Custody::Socket => Ok(Bytes::Socket),
         None if custody == Custody::Encrypted => Ok(Bytes::Encrypted),
         None => pair().map(Bytes::Pair),
     };
-    let messages = plugin.is_some().then(pair).transpose();
+    let messages = hold.is_some().then(pair).transpose();
     let ways = bytes.and_then(|bytes| Ok(Ways { bytes, messages: messages? })).map_err(|why| {
         log::request(Level::Error, request, &format!("WS0011: session {ticket}: no way to the engine: {why}"));
         SERVICE_UNAVAILABLE
@@ -370,7 +255,7 @@ fn hand_over(
     log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
     door.keep(link);
     let (engine, messages) = ways.into_ours(ticket);
-    if engine.is_none() && plugin.is_none() {
+    if engine.is_none() && hold.is_none() {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
         connection.abandon();
         return Ok(Verdict::Answered);
@@ -381,7 +266,7 @@ fn hand_over(
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
     request.bypass_http();
-    let hold = plugin.zip(messages).map(|(plugin, ours)| plugin.open(ticket, ours) as Arc<dyn RequestHold>);
+    let hold = hold.zip(messages).map(|(hold, ours)| hold(ticket, ours));
     keep(request, custody, Relayed { engine, session, hold })
 }
 
@@ -427,7 +312,7 @@ fn no_session(request: &Request, why: &HandoffError) -> u16 {
 /// What goes between here and the engine for as long as the session lasts.
 struct Ways {
     bytes: Bytes,
-    /// The messages of a plugin; the first end is ours.
+    /// The messages of who holds the request; the first end is ours.
     messages: Option<(UnixStream, UnixStream)>,
 }
 
@@ -487,7 +372,7 @@ impl Lost {
 type Early = io::Result<Vec<u8>>;
 
 /// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of
-/// a plugin's messages.
+/// the holder's messages.
 fn give(link: &mut Link, ticket: u64, connection: &Connection, ways: &Ways, early: Early) -> Result<(), Lost> {
     let early = early.map_err(Lost::Client)?;
     if connection.is_aborted() {

@@ -1,4 +1,6 @@
-//! What a location does with its sessions: one file a handler.
+//! What a location does with its sessions: a folder for each handler, which is named here alone (see build.rs).
+//!
+//! Each has a `handler()`, what runs its sessions in the engine; and a `FRONT`, what it is to httpd.
 
 pub mod channel;
 pub mod echo;
@@ -10,53 +12,23 @@ pub mod pywebsocket;
 pub mod targets;
 pub mod tcp;
 
-use crate::engine::Registry;
-
-/// Every handler that `WebSocketHandler` can name.
-pub const NAMES: &[&str] = &["channel", "echo", "exec", "pywebsocket", "tcp"];
-
-/// What runs the sessions of channels.
-pub const CHANNEL: &str = "channel";
-
-/// What runs programs.
-pub const EXEC: &str = "exec";
-
-/// What runs the sessions of handlers in Python.
-pub const PYWEBSOCKET: &str = "pywebsocket";
-
-/// What runs the sessions of a C plugin, which `WebSocketHandler` names by its file.
-pub const PLUGIN: &str = "plugin";
-
-/// What runs the sessions that are connected to a server of TCP.
-pub const TCP: &str = "tcp";
-
-/// All handlers of an engine, in the order of their numbers there.
-pub const NUMBERED: &[&str] = &[CHANNEL, "echo", EXEC, PLUGIN, PYWEBSOCKET, TCP];
-
-/// The handlers of an engine.
-pub fn registry() -> Registry {
-    Registry::default()
-        .with(CHANNEL, channel::Channel::default())
-        .with("echo", echo::Echo)
-        .with(EXEC, exec::Exec::default())
-        .with(PLUGIN, plugin::Plugin)
-        .with(PYWEBSOCKET, pywebsocket::PyWebSocket::default())
-        .with(TCP, tcp::Tcp::default())
-}
+include!(concat!(env!("OUT_DIR"), "/handlers.rs"));
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn numbers_are_those_of_the_registry() {
-        let registry = super::registry();
-        assert_eq!(registry.names(), super::NUMBERED);
-        assert_eq!((registry.number("echo"), registry.number("nobody")), (2, 0));
-    }
+    use super::*;
 
     #[test]
-    fn every_name_has_its_handler() {
-        for name in super::NAMES {
-            assert!(super::registry().find(name).is_some(), "{name}");
-        }
+    fn numbers_are_those_of_the_registry() {
+        let registry = registry();
+        assert_eq!(registry.names(), NUMBERED);
+        assert_eq!((registry.number(NUMBERED[0]), registry.number("nobody")), (1, 0));
+    }
+
+    #[cfg(feature = "httpd")]
+    #[test]
+    fn httpd_knows_them_by_the_same_names() {
+        let fronts: Vec<&str> = FRONTS.iter().map(|known| known.front.name()).collect();
+        assert_eq!(fronts, NUMBERED);
     }
 }

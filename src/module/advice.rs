@@ -2,7 +2,7 @@
 
 use crate::apache::log::{self, Level};
 use crate::apache::{conftree, mpm};
-use crate::front::config;
+use crate::handlers::plugin::front as plugin;
 use rustix::process::{Resource, getrlimit};
 
 /// What httpd does not document as a number to ask for: `AsyncRequestWorkerFactor`'s default.
@@ -59,7 +59,7 @@ fn is_among(directive: &str, value: &str) -> bool {
 
 /// True for the words of a WebSocketHandler that is a plugin: its first is a file.
 fn names_plugin(words: &str) -> bool {
-    words.split_whitespace().next().is_some_and(|word| config::looks_like_a_plugin(word.trim_matches('"')))
+    words.split_whitespace().next().is_some_and(|word| plugin::is_file(word.trim_matches('"')))
 }
 
 /// Where the hard limit of open files comes from. Debian's `apache2ctl` lowers that of the unit.

@@ -1,26 +1,30 @@
 //! The composition root: what httpd loads.
 //!
 //! * [`advice`]: at startup, on settings that do not go together
+//! * [`directives`]: the directives, a table
 //! * [`logger`]: the `log` facade, to httpd's error log
 //! * [`parent`]: the engine process beside httpd's own
 
 pub mod advice;
+pub mod directives;
 pub mod logger;
 pub mod parent;
 
 use crate::apache::connection::Connection;
-use crate::apache::directive::{Commands, MORE_COMMANDS};
+use crate::apache::directive::{Commands, entries};
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
-use crate::front::config::{Config, DIRECTIVES};
+use crate::front::config::{Config, Merge};
+use crate::front::handler::Front;
 use crate::front::{WebSocket, access, child, h2, once, others, relay, session_logs, upgrade};
-use crate::handlers::plugin::front as plugin;
+use crate::handlers::FRONTS;
+use directives::DIRECTIVES;
 use std::ffi::CStr;
 
-static COMMANDS: Commands<{ DIRECTIVES.len() + MORE_COMMANDS }> = Commands::new(DIRECTIVES);
+static COMMANDS: Commands<{ entries(&DIRECTIVES) }> = Commands::new(&DIRECTIVES);
 
 /// What `LoadModule websocket_module` looks for. Its name is that of the C module before it, so that existing
 /// `<IfModule mod_websocket.c>` blocks hold.
@@ -28,6 +32,10 @@ static COMMANDS: Commands<{ DIRECTIVES.len() + MORE_COMMANDS }> = Commands::new(
 #[allow(unsafe_code, non_upper_case_globals)]
 #[unsafe(no_mangle)]
 pub static mut websocket_module: Record = record::<WebSocket, _>(c"mod_websocket.c", &COMMANDS);
+
+fn fronts() -> impl Iterator<Item = &'static dyn Front> {
+    FRONTS.iter().map(|known| known.front)
+}
 
 impl HttpdModule for WebSocket {
     type Config = Config;
@@ -62,22 +70,18 @@ impl HttpdModule for WebSocket {
 
     fn child_init(pool: &Pool, server: &Server) {
         logger::install(server.log_level());
-        pool.on_end(|| plugin::executor::started().map_or((), plugin::executor::Hub::halt));
+        fronts().for_each(|front| front.child_init(pool));
         child::enter(pool, parent::enter_child());
     }
 
     fn child_stopping(graceful: bool) {
-        let plugins = plugin::executor::started().filter(|_| !graceful);
-        if let Some(hub) = plugins {
-            hub.close_all();
-        }
+        let at_once = || fronts().filter(|_| !graceful);
+        at_once().for_each(Front::child_stopping);
         relay::ending::begin(graceful);
         if let Some(relay) = child::relay() {
             if graceful { relay.stop_gracefully() } else { relay.stop_now() }
         }
-        if let Some(hub) = plugins {
-            hub.await_all();
-        }
+        at_once().for_each(Front::child_stopped);
     }
 
     fn let_go(connection: &Connection, suspended: bool) {
@@ -100,10 +104,11 @@ impl HttpdModule for WebSocket {
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {
-        if others::is_anothers(request) { Ok(Verdict::Declined) } else { upgrade::handle(request) }
+        if others::is_anothers(request) { Ok(Verdict::Declined) } else { upgrade::handle(request, FRONTS) }
     }
 
     fn last_handler(request: &mut Request) -> HookResult {
-        upgrade::point_out(request)
+        let chosen = request.config::<WebSocket>().handler();
+        chosen.map(|chosen| chosen.front).map_or(Ok(Verdict::Declined), |front| front.answer_last(request))
     }
 }

@@ -17,8 +17,7 @@ use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup}
 use crate::engine::programs;
 use crate::front::signals::ENGINES;
 use crate::front::{WebSocket, session_logs, signals};
-use crate::handlers;
-use crate::handlers::pywebsocket::front as python;
+use crate::handlers::{self, FRONTS};
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
 use std::ffi::CStr;
 use std::io;
@@ -57,7 +56,7 @@ pub(crate) fn start(server: &Server) -> Result<(), String> {
     logger::install(server.log_level());
     let pool = server.configuration_pool();
     let at_startup = engines().iter().all(|engine| engine.serial == 0);
-    match python::check(server) {
+    match FRONTS.iter().try_for_each(|known| known.front.check(server)) {
         // A restart must not end a server that runs: the handshakes in question are refused.
         Err(why) if !at_startup => log::main(Level::Error, &why),
         checked => checked?,
@@ -121,13 +120,9 @@ fn greet(server: &Server, engine: &Helper) -> io::Result<String> {
 
 /// What the configuration says to handlers as a whole.
 fn handler_settings(server: &Server) -> Vec<(String, Vec<u8>)> {
-    let channels = postcard::to_stdvec(&server.config::<WebSocket>().channels().server());
-    vec![
-        // Plain data, which always has a form.
-        (handlers::CHANNEL.into(), channels.unwrap_or_default()),
-        // There is nothing to say but that the configuration is new.
-        (handlers::PYWEBSOCKET.into(), Vec::new()),
-    ]
+    let config = server.config::<WebSocket>();
+    let settings = FRONTS.iter().map(|known| (known.front.name().to_owned(), known.front.server_settings(config)));
+    settings.filter_map(|(name, settings)| Some((name, settings?))).collect()
 }
 
 /// Makes the way to a new engine, and starts it.

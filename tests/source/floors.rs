@@ -11,19 +11,6 @@ const EXCEPTIONS: &[&str] = &[
     "engine/tests: handlers::echo",
     "engine/thread: handlers::echo",
     // Until they are mended.
-    "front/config/mod: handlers",
-    "front/config/mod: handlers::channel",
-    "front/config/mod: handlers::exec",
-    "front/config/mod: handlers::plugin",
-    "front/config/mod: handlers::pywebsocket",
-    "front/config/mod: handlers::tcp",
-    "front/config/tests: handlers::exec",
-    "front/upgrade: handlers",
-    "front/upgrade: handlers::channel",
-    "front/upgrade: handlers::exec",
-    "front/upgrade: handlers::plugin",
-    "front/upgrade: handlers::pywebsocket",
-    "front/upgrade: handlers::tcp",
     "handlers/exec/framing: handlers::plugin",
 ];
 

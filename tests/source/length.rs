@@ -9,10 +9,8 @@ const LINES: usize = 450;
 const LONGER: &[&str] = &[
     "channels/store",
     // Until they are divided.
-    "front/config/mod",
     "engine/conn",
     "engine/thread",
-    "front/upgrade",
     "handlers/exec/shared",
     "handlers/plugin/front/connection",
     "wire/deflate",

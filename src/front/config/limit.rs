@@ -1,8 +1,9 @@
 //! Limits: `.htaccess` files make them smaller only.
 
-use super::{Bound, MessageTimeout, Place};
-use crate::channels::History;
-use crate::engine::Ping;
+use super::Merge;
+use crate::apache::directive::Place;
+use crate::engine::{MessageTimeout, Ping, Quota};
+use std::fmt::Write;
 use std::time::Duration;
 
 /// A limit, as far as a section says something.
@@ -10,7 +11,7 @@ use std::time::Duration;
 /// httpd merges sections in groups, those of the configuration and of `.htaccess` files among each other: so both words are
 /// kept beside each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limit<T> {
+pub(crate) struct Limit<T> {
     /// What the server's configuration says; an inner section's word is the one that holds.
     set: Option<T>,
     /// The smallest that `.htaccess` files say.
@@ -25,7 +26,7 @@ impl<T> Default for Limit<T> {
 
 impl<T: Smaller + Copy> Limit<T> {
     /// What a directive at this place says.
-    pub fn write(&mut self, place: &Place, value: T) {
+    pub(crate) fn write(&mut self, place: &Place, value: T) {
         if place.in_htaccess {
             self.cap = smaller(self.cap, Some(value));
         } else {
@@ -33,15 +34,16 @@ impl<T: Smaller + Copy> Limit<T> {
         }
     }
 
-    /// This, an inner section's, over an outer one's.
-    pub fn over(&self, outer: &Limit<T>) -> Limit<T> {
-        Limit { set: self.set.or(outer.set), cap: smaller(self.cap, outer.cap) }
-    }
-
     /// What holds.
-    pub fn unwrap_or(&self, default: T) -> T {
+    pub(crate) fn unwrap_or(&self, default: T) -> T {
         let set = self.set.unwrap_or(default);
         self.cap.map_or(set, |cap| cap.smaller(set))
+    }
+}
+
+impl<T: Smaller + Copy + 'static> Merge for Limit<T> {
+    fn over(&self, outer: &Limit<T>) -> Limit<T> {
+        Limit { set: self.set.or(outer.set), cap: smaller(self.cap, outer.cap) }
     }
 }
 
@@ -53,7 +55,7 @@ fn smaller<T: Smaller>(one: Option<T>, other: Option<T>) -> Option<T> {
 }
 
 /// What can be compared as limits are.
-pub trait Smaller {
+pub(crate) trait Smaller {
     /// The one that allows less.
     fn smaller(self, other: Self) -> Self;
 }
@@ -82,12 +84,6 @@ impl Smaller for Ping {
     }
 }
 
-impl Smaller for History {
-    fn smaller(self, other: History) -> History {
-        History { messages: self.messages.min(other.messages), seconds: self.seconds.min(other.seconds) }
-    }
-}
-
 impl Smaller for MessageTimeout {
     fn smaller(self, other: MessageTimeout) -> MessageTimeout {
         // A higher rate adds less time; none at all adds none.
@@ -106,7 +102,7 @@ impl<T: Smaller> Smaller for Option<T> {
 /// A number of sessions that may be open, in the server's configuration; and those of `.htaccess` files, each of which counts
 /// beside it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// `Off` is `Some(None)`.
     set: Option<Option<Bound>>,
     beside: Vec<Bound>,
@@ -114,7 +110,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// What a directive at this place says.
-    pub fn write(&mut self, place: &Place, bound: Option<Bound>) {
+    pub(crate) fn write(&mut self, place: &Place, bound: Option<Bound>) {
         if place.in_htaccess {
             // One of its own, where it has one.
             self.beside.retain(|other| other.place != *place);
@@ -124,18 +120,50 @@ impl Bounds {
         }
     }
 
-    /// This, an inner section's, over an outer one's.
-    pub fn over(&self, outer: &Bounds) -> Bounds {
+    /// Those that hold.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Bound> {
+        self.set.iter().flatten().chain(&self.beside)
+    }
+}
+
+impl Merge for Bounds {
+    fn over(&self, outer: &Bounds) -> Bounds {
         let beside = outer.beside.iter().filter(|other| self.beside.iter().all(|bound| bound.place != other.place));
         Bounds {
             set: self.set.clone().or_else(|| outer.set.clone()),
             beside: self.beside.iter().chain(beside).cloned().collect(),
         }
     }
+}
 
-    /// Those that hold.
-    pub fn all(&self) -> impl Iterator<Item = &Bound> {
-        self.set.iter().flatten().chain(&self.beside)
+/// A number of sessions, and where it was set: those of the same place count together.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Bound {
+    pub(crate) max: u32,
+    pub(crate) place: Place,
+}
+
+impl Bound {
+    /// `host` is the virtual host that serves the request.
+    pub(crate) fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
+        let mut scope = format!("{directive} of {}", locate(&self.place, host));
+        // A String takes every write.
+        if let Some(client) = client {
+            let _ = write!(scope, " for {client}");
+        }
+        Quota { scope, max: self.max }
+    }
+}
+
+/// What names a place in all that is there.
+pub(crate) fn locate(place: &Place, host: &str) -> String {
+    // What is set outside of all virtual hosts is shared by those that inherit it.
+    let host = if place.in_virtual_host { host } else { "the server" };
+    match &place.path {
+        // A <Directory> has the same path, and counts for itself.
+        Some(path) if place.in_htaccess => format!("{host} in {path}.htaccess"),
+        Some(path) => format!("{host} in {path}"),
+        None => host.to_owned(),
     }
 }
 

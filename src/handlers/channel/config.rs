@@ -1,125 +1,198 @@
 //! The directives of channels.
 
+use crate::apache::directive::{Context, Directive};
 use crate::apache::expr::Expression;
 use crate::channels::History;
 use crate::channels::call::{MAX_NAME, Server, is_name};
-use crate::front::config::limit::Limit;
-use crate::front::config::{Config, Words, is_off, on_off, one};
+use crate::front::config::limit::{Limit, Smaller};
+use crate::front::config::words::{Words, is_off, on_off, one};
+use crate::front::config::{Config, merged};
 
-/// What the directives of a section say of channels; `None` where they say nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Channels {
-    names: Vec<Expression>,
-    max: Limit<u32>,
-    allowed: Option<Vec<Allowed>>,
-    publishes: Option<bool>,
-    history: Limit<History>,
-    presence: Option<bool>,
-    /// `Off` is `Some(None)`.
-    heartbeat: Option<Option<(String, String)>>,
-    member: Option<Expression>,
-    total: Option<usize>,
-    memory: Option<usize>,
-    /// `Off` is `Some(None)`.
-    broker: Option<Option<String>>,
-    /// Likewise.
-    prefix: Option<Option<String>>,
-    /// What of this an .htaccess file says.
-    htaccess: FromHtaccess,
+merged! {
+    /// What the directives of a section say of channels; `None` where they say nothing.
+    pub(crate) struct ChannelConfig {
+        names: Option<Said<Vec<Expression>>>,
+        max: Limit<u32>,
+        allowed: Option<Said<Vec<Allowed>>>,
+        publishes: Option<Said<bool>>,
+        history: Limit<History>,
+        presence: Option<Said<bool>>,
+        /// `Off` is `Some(None)`.
+        heartbeat: Option<Option<(String, String)>>,
+        member: Option<Said<Expression>>,
+        total: Option<usize>,
+        memory: Option<usize>,
+        /// `Off` is `Some(None)`.
+        broker: Option<Option<String>>,
+        /// Likewise.
+        prefix: Option<Option<String>>,
+    }
 }
 
-/// What of the names of channels, and of what may be done with them, comes from an .htaccess file.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct FromHtaccess {
-    names: bool,
-    allowed: bool,
-    publishes: bool,
-    presence: bool,
-    member: bool,
+/// What is said of the names of channels, and of what may be done with them.
+#[derive(Clone, Default)]
+struct Said<T> {
+    value: T,
+    /// By an .htaccess file.
+    in_htaccess: bool,
+}
+
+impl Smaller for History {
+    fn smaller(self, other: History) -> History {
+        History { messages: self.messages.min(other.messages), seconds: self.seconds.min(other.seconds) }
+    }
 }
 
 /// A pattern: what stands before, between and after its asterisks, each an expression where there is something.
-pub type Allowed = Vec<Option<Expression>>;
+pub(super) type Allowed = Vec<Option<Expression>>;
 
-impl Channels {
-    /// This, an inner section's, over an outer one's. `own_names`: it says itself which channels there are.
-    pub fn over(&self, outer: &Channels, own_names: bool) -> Channels {
-        Channels {
-            names: if own_names { self.names.clone() } else { outer.names.clone() },
-            max: self.max.over(&outer.max),
-            allowed: self.allowed.clone().or_else(|| outer.allowed.clone()),
-            publishes: self.publishes.or(outer.publishes),
-            history: self.history.over(&outer.history),
-            presence: self.presence.or(outer.presence),
-            heartbeat: self.heartbeat.clone().or_else(|| outer.heartbeat.clone()),
-            member: self.member.clone().or_else(|| outer.member.clone()),
-            total: self.total.or(outer.total),
-            memory: self.memory.or(outer.memory),
-            broker: self.broker.clone().or_else(|| outer.broker.clone()),
-            prefix: self.prefix.clone().or_else(|| outer.prefix.clone()),
-            htaccess: FromHtaccess {
-                names: if own_names { self.htaccess.names } else { outer.htaccess.names },
-                allowed: if self.allowed.is_some() { self.htaccess.allowed } else { outer.htaccess.allowed },
-                publishes: if self.publishes.is_some() { self.htaccess.publishes } else { outer.htaccess.publishes },
-                presence: if self.presence.is_some() { self.htaccess.presence } else { outer.htaccess.presence },
-                member: if self.member.is_some() { self.htaccess.member } else { outer.htaccess.member },
-            },
-        }
-    }
+pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
+    Directive {
+        name: c"WebSocketChannelPrefix",
+        arguments: "name|Off",
+        context: Context::Sections,
+        default: "Off",
+        help: c"The name below which all channels are here: what clients and publishers call x is NAME/x; or 'Off'",
+        set: prefix,
+    },
+    Directive {
+        name: c"WebSocketChannelMax",
+        arguments: "number",
+        context: Context::Everywhere,
+        default: "64",
+        help: c"Channels that one connection may be subscribed to at a time",
+        set: max,
+    },
+    Directive {
+        name: c"WebSocketChannelAllow",
+        arguments: "pattern ...|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Channels that clients of channels.v1 may subscribe to while connected: expressions, in which '*' matches anything",
+        set: allow,
+    },
+    Directive {
+        name: c"WebSocketChannelPublish",
+        arguments: "On|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Whether what subscribers send is published: 'On' or 'Off'",
+        set: publish,
+    },
+    Directive {
+        name: c"WebSocketChannelHistory",
+        arguments: "messages seconds|Off",
+        context: Context::Everywhere,
+        default: "10 3600",
+        help: c"How many messages of a channel are kept, and for how long, of those that are published here; or 'Off'",
+        set: history,
+    },
+    Directive {
+        name: c"WebSocketChannelPresence",
+        arguments: "On|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Whether clients may ask who is subscribed, and be told who comes and goes: 'On' or 'Off'",
+        set: presence,
+    },
+    Directive {
+        name: c"WebSocketChannelHeartbeat",
+        arguments: "ping pong|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"A text with which clients ask whether the server is there, and the answer; neither is published; or 'Off'",
+        set: heartbeat,
+    },
+    Directive {
+        name: c"WebSocketChannelMember",
+        arguments: "expression",
+        context: Context::Everywhere,
+        default: "%{REMOTE_USER}",
+        help: c"As whom a connection is present in its channels: an expression; nobody in particular where it is empty",
+        set: member,
+    },
+    Directive {
+        name: c"WebSocketChannelsMax",
+        arguments: "number",
+        context: Context::Global,
+        default: "1000000",
+        help: c"Channels that may exist at a time",
+        set: total,
+    },
+    Directive {
+        name: c"WebSocketHistoryMemory",
+        arguments: "bytes",
+        context: Context::Global,
+        default: "67108864",
+        help: c"Bytes of all messages that are kept, together; the oldest go first",
+        set: memory,
+    },
+    Directive {
+        name: c"WebSocketBroker",
+        arguments: "url|Off",
+        context: Context::Global,
+        default: "Off",
+        help: c"A Redis server, redis://host:port/db, through which the channels of several servers are one",
+        set: broker,
+    },
+];
 
+impl ChannelConfig {
     /// What all names of channels begin with here, and clients and publishers neither write nor see: `NAME/`, or nothing.
-    pub fn prefix(&self) -> String {
+    pub(crate) fn prefix(&self) -> String {
         self.prefix.iter().flatten().map(|name| format!("{name}/")).collect()
     }
 
     /// What is said of channels here is said by an .htaccess file, at least in part.
-    pub fn are_from_htaccess(&self) -> bool {
-        let FromHtaccess { names, allowed, publishes, presence, member } = self.htaccess;
-        names || allowed || publishes || presence || member
+    pub(crate) fn are_from_htaccess(&self) -> bool {
+        fn is<T>(said: &Option<Said<T>>) -> bool {
+            said.as_ref().is_some_and(|said| said.in_htaccess)
+        }
+        is(&self.names) || is(&self.allowed) || is(&self.publishes) || is(&self.presence) || is(&self.member)
     }
 
     /// The channels of a connection.
-    pub fn names(&self) -> &[Expression] {
-        &self.names
+    pub(crate) fn names(&self) -> &[Expression] {
+        self.names.as_ref().map_or(&[], |names| &names.value)
     }
 
     /// Those that it may subscribe to besides.
-    pub fn allowed(&self) -> &[Allowed] {
-        self.allowed.as_deref().unwrap_or_default()
+    pub(crate) fn allowed(&self) -> &[Allowed] {
+        self.allowed.as_ref().map_or(&[], |allowed| &allowed.value)
     }
 
     /// Channels of a connection at a time.
-    pub fn max(&self) -> u32 {
+    pub(crate) fn max(&self) -> u32 {
         self.max.unwrap_or(64)
     }
 
     /// What subscribers send is published.
-    pub fn publishes(&self) -> bool {
-        self.publishes.unwrap_or(false)
+    pub(crate) fn publishes(&self) -> bool {
+        self.publishes.as_ref().is_some_and(|publishes| publishes.value)
     }
 
     /// How what is published here is kept.
-    pub fn history(&self) -> History {
+    pub(crate) fn history(&self) -> History {
         self.history.unwrap_or(History::default())
     }
 
     /// Subscribers may know who is there.
-    pub fn presence(&self) -> bool {
-        self.presence.unwrap_or(false)
+    pub(crate) fn presence(&self) -> bool {
+        self.presence.as_ref().is_some_and(|presence| presence.value)
     }
 
     /// What asks whether somebody is there, and the answer.
-    pub fn heartbeat(&self) -> Option<Box<(String, String)>> {
+    pub(crate) fn heartbeat(&self) -> Option<Box<(String, String)>> {
         self.heartbeat.clone().flatten().map(Box::new)
     }
 
     /// As whom a connection is there; `None`: as the user who has logged in.
-    pub fn member(&self) -> Option<&Expression> {
-        self.member.as_ref()
+    pub(crate) fn member(&self) -> Option<&Expression> {
+        self.member.as_ref().map(|member| &member.value)
     }
 
     /// What holds for the server as a whole.
-    pub fn server(&self) -> Server {
+    pub(crate) fn server(&self) -> Server {
         let default = Server::default();
         Server {
             channels: self.total.unwrap_or(default.channels),
@@ -127,20 +200,17 @@ impl Channels {
             broker: self.broker.clone().unwrap_or(default.broker),
         }
     }
+}
 
-    /// What stands behind `WebSocketHandler channel`.
-    ///
-    /// # Errors
-    /// There is nothing, or what is no expression.
-    pub fn set_names(&mut self, words: Words<'_, '_>, in_htaccess: bool) -> Result<(), String> {
-        self.htaccess.names = in_htaccess;
-        let names = words.iter().flat_map(|word| split_words(word)).map(Expression::compile);
-        self.names = names.collect::<Result<_, _>>()?;
-        if self.names.is_empty() {
-            return Err("channel takes the names of channels, as \"room/%{QUERY_STRING}\"".into());
-        }
-        Ok(())
+/// What stands behind `WebSocketHandler channel`.
+pub(super) fn names(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let names = words.iter().flat_map(|word| split_words(word)).map(Expression::compile);
+    let names = Said { value: names.collect::<Result<Vec<_>, _>>()?, in_htaccess: config.place.in_htaccess };
+    if names.value.is_empty() {
+        return Err("channel takes the names of channels, as \"room/%{QUERY_STRING}\"".into());
     }
+    config.change(|channel: &mut ChannelConfig| channel.names = Some(names));
+    Ok(())
 }
 
 /// Cuts at blanks, but not in an expression's `%{…}` or parentheses, nor after a backslash.
@@ -174,59 +244,65 @@ fn number(words: Words<'_, '_>, what: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("\"{word}\" is not {what} from 1 to {}", i32::MAX))
 }
 
-pub(crate) fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let max = number(words, "a number of channels")?;
-    config.channels.max.write(&config.place, max);
+    let place = config.place.clone();
+    config.change(|channel: &mut ChannelConfig| channel.max.write(&place, max));
     Ok(())
 }
 
-pub(crate) fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     if words.is_empty() {
         return Err("takes names of channels, in which * matches anything, as room/*; or Off".into());
-    }
-    if let [off] = words
-        && is_off(off)
-    {
-        config.channels.allowed = Some(Vec::new());
-        return Ok(());
     }
     let pieces = |word| {
         let pieces =
             split_pattern(word).map(|piece| (!piece.is_empty()).then(|| Expression::compile(piece)).transpose());
         pieces.collect::<Result<Allowed, String>>()
     };
-    config.channels.htaccess.allowed = config.place.in_htaccess;
-    let allowed = config.channels.allowed.get_or_insert_default();
-    for word in words.iter().flat_map(|word| split_words(word)) {
-        allowed.push(pieces(word)?);
-    }
-    Ok(())
-}
-
-pub(crate) fn publish(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    let publishes = on_off(words)?;
-    config.channels.htaccess.publishes = publishes && config.place.in_htaccess;
-    config.channels.publishes = Some(publishes);
-    Ok(())
-}
-
-pub(crate) fn presence(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    let presence = on_off(words)?;
-    config.channels.htaccess.presence = presence && config.place.in_htaccess;
-    config.channels.presence = Some(presence);
-    Ok(())
-}
-
-pub(crate) fn heartbeat(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.channels.heartbeat = Some(match words {
+    let in_htaccess = config.place.in_htaccess;
+    let more = match words {
         [off] if is_off(off) => None,
-        [ping, pong] if !ping.is_empty() => Some((ping.clone().into_owned(), pong.clone().into_owned())),
-        _ => return Err("takes the text that clients send and the text that answers it, as ping pong; or Off".into()),
+        words => Some(words.iter().flat_map(|word| split_words(word)).map(pieces).collect::<Result<Vec<_>, _>>()?),
+    };
+    config.change(|channel: &mut ChannelConfig| {
+        let allowed = channel.allowed.get_or_insert_default();
+        match more {
+            Some(more) => {
+                allowed.value.extend(more);
+                allowed.in_htaccess = in_htaccess;
+            }
+            None => allowed.value.clear(),
+        }
     });
     Ok(())
 }
 
-pub(crate) fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn publish(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let value = on_off(words)?;
+    let said = Said { value, in_htaccess: value && config.place.in_htaccess };
+    config.change(|channel: &mut ChannelConfig| channel.publishes = Some(said));
+    Ok(())
+}
+
+fn presence(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let value = on_off(words)?;
+    let said = Said { value, in_htaccess: value && config.place.in_htaccess };
+    config.change(|channel: &mut ChannelConfig| channel.presence = Some(said));
+    Ok(())
+}
+
+fn heartbeat(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let heartbeat = match words {
+        [off] if is_off(off) => None,
+        [ping, pong] if !ping.is_empty() => Some((ping.clone().into_owned(), pong.clone().into_owned())),
+        _ => return Err("takes the text that clients send and the text that answers it, as ping pong; or Off".into()),
+    };
+    config.change(|channel: &mut ChannelConfig| channel.heartbeat = Some(heartbeat));
+    Ok(())
+}
+
+fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let parse = |word: &str| word.parse().ok().filter(|number| (1..=i32::MAX as u32).contains(number));
     let history = match words {
         [off] if is_off(off) => History { messages: 0, seconds: 0 },
@@ -240,20 +316,22 @@ pub(crate) fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), S
         },
         _ => return Err("takes how many messages are kept, and for how many seconds, as 10 3600; or Off".into()),
     };
-    config.channels.history.write(&config.place, history);
+    let place = config.place.clone();
+    config.change(|channel: &mut ChannelConfig| channel.history.write(&place, history));
     Ok(())
 }
 
-pub(crate) fn member(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.channels.htaccess.member = config.place.in_htaccess;
-    config.channels.member = Some(Expression::compile(one(words, "an expression, as %{REMOTE_USER}")?)?);
+fn member(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let value = Expression::compile(one(words, "an expression, as %{REMOTE_USER}")?)?;
+    let said = Said { value, in_htaccess: config.place.in_htaccess };
+    config.change(|channel: &mut ChannelConfig| channel.member = Some(said));
     Ok(())
 }
 
-pub(crate) fn prefix(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn prefix(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "the name that all channels here are below, or Off")?;
     if is_off(word) {
-        config.channels.prefix = Some(None);
+        config.change(|channel: &mut ChannelConfig| channel.prefix = Some(None));
         return Ok(());
     }
     // What is below it has a name as well.
@@ -263,25 +341,27 @@ pub(crate) fn prefix(config: &mut Config, words: Words<'_, '_>) -> Result<(), St
             MAX_NAME / 2
         ));
     }
-    config.channels.prefix = Some(Some(word.to_owned()));
+    config.change(|channel: &mut ChannelConfig| channel.prefix = Some(Some(word.to_owned())));
     Ok(())
 }
 
-pub(crate) fn total(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.channels.total = Some(number(words, "a number of channels")? as usize);
+fn total(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let total = number(words, "a number of channels")? as usize;
+    config.change(|channel: &mut ChannelConfig| channel.total = Some(total));
     Ok(())
 }
 
-pub(crate) fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of bytes")?;
-    config.channels.memory = Some(word.parse().map_err(|_| format!("\"{word}\" is no number of bytes"))?);
+    let memory = word.parse().map_err(|_| format!("\"{word}\" is no number of bytes"))?;
+    config.change(|channel: &mut ChannelConfig| channel.memory = Some(memory));
     Ok(())
 }
 
-pub(crate) fn broker(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn broker(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "the URL of a Redis server, or Off")?;
     if is_off(word) {
-        config.channels.broker = Some(None);
+        config.change(|channel: &mut ChannelConfig| channel.broker = Some(None));
         return Ok(());
     }
     let host = word.strip_prefix("redis://").or_else(|| word.strip_prefix("rediss://"));
@@ -290,7 +370,7 @@ pub(crate) fn broker(config: &mut Config, words: Words<'_, '_>) -> Result<(), St
             "\"{word}\" is no URL of a Redis server; write redis://host:port/db or rediss://host:port/db"
         ));
     }
-    config.channels.broker = Some(Some(word.to_owned()));
+    config.change(|channel: &mut ChannelConfig| channel.broker = Some(Some(word.to_owned())));
     Ok(())
 }
 

@@ -1,20 +1,89 @@
 //! From a request to its subscription: the names of channels, worked out with httpd's expressions.
 
+use super::config::{self, ChannelConfig, DIRECTIVES};
+use super::{NAME, publish};
 use crate::apache::expr::{Expression, Value};
+use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::{HookResult, Verdict};
 use crate::channels::call::{MAX_NAME, Pattern, Subscription, is_name};
-use crate::front::WebSocket;
-use crate::front::config::Channels;
+use crate::channels::protocol::SUBPROTOCOLS;
+use crate::front::config::Config;
+use crate::front::config::words::Words;
+use crate::front::handler::{Front, Prepared, Registration};
+use crate::front::{WebSocket, once};
+use crate::wire::handshake::{Accept, Protocols};
 use std::borrow::Cow;
 use std::ffi::CString;
+
+const UPGRADE_REQUIRED: u16 = 426;
+const INTERNAL_SERVER_ERROR: u16 = 500;
 
 /// The parameter of the query, and the header line, in which a client says which message it knows last.
 const LAST_EVENT_ID: &str = "last_event_id";
 const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
 
+pub(crate) const FRONT: Registration = Registration { front: &ChannelFront, directives: DIRECTIVES };
+
+struct ChannelFront;
+
+impl Front for ChannelFront {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn configure(&self, config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+        config::names(config, &words[1..]).map(|()| Vec::new())
+    }
+
+    fn protocols(&self) -> Protocols {
+        Protocols::Listed(SUBPROTOCOLS.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    fn prepare(&self, request: &mut Request, _args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
+        Prepared::with(&subscription(request).map_err(|why| {
+            let level = if why.status() == INTERNAL_SERVER_ERROR { Level::Error } else { Level::Info };
+            log::request(level, request, &format!("WS0015: refused with {}: {why}", why.status()));
+            if matches!(why, NoSubscription::SlashedUser(_)) && once::a_minute("WS0036", request) {
+                log::request(Level::Warning, request, &format!("WS0036: refused with 403: {why}"));
+            }
+            why.status()
+        })?)
+    }
+
+    fn answer(&self, request: &mut Request) -> Option<HookResult> {
+        (request.handler_name() == publish::HANDLER).then(|| publish::handle(request))
+    }
+
+    /// A page has taken the URL for one of events, say, and is told what it is.
+    fn answer_last(&self, request: &mut Request) -> HookResult {
+        let is_plain =
+            matches!(&*request.method(), "GET" | "HEAD") && !request.is_subrequest() && !request.is_redirected();
+        if !is_plain || !request.has_no_file() {
+            return Ok(Verdict::Declined);
+        }
+        // RFC 9110 section 15.5.22; HTTP/2 has no such lines (RFC 9113 section 8.2.2).
+        if request.http_version() < (2, 0) {
+            request.headers_out().set_constant(c"Upgrade", c"websocket");
+            request.headers_out().set_constant(c"Connection", c"Upgrade");
+        }
+        request.answer(
+            UPGRADE_REQUIRED,
+            c"text/plain; charset=utf-8",
+            b"This URL is a WebSocket's: open it with ws: or wss:.\n",
+        );
+        Ok(Verdict::Answered)
+    }
+
+    fn server_settings(&self, config: &Config) -> Option<Vec<u8>> {
+        // Plain data, which always has a form.
+        Some(postcard::to_stdvec(&config.of::<ChannelConfig>().server()).unwrap_or_default())
+    }
+}
+
 /// Why a request gets no subscription.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoSubscription {
+enum NoSubscription {
     /// Answer 403: the configuration gives it no channel.
     #[error("\"{0}\" is empty, or a variable in it: no channel is meant")]
     Empty(String),
@@ -44,8 +113,7 @@ pub enum NoSubscription {
 }
 
 impl NoSubscription {
-    /// The status of the answer.
-    pub fn status(&self) -> u16 {
+    fn status(&self) -> u16 {
         match self {
             NoSubscription::Empty(_) | NoSubscription::SlashedUser(_) => 403,
             NoSubscription::BadName { .. } | NoSubscription::TooMany(..) => 400,
@@ -55,11 +123,8 @@ impl NoSubscription {
 }
 
 /// What the request is subscribed to.
-///
-/// # Errors
-/// See [`NoSubscription`].
-pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
-    let config = request.config::<WebSocket>().channels().clone();
+fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
+    let config = request.config::<WebSocket>().of::<ChannelConfig>().into_owned();
     let query = request.query().map(Cow::into_owned);
     let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
     let prefix = config.prefix();
@@ -88,7 +153,7 @@ pub fn subscription(request: &mut Request) -> Result<Subscription, NoSubscriptio
     Ok(subscription)
 }
 
-fn fill(subscription: &mut Subscription, request: &Request, config: &Channels) -> Result<(), NoSubscription> {
+fn fill(subscription: &mut Subscription, request: &Request, config: &ChannelConfig) -> Result<(), NoSubscription> {
     for expression in config.names() {
         let name = name_part(expression, request)?;
         let name =

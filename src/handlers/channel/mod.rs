@@ -21,6 +21,12 @@ use session::{Opening, Since};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+#[cfg(feature = "httpd")]
+pub(crate) use front::FRONT;
+
+/// As in `WebSocketHandler channel`.
+#[cfg(feature = "httpd")]
+const NAME: &str = "channel";
 /// How often what is too old is looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -80,6 +86,11 @@ impl Handler for Channel {
             });
         });
     }
+}
+
+/// The handler, for the list of all.
+pub fn handler() -> impl Handler {
+    Channel::default()
 }
 
 #[cfg(test)]

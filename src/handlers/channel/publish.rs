@@ -1,5 +1,7 @@
 //! `SetHandler websocket-publish`: HTTP's way to the channels. POST publishes, GET tells, DELETE ends.
 
+use super::NAME;
+use super::config::ChannelConfig;
 use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -10,13 +12,12 @@ use crate::front::WebSocket;
 use crate::front::child;
 use crate::front::once::OfEngine;
 use crate::front::{access, once};
-use crate::handlers;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// The name in `SetHandler`.
-pub const HANDLER: &str = "websocket-publish";
+pub(super) const HANDLER: &str = "websocket-publish";
 /// What is answered to.
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// Channels in a request, at most.
@@ -34,16 +35,13 @@ const NOSNIFF: (&CStr, &CStr) = (c"X-Content-Type-Options", c"nosniff");
 type Reply = (u16, Value);
 
 /// Answers a request of a location that publishes.
-///
-/// # Errors
-/// A status that httpd makes a page for.
-pub fn handle(request: &mut Request) -> HookResult {
+pub(super) fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(Verdict::Declined);
     }
     // Also for what httpd answers on our behalf.
     request.err_headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
-    if request.config::<WebSocket>().channels().prefix().is_empty() && request.is_handler_from_htaccess() {
+    if request.config::<WebSocket>().of::<ChannelConfig>().prefix().is_empty() && request.is_handler_from_htaccess() {
         log::request(
             Level::Error,
             request,
@@ -224,7 +222,7 @@ fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
     let parameters = Parameters::of(request);
     let channels = parameters.some_channels()?;
     let config = request.config::<WebSocket>();
-    let history = config.channels().history();
+    let history = config.of::<ChannelConfig>().history();
     let limit = config.limits().max_message_size.min(MAX_BODY);
     let content_type = values(request, "Content-Type").next().map(Cow::into_owned);
     if media_type(content_type.as_deref()).starts_with("multipart/") {
@@ -349,10 +347,10 @@ fn unexpected() -> Reply {
 fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
     let door = child::door().ok_or_else(unavailable)?;
-    let prefix = request.config::<WebSocket>().channels().prefix();
+    let prefix = request.config::<WebSocket>().of::<ChannelConfig>().prefix();
     let call = call.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
     let question = postcard::to_stdvec(&call).map_err(|_| unexpected())?;
-    match door.call(handlers::CHANNEL, question) {
+    match door.call(NAME, question) {
         Ok(answer) => {
             postcard::from_bytes(&answer).map(|answer: Answer| answer.without(&prefix)).map_err(|_| unexpected())
         }

@@ -1,6 +1,8 @@
 //! `WebSocketHandler echo`: every message goes back as it came, text as text and binary as binary.
 
 use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
+#[cfg(feature = "httpd")]
+use crate::front::handler::{Plain, Registration};
 use crate::wire::{CloseCode, CloseFrame, close};
 
 /// The echo handler, and each of its sessions.
@@ -24,3 +26,11 @@ impl MessageSession for Echo {
         })
     }
 }
+
+/// The handler, for the list of all.
+pub fn handler() -> impl Handler {
+    Echo
+}
+
+#[cfg(feature = "httpd")]
+pub(crate) const FRONT: Registration = Registration { front: &Plain("echo"), directives: &[] };

@@ -1,25 +1,28 @@
 //! The directives of programs.
 
-use crate::apache::directive::Place;
-use crate::engine::{HandlerSpec, Quota};
-use crate::front::config::{Bound, Config, Words, bound, is_off, locate, one, or_off, seconds};
-use crate::handlers::EXEC;
-use crate::handlers::exec::settings::Framing;
+use super::settings::Framing;
+use crate::apache::directive::{Context, Directive, Place};
+use crate::engine::Quota;
+use crate::front::config::limit::{Bound, locate};
+use crate::front::config::words::{Words, bound, is_off, one, or_off, seconds};
+use crate::front::config::{Config, merged};
+use crate::front::handler::only_in_httpds;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// What the directives of a section say of programs; `None` where they say nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Programs {
-    /// Where the program is named.
-    place: Place,
-    framing: Option<Framing>,
-    stop_timeout: Option<Duration>,
-    /// In this and the next, `Off` is `Some(None)`.
-    max: Option<Option<Bound>>,
-    max_per_client: Option<Option<Bound>>,
-    shared: Option<Option<Duration>>,
+merged! {
+    /// What the directives of a section say of programs; `None` where they say nothing.
+    pub(crate) struct ExecConfig {
+        /// Where the program is named.
+        place: Option<Place>,
+        framing: Option<Framing>,
+        stop_timeout: Option<Duration>,
+        /// In this and the next, `Off` is `Some(None)`.
+        max: Option<Option<Bound>>,
+        max_per_client: Option<Option<Bound>>,
+        shared: Option<Option<Duration>>,
+    }
 }
 
 /// The default of `WebSocketExecMax`.
@@ -27,42 +30,68 @@ const MAX: u32 = 1024;
 /// What `WebSocketExecShared On` says.
 const LINGER: Duration = Duration::from_secs(60);
 
-impl Programs {
-    /// This, an inner section's, over an outer one's. `own_handler`: it says itself what runs there.
-    pub fn over(&self, outer: &Programs, own_handler: bool) -> Programs {
-        Programs {
-            place: if own_handler { self.place.clone() } else { outer.place.clone() },
-            framing: self.framing.or(outer.framing),
-            stop_timeout: self.stop_timeout.or(outer.stop_timeout),
-            max: self.max.clone().or_else(|| outer.max.clone()),
-            max_per_client: self.max_per_client.clone().or_else(|| outer.max_per_client.clone()),
-            shared: self.shared.or(outer.shared),
-        }
-    }
+pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
+    Directive {
+        name: c"WebSocketExecFraming",
+        arguments: "lines|chunks|length",
+        context: Context::Sections,
+        default: "lines",
+        help: c"How a program's messages are told apart: by newlines ('lines'), not at all ('chunks'), by a header with the length ('length')",
+        set: framing,
+    },
+    Directive {
+        name: c"WebSocketExecMax",
+        arguments: "number|Off",
+        context: Context::Sections,
+        default: "1024",
+        help: c"How many programs may run at a time, or 'Off'; one more client gets 503",
+        set: max,
+    },
+    Directive {
+        name: c"WebSocketExecMaxPerClient",
+        arguments: "number|Off",
+        context: Context::Sections,
+        default: "a quarter of WebSocketExecMax",
+        help: c"How many programs may run at a time for one client address, or 'Off'; one more gets 503",
+        set: max_per_client,
+    },
+    Directive {
+        name: c"WebSocketExecStopTimeout",
+        arguments: "seconds",
+        context: Context::Sections,
+        default: "2",
+        help: c"Seconds that a program has to end when its input was closed, and again after SIGTERM",
+        set: stop_timeout,
+    },
+    Directive {
+        name: c"WebSocketExecShared",
+        arguments: "On|Off|seconds",
+        context: Context::Sections,
+        default: "Off",
+        help: c"Whether all clients have one program, and how many seconds it stays after the last one: 'On' is 60",
+        set: shared,
+    },
+];
 
+impl ExecConfig {
     /// How messages are told apart.
-    pub fn framing(&self) -> Framing {
+    pub(crate) fn framing(&self) -> Framing {
         self.framing.unwrap_or_default()
     }
 
-    /// Their input has no messages in it, only bytes.
-    pub fn are_streams(&self) -> bool {
-        self.framing() == Framing::Chunks
-    }
-
     /// How long a program has to end, twice.
-    pub fn stop_timeout(&self) -> Duration {
+    pub(crate) fn stop_timeout(&self) -> Duration {
         self.stop_timeout.unwrap_or(Duration::from_secs(2))
     }
 
     /// One program for all clients, and how long it stays without any; and the place that they have in common, at a virtual
     /// host of this name.
-    pub fn shared(&self, host: &str) -> Option<(Duration, String)> {
-        self.shared.flatten().map(|linger| (linger, locate(&self.place, host)))
+    pub(crate) fn shared(&self, host: &str) -> Option<(Duration, String)> {
+        self.shared.flatten().map(|linger| (linger, locate(self.place.as_ref().unwrap_or(&Place::default()), host)))
     }
 
     /// What a program of this client counts for, at a virtual host of this name.
-    pub fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
+    pub(crate) fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
         let max = self.max.clone().unwrap_or_else(|| Some(Bound { max: MAX, place: Place::default() }));
         // So that it takes several clients to leave nothing to others.
         let quarter = || max.as_ref().map(|bound| Bound { max: bound.max.div_ceil(4), place: bound.place.clone() });
@@ -73,17 +102,11 @@ impl Programs {
 }
 
 /// What stands behind `WebSocketHandler exec`.
-pub(crate) fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<HandlerSpec, String> {
-    let Some(program) = words.first() else {
+pub(super) fn args(config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+    let [_, program, ..] = words else {
         return Err("exec takes a program and its arguments, as exec /usr/local/bin/count".into());
     };
-    if config.place.in_htaccess {
-        return Err(format!(
-            "exec runs a program, which no .htaccess file may do: write this line into httpd's configuration, into a \
-             <Directory \"{}\"> for what it is here",
-            config.place.path.as_deref().unwrap_or("/")
-        ));
-    }
+    only_in_httpds(config, "exec runs a program, which no .htaccess file may do")?;
     if !program.starts_with('/') {
         return Err(format!(
             "exec takes the absolute path of a program, as /usr/local/bin/count, and not \"{program}\""
@@ -96,45 +119,50 @@ pub(crate) fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<Handl
     if facts.permissions().mode() & 0o111 == 0 {
         return Err(format!("exec cannot run {program}: it is not executable; let chmod a+x make it so"));
     }
-    config.programs.place = config.place.clone();
-    let args = words.iter().map(|word| word.clone().into_owned()).collect();
-    Ok(HandlerSpec { name: EXEC.into(), args, settings: Vec::new() })
+    let place = Some(config.place.clone());
+    config.change(|exec: &mut ExecConfig| exec.place = place);
+    Ok(words[1..].iter().map(|word| word.clone().into_owned()).collect())
 }
 
-pub(crate) fn framing(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn framing(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "lines, chunks or length")?;
-    config.programs.framing = Some(match word.to_ascii_lowercase().as_str() {
+    let framing = match word.to_ascii_lowercase().as_str() {
         "lines" => Framing::Lines,
         "chunks" => Framing::Chunks,
         "length" => Framing::Length,
         _ => return Err(format!("\"{word}\" is none of lines, chunks and length")),
-    });
+    };
+    config.change(|exec: &mut ExecConfig| exec.framing = Some(framing));
     Ok(())
 }
 
-pub(crate) fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.programs.max = Some(bound(config, words)?);
+fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let bound = bound(config, words)?;
+    config.change(|exec: &mut ExecConfig| exec.max = Some(bound));
     Ok(())
 }
 
-pub(crate) fn max_per_client(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.programs.max_per_client = Some(bound(config, words)?);
+fn max_per_client(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let bound = bound(config, words)?;
+    config.change(|exec: &mut ExecConfig| exec.max_per_client = Some(bound));
     Ok(())
 }
 
-pub(crate) fn stop_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.programs.stop_timeout = Some(seconds(one(words, "a number of seconds")?)?);
+fn stop_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let timeout = seconds(one(words, "a number of seconds")?)?;
+    config.change(|exec: &mut ExecConfig| exec.stop_timeout = Some(timeout));
     Ok(())
 }
 
-pub(crate) fn shared(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn shared(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "On, Off or a number of seconds")?;
-    config.programs.shared = Some(if is_off(word) {
+    let linger = if is_off(word) {
         None
     } else if word.eq_ignore_ascii_case("on") {
         Some(LINGER)
     } else {
         Some(seconds(word).map_err(|why| or_off(format!("{why}, not On")))?)
-    });
+    };
+    config.change(|exec: &mut ExecConfig| exec.shared = Some(linger));
     Ok(())
 }

@@ -1,9 +1,15 @@
 //! From a request to what its program is told of it.
 
+use super::config::{self, DIRECTIVES, ExecConfig};
+use super::settings::{Framing, Settings, Shared, Variable};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::engine::{Limits, Quota};
 use crate::front::WebSocket;
-use crate::handlers::exec::settings::{Settings, Shared, Variable};
+use crate::front::config::Config;
+use crate::front::config::words::Words;
+use crate::front::handler::{Front, Prepared, Registration};
+use crate::wire::handshake::Accept;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -53,8 +59,42 @@ fn is_of_a_loader((name, value): &Variable) -> bool {
     is_one && std::env::var_os(OsStr::from_bytes(name)).is_none_or(|own| own.as_bytes() != &value[..])
 }
 
+pub(crate) const FRONT: Registration = Registration { front: &ExecFront, directives: DIRECTIVES };
+
+struct ExecFront;
+
+impl Front for ExecFront {
+    fn name(&self) -> &'static str {
+        "exec"
+    }
+
+    fn configure(&self, config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+        config::args(config, words)
+    }
+
+    /// Of chunks a program does not look for where messages end.
+    fn max_message_size(&self, config: &Config) -> usize {
+        let forwards = self.is_stream(config) && config.of::<ExecConfig>().shared("").is_none();
+        if forwards { Limits::UNLIMITED } else { Limits::default().max_message_size }
+    }
+
+    fn is_stream(&self, config: &Config) -> bool {
+        config.of::<ExecConfig>().framing() == Framing::Chunks
+    }
+
+    fn quotas(&self, config: &Config, host: &str, client: &str) -> Vec<Quota> {
+        let exec = config.of::<ExecConfig>();
+        // A shared program is one, however many clients it has.
+        if exec.shared(host).is_none() { exec.quotas(host, client) } else { Vec::new() }
+    }
+
+    fn prepare(&self, request: &mut Request, args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
+        Prepared::with(&settings(request, args.first().map_or("", String::as_str)))
+    }
+}
+
 /// What the handler is to know of a session that begins with this request, whose program has this path.
-pub fn settings(request: &mut Request, program: &str) -> Settings {
+fn settings(request: &mut Request, program: &str) -> Settings {
     let mut before = request.environment();
     request.add_cgi_variables();
     let mut environment = request.environment();
@@ -66,7 +106,7 @@ pub fn settings(request: &mut Request, program: &str) -> Settings {
     }
     let config = request.config::<WebSocket>();
     let host = request.server().name();
-    let programs = config.programs();
+    let programs = config.of::<ExecConfig>();
     let shared = programs.shared(&host).map(|(linger, place)| {
         let of_all = |(name, _): &&Variable| COMMON.iter().any(|common| common.as_bytes() == &name[..]);
         // As for one client: httpd's own PATH.
@@ -87,13 +127,12 @@ pub fn settings(request: &mut Request, program: &str) -> Settings {
     {
         set(&mut environment, "REMOTE_HOST", address);
     }
-    let quotas = programs.quotas(&host, &request.client_address()).into_iter();
+    let quotas = FRONT.front.quotas(config, &host, &request.client_address()).into_iter();
     Settings {
         framing: programs.framing(),
         environment,
         stop_timeout: programs.stop_timeout(),
-        // A shared program is one, however many clients it has.
-        quotas: if shared.is_none() { quotas.map(|quota| quota.scope).collect() } else { Vec::new() },
+        quotas: quotas.map(|quota| quota.scope).collect(),
         shared,
     }
 }

@@ -34,6 +34,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "httpd")]
+pub(crate) use front::FRONT;
+
 /// Descriptors for a program: its three pipes, and what its end is seen by.
 const DESCRIPTORS: u32 = 4;
 
@@ -76,6 +79,11 @@ impl Handler for Exec {
         self.hub.end();
         Some(Box::pin(self.groups.terminate(limit)))
     }
+}
+
+/// The handler, for the list of all.
+pub fn handler() -> impl Handler {
+    Exec::default()
 }
 
 #[cfg(test)]

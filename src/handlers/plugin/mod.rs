@@ -4,4 +4,11 @@
 pub mod front;
 pub mod session;
 
+#[cfg(feature = "httpd")]
+pub(crate) use front::FRONT;
 pub use session::Plugin;
+
+/// The handler, for the list of all.
+pub fn handler() -> impl crate::engine::Handler {
+    Plugin
+}

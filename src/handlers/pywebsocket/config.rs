@@ -1,37 +1,64 @@
 //! The directives of handlers in Python: what `WebSocketHandler pywebsocket` needs beside its folder.
 
-use crate::apache::directive::Place;
+use super::settings::Worker;
+use crate::apache::directive::{Context, Directive};
 use crate::apache::server;
-use crate::engine::HandlerSpec;
-use crate::front::config::{Config, Words, on_off, one};
-use crate::handlers::{PYWEBSOCKET, pywebsocket::settings::Worker};
+use crate::front::config::words::{Words, on_off, one};
+use crate::front::config::{Config, merged};
+use crate::front::handler::only_in_httpds;
 use std::path::PathBuf;
 
 /// The Python that runs where no directive names one.
-pub const DEFAULT_PYTHON: &str = "/usr/bin/python3";
+pub(super) const DEFAULT_PYTHON: &str = "/usr/bin/python3";
 
-/// What the directives of a section say of Python.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Python {
-    program: Option<PathBuf>,
-    scan: Option<PathBuf>,
-    map: Option<PathBuf>,
-    outside_root: Option<bool>,
+merged! {
+    /// What the directives of a section say of Python.
+    pub(crate) struct PythonConfig {
+        program: Option<PathBuf>,
+        scan: Option<PathBuf>,
+        map: Option<PathBuf>,
+        outside_root: Option<bool>,
+    }
 }
 
-impl Python {
-    /// This, an inner section's, over an outer one's.
-    pub fn over(&self, outer: &Python) -> Python {
-        Python {
-            program: self.program.clone().or_else(|| outer.program.clone()),
-            scan: self.scan.clone().or_else(|| outer.scan.clone()),
-            map: self.map.clone().or_else(|| outer.map.clone()),
-            outside_root: self.outside_root.or(outer.outside_root),
-        }
-    }
+pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
+    Directive {
+        name: c"WebSocketPython",
+        arguments: "path",
+        context: Context::Everywhere,
+        default: "/usr/bin/python3",
+        help: c"The python3, with the package pywebsocket3, that runs the handlers of 'WebSocketHandler pywebsocket'",
+        set: program,
+    },
+    Directive {
+        name: c"WebSocketPythonScan",
+        arguments: "dir",
+        context: Context::Everywhere,
+        default: "the whole directory",
+        help: c"The part of the directory of 'WebSocketHandler pywebsocket' in which handlers are looked for",
+        set: scan,
+    },
+    Directive {
+        name: c"WebSocketPythonMap",
+        arguments: "file",
+        context: Context::Everywhere,
+        default: "none",
+        help: c"A file with a line '/alias /existing' for each further path of a handler in Python",
+        set: map,
+    },
+    Directive {
+        name: c"WebSocketPythonOutsideRoot",
+        arguments: "On|Off",
+        context: Context::Everywhere,
+        default: "Off",
+        help: c"Whether handlers in Python are taken to which links lead out of their directory: 'On' or 'Off'",
+        set: outside_root,
+    },
+];
 
+impl PythonConfig {
     /// The worker for the handlers in this folder.
-    pub fn worker(&self, root: &str) -> Worker {
+    pub(crate) fn worker(&self, root: &str) -> Worker {
         Worker {
             python: self.program.clone().unwrap_or_else(|| DEFAULT_PYTHON.into()),
             root: root.into(),
@@ -42,21 +69,14 @@ impl Python {
     }
 }
 
-/// What is wrong where somebody who may write an .htaccess file would have httpd run code.
-fn outside_of_htaccess(place: &Place) -> Result<(), String> {
-    if !place.in_htaccess {
-        return Ok(());
-    }
-    Err(format!(
-        "handlers in Python are code that the server runs, which no .htaccess file can choose: write this line into httpd's \
-         configuration, into a <Directory \"{}\"> for what it is here",
-        place.path.as_deref().unwrap_or("/")
-    ))
+/// Somebody who may write an .htaccess file is not to have httpd run code by that.
+fn outside_of_htaccess(config: &Config) -> Result<(), String> {
+    only_in_httpds(config, "handlers in Python are code that the server runs, which no .htaccess file can choose")
 }
 
 /// A path, relative to ServerRoot.
 fn path(config: &Config, words: Words<'_, '_>, what: &str) -> Result<PathBuf, String> {
-    outside_of_htaccess(&config.place)?;
+    outside_of_htaccess(config)?;
     Ok(server::root_relative(one(words, what)?))
 }
 
@@ -65,16 +85,13 @@ fn folder(config: &Config, words: Words<'_, '_>, what: &str) -> Result<PathBuf, 
     if path.is_dir() { Ok(path) } else { Err(format!("there is no directory {}", path.display())) }
 }
 
-/// `WebSocketHandler pywebsocket`, with what follows.
-pub fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    let root = folder(config, words, "the directory of the *_wsh.py files, after pywebsocket")?;
-    let args = vec![root.to_string_lossy().into_owned()];
-    config.handler = Some(Some(HandlerSpec { name: PYWEBSOCKET.into(), args, settings: Vec::new() }));
-    Ok(())
+/// What stands behind `WebSocketHandler pywebsocket`.
+pub(super) fn args(config: &Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+    let root = folder(config, &words[1..], "the directory of the *_wsh.py files, after pywebsocket")?;
+    Ok(vec![root.to_string_lossy().into_owned()])
 }
 
-/// `WebSocketPython`.
-pub fn program(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn program(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let path = path(config, words, "the path of a python3 that has the package pywebsocket3")?;
     if !path.is_file() {
         return Err(format!(
@@ -83,29 +100,28 @@ pub fn program(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> 
             path.display()
         ));
     }
-    config.python.program = Some(path);
+    config.change(|python: &mut PythonConfig| python.program = Some(path));
     Ok(())
 }
 
-/// `WebSocketPythonScan`.
-pub fn scan(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.python.scan = Some(folder(config, words, "a directory below the one of WebSocketHandler pywebsocket")?);
+fn scan(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let path = folder(config, words, "a directory below the one of WebSocketHandler pywebsocket")?;
+    config.change(|python: &mut PythonConfig| python.scan = Some(path));
     Ok(())
 }
 
-/// `WebSocketPythonMap`.
-pub fn map(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+fn map(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let path = path(config, words, "the path of a file with lines \"/alias /existing\"")?;
     if !path.is_file() {
         return Err(format!("there is no file {}", path.display()));
     }
-    config.python.map = Some(path);
+    config.change(|python: &mut PythonConfig| python.map = Some(path));
     Ok(())
 }
 
-/// `WebSocketPythonOutsideRoot`.
-pub fn outside_root(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    outside_of_htaccess(&config.place)?;
-    config.python.outside_root = Some(on_off(words)?);
+fn outside_root(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    outside_of_htaccess(config)?;
+    let outside_root = on_off(words)?;
+    config.change(|python: &mut PythonConfig| python.outside_root = Some(outside_root));
     Ok(())
 }

@@ -1,65 +1,81 @@
 //! `WebSocketHandler pywebsocket`: what the engine has to know of a handshake, since it is a Python worker that answers it;
 //! and whether the Python that is configured can run one.
 
-use super::config::DEFAULT_PYTHON;
+use super::PATIENCE;
+use super::config::{self, DEFAULT_PYTHON, DIRECTIVES, PythonConfig};
+use super::settings::Settings;
 use crate::apache::request::Request;
 use crate::apache::server::{self, Server};
-use crate::apache::{HookResult, Verdict, conftree, process};
-use crate::engine::HandlerSpec;
+use crate::apache::{conftree, process};
 use crate::front::WebSocket;
-use crate::front::refusal;
-use crate::front::upgrade::{self, Opened};
-use crate::handlers::PYWEBSOCKET;
-use crate::handlers::pywebsocket::settings::Settings;
+use crate::front::config::Config;
+use crate::front::config::words::Words;
+use crate::front::handler::{Front, Needs, Prepared, Registration};
+use crate::front::upgrade::with_offer;
 use crate::handlers::targets::Crowd;
-use crate::wire::handshake::{Refusal, examine};
+use crate::wire::handshake::{Accept, Refusal, examine};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const INTERNAL_SERVER_ERROR: u16 = 500;
+const NAME: &str = "pywebsocket";
 /// How long a Python may take to say whether it has the package.
 const CHECK: Duration = Duration::from_secs(30);
 /// The exit status when it cannot be run.
 const CANNOT_RUN: i32 = 127;
 
-/// Answers a request where handlers in Python are configured.
-///
-/// # Errors
-/// The status of the refusal.
-pub fn handle(request: &mut Request, mut handler: HandlerSpec) -> HookResult {
-    if let Err(refusal) = consider(request) {
-        return refusal::answer(request, &refusal);
-    }
-    let Some(root) = handler.args.first() else { return Ok(Verdict::Declined) };
-    let config = request.config::<WebSocket>();
-    let (remote, local) = request.addresses();
-    let settings = Settings {
-        worker: config.python().worker(root),
-        headers: request.headers_in().iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
-        remote,
-        local,
-        secure: request.scheme() == "https",
-        crowd: Crowd::of_this_child(),
-    };
-    handler.settings = postcard::to_stdvec(&settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
-    let custody = upgrade::custody(request, false)?;
-    upgrade::open(request, handler, custody, Opened::default())
-}
+pub(crate) const FRONT: Registration = Registration { front: &PythonFront, directives: DIRECTIVES };
 
-/// What of the handshake is httpd's business: the rest is judged by the package.
-fn consider(request: &Request) -> Result<(), Refusal> {
-    upgrade::with_offer(request, |offer, policy| examine(offer, &policy.origin))
+struct PythonFront;
+
+impl Front for PythonFront {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn configure(&self, config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+        config::args(config, words)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Descriptor
+    }
+
+    /// What of the handshake is httpd's business: the rest is judged by the package.
+    fn negotiate(&self, request: &Request) -> Result<Option<Accept>, Refusal> {
+        with_offer(request, |offer, policy| examine(offer, &policy.origin)).map(|()| None)
+    }
+
+    fn prepare(&self, request: &mut Request, args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
+        let python = request.config::<WebSocket>().of::<PythonConfig>();
+        let (remote, local) = request.addresses();
+        let headers = request.headers_in().iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
+        let settings = Settings {
+            worker: python.worker(args.first().map_or("", String::as_str)),
+            headers: headers.collect(),
+            remote,
+            local,
+            secure: request.scheme() == "https",
+            crowd: Crowd::of_this_child(),
+        };
+        Ok(Prepared { patience: PATIENCE, ..Prepared::with(&settings)? })
+    }
+
+    fn server_settings(&self, _config: &Config) -> Option<Vec<u8>> {
+        // There is nothing to say but that the configuration is new.
+        Some(Vec::new())
+    }
+
+    fn check(&self, server: &Server) -> Result<(), String> {
+        check(server)
+    }
 }
 
 /// In httpd's parent: each Python that the configuration names has the package.
-///
-/// # Errors
-/// One has not; what to do.
-pub fn check(server: &Server) -> Result<(), String> {
+fn check(server: &Server) -> Result<(), String> {
     let runs_python =
-        |words: &String| words.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(PYWEBSOCKET));
+        |words: &String| words.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(NAME));
     if !conftree::arguments_of("WebSocketHandler").iter().any(runs_python) {
         return Ok(());
     }

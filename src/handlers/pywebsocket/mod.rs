@@ -30,6 +30,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use workers::Workers;
 
+#[cfg(feature = "httpd")]
+pub(crate) use front::FRONT;
+
 /// How long a handshake may take in a worker, its start included.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long httpd waits for that.
@@ -129,4 +132,9 @@ async fn attend(link: OwnedFd, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> io
             ending = link.ending() => return ending,
         }
     }
+}
+
+/// The handler, for the list of all.
+pub fn handler() -> impl Handler {
+    PyWebSocket::default()
 }

@@ -1,21 +1,60 @@
 //! From a request to the TCP server that its session is connected to.
 
-use super::config::TOKEN;
+use super::config::{self, DIRECTIVES, TOKEN, TcpConfig};
+use super::target::Target;
+use super::{PROTOCOL, Settings, To};
+use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::engine::Limits;
+use crate::engine::handoff::PATIENCE;
 use crate::front::WebSocket;
+use crate::front::config::Config;
+use crate::front::config::words::Words;
+use crate::front::handler::{Front, Prepared, Registration};
 use crate::handlers::targets::Crowd;
-use crate::handlers::tcp::target::Target;
-use crate::handlers::tcp::{Settings, To};
+use crate::wire::handshake::{Accept, Protocols};
 
+const INTERNAL_SERVER_ERROR: u16 = 500;
 /// The parameter of the query that names a target.
 const PARAMETER: &str = "token";
 
+pub(crate) const FRONT: Registration = Registration { front: &TcpFront, directives: DIRECTIVES };
+
+struct TcpFront;
+
+impl Front for TcpFront {
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn configure(&self, config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+        config::args(config, words)
+    }
+
+    fn protocols(&self) -> Protocols {
+        Protocols::Listed(vec![PROTOCOL.to_owned()])
+    }
+
+    fn max_message_size(&self, _config: &Config) -> usize {
+        Limits::UNLIMITED
+    }
+
+    fn is_stream(&self, _config: &Config) -> bool {
+        true
+    }
+
+    fn prepare(&self, request: &mut Request, args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
+        let settings = settings(request, args.first().map_or("", String::as_str)).map_err(|why| {
+            log::request(Level::Error, request, &format!("WS0020: {why}"));
+            INTERNAL_SERVER_ERROR
+        })?;
+        Ok(Prepared { patience: settings.timeout + PATIENCE, ..Prepared::with(&settings)? })
+    }
+}
+
 /// What the handler is to know of a session that begins with this request; `target` is what the configuration says.
-///
-/// # Errors
-/// What is wrong with the configuration.
-pub fn settings(request: &Request, target: &str) -> Result<Settings, String> {
-    let config = request.config::<WebSocket>().tcp();
+fn settings(request: &Request, target: &str) -> Result<Settings, String> {
+    let config = request.config::<WebSocket>().of::<TcpConfig>();
     let to = if target == TOKEN {
         let file =
             config.targets().ok_or("WebSocketHandler tcp token needs a WebSocketTcpTargets beside it")?.to_owned();

@@ -25,6 +25,9 @@ use std::time::Duration;
 use target::Target;
 use tokens::Tokens;
 
+#[cfg(feature = "httpd")]
+pub(crate) use front::FRONT;
+
 /// The one subprotocol that is spoken: that of websockify's clients.
 pub const PROTOCOL: &str = "binary";
 
@@ -87,6 +90,11 @@ impl Handler for Tcp {
             Ok(Accepted { descriptors: 1, ..Accepted::messages(session::Opening { target }) })
         })
     }
+}
+
+/// The handler, for the list of all.
+pub fn handler() -> impl Handler {
+    Tcp::default()
 }
 
 #[cfg(test)]

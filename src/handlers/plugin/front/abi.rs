@@ -73,22 +73,6 @@ const _: () = {
     assert!(offset_of!(WebSocketPlugin, on_disconnect) == 32);
 };
 
-/// A plugin that was loaded, as a configuration has it: two are the same when they come from the same directive.
-#[derive(Clone)]
-pub struct Loaded(pub Arc<Plugin>);
-
-impl PartialEq for Loaded {
-    fn eq(&self, other: &Loaded) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl std::fmt::Debug for Loaded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.name)
-    }
-}
-
 /// A plugin. When the last who has it drops it, it is told (`destroy`), and then unloaded.
 pub struct Plugin {
     structure: *mut WebSocketPlugin,

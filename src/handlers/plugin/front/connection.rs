@@ -1,6 +1,6 @@
 //! One session of a plugin, as the httpd child sees it.
 
-use super::abi::{Callback, Loaded, Object, Plugin, Private};
+use super::abi::{Callback, Object, Plugin, Private};
 use super::executor::Hub;
 use super::send_queue::Outbound;
 use super::watchdog::{self, Caller};
@@ -435,7 +435,7 @@ impl Opening {
     /// What it says about the 101 is in the request's headers then, but for the subprotocol.
     pub fn ask(
         hub: &'static Hub,
-        plugin: &Loaded,
+        plugin: &Arc<Plugin>,
         request: &mut Request,
         offered: &[String],
         send_buffer: usize,
@@ -454,7 +454,7 @@ impl Opening {
         };
         let connection = Arc::new(Connection {
             hub,
-            plugin: plugin.0.clone(),
+            plugin: plugin.clone(),
             object,
             private: OnceLock::new(),
             session: AtomicU64::new(0),

@@ -1,7 +1,33 @@
 //! Each directive's parser, what they add up to, and their headings in the docs.
 
 use super::*;
+use crate::apache::directive::{Place, Section, entries};
+use crate::engine::memory::Bound as Memory;
+use crate::engine::{MessageTimeout, Ping};
+use crate::front::config::Merge;
+use crate::front::config::words::Words;
+use crate::handlers::channel::config::ChannelConfig;
+use crate::handlers::exec::config::ExecConfig;
 use crate::handlers::exec::settings::Framing;
+use crate::handlers::plugin::front::PluginConfig;
+use crate::handlers::pywebsocket::config::PythonConfig;
+use crate::handlers::tcp::config::TcpConfig;
+use crate::wire::deflate::Compression;
+use crate::wire::extension::{Parameters, Wish};
+use crate::wire::handshake::{OriginCheck, Protocols};
+use crate::wire::origin::Trusted;
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+fn find(name: &str) -> &'static Directive<Config> {
+    let mut all = DIRECTIVES.into_iter().flatten();
+    all.find(|directive| directive.name.to_string_lossy() == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn handler(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    choose(FRONTS, config, words)
+}
 
 /// Lets the directives of the table work on an empty configuration, as httpd would.
 fn configured(lines: &[&str]) -> Result<Config, String> {
@@ -12,23 +38,21 @@ fn configured(lines: &[&str]) -> Result<Config, String> {
         config.enter(Place { in_htaccess: false, in_virtual_host: path.is_some(), path: path.map(str::to_owned) });
         let mut words = line.unwrap_or(whole).split_whitespace().map(Cow::Borrowed);
         let name = words.next().unwrap();
-        let directive =
-            DIRECTIVES.iter().find(|d| d.name.to_string_lossy() == name).unwrap_or_else(|| panic!("no {name}"));
-        (directive.set)(&mut config, &words.collect::<Vec<_>>())?;
+        (find(&name).set)(&mut config, &words.collect::<Vec<_>>())?;
     }
     Ok(config)
 }
 
 fn error(line: &str) -> String {
-    configured(&[line]).expect_err(line)
+    configured(&[line]).err().expect(line)
 }
 
 #[test]
 fn handlers_are_known_by_name() {
     let config = configured(&["WebSocketHandler Echo"]).unwrap();
-    assert_eq!(config.handler().map(|h| h.name.as_str()), Some("echo"));
+    assert_eq!(config.handler().map(|chosen| chosen.front.name()), Some("echo"));
     assert!(Config::default().handler().is_none());
-    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, echo, exec, pywebsocket, tcp"));
+    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, "));
     assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
     assert!(error("WebSocketHandler").contains("echo"));
 }
@@ -45,7 +69,7 @@ fn a_plugin_is_a_file_and_a_function() {
     assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
     assert!(handler(&mut config, &["echo".into()]).is_ok());
     assert!(error("WebSocketHandler plugin").contains("no handler \"plugin\""));
-    assert_eq!(configured(&["WebSocketPluginThreads 3"]).unwrap().plugin_threads(), 3);
+    assert_eq!(configured(&["WebSocketPluginThreads 3"]).unwrap().of::<PluginConfig>().threads, Some(3));
     assert!(error("WebSocketPluginThreads 0").contains("from 1 to 1024"));
     let size = |line| configured(&[line]).unwrap().limits().max_message_size;
     assert_eq!(size("MaxMessageSize 7"), 7);
@@ -76,7 +100,7 @@ fn what_forwards_a_stream_has_no_longest_message() {
 
 #[test]
 fn a_heartbeat_is_two_texts() {
-    let of = |lines: &[&str]| configured(lines).unwrap().channels().heartbeat().map(|heartbeat| *heartbeat);
+    let of = |lines: &[&str]| configured(lines).unwrap().of::<ChannelConfig>().heartbeat().map(|heartbeat| *heartbeat);
     assert_eq!(of(&[]), None);
     assert_eq!(of(&["WebSocketChannelHeartbeat ping pong"]), Some(("ping".into(), "pong".into())));
     assert_eq!(of(&["WebSocketChannelHeartbeat ping pong", "WebSocketChannelHeartbeat Off"]), None);
@@ -111,9 +135,12 @@ fn a_tcp_server_is_a_handler() {
     assert_eq!(own, Protocols::Listed(vec!["binary".into()]));
     let outer = configured(&["WebSocketConnectTimeout 7", "WebSocketTcpTargets /etc/passwd"]).unwrap();
     let inner = Config::default().over(&outer);
-    assert_eq!(inner.tcp().timeout(), Duration::from_secs(7));
-    assert_eq!(inner.tcp().targets(), Some("/etc/passwd".as_ref()));
-    assert_eq!((Config::default().tcp().timeout(), Config::default().tcp().targets()), (Duration::from_secs(3), None));
+    assert_eq!(inner.of::<TcpConfig>().timeout(), Duration::from_secs(7));
+    assert_eq!(inner.of::<TcpConfig>().targets(), Some("/etc/passwd".as_ref()));
+    assert_eq!(
+        (Config::default().of::<TcpConfig>().timeout(), Config::default().of::<TcpConfig>().targets()),
+        (Duration::from_secs(3), None)
+    );
     for line in ["WebSocketConnectTimeout 0", "WebSocketConnectTimeout 301", "WebSocketConnectTimeout soon"] {
         assert!(error(line).contains("from 1 to 300"));
     }
@@ -144,10 +171,13 @@ fn a_program_is_an_executable_file() {
     assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
 
     let default = Config::default();
-    let programs = default.programs();
+    let programs = default.of::<ExecConfig>();
     assert_eq!((programs.framing(), programs.stop_timeout()), (Framing::Lines, Duration::from_secs(2)));
     let set = configured(&["WebSocketExecFraming Length", "WebSocketExecStopTimeout 7"]).unwrap();
-    assert_eq!((set.programs().framing(), set.programs().stop_timeout()), (Framing::Length, Duration::from_secs(7)));
+    assert_eq!(
+        (set.of::<ExecConfig>().framing(), set.of::<ExecConfig>().stop_timeout()),
+        (Framing::Length, Duration::from_secs(7))
+    );
 }
 
 #[test]
@@ -173,7 +203,7 @@ fn programs_are_counted_and_shared_where_they_are_named() {
     // One program needs not be counted, but is told from others by its place.
     let shared = configured(&["WebSocketExecShared on"]).unwrap().over(&few);
     assert_eq!(scopes(&shared), []);
-    let place = |config: &Config| config.programs().shared("a.example");
+    let place = |config: &Config| config.of::<ExecConfig>().shared("a.example");
     assert_eq!(place(&shared), Some((Duration::from_secs(60), "a.example in /cat".to_owned())));
     let other = configured(&["in /other: WebSocketHandler exec /bin/cat"]).unwrap().over(&shared);
     assert_eq!(place(&other), Some((Duration::from_secs(60), "a.example in /other".to_owned())));
@@ -331,8 +361,7 @@ fn htaccess(path: &str, lines: &[impl AsRef<str>]) -> Config {
     for line in lines {
         config.enter(Place { in_htaccess: true, in_virtual_host: true, path: Some(path.into()) });
         let (name, words) = line.as_ref().split_once(' ').unwrap();
-        let directive = DIRECTIVES.iter().find(|directive| directive.name.to_string_lossy() == name).unwrap();
-        (directive.set)(&mut config, &words.split_whitespace().map(Cow::Borrowed).collect::<Vec<_>>()).unwrap();
+        (find(name).set)(&mut config, &words.split_whitespace().map(Cow::Borrowed).collect::<Vec<_>>()).unwrap();
     }
     config
 }
@@ -348,7 +377,7 @@ fn htaccess_files_make_limits_smaller() {
         one.chain(two).collect::<Vec<String>>()
     };
     let of = |config: &Config| {
-        let channels = config.channels();
+        let channels = config.of::<ChannelConfig>();
         (config.limits(), config.drain_timeout(), channels.max(), channels.history())
     };
     let (small, large) = (all("5", "5 5"), all("50000", "50000 50000"));
@@ -387,12 +416,12 @@ fn quotas_of_htaccess_files_count_beside() {
 
 #[test]
 fn channels_have_a_prefix() {
-    let prefix = |line: &str| configured(&[line]).unwrap().channels().prefix();
+    let prefix = |line: &str| configured(&[line]).unwrap().of::<ChannelConfig>().prefix();
     assert_eq!(prefix("WebSocketChannelPrefix hosts/ann"), "hosts/ann/");
-    assert_eq!([prefix("WebSocketChannelPrefix off"), Config::default().channels().prefix()], ["", ""]);
+    assert_eq!([prefix("WebSocketChannelPrefix off"), Config::default().of::<ChannelConfig>().prefix()], ["", ""]);
     let outer = configured(&["WebSocketChannelPrefix a"]).unwrap();
-    assert_eq!(Config::default().over(&outer).channels().prefix(), "a/");
-    assert_eq!(configured(&["WebSocketChannelPrefix b"]).unwrap().over(&outer).channels().prefix(), "b/");
+    assert_eq!(Config::default().over(&outer).of::<ChannelConfig>().prefix(), "a/");
+    assert_eq!(configured(&["WebSocketChannelPrefix b"]).unwrap().over(&outer).of::<ChannelConfig>().prefix(), "b/");
     for bad in ["/a", "a/", "/", &"x".repeat(513)] {
         assert!(error(&format!("WebSocketChannelPrefix {bad}")).contains("expected a name"), "{bad}");
     }
@@ -400,13 +429,13 @@ fn channels_have_a_prefix() {
     // What an inner section says itself is no .htaccess file's any more.
     let file = |line: &str| htaccess("/x/", &[line]);
     for line in ["WebSocketChannelPublish On", "WebSocketChannelPresence On"] {
-        assert!(file(line).channels().are_from_htaccess(), "{line}");
+        assert!(file(line).of::<ChannelConfig>().are_from_htaccess(), "{line}");
         let off = line.replace("On", "Off");
-        assert!(!configured(&[&off]).unwrap().over(&file(line)).channels().are_from_htaccess(), "{line}");
-        assert!(!file(&off).channels().are_from_htaccess(), "{off}");
+        assert!(!configured(&[&off]).unwrap().over(&file(line)).of::<ChannelConfig>().are_from_htaccess(), "{line}");
+        assert!(!file(&off).of::<ChannelConfig>().are_from_htaccess(), "{off}");
     }
-    assert!(!file("WebSocketChannelAllow Off").channels().are_from_htaccess());
-    assert!(!file("WebSocketChannelMax 3").channels().are_from_htaccess());
+    assert!(!file("WebSocketChannelAllow Off").of::<ChannelConfig>().are_from_htaccess());
+    assert!(!file("WebSocketChannelMax 3").of::<ChannelConfig>().are_from_htaccess());
 }
 
 #[test]
@@ -461,8 +490,7 @@ fn a_session_log_is_a_file_or_a_program() {
     }
     assert!(error("WebSocketLog").contains("takes the path of a file"));
     assert!(error("WebSocketLog |cat x").contains("in quotes"));
-    let mut config = Config::default();
-    assert!(session_log(&mut config, &["".into()]).is_err());
+    assert!((find("WebSocketLog").set)(&mut Config::default(), &["".into()]).is_err());
 }
 
 #[test]
@@ -476,7 +504,7 @@ fn the_docs_have_each_directive() {
     ];
     let index = include_str!("../../../docs/directives.md");
     let sections: Vec<&str> = pages.iter().flat_map(|page| page.split("\n## ").skip(1)).collect();
-    for directive in DIRECTIVES {
+    for directive in DIRECTIVES.into_iter().flatten() {
         let name = directive.name.to_string_lossy();
         let of_it: Vec<_> = sections.iter().filter_map(|section| section.strip_prefix(&format!("{name}\n"))).collect();
         let [section] = of_it[..] else { panic!("{} headings for {name}", of_it.len()) };
@@ -491,7 +519,7 @@ fn the_docs_have_each_directive() {
         assert_eq!(format!("{}{place}", says("Context").unwrap_or("")), directive.context.describe(), "{name}");
         assert!(index.contains(&format!("| [`{name}`](directives/")), "{name} is not in the index");
     }
-    assert_eq!(sections.len(), DIRECTIVES.len(), "the docs have directives that do not exist");
+    assert_eq!(sections.len(), entries(&DIRECTIVES) - 1, "the docs have directives that do not exist");
 }
 
 #[test]
@@ -505,14 +533,15 @@ fn handlers_in_python_have_a_directory_and_a_python() {
     ])
     .unwrap();
     let handler = config.handler().unwrap();
-    assert_eq!((handler.name.as_str(), &handler.args[..]), ("pywebsocket", &["/tmp".to_owned()][..]));
+    assert_eq!((handler.front.name(), &handler.args[..]), ("pywebsocket", &["/tmp".to_owned()][..]));
     // An inner section's word for itself.
-    let worker = configured(&["WebSocketPythonOutsideRoot Off"]).unwrap().over(&config).python().worker("/tmp");
+    let worker =
+        configured(&["WebSocketPythonOutsideRoot Off"]).unwrap().over(&config).of::<PythonConfig>().worker("/tmp");
     assert_eq!(worker.python.to_str(), Some("/bin/sh"));
     assert_eq!(worker.scan.as_deref().and_then(|path| path.to_str()), Some("/usr"));
     assert_eq!(worker.map.as_deref().and_then(|path| path.to_str()), Some("/etc/passwd"));
     assert!(!worker.outside_root);
-    assert_eq!(Config::default().python().worker("/x").python.to_str(), Some("/usr/bin/python3"));
+    assert_eq!(Config::default().of::<PythonConfig>().worker("/x").python.to_str(), Some("/usr/bin/python3"));
     assert!(error("WebSocketHandler pywebsocket").contains("the directory of the *_wsh.py files"));
     assert!(error("WebSocketHandler pywebsocket /tmp more").contains("not 2"));
     assert!(error("WebSocketHandler pywebsocket /nowhere").contains("no directory /nowhere"));
@@ -520,10 +549,9 @@ fn handlers_in_python_have_a_directory_and_a_python() {
     for line in ["WebSocketPython /bin/sh", "WebSocketPythonOutsideRoot On", "WebSocketHandler pywebsocket /tmp"] {
         let mut words = line.split(' ').map(Cow::Borrowed);
         let name = words.next().unwrap();
-        let directive = DIRECTIVES.iter().find(|directive| directive.name.to_string_lossy() == name).unwrap();
         let mut config = Config::default();
         config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
-        let refused = (directive.set)(&mut config, &words.collect::<Vec<_>>()).expect_err(line);
+        let refused = (find(&name).set)(&mut config, &words.collect::<Vec<_>>()).expect_err(line);
         assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
     }
 }

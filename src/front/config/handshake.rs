@@ -1,0 +1,138 @@
+//! Who may open a WebSocket or publish, and which subprotocols are spoken.
+
+use super::Config;
+use super::words::{Words, one};
+use crate::apache::directive::{Context, Directive};
+use crate::wire::handshake::{OriginCheck, Protocols, is_token};
+use crate::wire::origin::Trusted;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum OriginRule {
+    Off,
+    Same,
+    Trusted,
+}
+
+/// `WebSocketPublishAccess`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PublishAccess {
+    /// This machine alone, and of it whom `Require` lets in.
+    #[default]
+    Local,
+    /// Whom `Require` lets in.
+    Require,
+}
+
+pub(super) const DIRECTIVES: &[Directive<Config>] = &[
+    Directive {
+        name: c"WebSocketProtocols",
+        arguments: "name ...|*",
+        context: Context::Everywhere,
+        default: "none",
+        help: c"The subprotocols that are spoken here, the preferred first; '*' for whichever the client offers first",
+        set: protocols,
+    },
+    Directive {
+        name: c"WebSocketOriginCheck",
+        arguments: "Off|Same|Trusted",
+        context: Context::Everywhere,
+        default: "Same",
+        help: c"Which pages may connect: any ('Off'), those of this site ('Same') or of the origins of WebSocketTrustedOrigin ('Trusted')",
+        set: origin_check,
+    },
+    Directive {
+        name: c"WebSocketTrustedOrigin",
+        arguments: "origin ...",
+        context: Context::Everywhere,
+        default: "none",
+        help: c"The origins whose pages may connect under 'WebSocketOriginCheck Trusted', as https://www.example.com",
+        set: trusted_origin,
+    },
+    Directive {
+        name: c"WebSocketPublishAccess",
+        arguments: "Local|Require",
+        context: Context::Sections,
+        default: "Local",
+        help: c"Who may publish with 'SetHandler websocket-publish': this machine alone ('Local'), or whom Require lets in ('Require')",
+        set: publish_access,
+    },
+];
+
+impl Config {
+    pub(super) fn origins(&self) -> OriginCheck {
+        match self.origin_check.unwrap_or(OriginRule::Same) {
+            OriginRule::Off => OriginCheck::Off,
+            OriginRule::Same => OriginCheck::Same,
+            OriginRule::Trusted => OriginCheck::Trusted(self.trusted_origins.clone().unwrap_or_default()),
+        }
+    }
+
+    /// Who may publish over HTTP, beside what `Require` says.
+    pub(crate) fn publish_access(&self) -> PublishAccess {
+        self.publish_access.unwrap_or_default()
+    }
+}
+
+fn protocols(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    if words.is_empty() {
+        return Err("takes the names of subprotocols, the preferred first, or *".into());
+    }
+    let chosen = match (words, &mut config.protocols) {
+        ([star], _) if star == "*" => Protocols::Any,
+        (words, earlier) => {
+            let mut names = match earlier {
+                Some(Protocols::Listed(names)) => std::mem::take(names),
+                _ => Vec::new(),
+            };
+            for word in words {
+                if word == "*" {
+                    return Err("* stands alone: it accepts every subprotocol".into());
+                }
+                // RFC 6455 section 4.1 item 10: what a client can offer at all.
+                if !is_token(word) {
+                    return Err(format!(
+                        "\"{word}\" cannot be the name of a subprotocol: blanks and separators may not be in it"
+                    ));
+                }
+                if !names.iter().any(|name| name == word) {
+                    names.push(word.clone().into_owned());
+                }
+            }
+            Protocols::Listed(names)
+        }
+    };
+    config.protocols = Some(chosen);
+    Ok(())
+}
+
+fn origin_check(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "Off, Same or Trusted")?;
+    config.origin_check = Some(match word.to_ascii_lowercase().as_str() {
+        "off" => OriginRule::Off,
+        "same" => OriginRule::Same,
+        "trusted" => OriginRule::Trusted,
+        _ => return Err(format!("\"{word}\" is none of Off, Same and Trusted")),
+    });
+    Ok(())
+}
+
+fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    if words.is_empty() {
+        return Err("takes origins, as https://www.example.com".into());
+    }
+    for word in words {
+        let trusted = Trusted::parse(word).map_err(|expected| format!("expected {expected}, got \"{word}\""))?;
+        config.trusted_origins.get_or_insert_default().push(trusted);
+    }
+    Ok(())
+}
+
+fn publish_access(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "Local or Require")?;
+    config.publish_access = Some(match word.to_ascii_lowercase().as_str() {
+        "local" => PublishAccess::Local,
+        "require" => PublishAccess::Require,
+        _ => return Err(format!("expected Local or Require, got \"{word}\"")),
+    });
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What a handler is to httpd: how it is configured, and what it has to say of a request before its session is the engine's.
+
+use super::config::Config;
+use super::config::words::{Words, is_off};
+use super::relay::hold::RequestHold;
+use super::upgrade::with_offer;
+use crate::apache::directive::Directive;
+use crate::apache::pool::Pool;
+use crate::apache::request::Request;
+use crate::apache::server::Server;
+use crate::apache::{HookResult, Verdict};
+use crate::engine::handoff::PATIENCE;
+use crate::engine::{HandlerSpec, Limits, Quota};
+use crate::wire::handshake::{Accept, Protocols, Refusal, negotiate};
+use serde::Serialize;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+const INTERNAL_SERVER_ERROR: u16 = 500;
+
+/// A handler, as the list of all of them has it.
+pub(crate) struct Registration {
+    pub(crate) front: &'static dyn Front,
+    /// Its own, which change what the [`Config`] holds for it ([`Config::change`]).
+    pub(crate) directives: &'static [Directive<Config>],
+}
+
+/// A handler on httpd's side.
+pub(crate) trait Front: Sync {
+    /// As in `WebSocketHandler NAME`, and on the way to the engine.
+    fn name(&self) -> &'static str;
+
+    /// The first word behind `WebSocketHandler` means this handler.
+    fn is_meant_by(&self, word: &str) -> bool {
+        word.eq_ignore_ascii_case(self.name())
+    }
+
+    /// Takes the words behind `WebSocketHandler`, its own name the first of them; returns what the engine is to have of them.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn configure(&self, _config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
+        match words {
+            [] | [_] => Ok(Vec::new()),
+            [_, more @ ..] => Err(format!("{} takes no arguments; \"{}\" is too much", self.name(), more.join(" "))),
+        }
+    }
+
+    /// The subprotocols that are spoken where no directive names any.
+    fn protocols(&self) -> Protocols {
+        Protocols::default()
+    }
+
+    /// Bytes of the largest message, where no directive says it.
+    fn max_message_size(&self, _config: &Config) -> usize {
+        Limits::default().max_message_size
+    }
+
+    /// Messages mean nothing to it, only their bytes: one may go on for ever.
+    fn is_stream(&self, _config: &Config) -> bool {
+        false
+    }
+
+    /// What a session of this client counts for, at a virtual host of this name, beside what every session does.
+    fn quotas(&self, _config: &Config, _host: &str, _client: &str) -> Vec<Quota> {
+        Vec::new()
+    }
+
+    /// What it needs of a connection.
+    fn needs(&self) -> Needs {
+        Needs::Stream
+    }
+
+    /// Judges a handshake. `None`: it is answered by the handler, in the engine.
+    ///
+    /// # Errors
+    /// It is none, or not as it should be.
+    fn negotiate(&self, request: &Request) -> Result<Option<Accept>, Refusal> {
+        with_offer(request, negotiate).map(Some)
+    }
+
+    /// Works out what the session needs to know of its request; `args` is what [`Front::configure`] has returned. The
+    /// subprotocol in `accept` is for it to change.
+    ///
+    /// # Errors
+    /// The status of the refusal, which is in the log.
+    fn prepare(&self, _request: &mut Request, _args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
+        Ok(Prepared::default())
+    }
+
+    /// Answers an ordinary request that is its own, by `SetHandler`; `None`: it is not.
+    fn answer(&self, _request: &mut Request) -> Option<HookResult> {
+        None
+    }
+
+    /// An ordinary request at a location of this handler, which nobody has answered.
+    ///
+    /// # Errors
+    /// A status that httpd makes a page for.
+    fn answer_last(&self, _request: &mut Request) -> HookResult {
+        Ok(Verdict::Declined)
+    }
+
+    /// What the server's configuration says to the handler as a whole, in a form of the handler's own.
+    fn server_settings(&self, _config: &Config) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// In httpd's parent, with a new configuration.
+    ///
+    /// # Errors
+    /// What keeps httpd from starting.
+    fn check(&self, _server: &Server) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// In a new child of httpd, whose pool this is.
+    fn child_init(&self, _pool: &Pool) {}
+
+    /// This child of httpd ends at once, and asks for the end of what it has a part in: relays are told next.
+    fn child_stopping(&self) {}
+
+    /// Relays have been told. Returns when nothing is left to be waited for.
+    fn child_stopped(&self) {}
+}
+
+/// A handler whose name says all that httpd needs to know.
+pub(crate) struct Plain(pub(crate) &'static str);
+
+impl Front for Plain {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+}
+
+/// What a handler needs of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Its bytes, however they come to the engine.
+    Stream,
+    /// A descriptor of its own, from which no others come.
+    Descriptor,
+}
+
+/// What a handler has to say of a request.
+pub(crate) struct Prepared {
+    /// What else the engine's side of it is to know, in a form of its own.
+    pub(crate) settings: Vec<u8>,
+    /// How long it may take to accept the session.
+    pub(crate) patience: Duration,
+    /// What becomes of the request, where it must outlive the handoff.
+    pub(crate) hold: Option<Hold>,
+}
+
+/// Takes the number of the session and one end of a socketpair, whose other end the engine has: the request is kept until what
+/// it returns lets go of it.
+pub(crate) type Hold = Box<dyn FnOnce(u64, UnixStream) -> Arc<dyn RequestHold>>;
+
+impl Default for Prepared {
+    fn default() -> Prepared {
+        Prepared { settings: Vec::new(), patience: PATIENCE, hold: None }
+    }
+}
+
+impl Prepared {
+    /// With these settings.
+    ///
+    /// # Errors
+    /// 500: they have no form.
+    pub(crate) fn with(settings: &impl Serialize) -> Result<Prepared, u16> {
+        let settings = postcard::to_stdvec(settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
+        Ok(Prepared { settings, ..Prepared::default() })
+    }
+}
+
+/// What stands behind `WebSocketHandler`.
+#[derive(Clone)]
+pub(crate) struct Chosen {
+    pub(crate) front: &'static dyn Front,
+    pub(crate) args: Vec<String>,
+}
+
+impl Chosen {
+    pub(crate) fn spec(&self, settings: Vec<u8>) -> HandlerSpec {
+        HandlerSpec { name: self.front.name().into(), args: self.args.clone(), settings }
+    }
+}
+
+/// Reads `WebSocketHandler`, which may mean one of these.
+///
+/// # Errors
+/// What is wrong with its words.
+pub(crate) fn choose(all: &[Registration], config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let names = all.iter().map(|known| known.front).filter(|front| front.is_meant_by(front.name()));
+    let known = || names.map(Front::name).collect::<Vec<_>>().join(", ");
+    let Some(word) = words.first() else {
+        return Err(format!("takes the name of a handler ({}), or Off", known()));
+    };
+    if is_off(word) {
+        let [_] = words else {
+            return Err(format!("off takes no arguments; \"{}\" is too much", words[1..].join(" ")));
+        };
+        config.handler = Some(None);
+        return Ok(());
+    }
+    let Some(Registration { front, .. }) = all.iter().find(|known| known.front.is_meant_by(word)) else {
+        return Err(format!("there is no handler \"{word}\"; write one of {}, or Off", known()));
+    };
+    let args = front.configure(config, words)?;
+    config.handler = Some(Some(Chosen { front: *front, args }));
+    Ok(())
+}
+
+/// What is wrong where an `.htaccess` file says what only the server's configuration may.
+pub(crate) fn only_in_httpds(config: &Config, what: &str) -> Result<(), String> {
+    if !config.place.in_htaccess {
+        return Ok(());
+    }
+    let path = config.place.path.as_deref().unwrap_or("/");
+    Err(format!(
+        "{what}: write this line into httpd's configuration, into a <Directory \"{path}\"> for what it is here"
+    ))
+}
