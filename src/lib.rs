@@ -12,7 +12,7 @@
 //!        │            SCM_RIGHTS fd + SessionSpec        │
 //!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
 //!                                                         │
-//!                                                   engine::conn      socket + wire::session + engine::outbox
+//!                                                   engine::connection      socket + wire::session + engine::outbox
 //!                                                         │
 //!   handlers::plugin  C plugins' functions  ◀─────▶  handlers          echo, plugin, …
 //! ```
@@ -33,7 +33,7 @@
 //! with neither httpd's headers nor libclang, which proves the border.
 //!
 //! A reader who wants to follow one connection reads `front/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
-//! [`engine::conn`], [`wire::session`] and [`handlers::echo`], in this order; where the connection is TLS's, `apache/tls.rs`,
+//! [`engine::connection`], [`wire::session`] and [`handlers::echo`], in this order; where the connection is TLS's, `apache/tls.rs`,
 //! [`tls::stream`] and [`tls::record`], too.
 
 // The one folder that speaks C, but for the interface of plugins: every block in it says who guarantees what it relies on.

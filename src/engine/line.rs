@@ -2,10 +2,10 @@
 //! something for many: while nothing waits, a message goes straight into the socket, and the task sleeps on.
 
 use super::broadcast::Volley;
-use super::conn::Traffic;
 use super::memory::Memory;
 use super::outbox::Outbox;
 use super::socket::Socket;
+use super::summary::Traffic;
 use super::thread::Shared;
 use crate::wire::session::Form;
 use std::cell::{OnceCell, RefCell};
@@ -64,7 +64,7 @@ impl Line {
         for message in volley.messages(first) {
             self.sent.count(message.payload().len());
         }
-        let now = self.shared.now();
+        let now = self.shared.timer.now();
         if count == frames.len() {
             return Shot::Sent(now);
         }

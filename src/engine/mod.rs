@@ -7,7 +7,9 @@
 //! * [`desk`]: where the children come with their sessions: offers, quotas, tickets
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
-//! * [`conn`]: one connection, as a handler sees it
+//! * `session_task`: a session from its begin to its end
+//! * [`connection`]: one connection, as a handler sees it
+//! * [`summary`]: what there is to say about one that has ended
 //! * [`line`]: the way to its client, for the connection and for those who have something for many
 //! * [`raw`]: one whose bytes are somebody else's
 //! * [`socket`]: its byte stream
@@ -15,7 +17,8 @@
 //! * [`mux_task`]: the engine's end of a [`crate::mux`], where a child of httpd stays in between
 //! * [`outbox`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
-//! * [`peer`]: how others reach a connection: requests to close, and the clock
+//! * [`peer`]: how others reach a connection
+//! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
 //! * [`memory`]: what sockets hold, and the bound on it
 //! * [`numbers`]: the numbers of sessions
 //! * [`programs`]: what holds for all programs that handlers start
@@ -27,7 +30,7 @@
 //! [`Engine::adopt`] is the only door in.
 
 pub mod broadcast;
-pub mod conn;
+pub mod connection;
 pub mod control;
 pub mod desk;
 pub mod entrance;
@@ -35,6 +38,7 @@ pub mod handler;
 pub mod handoff;
 pub mod health;
 pub mod line;
+mod liveness;
 pub mod memory;
 pub mod mux_task;
 pub mod numbers;
@@ -45,12 +49,15 @@ pub mod programs;
 pub mod quota;
 pub mod raw;
 pub mod session_log;
+mod session_task;
 pub mod socket;
 pub mod spec;
+pub mod summary;
 pub mod thread;
+pub mod timer;
 
 pub use broadcast::{Broadcast, Volley};
-pub use conn::Conn;
+pub use connection::Conn;
 pub use handler::{
     Accepted, Handler, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response, Session, StreamSession,
 };

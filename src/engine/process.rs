@@ -3,7 +3,7 @@
 //! Its main thread waits for what httpd's parent says, for signals, and for the children's links, which the engine threads
 //! serve (see [`super::desk`]), as they run the sessions. Besides, it does what concerns the process as a whole.
 
-use super::conn::stopping;
+use super::connection::stopping;
 use super::control::{self, Configuration};
 use super::desk::{self, Desk};
 use super::entrance::Entrance;

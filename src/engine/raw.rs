@@ -2,9 +2,9 @@
 //! engine keeps account of it as of every other: its number, its places, requests to close it, its line in the session log.
 
 use super::SessionSpec;
-use super::conn::{End, Summary, Traffic};
 use super::peer::Peer;
 use super::quota::Place;
+use super::summary::{End, Summary, Traffic};
 use super::thread::Entry;
 use crate::wire::CloseFrame;
 use std::future::poll_fn;

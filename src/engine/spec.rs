@@ -129,7 +129,7 @@ impl Default for MessageTimeout {
 }
 
 /// When a client that says nothing is asked whether it is there. All times are rounded up to
-/// [`super::peer::TICK`]s.
+/// [`super::timer::TICK`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// The silence after which a Ping is sent.

@@ -1,6 +1,6 @@
 //! The engine over socketpairs: no httpd, real threads, a real client.
 
-use super::conn::Closing;
+use super::connection::{Closing, stopping};
 use super::control::{self, Control};
 use super::handoff::{Door, Grant, HandoffError, Link, version};
 use super::memory::Bound;
@@ -279,7 +279,7 @@ fn draining_closes_everyone_with_the_code_of_a_stop() {
         clients.iter_mut().skip(1).map(|client| closed(client).map(|frame| frame.code)).collect::<Vec<_>>()
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(engine.drain(conn::stopping(1012), PATIENCE));
+    runtime.block_on(engine.drain(stopping(1012), PATIENCE));
     assert_eq!(engine.connections(), 0);
     assert_eq!(readers.join().unwrap(), vec![Some(CloseCode::Restart); 9]);
 }

@@ -1,33 +1,29 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
-use super::conn::{self, Conn};
-use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
-use super::health::heartbeat::{self, Activity};
+use super::handler::LocalBoxFuture;
+use super::health::heartbeat;
 use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
 use super::mux_task::MuxTask;
-use super::peer::{Peer, TICK, ticks};
+use super::peer::Peer;
 use super::quota::Place;
-use super::raw::{Ending, Raw};
 use super::session_log::SessionLogs;
 use super::socket::Socket;
-use super::{Adoption, Limits, Source};
+use super::timer::Timer;
+use super::{Adoption, Limits, Source, session_task};
+use crate::wire::CloseFrame;
 use crate::wire::session::{Contexts, Event};
-use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
-use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
-use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 /// What a thread is told from outside.
@@ -65,7 +61,7 @@ pub struct Thread {
 
 /// The sessions of a thread, those on their way included.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     all: AtomicUsize,
     /// Those of them that come over a trunk.
     trunked: AtomicUsize,
@@ -143,7 +139,7 @@ impl Tally {
 }
 
 /// One session in the tally, until dropped; and whether it comes over a trunk.
-struct Counted(Arc<Tally>, bool);
+pub(super) struct Counted(pub(super) Arc<Tally>, pub(super) bool);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -165,16 +161,11 @@ pub struct Shared {
     pub buffers: RefCell<Spare<Vec<u8>>>,
     peers: RefCell<HashMap<u64, Rc<Peer>>>,
     trunks: RefCell<HashMap<u64, Rc<MuxTask>>>,
-    /// Ticks since the start. Stands still while nobody needs the clock.
-    now: Cell<u32>,
-    /// At which ticks to look at which sessions, the soonest first. What is out of date is found out when looking.
-    looks: RefCell<BinaryHeap<Reverse<(u32, u64)>>>,
-    wanted: Notify,
+    /// Its clock.
+    pub(super) timer: Timer,
     /// What sockets hold, and the thread's number there.
     memory: Arc<Memory>,
     number: usize,
-    /// Sessions that are not read for want of memory: they look again with the next tick.
-    paused: RefCell<Vec<Rc<Peer>>>,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -214,12 +205,9 @@ impl Shared {
             buffers: RefCell::new(Spare(Vec::new())),
             peers: RefCell::default(),
             trunks: RefCell::default(),
-            now: Cell::new(0),
-            looks: RefCell::default(),
-            wanted: Notify::new(),
+            timer: Timer::default(),
             memory,
             number,
-            paused: RefCell::default(),
         }
     }
 
@@ -233,73 +221,13 @@ impl Shared {
         self.memory.enter(self.number, session, client)
     }
 
-    /// Wakes `peer` with the next tick.
-    pub fn pause(&self, peer: &Rc<Peer>) {
-        let mut paused = self.paused.borrow_mut();
-        if !paused.iter().any(|known| Rc::ptr_eq(known, peer)) {
-            paused.push(peer.clone());
-            self.wanted.notify_one();
-        }
-    }
-
-    /// The time in ticks; see [`ticks`].
-    pub fn now(&self) -> u32 {
-        self.now.get()
-    }
-
-    /// Lets `peer` expire after `time`.
-    pub fn set_deadline(&self, peer: &Peer, time: Duration) {
-        let deadline = self.now.get() + ticks(time);
-        peer.set_deadline(deadline);
-        self.look_at(peer, deadline);
-    }
-
-    /// Has the clock look at `peer` at this tick, or sooner.
-    pub fn look_at(&self, peer: &Peer, tick: u32) {
-        if peer.schedule(tick) {
-            self.looks.borrow_mut().push(Reverse((tick, peer.id)));
-            self.wanted.notify_one();
-        }
-    }
-
-    /// Ticks while there is something to look at, sleeps while there is not.
-    pub async fn tick(&self) {
-        loop {
-            self.wanted.notified().await;
-            while !self.looks.borrow().is_empty() || !self.paused.borrow().is_empty() {
-                tokio::time::sleep(TICK).await;
-                self.now.set(self.now.get() + 1);
-                self.look();
-                self.paused.take().iter().for_each(|peer| peer.wake());
-            }
-        }
-    }
-
-    fn look(&self) {
-        let (now, peers) = (self.now.get(), self.peers.borrow());
-        loop {
-            let mut looks = self.looks.borrow_mut();
-            let Some((tick, id)) = looks.peek().map(|look| look.0).filter(|(tick, _)| *tick <= now) else { break };
-            looks.pop();
-            drop(looks);
-            if let Some(peer) = peers.get(&id)
-                && let Some(next) = peer.look(tick, now)
-            {
-                self.look_at(peer, next);
-            }
-        }
-        if peers.is_empty() {
-            *self.looks.borrow_mut() = BinaryHeap::new();
-        }
-    }
-
     /// Makes a session known to [`Command::Close`] and to the clock.
     pub fn enter(self: &Rc<Self>, id: u64, limits: &Limits) -> Entry {
-        let now = self.now.get();
+        let now = self.timer.now();
         let peer = Rc::new(Peer::new(id, limits, now));
         self.peers.borrow_mut().insert(id, peer.clone());
         if limits.ping.is_some() || limits.idle_timeout.is_some() {
-            self.look_at(&peer, now + 1);
+            self.timer.look_at(&peer, now + 1);
         }
         Entry { shared: self.clone(), peer }
     }
@@ -409,13 +337,13 @@ impl Here {
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
         let counted = Counted(self.tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
-        begin(adoption, &self.shared, &self.logs, counted);
+        session_task::begin(adoption, &self.shared, &self.logs, counted);
     }
 }
 
 async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
     let clock = here.shared.clone();
-    tokio::task::spawn_local(async move { clock.tick().await });
+    tokio::task::spawn_local(async move { clock.timer.tick(&clock.peers).await });
     while let Some(command) = commands.recv().await {
         match command {
             Command::Adopt(adoption) => here.begin(*adoption),
@@ -425,105 +353,6 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
             Command::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),
         }
     }
-}
-
-/// Starts a session's task.
-fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionLogs>, counted: Counted) {
-    let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
-    match session {
-        Session::Messages(session) => {
-            let entry = shared.enter(id, &spec.limits);
-            entry.peer.handler.set(handler);
-            let socket = match shared.socket(socket, id) {
-                Ok(socket) => socket,
-                Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
-            };
-            // It decodes what came with the handshake: a panic there is one session's, too.
-            match catch_unwind(AssertUnwindSafe(|| Box::new(Conn::new(entry, socket, spec, &early, places, link)))) {
-                Ok(conn) => drop(tokio::task::spawn_local(live(conn, session, logs.clone(), counted))),
-                Err(panic) => error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic)),
-            }
-        }
-        Session::Stream(session) => {
-            let Source::Socket(socket) = socket else {
-                error!("WS0148: session {id}: {} needs a socket that it can pass on", spec.handler.name);
-                // Where it comes over a trunk, somebody has to say that it is over.
-                let _ = shared.socket(socket, id);
-                return;
-            };
-            // What the client says is not for the clock to see.
-            let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
-            let entry = shared.enter(id, &limits);
-            entry.peer.handler.set(handler);
-            let raw = Raw::new(entry, spec, places);
-            tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
-        }
-    }
-}
-
-/// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
-async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: Counted) {
-    let peer = conn.peer().clone();
-    let mut running = session.run(&mut conn);
-    let verdict = guarded(&peer, &mut running, || close(CloseCode::Error, "internal error")).await;
-    drop(running);
-    // Boxed, so that an open session keeps no room for its end.
-    let summary = Box::pin(conn.finish(verdict)).await;
-    note_end(peer.id, &summary, &logs);
-    drop(counted);
-}
-
-/// The life of a session whose bytes are somebody else's.
-async fn live_raw(
-    raw: Raw,
-    session: Box<dyn StreamSession>,
-    socket: OwnedFd,
-    early: Vec<u8>,
-    logs: Arc<SessionLogs>,
-    counted: Counted,
-) {
-    let peer = raw.peer().clone();
-    let mut running = session.run(socket, early, &raw);
-    let panicked = || Ending {
-        end: conn::End::Lost(io::Error::other("the handler panicked")),
-        received: conn::Traffic::default(),
-        sent: conn::Traffic::default(),
-    };
-    let ending = guarded(&peer, &mut running, panicked).await;
-    drop(running);
-    note_end(peer.id, &raw.finish(ending), &logs);
-    drop(counted);
-}
-
-/// What a handler does; a panic in it ends its session and no other.
-fn guarded<'a, T>(
-    peer: &'a Peer,
-    running: &'a mut LocalBoxFuture<'_, T>,
-    panicked: impl Fn() -> T + 'a,
-) -> impl Future<Output = T> + 'a {
-    std::future::poll_fn(move |cx| {
-        let _at = heartbeat::at(Activity::Session, peer.handler.get());
-        catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
-            error!("WS0110: session {}: the handler panicked: {}", peer.id, panic_text(&*panic));
-            std::task::Poll::Ready(panicked())
-        })
-    })
-}
-
-fn note_end(id: u64, summary: &conn::Summary, logs: &SessionLogs) {
-    // First, so that whoever reads of the end here finds the session logs in the same order.
-    logs.note(id, summary);
-    let conn::Summary { received, sent, end, .. } = summary;
-    debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
-}
-
-/// What a panic says.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 /// Has the task go on when others had their turn, those included for whom something has come meanwhile: to wake it at once
@@ -536,10 +365,7 @@ pub fn step_aside(cx: &mut Context<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::SessionSpec;
-    use crate::engine::line::Line;
-    use crate::handlers::echo::Echo;
-    use std::mem::{size_of, size_of_val};
+    use std::cell::Cell;
     use std::task::Poll;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::{LocalSet, spawn_local};
@@ -568,24 +394,5 @@ mod tests {
         });
         assert_eq!(read.await, 7);
         assert!((1..=4).contains(&turns.get()), "{} turns", turns.get());
-    }
-
-    /// What an idle session costs, but for what tokio keeps of its socket and the texts of its specification.
-    #[tokio::test]
-    async fn an_idle_session_is_small() {
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let spec = crate::engine::testing::spec("echo");
-        let shared = Rc::new(Shared::new());
-        let (entry, socket) = (shared.enter(1, &spec.limits), Socket::new(socket.into()).unwrap());
-        let mut conn = Box::new(Conn::new(entry, socket, spec, &[], vec![], None));
-        let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
-        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), Counted(Arc::default(), false)));
-        let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
-        let conn = size_of::<Conn>() + size_of::<RefCell<Line>>();
-        let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());
-        let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");
-        eprintln!("{sizes}");
-        assert!(peer <= 128, "{sizes}");
-        assert!(conn + task + peer + spec + handler + look <= 1200, "{sizes}");
     }
 }

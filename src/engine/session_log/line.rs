@@ -1,6 +1,6 @@
 //! The line that a session leaves in the session log when it ends. `docs/operations/logging.md` documents its fields.
 
-use crate::engine::conn::Summary;
+use crate::engine::summary::Summary;
 use jiff::Zoned;
 use std::fmt::Write;
 
@@ -76,7 +76,7 @@ fn escape(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::conn::{End, Traffic};
+    use crate::engine::summary::{End, Traffic};
     use crate::engine::{LogSpec, SessionSpec, testing};
     use crate::wire::{CloseCode, close};
     use proptest::prelude::*;

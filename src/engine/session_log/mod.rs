@@ -7,7 +7,7 @@
 mod line;
 
 use crate::engine::LogSpec;
-use crate::engine::conn::Summary;
+use crate::engine::summary::Summary;
 use jiff::Zoned;
 use line::line;
 use log::{debug, warn};

@@ -294,7 +294,7 @@ fn the_parent_stops_the_engine_by_a_word_or_by_its_end() {
         } else {
             engine.parent = pair().0.into();
         }
-        assert_eq!(closed(&mut client), Some(conn::stopping(1012)));
+        assert_eq!(closed(&mut client), Some(stopping(1012)));
         engine.ended();
     }
 }

@@ -5,7 +5,7 @@ use crate::channels::call::{self, Subscription, is_name};
 use crate::channels::hub::{Hub, UNKNOWN};
 use crate::channels::protocol::{Command, CommandError, DecodeError, ErrorCode, Event, Reference, Request, View};
 use crate::channels::shard::{Presence, Shard, Subscriber};
-use crate::engine::conn::Closing;
+use crate::engine::connection::Closing;
 use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession, Refused};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::cell::Cell;

@@ -4,7 +4,7 @@ use super::framing::{self, Decoder, Kind, Said, Wrong};
 use super::group::Groups;
 use super::program::{Program, Turn};
 use super::settings::{Framing, Settings, Variable};
-use crate::engine::conn::End;
+use crate::engine::summary::End;
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, warn};

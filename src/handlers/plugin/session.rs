@@ -7,7 +7,7 @@
 //! The end: who has nothing more to say closes its side for writing. When the client closes, the child still gets what
 //! came before, and what the plugin answers to that goes out before our Close.
 
-use crate::engine::conn::End;
+use crate::engine::summary::End;
 use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, Utf8Bytes, close};

@@ -1,7 +1,7 @@
 //! The engine's end of a connection's link to a worker: `worker.py` says what goes over it.
 
 use super::settings::Settings;
-use crate::engine::conn::{End, Traffic};
+use crate::engine::summary::{End, Traffic};
 use crate::engine::{Ending, SessionSpec};
 use crate::wire::{CloseCode, CloseFrame, close};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};

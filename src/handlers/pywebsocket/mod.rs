@@ -18,7 +18,7 @@ pub mod settings;
 pub mod workers;
 
 use super::targets::Targets;
-use crate::engine::conn::{End, Traffic};
+use crate::engine::summary::{End, Traffic};
 use crate::engine::{Accepted, Ending, Handler, LocalBoxFuture, Raw, Refused, Rejection, Response};
 use crate::engine::{Session, SessionSpec, StreamSession};
 use crate::wire::CloseFrame;

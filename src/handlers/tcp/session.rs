@@ -4,7 +4,7 @@
 //! whose target lets [`Link::has_room`] be false.
 
 use super::link::{Link, Turn};
-use crate::engine::{Conn, LocalBoxFuture, MessageSession, conn::Closing};
+use crate::engine::{Conn, LocalBoxFuture, MessageSession, connection::Closing};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use log::{debug, error};

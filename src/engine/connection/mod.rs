@@ -1,0 +1,387 @@
+//! One connection, as a handler sees it: [`Conn::recv`] and [`Conn::send`].
+//!
+//! `recv` flushes before it waits, so that all replies to what one read brought leave in one write. While more than the
+//! send buffer waits for the client, nothing is read from it.
+
+use super::SessionSpec;
+use super::health::heartbeat::{self, Activity};
+use super::line::Line;
+use super::memory::{Demand, Held, Holding};
+use super::peer::Peer;
+use super::quota::Place;
+use super::socket::Socket;
+use super::summary::{End, Traffic};
+use super::thread::{Entry, step_aside};
+use super::timer::ticks;
+use crate::wire::session::{Contexts, Event, Session};
+use crate::wire::{CloseCode, Message, close};
+use log::info;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+mod closing;
+mod sending;
+
+pub use closing::stopping;
+pub use sending::Closing;
+
+/// The longest event queue that is kept for the next connection, in events.
+const KEPT_EVENTS: usize = 1024;
+
+/// One open session.
+pub struct Conn {
+    line: Rc<RefCell<Line>>,
+    session: Session,
+    /// What was decoded and not yet handed out.
+    events: VecDeque<Event>,
+    entry: Entry,
+    spec: Box<SessionSpec>,
+    /// Boxed, since a session has it only when it is over.
+    end: Option<Box<End>>,
+    received: Traffic,
+    since: Instant,
+    places: Vec<Place>,
+    link: Option<OwnedFd>,
+    /// The last write has left something, for want of room.
+    blocked: bool,
+    /// What was received and not decoded waits while others have their turn.
+    stepped_aside: bool,
+    /// The last read has filled the buffer.
+    read_much: bool,
+    /// While the connection holds something.
+    keep: Option<Box<Keep>>,
+    /// A large message that is being compressed, and goes out next.
+    slow: Option<Box<sending::Slow>>,
+}
+
+/// What there is to a connection only while it holds something.
+struct Keep {
+    holding: Holding,
+    rest: Rest,
+}
+
+/// The rest of a message: how long it is waited for, in ticks.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Since when nothing comes; 0: it is not waited for.
+    since: u32,
+    /// What was waited for the same message before.
+    waited: u32,
+}
+
+impl Conn {
+    /// Takes over a session. To be called on an engine thread.
+    pub fn new(
+        entry: Entry,
+        socket: Socket,
+        spec: SessionSpec,
+        early: &[u8],
+        places: Vec<Place>,
+        link: Option<OwnedFd>,
+    ) -> Conn {
+        let session = spec.session();
+        let line = Line::new(socket, session.form(), entry.shared.clone());
+        let line = Rc::new(RefCell::new(line));
+        entry.peer.connect(line.clone());
+        let mut conn = Conn {
+            line,
+            session,
+            events: VecDeque::new(),
+            entry,
+            spec: Box::new(spec),
+            end: None,
+            received: Traffic::default(),
+            since: Instant::now(),
+            places,
+            link,
+            blocked: false,
+            stepped_aside: false,
+            read_much: false,
+            keep: None,
+            slow: None,
+        };
+        if !early.is_empty() {
+            conn.decode(early);
+        }
+        conn
+    }
+
+    /// The session's number.
+    pub fn id(&self) -> u64 {
+        self.entry.peer.id
+    }
+
+    /// What is known of the session.
+    pub fn spec(&self) -> &SessionSpec {
+        &self.spec
+    }
+
+    /// Bytes that wait for the client.
+    pub fn backlog(&self) -> usize {
+        self.line.borrow().outbox.len()
+    }
+
+    /// The next data message, or the next bytes of it where [`super::Limits::UNLIMITED`] holds; `None` when the session is
+    /// closing, for whatever reason, and from then on.
+    ///
+    /// Writes what was sent before it waits. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Message> {
+        loop {
+            if self.end.is_some() {
+                return None;
+            }
+            if self.entry.peer.close_asked() {
+                // What was posted before comes before it.
+                self.take_posts();
+            }
+            if let Some(frame) = self.entry.peer.take_close() {
+                self.end = Some(Box::new(End::Engine(frame)));
+                return None;
+            }
+            match self.events.pop_front() {
+                Some(Event::Message(message)) => {
+                    self.received.count(message.len());
+                    return Some(message);
+                }
+                Some(Event::Part(bytes, messages)) => {
+                    self.received.messages += messages;
+                    self.received.bytes += bytes.len() as u64;
+                    return Some(Message::Binary(bytes));
+                }
+                Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
+                Some(Event::Failed(frame)) => {
+                    if self.session.has_forgotten() {
+                        let (id, client) = (self.id(), &self.spec.client);
+                        info!("WS0175: session {id}: {client} compresses otherwise than was agreed: {}", frame.reason);
+                    }
+                    self.end = Some(Box::new(End::Violation(frame)));
+                }
+                None => {
+                    self.rest();
+                    if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {
+                        self.end = Some(Box::new(end));
+                    }
+                }
+            }
+        }
+    }
+
+    /// For a handler that has waited long in [`Conn::tend`], which does not read: true when the client is gone, and the session
+    /// over with what it has sent last unread.
+    pub fn notice_end(&mut self) -> bool {
+        if self.end.is_none() && self.line.borrow().socket.is_ended() {
+            self.end = Some(Box::new(End::Lost(io::ErrorKind::UnexpectedEof.into())));
+        }
+        self.end.is_some()
+    }
+
+    /// Why the session ends, when [`Conn::recv`] has said that it does.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_deref()
+    }
+
+    /// How others on this thread reach the connection.
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.entry.peer
+    }
+
+    /// What the session takes of the quota with this scope, for something that may last longer than the session.
+    pub fn take_place(&mut self, scope: &str) -> Option<Place> {
+        let position = self.places.iter().position(|place| place.scope() == scope)?;
+        Some(self.places.swap_remove(position))
+    }
+
+    /// The stream to the process that the session came from, if there is one, once.
+    pub fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
+    }
+
+    /// Notes what the connection holds.
+    fn settle(&mut self) {
+        let held = self.held();
+        if held == Held::default() {
+            self.keep = None;
+            return;
+        }
+        let Entry { shared, peer } = &self.entry;
+        let new = || Box::new(Keep { holding: shared.hold(peer.id, &self.spec.client), rest: Rest::default() });
+        self.keep.get_or_insert_with(new).holding.update(held);
+    }
+
+    fn held(&self) -> Held {
+        let line = self.line.borrow();
+        let (begun, sealed) = line.socket.held();
+        let taken: usize = self.events.iter().map(Event::size).sum();
+        let unfinished = self.session.held() + begun + taken;
+        let (own, share) = if line.outbox.is_empty() { (0, 0) } else { line.outbox.held() };
+        Held { unfinished, unsent: own + sealed, share }
+    }
+
+    fn demand(&self) -> Demand {
+        self.keep.as_ref().map_or(Demand::None, |keep| keep.holding.demand())
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn rest(&mut self) {
+        let events = std::mem::take(&mut self.events);
+        // A queue that a burst of tiny messages made long is not kept for others.
+        if (1..=KEPT_EVENTS).contains(&events.capacity()) {
+            self.entry.shared.queues.borrow_mut().put_back(events);
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) {
+        let now = self.entry.shared.timer.now();
+        self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
+        self.entry.peer.liveness.note_life(now);
+        if let (Some(keep), false) = (&mut self.keep, self.events.is_empty()) {
+            // What is unfinished now is another message.
+            keep.rest = Rest::default();
+        }
+        // A large message that is still coming is no idleness.
+        if !self.events.is_empty() || self.session.is_in_a_message() {
+            self.entry.peer.liveness.note_data(now);
+        }
+    }
+
+    /// Decodes what came before and was too much to be decoded at once.
+    fn decode_more(&mut self) {
+        self.take_in(Session::more);
+    }
+
+    fn take_in(&mut self, step: impl FnOnce(&mut Session, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
+        let _at = heartbeat::within(Activity::Decoding);
+        let shared = &self.entry.shared;
+        if self.events.capacity() == 0 {
+            self.events = shared.queues.borrow_mut().take();
+        }
+        let mut line = self.line.borrow_mut();
+        line.outbox.lend(|| shared.buffers.borrow_mut().take());
+        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, line.outbox.tail());
+    }
+
+    /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
+    /// asks the connection to close.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        self.entry.peer.register(cx);
+        self.line.borrow_mut().is_open = false;
+        loop {
+            if self.entry.peer.close_asked() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.poll_slow(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.ping();
+            self.take_posts();
+            self.stop_waiting();
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(Err(*end));
+            }
+            if let Poll::Ready(Err(e)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(End::Lost(e)));
+            }
+            if self.is_full() {
+                self.settle();
+                return self.poll_life();
+            }
+            if self.demand() == Demand::Pause {
+                self.settle();
+                self.entry.shared.memory().make_room();
+                // Its answer to a Ping could not be read: it is not given up meanwhile.
+                self.entry.shared.timer.pause(&self.entry.peer);
+                return Poll::Pending;
+            }
+            if self.session.has_more() {
+                // It may be much, and the other sessions of the thread want their turn, too.
+                self.stepped_aside = !self.stepped_aside;
+                if self.stepped_aside {
+                    step_aside(cx);
+                    return Poll::Pending;
+                }
+                self.decode_more();
+                self.settle();
+                return Poll::Ready(Ok(()));
+            }
+            if std::mem::take(&mut self.read_much) {
+                // Of tiny frames it was thousands, and there is more: a client that floods has one turn as everybody.
+                step_aside(cx);
+                return Poll::Pending;
+            }
+            let shared = self.entry.shared.clone();
+            let mut buffer = shared.buffer.borrow_mut();
+            match self.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
+                Poll::Ready(Ok(count)) => {
+                    self.read_much = count == buffer.len();
+                    self.decode(&buffer[..count]);
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
+                Poll::Pending => {
+                    self.line.borrow_mut().is_open = true;
+                    self.settle();
+                    if !self.session.is_in_a_message() {
+                        if let Some(keep) = &mut self.keep {
+                            keep.rest.waited = 0;
+                        }
+                    } else if self.is_late() {
+                        return Poll::Ready(Err(End::Engine(close(CloseCode::Policy, "message took too long"))));
+                    }
+                    return self.poll_life();
+                }
+            }
+            if !self.events.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // All of a large message may come without a pause.
+            self.settle();
+        }
+    }
+
+    /// Nothing has come of the rest of a message: the client has from now on what is left of the time for it. True when that
+    /// is nothing.
+    fn is_late(&mut self) -> bool {
+        let (Some(timeout), Some(keep)) = (self.spec.limits.message_timeout, &mut self.keep) else { return false };
+        let Entry { shared, peer } = &self.entry;
+        let now = shared.timer.now();
+        // The first tick is 0, which stands for something else here.
+        keep.rest.since = now.max(1);
+        let late = now + ticks(timeout.allows(self.session.unfinished())).saturating_sub(keep.rest.waited);
+        // As in `is_given_up`: not because of tokio, which wants others to have their turn.
+        if late <= now && tokio::task::coop::has_budget_remaining() {
+            return true;
+        }
+        peer.liveness.await_message(late);
+        shared.timer.look_at(peer, late);
+        false
+    }
+
+    /// The client is read again, or is not to be read for now: its time for the rest of a message stands still.
+    fn stop_waiting(&mut self) {
+        if let Some(Keep { rest, .. }) = self.keep.as_deref_mut().filter(|keep| keep.rest.since != 0) {
+            rest.waited += self.entry.shared.timer.now().saturating_sub(rest.since);
+            rest.since = 0;
+            self.entry.peer.liveness.await_message(0);
+        }
+    }
+
+    fn poll_life(&self) -> Poll<Result<(), End>> {
+        if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending }
+    }
+
+    /// To be asked last, when nothing could be read or written: a client is only given up when it truly is silent, and
+    /// not because this task had no time to listen, or was told by tokio to let others have their turn.
+    fn is_given_up(&self) -> bool {
+        self.entry.peer.liveness.is_timed_out() && tokio::task::coop::has_budget_remaining()
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.line.borrow_mut().socket.poll_read(cx, buffer)
+    }
+}

@@ -1,0 +1,353 @@
+//! What goes to the client: what the handler sends, what others have posted, and Pings.
+
+use super::Conn;
+use crate::engine::broadcast::{Broadcast, Encoded};
+use crate::engine::health::heartbeat::{self, Activity};
+use crate::engine::line::Line;
+use crate::engine::memory::Share;
+use crate::engine::summary::End;
+use crate::engine::thread::{Entry, step_aside};
+use crate::wire::deflate::Slices;
+use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
+use crate::wire::{CloseCode, Message, close};
+use bytes::Bytes;
+use std::cell::RefMut;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+/// A session is closing: nothing more can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session is closing")]
+pub struct Closing;
+
+/// A message that is compressed in slices.
+pub(super) struct Slow {
+    text: bool,
+    payload: Bytes,
+    slices: Slices,
+}
+
+impl Conn {
+    /// Queues a message for the client. Waits while the send buffer is full.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub async fn send(&mut self, message: Message) -> Result<(), Closing> {
+        self.queue(message)?;
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// As [`Conn::send`], for one of many who get the same message.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub async fn send_shared(&mut self, message: &Broadcast) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        match self.session.form().filter(|_| self.session.is_slow(message.payload().len())) {
+            Some(form) => {
+                let shared = self.entry.shared.clone();
+                // Boxed, so that it makes no handler's state larger.
+                Box::pin(message.prepare(form, &shared.contexts)).await;
+                self.share(message);
+            }
+            None => self.share(message),
+        }
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// As [`Conn::send`], also when the client has closed already or broken the protocol: what answers messages that came
+    /// before that goes out before our Close.
+    ///
+    /// # Errors
+    /// The session is closing for another reason.
+    pub async fn send_late(&mut self, message: Message) -> Result<(), Closing> {
+        if !matches!(self.end.as_deref(), None | Some(End::Client(_) | End::Violation(_))) {
+            return Err(Closing);
+        }
+        self.put(message);
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Waits until all that was sent is written, for a handler that says no more: after it, its Close may take no longer than
+    /// [`crate::engine::Limits::close_timeout`].
+    ///
+    /// # Errors
+    /// The session is closing.
+    pub async fn flush(&mut self) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        poll_fn(|cx| self.poll_empty(cx)).await
+    }
+
+    /// Queues a Ping or a Pong with this payload; its first 125 bytes (RFC 6455 section 5.5). Waits as [`Conn::send`] does.
+    ///
+    /// # Errors
+    /// The session is closing.
+    pub async fn send_control(&mut self, kind: Control, payload: &[u8]) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        put_control(self.ready_line().outbox.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
+        if !self.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Writes what was sent, and reads nothing: for a handler that can take no more. Completes when the session is closing.
+    ///
+    /// No client is given up meanwhile for not answering a Ping: its answer would not be read. One is sent all the same: where
+    /// the client has gone and left much unread, its end does not come through, but its system answers the Ping with a reset.
+    pub async fn tend(&mut self) {
+        poll_fn(|cx| {
+            self.entry.peer.register(cx);
+            self.stop_waiting();
+            if self.end.is_some() || self.entry.peer.close_asked() {
+                return Poll::Ready(());
+            }
+            if self.poll_slow(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.ping();
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(e)) => {
+                    self.end = Some(Box::new(End::Lost(e)));
+                    Poll::Ready(())
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Queues a message that does not wait for anybody: one for many clients. Of a client that does not keep up the
+    /// session ends, with 1013.
+    ///
+    /// A client keeps up as long as no more than the send buffer waits for it, whatever the size of the next message.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub fn push(&mut self, message: &Broadcast) -> Result<(), Closing> {
+        self.hasten();
+        if self.end.is_none() && self.is_full() {
+            // What the client has made room for is not to be held against it.
+            let mut line = self.line.borrow_mut();
+            let Line { outbox, socket, .. } = &mut *line;
+            let waiting = outbox.len();
+            let flushed = outbox.flush(|slices| socket.try_write(slices));
+            drop(line);
+            match flushed {
+                Ok(empty) => self.note_flush(waiting, empty),
+                Err(e) => self.end = Some(Box::new(End::Lost(e))),
+            }
+            if self.end.is_none() && self.is_full() {
+                self.end = Some(Box::new(slow_consumer()));
+            }
+        }
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        self.share(message);
+        Ok(())
+    }
+
+    fn share(&mut self, message: &Broadcast) {
+        let _at = heartbeat::within(Activity::Encoding);
+        self.hasten();
+        let Entry { shared, .. } = &self.entry;
+        let contexts = &shared.contexts;
+        let encoded = match self.session.form() {
+            Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
+            None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
+        };
+        let common = message.wait_for(&encoded.0, shared.memory());
+        self.line.borrow_mut().sent.count(message.payload().len());
+        self.enqueue(message.is_text(), encoded, common);
+    }
+
+    fn queue(&mut self, message: Message) -> Result<(), Closing> {
+        if self.end.is_some() {
+            return Err(Closing);
+        }
+        self.put(message);
+        Ok(())
+    }
+
+    /// Queues a message; a large one that is to be compressed not at once, but when others had their turn.
+    fn put(&mut self, message: Message) {
+        let (text, payload) = match message {
+            Message::Text(text) => (true, text.into()),
+            Message::Binary(payload) => (false, payload),
+            // Control frames are the session's own business.
+            _ => return,
+        };
+        let _at = heartbeat::within(Activity::Encoding);
+        self.hasten();
+        let mut line = self.line.borrow_mut();
+        line.sent.count(payload.len());
+        let mut contexts = self.entry.shared.contexts.borrow_mut();
+        if self.session.is_slow(payload.len())
+            && let Some(slices) = self.session.begin_encode(&mut contexts, &payload)
+        {
+            // What others have for the client is not to come in between.
+            line.is_open = false;
+            self.slow = Some(Box::new(Slow { text, payload, slices }));
+            return;
+        }
+        let encoded = self.session.encode(&mut contexts, payload);
+        drop((contexts, line));
+        self.enqueue(text, encoded, None);
+    }
+
+    /// Compresses the next slice of a large message. True when there is nothing more to do.
+    fn step(&mut self) -> bool {
+        let Some(slow) = &mut self.slow else { return true };
+        let _at = heartbeat::within(Activity::Encoding);
+        if !slow.slices.step() {
+            return false;
+        }
+        if let Some(slow) = self.slow.take() {
+            let Slow { text, payload, slices } = *slow;
+            let encoded = self.session.end_encode(&mut self.entry.shared.contexts.borrow_mut(), payload, slices);
+            self.enqueue(text, encoded, None);
+        }
+        true
+    }
+
+    /// Something comes after a large message, and nobody has waited for that.
+    pub(super) fn hasten(&mut self) {
+        while !self.step() {}
+    }
+
+    /// Ready when no large message is being compressed; else others have their turn before the next slice.
+    pub(super) fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.step() {
+            return Poll::Ready(());
+        }
+        step_aside(cx);
+        Poll::Pending
+    }
+
+    /// `common`: others wait for the same payload.
+    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
+        self.ready_line().outbox.push(Kind { text, compressed }, payload, common);
+        self.entry.peer.liveness.note_data(self.entry.shared.timer.now());
+    }
+
+    /// The line, with a buffer to fill.
+    fn ready_line(&self) -> RefMut<'_, Line> {
+        let mut line = self.line.borrow_mut();
+        line.outbox.lend(|| self.entry.shared.buffers.borrow_mut().take());
+        line
+    }
+
+    /// Queues what others have posted.
+    pub(super) fn take_posts(&mut self) {
+        for (message, _waits) in self.entry.peer.take_posts() {
+            if self.push(&message).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// What was posted waits while the handler sends: too much of it, and the client is given up, as in [`Conn::push`].
+    fn has_fallen_behind(&self) -> bool {
+        self.entry.peer.posted() > self.spec.limits.send_buffer
+    }
+
+    /// More waits for the client than may.
+    pub(super) fn is_full(&self) -> bool {
+        self.slow.is_some() || self.backlog() > self.spec.limits.send_buffer
+    }
+
+    /// Completes when there is room in the send buffer.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        self.poll_sent(cx, |conn| !conn.is_full())
+    }
+
+    /// Completes when nothing waits for the client.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        self.poll_sent(cx, |_| false)
+    }
+
+    /// Completes when nothing waits for the client, or what waits `is_little`.
+    fn poll_sent(&mut self, cx: &mut Context<'_>, is_little: fn(&Self) -> bool) -> Poll<Result<(), Closing>> {
+        self.entry.peer.register(cx);
+        self.stop_waiting();
+        if self.entry.peer.close_asked() {
+            return Poll::Ready(Err(Closing));
+        }
+        if self.poll_slow(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.ping();
+        let flushed = self.poll_flush(cx);
+        self.settle();
+        match flushed {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => self.end = Some(Box::new(End::Lost(e))),
+            Poll::Pending if is_little(self) => return Poll::Ready(Ok(())),
+            Poll::Pending if self.is_given_up() => self.end = Some(Box::new(End::Unanswered)),
+            Poll::Pending if self.has_fallen_behind() => self.end = Some(Box::new(slow_consumer())),
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(Err(Closing))
+    }
+
+    /// Queues a Ping when the clock wants one.
+    pub(super) fn ping(&mut self) {
+        let Entry { shared, peer } = &self.entry;
+        if peer.liveness.is_ping_due() {
+            put_control(self.ready_line().outbox.tail(), Control::Ping, b"");
+            let late = peer.liveness.note_ping(shared.timer.now());
+            shared.timer.look_at(peer, late);
+        }
+    }
+
+    /// After a flush of `waiting` bytes: a client that takes what had to wait for it is alive, though its answer to a
+    /// Ping may have to wait until all that was sent before has arrived, or until something is read again.
+    fn note_flush(&mut self, waiting: usize, empty: bool) {
+        if std::mem::replace(&mut self.blocked, !empty) && self.backlog() < waiting {
+            let now = self.entry.shared.timer.now();
+            self.entry.peer.liveness.note_life(now);
+            self.entry.peer.liveness.note_data(now);
+        }
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut line = self.line.borrow_mut();
+        let Line { outbox, socket, .. } = &mut *line;
+        let waiting = outbox.len();
+        let empty = outbox.flush(|slices| match socket.poll_write(cx, slices) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        })?;
+        let buffer = outbox.reclaim();
+        drop(line);
+        self.note_flush(waiting, empty);
+        if !empty {
+            return Poll::Pending;
+        }
+        if let Some(buffer) = buffer {
+            self.entry.shared.buffers.borrow_mut().put_back(buffer);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn slow_consumer() -> End {
+    End::Engine(close(CloseCode::Again, "slow consumer"))
+}

@@ -1,0 +1,148 @@
+//! The task of a session: from its begin on a thread to its line in the session log. A panic in it ends no other.
+
+use super::connection::Conn;
+use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
+use super::health::heartbeat::{self, Activity};
+use super::peer::Peer;
+use super::raw::{Ending, Raw};
+use super::session_log::SessionLogs;
+use super::summary::{End, Summary, Traffic};
+use super::thread::{Counted, Shared};
+use super::{Adoption, Limits, Source};
+use crate::wire::{CloseCode, close};
+use log::{debug, error};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Starts a session's task.
+pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionLogs>, counted: Counted) {
+    let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
+    match session {
+        Session::Messages(session) => {
+            let entry = shared.enter(id, &spec.limits);
+            entry.peer.handler.set(handler);
+            let socket = match shared.socket(socket, id) {
+                Ok(socket) => socket,
+                Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
+            };
+            // It decodes what came with the handshake: a panic there is one session's, too.
+            match catch_unwind(AssertUnwindSafe(|| Box::new(Conn::new(entry, socket, spec, &early, places, link)))) {
+                Ok(conn) => drop(tokio::task::spawn_local(live(conn, session, logs.clone(), counted))),
+                Err(panic) => error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic)),
+            }
+        }
+        Session::Stream(session) => {
+            let Source::Socket(socket) = socket else {
+                error!("WS0148: session {id}: {} needs a socket that it can pass on", spec.handler.name);
+                // Where it comes over a trunk, somebody has to say that it is over.
+                let _ = shared.socket(socket, id);
+                return;
+            };
+            // What the client says is not for the clock to see.
+            let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
+            let entry = shared.enter(id, &limits);
+            entry.peer.handler.set(handler);
+            let raw = Raw::new(entry, spec, places);
+            tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
+        }
+    }
+}
+
+/// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
+async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: Counted) {
+    let peer = conn.peer().clone();
+    let mut running = session.run(&mut conn);
+    let verdict = guarded(&peer, &mut running, || close(CloseCode::Error, "internal error")).await;
+    drop(running);
+    // Boxed, so that an open session keeps no room for its end.
+    let summary = Box::pin(conn.finish(verdict)).await;
+    note_end(peer.id, &summary, &logs);
+    drop(counted);
+}
+
+/// The life of a session whose bytes are somebody else's.
+async fn live_raw(
+    raw: Raw,
+    session: Box<dyn StreamSession>,
+    socket: OwnedFd,
+    early: Vec<u8>,
+    logs: Arc<SessionLogs>,
+    counted: Counted,
+) {
+    let peer = raw.peer().clone();
+    let mut running = session.run(socket, early, &raw);
+    let panicked = || Ending {
+        end: End::Lost(io::Error::other("the handler panicked")),
+        received: Traffic::default(),
+        sent: Traffic::default(),
+    };
+    let ending = guarded(&peer, &mut running, panicked).await;
+    drop(running);
+    note_end(peer.id, &raw.finish(ending), &logs);
+    drop(counted);
+}
+
+/// What a handler does; a panic in it ends its session and no other.
+fn guarded<'a, T>(
+    peer: &'a Peer,
+    running: &'a mut LocalBoxFuture<'_, T>,
+    panicked: impl Fn() -> T + 'a,
+) -> impl Future<Output = T> + 'a {
+    std::future::poll_fn(move |cx| {
+        let _at = heartbeat::at(Activity::Session, peer.handler.get());
+        catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
+            error!("WS0110: session {}: the handler panicked: {}", peer.id, panic_text(&*panic));
+            std::task::Poll::Ready(panicked())
+        })
+    })
+}
+
+fn note_end(id: u64, summary: &Summary, logs: &SessionLogs) {
+    // First, so that whoever reads of the end here finds the session logs in the same order.
+    logs.note(id, summary);
+    let Summary { received, sent, end, .. } = summary;
+    debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::SessionSpec;
+    use crate::engine::line::Line;
+    use crate::engine::socket::Socket;
+    use crate::handlers::echo::Echo;
+    use std::cell::RefCell;
+    use std::cmp::Reverse;
+    use std::mem::{size_of, size_of_val};
+
+    /// What an idle session costs, but for what tokio keeps of its socket and the texts of its specification.
+    #[tokio::test]
+    async fn an_idle_session_is_small() {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let spec = crate::engine::testing::spec("echo");
+        let shared = Rc::new(Shared::new());
+        let (entry, socket) = (shared.enter(1, &spec.limits), Socket::new(socket.into()).unwrap());
+        let mut conn = Box::new(Conn::new(entry, socket, spec, &[], vec![], None));
+        let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
+        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), Counted(Arc::default(), false)));
+        let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
+        let conn = size_of::<Conn>() + size_of::<RefCell<Line>>();
+        let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());
+        let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");
+        eprintln!("{sizes}");
+        assert!(peer <= 128, "{sizes}");
+        assert!(conn + task + peer + spec + handler + look <= 1200, "{sizes}");
+    }
+}
