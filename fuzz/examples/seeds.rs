@@ -210,7 +210,14 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
         ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { ticket: 8, mux: 300 }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1012, reason: "draining".into() }])),
-        ("call", with(&[hello(), ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3] }])),
+        (
+            "call",
+            with(&[
+                hello(),
+                ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3], payload: vec![4; 9].into() },
+                ToEngine::Abandon { ticket: 1 },
+            ]),
+        ),
         (
             "configure",
             with(&[

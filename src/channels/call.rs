@@ -93,12 +93,14 @@ impl Default for Server {
 /// What httpd asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
-    /// Give this message to the subscribers of these channels, none of them named twice.
+    /// Give the message that comes with this to the subscribers of these channels, none of them named twice.
     Publish {
         /// The channels.
         channels: Vec<String>,
-        /// The message.
-        message: Message,
+        /// It is UTF-8, and goes out as text. Else as binary.
+        text: bool,
+        /// The media type that the publisher gave.
+        content_type: Option<String>,
         /// How it is kept.
         history: History,
     },
@@ -175,17 +177,6 @@ impl Answer {
         }
         self
     }
-}
-
-/// A message, as it was published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Text: `payload` is UTF-8. Else binary.
-    pub text: bool,
-    /// The media type that the publisher gave.
-    pub content_type: Option<String>,
-    /// The message itself.
-    pub payload: Vec<u8>,
 }
 
 /// The answer to a [`Call`]. What fails is refused with an HTTP status: 503 without a broker, 507 when there are as many

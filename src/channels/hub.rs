@@ -288,7 +288,7 @@ impl Hub {
     ) -> Result<Vec<Receipt>, Refused> {
         if let Some(link) = self.link().await? {
             let budget = self.lock().budget;
-            let (text, payload) = (message.is_text(), message.payload().to_vec());
+            let (text, payload) = (message.is_text(), message.payload().clone());
             let message = Message { text, content_type, payload, history };
             let given = link.publish(budget, channels, &message).await.map_err(|why| undone(&why))?;
             let receipt = |(channel, (id, subscribers)): (&String, (Id, u64))| Receipt {

@@ -4,6 +4,8 @@ use super::call::is_line;
 use super::protocol::{Event, PROTOCOLS, View};
 use crate::channels::{Id, Payload};
 use crate::engine::Broadcast;
+use crate::wire::Utf8Bytes;
+use bytes::Bytes;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What a kept message takes beside its payload (bytes, about).
@@ -30,12 +32,11 @@ pub struct Publication {
 pub struct NoText;
 
 /// What is published, to be shared by all channels that it goes to.
-pub fn share(text: bool, payload: Vec<u8>) -> Result<Broadcast, NoText> {
-    Ok(if text {
-        Broadcast::text(String::from_utf8(payload).map_err(|_| NoText)?)
-    } else {
-        Broadcast::binary(payload.into())
-    })
+pub fn share(text: bool, payload: Bytes) -> Result<Broadcast, NoText> {
+    if !text {
+        return Ok(Broadcast::binary(payload));
+    }
+    Utf8Bytes::try_from(payload).map(Broadcast::text).map_err(|_| NoText)
 }
 
 impl Publication {
@@ -93,7 +94,7 @@ mod tests {
     use crate::channels::protocol::{bare, nchan, v1};
 
     fn publication(text: bool, payload: &[u8], content_type: Option<&str>) -> Publication {
-        let message = Arc::new(share(text, payload.to_vec()).unwrap());
+        let message = Arc::new(share(text, payload.to_vec().into()).unwrap());
         Publication::new("room/1".into(), "e:7".parse().unwrap(), message, content_type.map(str::to_owned))
     }
 
@@ -133,6 +134,6 @@ mod tests {
 
     #[test]
     fn text_is_utf8() {
-        assert_eq!(share(true, vec![0xff]).unwrap_err(), NoText);
+        assert_eq!(share(true, vec![0xff].into()).unwrap_err(), NoText);
     }
 }

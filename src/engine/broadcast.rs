@@ -2,9 +2,9 @@
 
 use super::memory::{Memory, Share, SharedBytes};
 use super::outbox::Outbox;
-use crate::wire::Message;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use crate::wire::session::{Contexts, Form};
+use crate::wire::{Message, Utf8Bytes};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -38,7 +38,7 @@ impl Broadcast {
     }
 
     /// Of text.
-    pub fn text(text: String) -> Broadcast {
+    pub fn text(text: Utf8Bytes) -> Broadcast {
         Broadcast { text: true, payload: text.into(), common: OnceLock::new(), encoded: Mutex::default() }
     }
 

@@ -9,6 +9,7 @@ use super::quota::{Counts, Place};
 use super::thread::{Here, Laying};
 use super::{Accepted, Adoption, Engine, Quota, Refused, Registry, Rejection, Response, Session, SessionSpec, Source};
 use crate::wire::{CloseCode, CloseFrame, close};
+use bytes::Bytes;
 use log::{debug, info, warn};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::collections::HashMap;
@@ -175,10 +176,10 @@ impl Link {
                     let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Away);
                     desk.engine.close(ticket, &close(code, &reason));
                 }
-                ToEngine::Call { handler, request } => {
-                    let held = desk.engine.memory().take(request.len());
+                ToEngine::Call { handler, request, payload } => {
+                    let held = desk.engine.memory().take(request.len() + payload.len());
                     let answer = match held {
-                        Some(_) => await_answer(&mut self.stream, desk.call(&handler, request)).await?,
+                        Some(_) => await_answer(&mut self.stream, desk.call(&handler, request, payload)).await?,
                         None => refused(503, "there is no memory for it: see WebSocketMemory".into()),
                     };
                     drop(held);
@@ -358,9 +359,9 @@ impl Desk {
         self.counts.take((0..count).map(|_| one()).collect()).unwrap_or_default()
     }
 
-    async fn call(&self, name: &str, request: Vec<u8>) -> FromEngine {
+    async fn call(&self, name: &str, request: Vec<u8>, payload: Bytes) -> FromEngine {
         let Some(handler) = self.handlers.find(name) else { return no_handler(name) };
-        match heartbeat::during(Activity::Asked, self.handlers.number(name), handler.call(request)).await {
+        match heartbeat::during(Activity::Asked, self.handlers.number(name), handler.call(request, payload)).await {
             Ok(answer) => FromEngine::Answer { answer },
             Err(Refused { status, reason }) => refused(status, reason),
         }

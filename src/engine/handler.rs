@@ -5,6 +5,7 @@ use super::health::heartbeat::HandlerNumber;
 use super::raw::{Ending, Raw};
 use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -123,9 +124,9 @@ pub trait Handler: Send + Sync {
     /// some seconds.
     fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>>;
 
-    /// Something that httpd asks of the handler and that belongs to no session, in a form of the handler's own. Runs on
-    /// an engine thread.
-    fn call(&self, _request: Vec<u8>) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
+    /// Something that httpd asks of the handler and that belongs to no session, in a form of the handler's own, and what is
+    /// given with it. Runs on an engine thread.
+    fn call(&self, _request: Vec<u8>, _payload: Bytes) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
         Box::pin(async { Err(Refused { status: 500, reason: "the handler cannot be called".into() }) })
     }
 

@@ -3,7 +3,7 @@
 use super::targets::Crowd;
 use super::{exec, pywebsocket, tcp};
 use crate::channels::History;
-use crate::channels::call::{Answer, Call, Info, Message, Pattern, Receipt, Server, Subscription};
+use crate::channels::call::{Answer, Call, Info, Pattern, Receipt, Server, Subscription};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{FromEngine, LAYOUT, ToEngine, version};
 use crate::engine::memory::Bound;
@@ -95,7 +95,7 @@ fn messages() -> Vec<u8> {
             ToEngine::Mux { thread: 1 },
             ToEngine::Abandon { ticket: 1 },
             ToEngine::Close { ticket: 1, code: 1001, reason: text("reason") },
-            ToEngine::Call { handler: text("handler"), request: vec![1] },
+            ToEngine::Call { handler: text("handler"), request: vec![1], payload: vec![2].into() },
         ]),
         all(&[
             FromEngine::Hello { version: version().into() },
@@ -134,7 +134,6 @@ fn channels() -> Vec<u8> {
         history,
         heartbeat: Some(Box::new((text("ping"), text("pong")))),
     };
-    let message = Message { text: true, content_type: Some(text("text/plain")), payload: vec![1] };
     let info = Info {
         channel: text("channel"),
         subscribers: 1,
@@ -148,7 +147,7 @@ fn channels() -> Vec<u8> {
         bytes(&subscription),
         bytes(&Server { channels: 1, history_bytes: 2, broker: Some(text("broker")) }),
         all(&[
-            Call::Publish { channels: channels(), message, history },
+            Call::Publish { channels: channels(), text: true, content_type: Some(text("text/plain")), history },
             Call::Info { channel: text("channel") },
             Call::List { prefix: text("prefix"), after: text("after"), limit: 1 },
             Call::Delete { channels: channels(), code: 1001, reason: text("reason") },

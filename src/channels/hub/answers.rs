@@ -5,6 +5,7 @@ use crate::channels::publication::share;
 use crate::channels::redis::Link;
 use crate::engine::Refused;
 use crate::wire::{CloseCode, close};
+use bytes::Bytes;
 use std::sync::Arc;
 
 impl Hub {
@@ -24,13 +25,13 @@ impl Hub {
         Ok((state.store.members(channel), subscribers, state.presences))
     }
 
-    /// Answers httpd.
+    /// Answers httpd. `payload` is what is published.
     ///
     /// # Errors
     /// The status of the answer.
-    pub async fn call(&self, call: Call) -> Result<Answer, Refused> {
+    pub async fn call(&self, call: Call, payload: Bytes) -> Result<Answer, Refused> {
         match call {
-            Call::Publish { channels, message: call::Message { text, content_type, payload }, history } => {
+            Call::Publish { channels, text, content_type, history } => {
                 let message = share(text, payload).map_err(|e| Refused { status: 400, reason: e.to_string() })?;
                 self.publish(&channels, message, content_type, history).await.map(Answer::Published)
             }

@@ -125,7 +125,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     fn delivery(bytes: usize) -> Delivery {
-        let message = Arc::new(share(false, vec![0; bytes]).unwrap());
+        let message = Arc::new(share(false, vec![0; bytes].into()).unwrap());
         let id = Id { epoch: "e".into(), offset: 1 };
         Delivery::Publication(Arc::new(Publication::new("a".into(), id, message, None)))
     }

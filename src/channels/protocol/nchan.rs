@@ -31,7 +31,7 @@ impl Protocol for Nchan {
         whole.extend_from_slice(message.payload());
         Some(Arc::new(if message.is_text() {
             // Both parts are UTF-8.
-            Broadcast::text(String::from_utf8(whole).unwrap_or_default())
+            Broadcast::text(String::from_utf8(whole).unwrap_or_default().into())
         } else {
             Broadcast::binary(whole.into())
         }))

@@ -39,7 +39,7 @@ impl Protocol for V1 {
     fn encode(&self, event: &Event<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>> {
         let output = Output { r#ref: reference, ..Output::of(event) };
         // There is nothing in it that JSON cannot say: no map has keys that are no strings.
-        Some(Arc::new(Broadcast::text(serde_json::to_string(&output).unwrap_or_default())))
+        Some(Arc::new(Broadcast::text(serde_json::to_string(&output).unwrap_or_default().into())))
     }
 }
 

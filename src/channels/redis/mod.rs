@@ -19,6 +19,7 @@
 //! log. What is read is checked before it is used.
 
 use super::{History, Id, epoch};
+use bytes::Bytes;
 use log::warn;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation};
@@ -76,7 +77,7 @@ pub struct Message {
     /// The media type that the publisher gave.
     pub content_type: Option<String>,
     /// The message itself.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// How it is kept.
     pub history: History,
 }
@@ -415,7 +416,7 @@ fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
         "message" => What::Message(Message {
             text: word("text") == "1",
             content_type: Some(word("type")).filter(|text| !text.is_empty()),
-            payload: bytes("payload").to_vec(),
+            payload: Bytes::copy_from_slice(bytes("payload")),
             history: History {
                 messages: number(bytes("messages")).unwrap_or_default(),
                 seconds: number(bytes("seconds")).unwrap_or_default(),

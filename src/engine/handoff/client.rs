@@ -1,10 +1,12 @@
 //! httpd's end of a link, and the links that a child keeps.
 
+use super::codec::say_before;
 use super::{FromEngine, PATIENCE, ToEngine, hear, say, say_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
 use crate::engine::{Response, SessionSpec, entrance};
 use crate::tls::record::Keys;
+use bytes::Bytes;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -129,12 +131,9 @@ impl Link {
         answer
     }
 
-    /// Calls a handler; returns its answer.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
-    pub fn call(&mut self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
-        match self.ask(&ToEngine::Call { handler: handler.into(), request })? {
+    fn call(&mut self, call: &ToEngine, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
+        say_before(&mut self.stream, call, payload)?;
+        match self.answer()? {
             FromEngine::Answer { answer } => Ok(answer),
             other => Err(HandoffError::Unanswered(unexpected(&other))),
         }
@@ -254,12 +253,13 @@ impl Door {
         self.ask(true, patience, |link| link.offer_within(spec, patience))
     }
 
-    /// Calls a handler; returns its answer.
+    /// Calls a handler, which is given the payload with the request; returns its answer.
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn call(&self, handler: &str, request: Vec<u8>) -> Result<Vec<u8>, HandoffError> {
-        let (link, answer) = self.ask(false, PATIENCE, |link| link.call(handler, request.clone()))?;
+    pub fn call(&self, handler: &str, request: Vec<u8>, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
+        let call = ToEngine::Call { handler: handler.into(), request, payload: Bytes::new() };
+        let (link, answer) = self.ask(false, PATIENCE, |link| link.call(&call, payload))?;
         self.keep(link);
         Ok(answer)
     }

@@ -2,11 +2,12 @@
 
 use super::{FromEngine, Message};
 use crate::engine::health::patient::Wait;
+use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -24,9 +25,16 @@ const ANSWER: usize = 512;
 ///
 /// # Errors
 /// It is longer than [`MAX_MESSAGE`].
-pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+pub fn encode(message: &impl Message) -> io::Result<Vec<u8>> {
+    let mut out = encode_before(message, message.payload())?;
+    out.extend_from_slice(message.payload());
+    Ok(out)
+}
+
+/// What goes before this payload.
+fn encode_before(message: &impl Message, payload: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
-    let length = out.len() - 4;
+    let length = out.len() - 4 + payload.len();
     if length > MAX_MESSAGE {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a handoff message of {length} bytes")));
     }
@@ -34,8 +42,10 @@ pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    postcard::from_bytes(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+/// A message, and how many of the bytes are its payload.
+fn decode<M: Message>(bytes: &[u8]) -> io::Result<(M, usize)> {
+    let decoded = postcard::take_from_bytes(bytes).map(|(message, payload)| (message, payload.len()));
+    decoded.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// What the engine has read of a link and not yet understood.
@@ -66,26 +76,58 @@ impl Inbox {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a handoff message of {length} bytes")));
         }
         let Some(message) = self.buffer.get(4..4 + length) else { return Ok(None) };
-        let message = decode::<M>(message);
-        if message.as_ref().is_ok_and(Message::is_secret) {
-            self.buffer[..4 + length].zeroize();
-        }
-        self.buffer.drain(..4 + length);
+        let (message, end) = (decode::<M>(message), 4 + length);
+        let message = message.map(|(mut message, payload)| {
+            if message.is_secret() {
+                self.buffer[..end].zeroize();
+            }
+            if payload > 0 {
+                message.set_payload(self.payload(end - payload..end));
+            }
+            message
+        });
+        self.buffer.drain(..end.min(self.buffer.len()));
         // A link is kept for long, and a large message is rare.
         self.buffer.shrink_to(READ);
         Ok(Some(message))
     }
+
+    /// A payload out of the buffer: one that has the buffer for itself keeps it.
+    fn payload(&mut self, at: Range<usize>) -> Bytes {
+        if at.len() < READ || self.buffer.len() > at.end {
+            return Bytes::copy_from_slice(&self.buffer[at]);
+        }
+        Bytes::from(std::mem::take(&mut self.buffer)).slice(at)
+    }
+
+    /// Bytes that the first message lacks, where it is a long one.
+    pub(super) fn missing(&self) -> usize {
+        let length = self.buffer.first_chunk::<4>().map_or(0, |head| u32::from_be_bytes(*head) as usize);
+        if (READ..=MAX_MESSAGE).contains(&length) { (4 + length).saturating_sub(self.buffer.len()) } else { 0 }
+    }
 }
 
 /// Says something, over a stream that blocks.
-pub(in crate::engine) fn say(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+pub(in crate::engine) fn say(stream: &mut impl Write, message: &impl Message) -> io::Result<()> {
     stream.write_all(&encode(message)?)
+}
+
+/// As [`say`], with this payload in the place of the message's own.
+pub(super) fn say_before(stream: &mut impl Write, message: &impl Message, payload: &[u8]) -> io::Result<()> {
+    let mut bytes = encode_before(message, payload)?;
+    if payload.len() < READ {
+        bytes.extend_from_slice(payload);
+        return stream.write_all(&bytes);
+    }
+    // The first tells the engine how much room to make, and it reads the second into that.
+    stream.write_all(&bytes)?;
+    stream.write_all(payload)
 }
 
 /// As [`say`], with these descriptors.
 pub(in crate::engine) fn say_with(
     stream: &mut impl Wait,
-    message: &impl Serialize,
+    message: &impl Message,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     // Wiped when it has gone: it may have a client's keys in it.
@@ -126,7 +168,7 @@ pub(in crate::engine) fn hear(stream: &mut (impl Read + Wait)) -> io::Result<Fro
                 return Err(io::ErrorKind::InvalidData.into());
             }
             let Some((message, rest)) = message.split_at_checked(length) else { break };
-            match decode(message)? {
+            match decode(message)?.0 {
                 FromEngine::Asking => stream.pass_on(),
                 answer if rest.is_empty() => return Ok(answer),
                 _ => return Err(io::ErrorKind::InvalidData.into()),
@@ -153,9 +195,11 @@ mod tests {
             ToEngine::Mux { thread: 1 },
             ToEngine::Carry { ticket: 8, mux: 3 },
             ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
+            ToEngine::Call { handler: "channel".into(), request: vec![1], payload: vec![2; 2 * READ].into() },
+            ToEngine::Abandon { ticket: 9 },
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
-        for chunk in [1, 3, 100, 10_000] {
+        for chunk in [1, 3, 100, 10_000, 40_000] {
             let (mut inbox, mut seen) = (Inbox::default(), Vec::<ToEngine>::new());
             for piece in bytes.chunks(chunk) {
                 inbox.put(piece);

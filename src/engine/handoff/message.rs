@@ -2,6 +2,7 @@
 
 use crate::engine::{Response, SessionSpec};
 use crate::tls::record::Keys;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What travels: see [`encode`].
@@ -10,6 +11,14 @@ pub trait Message: Serialize + DeserializeOwned {
     fn is_secret(&self) -> bool {
         false
     }
+
+    /// What follows the message's own form, and may be long.
+    fn payload(&self) -> &[u8] {
+        &[]
+    }
+
+    /// Takes what has followed it.
+    fn set_payload(&mut self, _payload: Bytes) {}
 }
 
 /// From httpd's children to the engine.
@@ -65,12 +74,25 @@ pub enum ToEngine {
         handler: String,
         /// In the handler's own form.
         request: Vec<u8>,
+        /// What the handler is given with it, as it is.
+        #[serde(skip)]
+        payload: Bytes,
     },
 }
 
 impl Message for ToEngine {
     fn is_secret(&self) -> bool {
         matches!(self, ToEngine::Take { tls: Some(_), .. })
+    }
+
+    fn payload(&self) -> &[u8] {
+        if let ToEngine::Call { payload, .. } = self { payload } else { &[] }
+    }
+
+    fn set_payload(&mut self, came: Bytes) {
+        if let ToEngine::Call { payload, .. } = self {
+            *payload = came;
+        }
     }
 }
 
@@ -117,3 +139,5 @@ pub enum FromEngine {
     /// Before the answer to an offer or a call that takes its time, since the handler has asked somebody else.
     Asking,
 }
+
+impl Message for FromEngine {}

@@ -35,7 +35,7 @@ const VERSION: &str = "mod_websocket handoff 11";
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "QKqDRcwlbDF7wbl36q6hE6UlVnM=";
+pub(crate) const LAYOUT: &str = "5848CfQqm6U1r5OkR4vY41nHnNc=";
 
 /// What this code speaks: see [`super::control::Control::configure`].
 ///

@@ -2,6 +2,7 @@
 
 use super::codec::{DESCRIPTORS, READ};
 use super::{FromEngine, Inbox, Message, ToEngine, encode};
+use bytes::BufMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::collections::VecDeque;
@@ -87,6 +88,15 @@ impl<M: Message> Receiver<M> {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "a handoff message has begun and does not end"));
                 }
             }
+        }
+        let missing = self.inbox.missing();
+        if missing > 0 {
+            // To where it stays. Descriptors come with the first byte of a message, and so not with these.
+            self.inbox.buffer.reserve_exact(missing);
+            return match self.stream.try_read_buf(&mut (&mut self.inbox.buffer).limit(missing)) {
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
+                read => Ok(!matches!(read, Ok(0))),
+            };
         }
         let (inbox, descriptors, stream) = (&mut self.inbox, &mut self.descriptors, &self.stream);
         let mut ended = false;

@@ -1,6 +1,6 @@
 //! Both ends of a link.
 
-use super::codec::DESCRIPTORS;
+use super::codec::{DESCRIPTORS, say_before};
 use super::*;
 use crate::engine::health::patient::PatientStream;
 use crate::engine::{LogSpec, Quota, SessionSpec, entrance, testing};
@@ -61,9 +61,9 @@ fn a_call_that_was_heard_is_not_made_again() {
         calls
     });
     let door = Door::new(entrance);
-    assert_eq!(door.call("channel", vec![1]).unwrap(), [1]);
-    assert!(matches!(door.call("channel", vec![2]), Err(HandoffError::Unanswered(_))));
-    assert_eq!(door.call("channel", vec![3]).unwrap(), [3]);
+    assert_eq!(door.call("channel", vec![1], &[]).unwrap(), [1]);
+    assert!(matches!(door.call("channel", vec![2], &[]), Err(HandoffError::Unanswered(_))));
+    assert_eq!(door.call("channel", vec![3], &[]).unwrap(), [3]);
     drop(door);
     assert_eq!(engine.join().unwrap(), 1);
 }
@@ -137,4 +137,27 @@ async fn a_descriptor_arrives_with_its_message() {
     }
     assert!(receiver.descriptor().is_err());
     assert_eq!(receiver.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_payload_arrives_with_its_message_and_takes_nothing_of_the_next() {
+    let (mut link, mut receiver) = link();
+    let (socket, mut far) = UnixStream::pair().unwrap();
+    let call = |payload: Vec<u8>| ToEngine::Call { handler: "a".into(), request: vec![1], payload: payload.into() };
+    for length in [0, 100, 3 << 20] {
+        let sender = std::thread::spawn({
+            let socket = socket.try_clone().unwrap();
+            move || {
+                say_before(&mut link.stream, &call(vec![]), &vec![7; length]).unwrap();
+                link.give(2, vec![9; 100], socket.as_fd(), None, None).unwrap();
+                link
+            }
+        });
+        assert_eq!(receiver.next().await.unwrap(), Some(call(vec![7; length])));
+        let take = ToEngine::Take { ticket: 2, early: vec![9; 100], linked: false, tls: None };
+        assert_eq!(receiver.next().await.unwrap(), Some(take));
+        UnixStream::from(receiver.descriptor().unwrap()).write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        link = sender.join().unwrap();
+    }
 }

@@ -16,6 +16,7 @@ pub(crate) mod session;
 use crate::channels::call::{Call, Server, Subscription};
 use crate::channels::hub::Hub;
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Response, SessionSpec};
+use bytes::Bytes;
 use log::error;
 use session::{Opening, Since};
 use std::sync::{Arc, Once};
@@ -59,11 +60,11 @@ impl Handler for Channel {
         })
     }
 
-    fn call(&self, request: Vec<u8>) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
+    fn call(&self, request: Vec<u8>, payload: Bytes) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
         Box::pin(async move {
             let wrong = |e: postcard::Error| Refused { status: 500, reason: format!("no call of a channel: {e}") };
             let call: Call = postcard::from_bytes(&request).map_err(wrong)?;
-            postcard::to_stdvec(&self.hub.call(call).await?).map_err(wrong)
+            postcard::to_stdvec(&self.hub.call(call, payload).await?).map_err(wrong)
         })
     }
 

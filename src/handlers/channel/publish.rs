@@ -6,7 +6,7 @@ use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::{HookResult, Verdict};
-use crate::channels::call::{Answer, Call, Info, Message, is_line, is_name, may_be_sent};
+use crate::channels::call::{Answer, Call, Info, is_line, is_name, may_be_sent};
 use crate::engine::handoff::HandoffError;
 use crate::front::WebSocket;
 use crate::front::child;
@@ -240,8 +240,8 @@ fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
         return Err(unsupported("the body is encoded (Content-Encoding): send it as it is"));
     }
     let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
-    let message = Message { text, content_type: told_type(content_type.as_deref()), payload };
-    let Answer::Published(receipts) = call(request, Call::Publish { channels, message, history })? else {
+    let command = Call::Publish { channels, text, content_type: told_type(content_type.as_deref()), history };
+    let Answer::Published(receipts) = call(request, command, &payload)? else {
         return Err(unexpected());
     };
     let status = if receipts.iter().any(|receipt| receipt.subscribers > 0) { 201 } else { 202 };
@@ -256,7 +256,7 @@ fn tell(request: &mut Request) -> Result<Reply, Reply> {
     let channels = parameters.channels()?;
     match &channels[..] {
         [] => list(request, &parameters),
-        [channel] => match call(request, Call::Info { channel: channel.clone() })? {
+        [channel] => match call(request, Call::Info { channel: channel.clone() }, &[])? {
             Answer::Info(Some(info)) => {
                 let members = info
                     .members
@@ -285,7 +285,7 @@ fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> 
     };
     let text = |name| parameters.get(name).unwrap_or_default().to_owned();
     let Answer::List { channels, more } =
-        call(request, Call::List { prefix: text("prefix"), after: text("after"), limit })?
+        call(request, Call::List { prefix: text("prefix"), after: text("after"), limit }, &[])?
     else {
         return Err(unexpected());
     };
@@ -310,7 +310,7 @@ fn delete(request: &mut Request) -> Result<Reply, Reply> {
             .filter(|code| may_be_sent(*code))
             .ok_or_else(|| bad("code is one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
     };
-    let Answer::Deleted(infos) = call(request, Call::Delete { channels: channels.clone(), code, reason })? else {
+    let Answer::Deleted(infos) = call(request, Call::Delete { channels: channels.clone(), code, reason }, &[])? else {
         return Err(unexpected());
     };
     if infos.iter().all(Option::is_none) {
@@ -344,13 +344,13 @@ fn unexpected() -> Reply {
 }
 
 /// Asks the engine, of channels below the prefix of this place.
-fn call(request: &Request, call: Call) -> Result<Answer, Reply> {
+fn call(request: &Request, call: Call, payload: &[u8]) -> Result<Answer, Reply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
     let door = child::door().ok_or_else(unavailable)?;
     let prefix = request.config::<WebSocket>().of::<ChannelConfig>().prefix();
     let call = call.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
     let question = postcard::to_stdvec(&call).map_err(|_| unexpected())?;
-    match door.call(NAME, question) {
+    match door.call(NAME, question, payload) {
         Ok(answer) => {
             postcard::from_bytes(&answer).map(|answer: Answer| answer.without(&prefix)).map_err(|_| unexpected())
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::channels::History;
-use crate::channels::call::{Answer, Message as Published, Pattern};
+use crate::channels::call::{Answer, Pattern};
 use crate::engine::memory::Bound;
 use crate::engine::testing::{self, Client, PATIENCE, TestEngine, pair, websocket};
 use crate::engine::{HandlerSpec, Limits, Registry};
@@ -65,15 +65,16 @@ impl House {
         self.greeted(protocol, subscription).1
     }
 
-    fn call(&self, call: &Call) -> Result<Answer, Refused> {
-        let answer = now(self.handler.call(postcard::to_stdvec(call).unwrap()))?;
+    fn call(&self, call: &Call, payload: &str) -> Result<Answer, Refused> {
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        let answer = now(self.handler.call(postcard::to_stdvec(call).unwrap(), payload))?;
         Ok(postcard::from_bytes(&answer).unwrap())
     }
 
     fn publish_kept(&self, channel: &str, text: &str, messages: u32) -> (String, u64) {
-        let message = Published { text: true, content_type: None, payload: text.into() };
         let history = History { messages, seconds: 60 };
-        match self.call(&Call::Publish { channels: vec![channel.into()], message, history }).unwrap() {
+        let publish = Call::Publish { channels: vec![channel.into()], text: true, content_type: None, history };
+        match self.call(&publish, text).unwrap() {
             Answer::Published(receipts) => (receipts[0].id.clone(), receipts[0].subscribers),
             other => panic!("{other:?}"),
         }
@@ -84,7 +85,7 @@ impl House {
     }
 
     fn subscribers(&self, channel: &str) -> u64 {
-        match self.call(&Call::Info { channel: channel.into() }).unwrap() {
+        match self.call(&Call::Info { channel: channel.into() }, "").unwrap() {
             Answer::Info(info) => info.map_or(0, |info| info.subscribers),
             other => panic!("{other:?}"),
         }
@@ -275,7 +276,7 @@ fn a_deleted_channel_closes_its_subscribers_after_what_came_before() {
     house.wait_for("a", 1);
     let id = house.publish("a", "last words").0;
     let delete = Call::Delete { channels: vec!["a".into(), "b".into()], code: 4001, reason: "over".into() };
-    match house.call(&delete).unwrap() {
+    match house.call(&delete, "").unwrap() {
         Answer::Deleted(infos) => {
             let first = infos[0].as_ref().unwrap();
             assert_eq!((first.subscribers, first.messages, first.last_id.as_ref()), (1, 1, Some(&id)));
@@ -352,7 +353,7 @@ fn presence_tells_who_comes_and_goes() {
     house.wait_for("a", 2);
     drop(second);
     assert_eq!(said(&mut ann), json!({"type": "leave", "channel": "a", "member": "joe"}));
-    match house.call(&Call::Info { channel: "a".into() }).unwrap() {
+    match house.call(&Call::Info { channel: "a".into() }, "").unwrap() {
         Answer::Info(Some(info)) => assert_eq!(info.members, [("ann".to_owned(), 1)]),
         other => panic!("{other:?}"),
     }
@@ -374,9 +375,9 @@ fn there_are_only_so_many_channels() {
     let refused = now(house.handler.accept(&House::spec(None, &subscription(&["b"])))).err().unwrap();
     assert!(matches!(refused, Rejection::Refused(Refused { status: 507, .. })), "{refused}");
     assert!(now(house.handler.accept(&House::spec(None, &subscription(&["a"])))).is_ok());
-    let message = Published { text: false, content_type: None, payload: vec![] };
-    let publish = Call::Publish { channels: vec!["b".into()], message, history: History::default() };
-    assert_eq!(house.call(&publish).unwrap_err().status, 507);
+    let (channels, history) = (vec!["b".into()], History::default());
+    let publish = Call::Publish { channels, text: false, content_type: None, history };
+    assert_eq!(house.call(&publish, "").unwrap_err().status, 507);
 }
 
 #[test]
