@@ -1,7 +1,7 @@
 //! Any Sec-WebSocket-Extensions lines: the answer is one that the client which sent them has to accept (RFC 7692
 //! section 7.1), and there is one wherever there can be.
 
-use mod_websocket::wire::extension::{Wish, negotiate};
+use mod_websocket::wire::extension::{self, negotiate};
 
 /// The first line of the input is the configuration (a number of bits from 9 to 15, then `s` for context takeover of the
 /// server and `c` for the smallest window of clients), each other line one of the header.
@@ -11,19 +11,19 @@ pub fn check(input: &[u8]) {
     let words = lines.next().unwrap_or_default();
     let digits: String = words.chars().filter(char::is_ascii_digit).take(2).collect();
     let bits = digits.parse().unwrap_or(15).clamp(9, 15);
-    let wish = Wish {
+    let config = extension::Config {
         server_context_takeover: words.contains('s'),
         server_window_bits: bits,
         client_window_bits: if words.contains('c') { 9 } else { bits },
     };
-    check_answer(&lines.collect::<Vec<_>>(), &wish);
+    check_answer(&lines.collect::<Vec<_>>(), &config);
 }
 
 /// Negotiates, and looks at the answer as the client does.
-pub fn check_answer(lines: &[&str], wish: &Wish) {
-    let answer = negotiate(lines, wish);
+pub fn check_answer(lines: &[&str], config: &extension::Config) {
+    let answer = negotiate(lines, config);
     let line = lines.join(", ");
-    assert_eq!(negotiate(&[&line], wish), answer);
+    assert_eq!(negotiate(&[&line], config), answer);
 
     let offer = extensions(&line).into_iter().flatten().find_map(|extension| Terms::of(&extension, true));
     let (Some(offer), Some(answer)) = (&offer, &answer) else {
@@ -54,15 +54,15 @@ pub fn check_answer(lines: &[&str], wish: &Wish) {
     // What the session does is what was said.
     assert_eq!(answer.parameters.server_no_context_takeover, said.server_no_context_takeover);
     assert_eq!(answer.parameters.client_no_context_takeover, said.client_no_context_takeover);
-    assert_eq!(answer.parameters.server_max_window_bits, server.unwrap_or(wish.server_window_bits));
+    assert_eq!(answer.parameters.server_max_window_bits, server.unwrap_or(config.server_window_bits));
     assert_eq!(answer.parameters.client_max_window_bits, client.unwrap_or(15));
     // zlib can compress for this.
     assert!(answer.parameters.server_max_window_bits > 8 || said.server_no_context_takeover);
 
     // What the configuration wants, as far as the client lets it.
-    assert!(said.server_no_context_takeover || wish.server_context_takeover);
-    assert!(server.is_none_or(|bits| bits <= wish.server_window_bits));
-    assert!(offer.client_max_window_bits.is_none() || client.unwrap_or(15) <= wish.client_window_bits);
+    assert!(said.server_no_context_takeover || config.server_context_takeover);
+    assert!(server.is_none_or(|bits| bits <= config.server_window_bits));
+    assert!(offer.client_max_window_bits.is_none() || client.unwrap_or(15) <= config.client_window_bits);
 }
 
 /// An element of the header's list: a name, and parameters with or without a value.

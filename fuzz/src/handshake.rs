@@ -2,7 +2,7 @@
 //! header lines come apart or joined.
 
 use super::extension::check_answer;
-use mod_websocket::wire::extension::Wish;
+use mod_websocket::wire::extension;
 use mod_websocket::wire::handshake::{Accept, Offer, OriginCheck, Policy, Protocols, Refusal, is_token, negotiate};
 use mod_websocket::wire::origin::Trusted;
 
@@ -31,7 +31,7 @@ pub fn check(input: &[u8]) {
             ),
             _ => OriginCheck::Same,
         },
-        compression: words.contains(&"compression").then_some(Wish {
+        compression: words.contains(&"compression").then_some(extension::Config {
             server_context_takeover: false,
             server_window_bits: 12,
             client_window_bits: 12,

@@ -34,7 +34,7 @@ pub struct Parameters {
 
 /// What the configuration wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+pub struct Config {
     /// Whether the server's compressor may keep what it has seen from message to message.
     pub server_context_takeover: bool,
     /// The largest window, in bits (9 to 15), of the server's compressor.
@@ -45,7 +45,7 @@ pub struct Wish {
 
 /// What was agreed on, and the header line that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreement {
+pub struct Negotiated {
     /// For the session.
     pub parameters: Parameters,
     /// The value of Sec-WebSocket-Extensions in the 101.
@@ -53,11 +53,11 @@ pub struct Agreement {
 }
 
 /// Chooses among the offers in Sec-WebSocket-Extensions lines: the first that can be accepted. `None`: there is none.
-pub fn negotiate(lines: &[&str], wish: &Wish) -> Option<Agreement> {
+pub fn negotiate(lines: &[&str], config: &Config) -> Option<Negotiated> {
     // As one line, which is what httpd makes of several: in it a string that never ends reaches into the next.
     let line = lines.join(", ");
     let mut offers = unquoted(&line, ',').filter_map(Offer::parse);
-    offers.next().map(|offer| offer.accept(wish))
+    offers.next().map(|offer| offer.accept(config))
 }
 
 /// One offer of permessage-deflate.
@@ -104,17 +104,17 @@ impl Offer {
     }
 
     /// Every offer can be met, since the server may always do without its own context and with a smaller window.
-    fn accept(&self, wish: &Wish) -> Agreement {
+    fn accept(&self, config: &Config) -> Negotiated {
         let server_max_window_bits =
-            self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS).min(wish.server_window_bits);
+            self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS).min(config.server_window_bits);
         // A window of 256 bytes is kept to by compressing no message longer than it, each for itself.
         let server_no_context_takeover = self.server_no_context_takeover
-            || !wish.server_context_takeover
+            || !config.server_context_takeover
             || server_max_window_bits < MIN_KEPT_WINDOW_BITS;
         // Section 7.1.2.2: without the parameter in the offer the client's window cannot be limited.
         let client_max_window_bits = match self.client_max_window_bits {
             None => MAX_WINDOW_BITS,
-            Some(most) => most.unwrap_or(MAX_WINDOW_BITS).min(wish.client_window_bits),
+            Some(most) => most.unwrap_or(MAX_WINDOW_BITS).min(config.client_window_bits),
         };
         let parameters = Parameters {
             server_no_context_takeover,
@@ -125,19 +125,19 @@ impl Offer {
             client_max_window_bits,
         };
         let names_server_window = self.server_max_window_bits.is_some();
-        Agreement { parameters, response: Response { parameters, names_server_window }.to_string() }
+        Negotiated { parameters, response: Answer { parameters, names_server_window }.to_string() }
     }
 }
 
 /// An answer's parameters. What is not said stands for the largest window, and for context takeover.
-struct Response {
+struct Answer {
     parameters: Parameters,
     /// Section 7.1.2.1 wants the server's window in the answer wherever the offer has it. Where it has not, a window that is
     /// smaller than the client expects needs no word, and some clients fail the connection for one.
     names_server_window: bool,
 }
 
-impl fmt::Display for Response {
+impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Parameters {
             server_no_context_takeover,
@@ -201,11 +201,11 @@ fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    const ALL: Wish = Wish { server_context_takeover: true, server_window_bits: 15, client_window_bits: 15 };
-    const SMALL: Wish = Wish { server_context_takeover: false, server_window_bits: 15, client_window_bits: 11 };
+    const ALL: Config = Config { server_context_takeover: true, server_window_bits: 15, client_window_bits: 15 };
+    const SMALL: Config = Config { server_context_takeover: false, server_window_bits: 15, client_window_bits: 11 };
 
-    fn answer(line: &str, wish: Wish) -> Option<String> {
-        negotiate(&[line], &wish).map(|agreement| agreement.response)
+    fn answer(line: &str, config: Config) -> Option<String> {
+        negotiate(&[line], &config).map(|agreement| agreement.response)
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_smaller_window_is_asked_of_clients_that_can() {
-        let wish = Wish { server_window_bits: 10, client_window_bits: 10, ..ALL };
+        let config = Config { server_window_bits: 10, client_window_bits: 10, ..ALL };
         for (offer, response) in [
             ("permessage-deflate", "permessage-deflate"),
             ("permessage-deflate; client_max_window_bits", "permessage-deflate; client_max_window_bits=10"),
@@ -257,7 +257,7 @@ mod tests {
                 "permessage-deflate; server_max_window_bits=10; client_max_window_bits=9",
             ),
         ] {
-            assert_eq!(answer(offer, wish).as_deref(), Some(response), "{offer}");
+            assert_eq!(answer(offer, config).as_deref(), Some(response), "{offer}");
         }
     }
 
@@ -302,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_offer_it_has_the_largest_window() {
-        let wish = Wish { server_window_bits: 9, client_window_bits: 9, ..ALL };
-        let agreed = |line| negotiate(&[line], &wish).unwrap().parameters;
+        let config = Config { server_window_bits: 9, client_window_bits: 9, ..ALL };
+        let agreed = |line| negotiate(&[line], &config).unwrap().parameters;
         assert_eq!(agreed("permessage-deflate").client_max_window_bits, 15);
         assert_eq!(agreed("permessage-deflate").server_max_window_bits, 9);
         assert_eq!(agreed("permessage-deflate; client_max_window_bits").client_max_window_bits, 9);

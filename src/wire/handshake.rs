@@ -89,7 +89,7 @@ pub struct Policy {
     /// Which web pages may connect.
     pub origin: OriginCheck,
     /// What of permessage-deflate to agree to; `None`: it is not negotiated.
-    pub compression: Option<extension::Wish>,
+    pub compression: Option<extension::Config>,
 }
 
 /// The subprotocols a server speaks (RFC 6455 section 1.9).
@@ -165,7 +165,7 @@ pub struct Accept {
     /// The subprotocols the client offers, in its order of preference.
     pub offered_protocols: Vec<String>,
     /// permessage-deflate, if the client offers it in a form that can be accepted.
-    pub compression: Option<extension::Agreement>,
+    pub compression: Option<extension::Negotiated>,
 }
 
 /// Why there is no upgrade. The text is for the error log; it has no final full stop, as httpd may append a referer.

@@ -1,15 +1,14 @@
 //! The WebSocket protocol, pure: bytes and values in, bytes and values out. No I/O, no threads, no clock.
 //!
-//! [`handshake`] decides on an opening handshake, [`origin`] on the page that it comes from, and [`extension`] on compression in it; [`session`] turns a byte stream
-//! into messages (tungstenite's `WebSocketContext` drives it), with [`deflate`] under it where messages are compressed;
-//! [`cursor`] knows where messages begin and end, and sees what is wrong with a stream as early as can be, with [`utf8`]
-//! for texts; [`frame`] is the layout of a frame, where tungstenite does not tell; [`record`] is what lies between all this and
-//! the socket where a connection is TLS's.
+//! [`handshake`] decides on an opening handshake, [`origin`] on the page that it comes from, and [`extension`] on compression in
+//! it; [`session`] turns a byte stream into messages: the [`frame_scanner`] decides what is wrong with it, as early as can be and
+//! with [`utf8`] for texts, and tungstenite's `WebSocketContext` assembles messages, answers control frames and closes. [`deflate`]
+//! is under it where messages are compressed; [`frame`] is the layout of a frame, where tungstenite does not tell.
 
-pub mod cursor;
 pub mod deflate;
 pub mod extension;
 pub mod frame;
+pub mod frame_scanner;
 pub mod handshake;
 pub mod origin;
 #[cfg(test)]

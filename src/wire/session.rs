@@ -4,16 +4,23 @@
 //! idle connection does not keep *it*: between two messages the context goes back to the [`Contexts`] of the thread, and
 //! what remains of a session is a few dozen bytes.
 
-use super::cursor::{Cursor, Parts, Violation};
-use super::deflate::{Compression, PerMessageDeflate, Pool, Slices};
-use super::frame::opcode::CLOSE;
-use super::frame::{Control, Header, MAX_CONTROL, put_control, unmask};
+mod contexts;
+mod form;
+mod stream;
+
+pub use contexts::Contexts;
+pub use form::Form;
+
+use super::deflate::{Compression, PerMessageDeflate, Slices};
+use super::frame::{Control, put_control};
+use super::frame_scanner::{FrameScanner, Violation};
 use super::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
+use stream::{Stream, Streamed};
 use tungstenite::error::Error;
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::protocol::WebSocketContext;
 
 /// The reason for a client that does not keep to its client_no_context_takeover or client_max_window_bits.
 const FORGOTTEN: &str = "message refers to an earlier one that you agreed to forget";
@@ -50,49 +57,6 @@ impl Event {
     }
 }
 
-/// Protocol contexts in between two uses, and what compression needs, shared by the sessions of a thread.
-#[derive(Default)]
-pub struct Contexts {
-    // Boxed, so that lending one moves a pointer and not some hundred bytes.
-    #[allow(clippy::vec_box)]
-    spare: Vec<Box<WebSocketContext>>,
-    deflate: Pool,
-}
-
-impl Contexts {
-    /// Bytes that a context takes in at once. It zeroes this much before each read, so larger is not faster.
-    const READ_BUFFER: usize = 4096;
-    /// How many are kept: as many sessions as are in the middle of a message at a time, usually.
-    const KEPT: usize = 32;
-    /// A context that has seen a payload this large (bytes) holds a buffer of that size, and is not kept.
-    const LARGE: u64 = 16 * 1024;
-
-    fn take(&mut self, max_message_size: usize) -> Box<WebSocketContext> {
-        let limit = |config: &mut WebSocketConfig| {
-            config.max_message_size = Some(max_message_size);
-            // Control frames are messages of their own kind (RFC 6455 section 5.5); data frames the cursor checks.
-            config.max_frame_size = Some(max_message_size.max(MAX_CONTROL));
-        };
-        match self.spare.pop() {
-            Some(mut context) => {
-                context.set_config(limit);
-                context
-            }
-            None => {
-                let mut config = WebSocketConfig::default().read_buffer_size(Self::READ_BUFFER).write_buffer_size(0);
-                limit(&mut config);
-                Box::new(WebSocketContext::new(Role::Server, Some(config)))
-            }
-        }
-    }
-
-    fn put_back(&mut self, context: Box<WebSocketContext>) {
-        if self.spare.len() < Self::KEPT {
-            self.spare.push(context);
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     /// Messages go both ways.
@@ -110,47 +74,12 @@ enum Phase {
 pub struct Session {
     /// Present while the state cannot be derived from "between two messages of an open connection".
     context: Option<Box<WebSocketContext>>,
-    cursor: Cursor,
+    scanner: FrameScanner,
     deflate: Option<Box<PerMessageDeflate>>,
     reserved_close_codes: bool,
     phase: Phase,
     /// See [`Session::streaming`].
     streams: bool,
-}
-
-/// What a read holds of a stream: data without masks, and control frames as they came.
-#[derive(Default)]
-struct Streamed {
-    data: Vec<u8>,
-    control: Vec<u8>,
-    messages: u64,
-}
-
-impl Parts for Streamed {
-    fn may_pass(&self) -> bool {
-        false
-    }
-
-    fn header(&mut self, header: &Header) {
-        if !header.is_control() {
-            self.messages += u64::from(header.fin && header.length == 0);
-            return;
-        }
-        // It is whole, its length below 126 and its bits in order: the cursor has looked.
-        self.control.extend([0x80 | header.opcode, 0x80 | header.length as u8]);
-        self.control.extend(header.mask.unwrap_or_default());
-    }
-
-    fn payload(&mut self, opcode: u8, ends: bool, (mask, position): ([u8; 4], u64), piece: &[u8]) {
-        if opcode >= CLOSE {
-            self.control.extend_from_slice(piece);
-            return;
-        }
-        self.messages += u64::from(ends);
-        let begin = self.data.len();
-        self.data.extend_from_slice(piece);
-        unmask(&mut self.data[begin..], mask, position);
-    }
 }
 
 impl Session {
@@ -164,7 +93,7 @@ impl Session {
     pub fn new(rules: &Rules) -> Session {
         Session {
             context: None,
-            cursor: Cursor::new(rules.max_message_size, rules.compression.is_some()),
+            scanner: FrameScanner::new(rules.max_message_size, rules.compression.is_some()),
             deflate: rules.compression.map(|compression| Box::new(PerMessageDeflate::new(compression))),
             reserved_close_codes: rules.reserved_close_codes,
             phase: Phase::Open,
@@ -185,12 +114,12 @@ impl Session {
 
     /// True where the client has begun a message, or a frame, and not finished it; and when the session is no longer open.
     pub fn is_in_a_message(&self) -> bool {
-        self.context.is_some() || (self.streams && !self.cursor.at_boundary())
+        self.context.is_some() || (self.streams && !self.scanner.at_boundary())
     }
 
     /// Payload bytes that have come of the message that is not complete, compressed or not.
     pub fn unfinished(&self) -> u64 {
-        self.cursor.unfinished()
+        self.scanner.unfinished()
     }
 
     /// Bytes that it has become so far, where it is compressed.
@@ -229,17 +158,17 @@ impl Session {
             return;
         }
         if !self.streams {
-            let sound = self.cursor.advance(bytes);
+            let sound = self.scanner.advance(bytes);
             self.decode(contexts, &bytes[..sound], events, control);
             return;
         }
         let mut streamed = Streamed::default();
-        self.cursor.follow(bytes, &mut streamed);
+        self.scanner.visit(bytes, &mut streamed);
         let Streamed { data, control: frames, messages } = streamed;
         if self.phase == Phase::Open && (!data.is_empty() || messages > 0) {
             events.push_back(Event::Part(data.into(), messages));
         }
-        if !frames.is_empty() || self.cursor.violation().is_some() {
+        if !frames.is_empty() || self.scanner.violation().is_some() {
             self.decode(contexts, &frames, events, control);
         }
     }
@@ -257,7 +186,7 @@ impl Session {
     }
 
     fn decode(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
-        let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.cursor.max_message_size()));
+        let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.scanner.max_message_size()));
         let inflate = self.deflate.as_mut().map(|deflate| (&mut **deflate, &mut contexts.deflate));
         let mut stream = Stream { input: bytes, output: control, inflate, left: Self::SLICE };
         let mut decoded = 0;
@@ -285,7 +214,7 @@ impl Session {
                     if stream.left == 0 && stream.keep_rest() {
                         break;
                     }
-                    if let Some(violation) = self.cursor.violation() {
+                    if let Some(violation) = self.scanner.violation() {
                         events.push_back(Event::Failed(self.breach(violation)));
                         self.phase = Phase::Failed;
                     }
@@ -303,9 +232,9 @@ impl Session {
                 }
             }
         }
-        let between = if self.streams { !self.cursor.is_in_control() } else { self.cursor.at_boundary() };
+        let between = if self.streams { !self.scanner.is_in_control() } else { self.scanner.at_boundary() };
         if self.phase == Phase::Open && between && !self.has_more() {
-            if self.cursor.reset_largest() <= Contexts::LARGE {
+            if self.scanner.reset_largest() <= Contexts::LARGE {
                 contexts.put_back(context);
             }
         } else {
@@ -315,7 +244,7 @@ impl Session {
 
     /// The code of the client's Close where it is one that tungstenite does not let pass, and the rules do.
     fn reserved_code(&self) -> Option<u16> {
-        let code = self.cursor.close_code();
+        let code = self.scanner.close_code();
         (self.reserved_close_codes && matches!(code, 1004 | 1014 | 1016..=2999)).then_some(code)
     }
 
@@ -377,7 +306,7 @@ impl Session {
     fn breach(&self, violation: Violation) -> CloseFrame {
         match violation {
             Violation::OversizedMessage => {
-                close(violation.code(), &format!("message over {} bytes", self.cursor.max_message_size()))
+                close(violation.code(), &format!("message over {} bytes", self.scanner.max_message_size()))
             }
             _ => close(violation.code(), &violation.to_string()),
         }
@@ -406,7 +335,7 @@ impl Session {
             Phase::Closing => {}
             Phase::Closed => self.reply(out),
             Phase::Open | Phase::Failed => {
-                let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.cursor.max_message_size()));
+                let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.scanner.max_message_size()));
                 // 1005 stands for a Close without a code, and is never sent (RFC 6455 section 7.4.1).
                 let frame = Some(frame).filter(|frame| frame.code != CloseCode::Status);
                 // The stream below takes everything, so this cannot fail half-way.
@@ -417,93 +346,6 @@ impl Session {
                 }
             }
         }
-    }
-}
-
-/// A way of sending messages: see [`Session::form`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form(Option<Compression>);
-
-impl Form {
-    /// As [`Session::encode`] of any session of this form.
-    pub fn encode(&self, contexts: &mut Contexts, payload: Bytes) -> (Bytes, bool) {
-        let deflate = self.0.map(PerMessageDeflate::new);
-        match deflate.and_then(|mut deflate| deflate.compress(&mut contexts.deflate, &payload)) {
-            Some(compressed) => (compressed, true),
-            None => (payload, false),
-        }
-    }
-}
-
-impl Form {
-    /// As [`Session::begin_encode`].
-    pub fn begin_encode(&self, contexts: &mut Contexts, payload: &Bytes) -> Option<Slices> {
-        PerMessageDeflate::new(self.0?).begin(&mut contexts.deflate, payload)
-    }
-
-    /// As [`Session::end_encode`].
-    pub fn end_encode(&self, contexts: &mut Contexts, payload: Bytes, slices: Slices) -> (Bytes, bool) {
-        let compressed =
-            self.0.map(PerMessageDeflate::new).and_then(|mut deflate| deflate.end(&mut contexts.deflate, slices));
-        match compressed {
-            Some(compressed) => (compressed, true),
-            None => (payload, false),
-        }
-    }
-}
-
-/// What the context takes for its socket: a slice to read, decompressed where that was negotiated, and a vector to write.
-struct Stream<'a> {
-    input: &'a [u8],
-    output: &'a mut Vec<u8>,
-    inflate: Option<(&'a mut PerMessageDeflate, &'a mut Pool)>,
-    /// Bytes that may still be decompressed in this turn.
-    left: usize,
-}
-
-impl Stream<'_> {
-    /// One that is only written to.
-    fn to(output: &mut Vec<u8>) -> Stream<'_> {
-        Stream { input: &[], output, inflate: None, left: 0 }
-    }
-
-    /// Keeps what was not read for later; false where nothing is decompressed, so that what is at hand is not large.
-    fn keep_rest(&mut self) -> bool {
-        match &mut self.inflate {
-            Some((deflate, _)) => {
-                deflate.incoming().keep(self.input);
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some((deflate, pool)) = &mut self.inflate {
-            if self.left == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let count = deflate.incoming().read(pool, &mut self.input, buf)?;
-            self.left = self.left.saturating_sub(count);
-            return Ok(count);
-        }
-        if self.input.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.input.read(buf)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.output.extend_from_slice(buf);
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

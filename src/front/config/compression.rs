@@ -4,7 +4,7 @@ use super::Config;
 use super::words::{Words, bytes, on_off, one, within};
 use crate::apache::directive::{Context, Directive};
 use crate::wire::deflate::Compression;
-use crate::wire::extension::{MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters, Wish};
+use crate::wire::extension::{self, MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters};
 
 /// See [`Config::compression`].
 const DEFAULT_LEVEL: u8 = 3;
@@ -65,13 +65,13 @@ pub(super) const DIRECTIVES: &[Directive<Config>] = &[
 ];
 
 impl Config {
-    pub(super) fn wish(&self) -> Option<Wish> {
+    pub(super) fn wish(&self) -> Option<extension::Config> {
         self.compression.unwrap_or(false).then(|| {
             let takeover = self.compression_takeover.unwrap_or(Takeover { server: false, client: false });
             let clients = if takeover.client { MAX_WINDOW_BITS } else { DEFAULT_CLIENT_WINDOW };
             let (server_window_bits, client_window_bits) =
                 self.compression_window.unwrap_or((MAX_WINDOW_BITS, clients));
-            Wish { server_context_takeover: takeover.server, server_window_bits, client_window_bits }
+            extension::Config { server_context_takeover: takeover.server, server_window_bits, client_window_bits }
         })
     }
 

@@ -13,7 +13,7 @@ use crate::handlers::plugin::front::PluginConfig;
 use crate::handlers::pywebsocket::config::PythonConfig;
 use crate::handlers::tcp::config::TcpConfig;
 use crate::wire::deflate::Compression;
-use crate::wire::extension::{Parameters, Wish};
+use crate::wire::extension::{self, Parameters};
 use crate::wire::handshake::{OriginCheck, Protocols};
 use crate::wire::origin::Trusted;
 use std::borrow::Cow;
@@ -293,7 +293,7 @@ fn times_are_seconds_or_off() {
 fn compression_is_off_until_it_is_switched_on() {
     let wish = |lines: &[&str]| configured(lines).unwrap().policy().compression;
     assert_eq!(wish(&["WebSocketCompressionLevel 9"]), None);
-    let plain = Wish { server_context_takeover: false, server_window_bits: 15, client_window_bits: 11 };
+    let plain = extension::Config { server_context_takeover: false, server_window_bits: 15, client_window_bits: 11 };
     assert_eq!(wish(&["WebSocketCompression on"]), Some(plain));
     assert_eq!(
         wish(&[
@@ -301,7 +301,7 @@ fn compression_is_off_until_it_is_switched_on() {
             "WebSocketCompressionContextTakeover Client",
             "WebSocketCompressionWindow 9"
         ]),
-        Some(Wish { server_window_bits: 9, client_window_bits: 9, ..plain })
+        Some(extension::Config { server_window_bits: 9, client_window_bits: 9, ..plain })
     );
     let both = ["WebSocketCompression On", "WebSocketCompressionContextTakeover both"];
     let outer = configured(&both).unwrap();

@@ -1,11 +1,15 @@
 //! Compressed sessions against a client made of zlib.
 
+use super::incoming::put_header;
 use super::*;
 use crate::wire::extension::MIN_WINDOW_BITS;
+use crate::wire::frame::{Header, unmask};
 use crate::wire::session::{Contexts, Event, Rules, Session};
 use crate::wire::{CloseCode, Message};
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::io;
+use zlib_rs::{DeflateFlush, Inflate, InflateFlush};
 
 const LIMIT: usize = 300_000;
 

@@ -348,8 +348,8 @@ fn compression_is_negotiated_where_the_policy_has_it() {
     assert_eq!(bad.negotiate(&policy).map(|accept| accept.compression), Ok(None));
 }
 
-const WISH: extension::Wish =
-    extension::Wish { server_context_takeover: true, server_window_bits: 15, client_window_bits: 15 };
+const WISH: extension::Config =
+    extension::Config { server_context_takeover: true, server_window_bits: 15, client_window_bits: 15 };
 
 #[test]
 fn the_origin_is_that_of_the_site_or_a_trusted_one() {

@@ -294,13 +294,13 @@ proptest! {
 
     #[test]
     fn any_chunking_gives_the_same_events(
-        parts in prop::collection::vec(prop_oneof![any_frame(), any_message()], 0..8),
+        visitor in prop::collection::vec(prop_oneof![any_frame(), any_message()], 0..8),
         missing in prop_oneof![2 => Just(0), 1 => 0usize..50],
         chunks in prop::collection::vec(prop_oneof![1usize..10, 1usize..600], 1..20),
         reserved_close_codes in any::<bool>(),
         max_message_size in prop_oneof![3 => Just(LIMIT), 1 => 1usize..130],
     ) {
-        let mut bytes = parts.concat();
+        let mut bytes = visitor.concat();
         bytes.truncate(bytes.len().saturating_sub(missing));
         let rules = Rules { max_message_size, reserved_close_codes, ..RULES };
         let mut whole = Rig::of(&rules);
