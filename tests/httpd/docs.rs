@@ -2,7 +2,7 @@
 
 use crate::harness::plugin::c_examples;
 use crate::harness::{Client, Httpd, Mpm};
-use crate::php::php_cgi;
+use crate::channels::php::php_cgi;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

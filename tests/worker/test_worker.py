@@ -1,4 +1,4 @@
-"""Tests of src/handlers/pywebsocket/worker.py: here the engine is this process. Run by tests/httpd/pywebsocket.rs, or with
+"""Tests of src/handlers/pywebsocket/worker.py: here the engine is this process. Run by tests/httpd/handlers/pywebsocket.rs, or with
 `python3 tests/worker/test_worker.py`, where pywebsocket3 is installed."""
 
 import array

@@ -1,8 +1,8 @@
 //! The demo site: its own configuration and its own pages, used as a visitor does.
 
 use super::chromium::Chromium;
+use crate::front::standalone::Standalone;
 use crate::harness::{Httpd, Mpm, Server};
-use crate::standalone::Standalone;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

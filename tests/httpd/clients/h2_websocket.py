@@ -250,7 +250,7 @@ def messages(client):
 
 
 def response_headers(client):
-    """What tests/httpd/response_headers.rs configures."""
+    """What tests/httpd/front/response_headers.rs configures."""
     offer = [("sec-websocket-protocol", "chat"), ("accept-encoding", "gzip")]
     stream = client.ask(headers=offer)
     assert client.status(stream) == 200, stream.status

@@ -1,7 +1,7 @@
 //! WebSockets over TLS: by the engine itself, and, where that cannot be (TLS 1.2) or is not wanted, through the child's relay
 //! thread on event, on the worker thread with the other MPMs.
 
-use crate::echo::{TEXTS, answer_closes, answer_pings, echo_fragments, echo_sizes};
+use crate::handlers::echo::{TEXTS, answer_closes, answer_pings, echo_fragments, echo_sizes};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, tls, wait_until};
 use rustls::{ProtocolVersion, SupportedProtocolVersion, version};

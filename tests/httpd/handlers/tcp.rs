@@ -297,7 +297,7 @@ fn much_in_both_directions_takes_little_memory() {
     let mut target = accepted(&listener);
     let before = engine.resident_kib();
     let growth = || engine.resident_kib().saturating_sub(before);
-    let letters = crate::echo::letters(MIB);
+    let letters = super::echo::letters(MIB);
 
     // From the target, to a client that does not read at first.
     let counter = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! Who may publish, and in which ways a message comes over HTTP. What becomes of it is in `channels`.
+//! Who may publish, and in which ways a message comes over HTTP. What becomes of it is in `subscriptions`.
 
 use crate::harness::channel::Meta;
 use crate::harness::publish::{json, post, subscribers};

@@ -2,7 +2,7 @@
 //! mod_usertrack. Filters that change bodies see nothing of it.
 
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm};
-use crate::http2::Scenario;
+use crate::tls::http2::Scenario;
 
 every_mpm!(plain, tls, unprintable);
 

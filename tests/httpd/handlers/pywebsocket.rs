@@ -1,10 +1,10 @@
 //! Handlers in Python, those of `tests/httpd/wsh`, run by `WebSocketHandler pywebsocket`.
 
-use crate::echo::{TEXTS, echo_sizes, letters};
+use super::echo::{TEXTS, echo_sizes, letters};
 use crate::harness::python::python;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Process, Raw, Response, Server, every_mpm, heavy, wait_until};
-use crate::http2::Scenario;
+use crate::tls::http2::Scenario;
 use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
@@ -237,7 +237,7 @@ fn try_every_kind(server: &Server) {
 
 #[test]
 fn over_http2() {
-    let server = start(site(Mpm::Event).workers(20).http2().config(crate::http2::ROOM_FOR_MANY));
+    let server = start(site(Mpm::Event).workers(20).http2().config(crate::tls::http2::ROOM_FOR_MANY));
     Scenario::start(&server, "messages").ends_well();
     Scenario::start(&server, "ten").ends_well();
     Scenario::start(&server, "python").ends_well();

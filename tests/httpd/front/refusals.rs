@@ -4,7 +4,7 @@
 use crate::harness::plugin::{guards, rules};
 use crate::harness::publish::post;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls};
-use crate::http2::Scenario;
+use crate::tls::http2::Scenario;
 use rustls::version::{TLS12, TLS13};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -75,7 +75,7 @@ fn site(httpd: Httpd, mpm: Mpm) -> Httpd {
             .config(format!("ErrorDocument {status} {page}"))
             .file(&format!("htdocs{page}"), format!("a {status}"));
     }
-    let echo = include_str!("wsh/echo_wsh.py");
+    let echo = include_str!("../wsh/echo_wsh.py");
     redirects(httpd.file("handlers/python/login/x_wsh.py", echo))
 }
 

@@ -1,5 +1,5 @@
 //! What a client is subscribed to: where it cannot be what the administrator meant, it is refused. What works is in
-//! `channels`.
+//! `subscriptions`.
 
 use crate::harness::publish::{json, post, subscribers};
 use crate::harness::wait::PATIENCE;

@@ -4,7 +4,7 @@
 use crate::harness::plugin::rules;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, heavy, wait_until};
-use crate::http2::Scenario;
+use crate::tls::http2::Scenario;
 
 every_mpm!(what_it_is_told, messages_of_all_sizes, floods, what_is_sent_early_or_late, over_tls);
 
@@ -319,7 +319,7 @@ fn a_request_that_httpd_redirects() {
 #[test]
 fn in_http2() {
     for mpm in [Mpm::Event, Mpm::Worker] {
-        let server = site(mpm).workers(20).http2().config(crate::http2::ROOM_FOR_MANY).start();
+        let server = site(mpm).workers(20).http2().config(crate::tls::http2::ROOM_FOR_MANY).start();
         Scenario::start(&server, "messages").ends_well();
         Scenario::start(&server, "ten").ends_well();
         let mut client = Scenario::start(&server, "vanish");
@@ -328,7 +328,7 @@ fn in_http2() {
         client.says("the connection is reset");
         client.go_on();
         client.ends_well();
-        crate::http2::wait_for_sessions(&server, 0);
+        crate::tls::http2::wait_for_sessions(&server, 0);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::harness::channel::subscribe;
 use crate::harness::publish::{post, publish, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
-use crate::http2::Scenario;
+use crate::tls::http2::Scenario;
 
 every_mpm!(over_tls);
 

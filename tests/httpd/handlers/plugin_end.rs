@@ -1,8 +1,8 @@
 //! The end of plugins' connections by something else than their clients: stops, restarts, crashes.
 
+use super::plugin::{journal, site, wait_for_the_last};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
-use crate::plugin::{journal, site, wait_for_the_last};
 use rustix::process::Signal;
 
 every_mpm!(stop, graceful, the_engine_dies);

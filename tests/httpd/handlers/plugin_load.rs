@@ -1,10 +1,10 @@
 //! C plugins in the configuration: what is loaded, what is refused and how, and that the configurations of the module
 //! before this one stay as they are.
 
+use super::plugin::{journal, site};
 use crate::harness::plugin::rules;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, wait_until};
-use crate::plugin::{journal, site};
 
 /// What httpd says of a configuration that it must not take.
 fn complaint(line: &str) -> String {
@@ -137,5 +137,5 @@ fn with_a_quota() {
     assert_eq!(Raw::answer(&server, &Handshake::new("/rules")).status, 503);
     wait_until("the plugin knows", PATIENCE, || journal(&server).iter().any(|line| line.starts_with("disconnect")));
     client.close();
-    crate::plugin::wait_for_the_last(&server, 2);
+    super::plugin::wait_for_the_last(&server, 2);
 }

@@ -1,10 +1,10 @@
 //! Beside other modules of httpd: refusals in all their forms, the pages that go with them, and what is sent elsewhere.
 //! docs/other-modules.md has the whole table.
 
+use crate::handlers::plugin::journal;
 use crate::harness::plugin::rules;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm};
-use crate::http2::Scenario;
-use crate::plugin::journal;
+use crate::tls::http2::Scenario;
 use serde_json::json;
 
 every_mpm!(

@@ -3,7 +3,7 @@
 use crate::harness::installation::installation;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
-use crate::http2::{Scenario, wait_for_sessions};
+use crate::tls::http2::{Scenario, wait_for_sessions};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,0 +1,10 @@
+//! The handlers, each with what it runs.
+
+pub mod echo;
+mod exec;
+pub mod plugin;
+mod plugin_end;
+mod plugin_examples;
+mod plugin_load;
+mod pywebsocket;
+pub mod tcp;

@@ -1,0 +1,11 @@
+//! What an administrator does, and what happens to a server.
+
+mod drain;
+mod engine;
+mod limits;
+mod log_rotation;
+mod module_upgrade;
+mod page_latency;
+mod restart;
+mod session_log;
+mod way_in;
