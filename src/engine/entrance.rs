@@ -5,13 +5,13 @@
 //! has taken yet waits in the pair. A link that was on its way to an engine when that was killed, or came when there
 //! will be none any more, is hung up by the system.
 
-use super::handoff::PATIENCE;
+use super::handoff::{PATIENCE, send_with};
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
+    SocketType, recvmsg, socketpair,
 };
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -41,11 +41,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// [`PATIENCE`].
 pub fn open(entrance: BorrowedFd<'_>) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [theirs.as_fd()];
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let send = || sendmsg(entrance, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL);
+    let send = || send_with(entrance, &[0], &[theirs.as_fd()], SendFlags::NOSIGNAL);
     match rustix::io::retry_on_intr(send) {
         Ok(_) => Ok(ours),
         Err(rustix::io::Errno::AGAIN) => {

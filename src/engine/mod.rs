@@ -21,6 +21,7 @@
 //! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
 //! * [`memory`]: what sockets hold, and the bound on it
 //! * [`numbers`]: the numbers of sessions
+//! * [`backoff`]: how long nobody tries again what has failed
 //! * [`programs`]: what holds for all programs that handlers start
 //! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
@@ -29,6 +30,7 @@
 //!
 //! [`Engine::adopt`] is the only door in.
 
+pub mod backoff;
 pub mod broadcast;
 pub mod connection;
 pub mod control;

@@ -5,8 +5,10 @@
 pub mod channel;
 pub mod echo;
 pub mod exec;
+mod framing;
 #[cfg(test)]
 mod layout;
+mod lines;
 pub mod plugin;
 pub mod pywebsocket;
 pub mod targets;

@@ -130,7 +130,7 @@ class Link:
 
     def say(self, kind, payload, *sockets):
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [it.fileno() for it in sockets]))]
-        self.socket.sendmsg([struct.pack("!Ic", len(payload), kind) + payload], rights if sockets else [])
+        self.socket.sendmsg([struct.pack("!cI", kind, len(payload)) + payload], rights if sockets else [])
 
     def exactly(self, length, source=None):
         data = b""
@@ -142,7 +142,7 @@ class Link:
         return data
 
     def hear(self):
-        length, kind = struct.unpack("!Ic", self.exactly(5))
+        kind, length = struct.unpack("!cI", self.exactly(5))
         payload = self.exactly(length)
         return kind, json.loads(payload) if payload else None
 

@@ -8,7 +8,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The longest message (bytes): room for a published message of 64 MiB. A request head at httpd's limits, and what arrived
@@ -124,6 +124,22 @@ pub(super) fn say_before(stream: &mut impl Write, message: &impl Message, payloa
     stream.write_all(payload)
 }
 
+/// One sendmsg(2): bytes, and with the first of them at most [`DESCRIPTORS`] descriptors.
+///
+/// # Errors
+/// As sendmsg(2).
+pub(crate) fn send_with(
+    stream: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, flags)
+}
+
 /// As [`say`], with these descriptors.
 pub(in crate::engine) fn say_with(
     stream: &mut impl Wait,
@@ -132,11 +148,8 @@ pub(in crate::engine) fn say_with(
 ) -> io::Result<()> {
     // Wiped when it has gone: it may have a client's keys in it.
     let bytes = Zeroizing::new(encode(message)?);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     let sent = loop {
-        match sendmsg(stream.as_fd(), &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match send_with(stream.as_fd(), &bytes, descriptors, SendFlags::NOSIGNAL) {
             Ok(sent) => break sent,
             Err(Errno::INTR) => {}
             // It waits as long as the stream may.

@@ -23,6 +23,7 @@ mod server;
 
 pub(super) use client::unexpected;
 pub use client::{Door, Grant, HandoffError, Link};
+pub(crate) use codec::send_with;
 pub use codec::{Inbox, MAX_MESSAGE, encode};
 pub(super) use codec::{hear, say, say_with};
 pub use message::{FromEngine, Message, ToEngine};

@@ -11,6 +11,7 @@ use super::group::Groups;
 use super::program::{Program, Turn};
 use super::session::{end_of, environment_of};
 use super::settings::{Shared, Variable};
+use crate::engine::backoff::Backoff;
 use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use log::{debug, error, info, warn};
@@ -31,7 +32,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const ALL: u64 = 0;
 /// A program that ends within this time of its start has failed.
 const STILLBORN: Duration = Duration::from_secs(10);
-/// How long no other is started after several failures in a row, at most.
+/// How long no other is started after several failures in a row: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The place, the program and its arguments.
@@ -43,8 +45,7 @@ pub struct Hub(Mutex<HashMap<Key, Slot>>);
 
 struct Slot {
     events: mpsc::Sender<Event>,
-    /// The program is not started before.
-    pause: Option<Instant>,
+    backoff: Backoff,
 }
 
 /// What a supervisor is told by clients.
@@ -84,15 +85,7 @@ impl Hub {
 
     /// How long the program is not started, where that is so.
     pub fn pause(&self, place: &str, words: &[String]) -> Option<Duration> {
-        let slots = self.lock();
-        let pause = slots.get(&(place.to_owned(), words.to_vec()))?.pause?;
-        Some(pause.saturating_duration_since(Instant::now())).filter(|pause| !pause.is_zero())
-    }
-
-    fn set_pause(&self, key: &Key, pause: Option<Instant>) {
-        if let Some(slot) = self.lock().get_mut(key) {
-            slot.pause = pause;
-        }
+        self.lock().get(&(place.to_owned(), words.to_vec()))?.backoff.remaining()
     }
 
     /// There will be no more clients: each program ends as if it had waited for one long enough.
@@ -108,10 +101,9 @@ impl Hub {
             return slot.events.clone();
         }
         let (sender, events) = mpsc::channel(EVENTS);
-        let supervisor =
-            Supervisor { hub: self.clone(), groups: groups.clone(), key: key.clone(), events, failures: 0 };
+        let supervisor = Supervisor { hub: self.clone(), groups: groups.clone(), key: key.clone(), events };
         tokio::task::spawn_local(supervisor.live());
-        slots.insert(key.clone(), Slot { events: sender.clone(), pause: None });
+        slots.insert(key.clone(), Slot { events: sender.clone(), backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) });
         sender
     }
 }
@@ -247,8 +239,6 @@ struct Supervisor {
     groups: Arc<Groups>,
     key: Key,
     events: mpsc::Receiver<Event>,
-    /// In a row.
-    failures: u32,
 }
 
 /// A program and its clients.
@@ -358,7 +348,7 @@ impl Supervisor {
                 running.program.stop(stop_timeout).await;
             }
             Ended::Idle | Ended::Over => {
-                self.failures = 0;
+                self.with_backoff(Backoff::reset);
                 info!("WS0139: {name}: {} is ended, since it has no clients", self.path());
                 running.program.stop(stop_timeout).await;
             }
@@ -371,13 +361,16 @@ impl Supervisor {
 
     /// The program that was started then, or could not be, has ended: returns how long no other is started.
     fn fail(&mut self, started: Option<Instant>) -> Option<Duration> {
-        let stillborn = started.is_none_or(|started| started.elapsed() < STILLBORN);
-        self.failures = if stillborn { self.failures + 1 } else { 0 };
-        // At once; and then after 1, 2, 4 … seconds.
-        let pause =
-            (self.failures > 1).then(|| LONGEST_PAUSE.min(Duration::from_secs(1 << (self.failures - 2).min(10))));
-        self.hub.set_pause(&self.key, pause.map(|pause| Instant::now() + pause));
-        pause
+        if started.is_none_or(|started| started.elapsed() < STILLBORN) {
+            self.with_backoff(Backoff::fail).flatten()
+        } else {
+            self.with_backoff(Backoff::reset);
+            None
+        }
+    }
+
+    fn with_backoff<T>(&self, change: impl FnOnce(&mut Backoff) -> T) -> Option<T> {
+        self.hub.lock().get_mut(&self.key).map(|slot| change(&mut slot.backoff))
     }
 }
 

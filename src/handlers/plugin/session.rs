@@ -9,6 +9,7 @@
 
 use crate::engine::summary::End;
 use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
+use crate::handlers::framing::{Splitter, header};
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, Utf8Bytes, close};
 use bytes::Bytes;
@@ -36,60 +37,16 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of that number.
-    pub fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Text, Kind::Binary, Kind::Close, Kind::Ping, Kind::Pong].into_iter().find(|kind| *kind as u8 == byte)
-    }
-}
-
-/// Bytes before each payload.
-pub const HEADER: usize = 5;
-
-/// What stands before a payload of that length, which is below 4 GiB.
-pub fn header(kind: Kind, length: usize) -> [u8; HEADER] {
-    let [a, b, c, d] = (length as u32).to_be_bytes();
-    [kind as u8, a, b, c, d]
-}
-
-/// Takes messages out of the stream, however it is cut into pieces.
-#[derive(Debug, Default)]
-pub struct Splitter {
-    head: [u8; HEADER],
-    head_length: u8,
-    payload: Vec<u8>,
-}
-
-impl Splitter {
-    /// The payload is not reserved beyond this before it comes.
-    const RESERVED: usize = 64 * 1024;
-
-    /// Takes the next message off the front of `bytes`; `None` when it goes on after them. `room` is what is kept free
-    /// behind a payload's end.
     ///
     /// # Errors
-    /// It is of no [`Kind`].
-    pub fn next(&mut self, bytes: &mut &[u8], room: usize) -> io::Result<Option<(Kind, Vec<u8>)>> {
-        while usize::from(self.head_length) < HEADER {
-            let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
-            self.head[usize::from(self.head_length)] = *first;
-            self.head_length += 1;
-            *bytes = rest;
-        }
-        let [kind, length @ ..] = self.head;
-        let length = u32::from_be_bytes(length) as usize;
-        if self.payload.capacity() == 0 {
-            self.payload.reserve_exact(length.min(Self::RESERVED) + room);
-        }
-        let (piece, rest) = bytes.split_at(bytes.len().min(length - self.payload.len()));
-        self.payload.extend_from_slice(piece);
-        *bytes = rest;
-        if self.payload.len() < length {
-            return Ok(None);
-        }
-        let kind = Kind::from_byte(kind).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("a message of kind {kind} from the plugin's process"))
-        })?;
-        self.head_length = 0;
-        Ok(Some((kind, std::mem::take(&mut self.payload))))
+    /// There is none.
+    pub fn from_byte(byte: u8) -> io::Result<Kind> {
+        let kinds = [Kind::Text, Kind::Binary, Kind::Close, Kind::Ping, Kind::Pong];
+        let what = || format!("a message of kind {byte} from the plugin's process");
+        kinds
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, what()))
     }
 }
 
@@ -165,7 +122,7 @@ impl Link {
             self.up.drain(..self.up_sent);
             self.up_sent = 0;
         }
-        self.up.extend_from_slice(&header(kind, payload.len()));
+        self.up.extend_from_slice(&header(kind as u8, payload.len()));
         self.up.extend_from_slice(payload);
     }
 
@@ -220,8 +177,8 @@ impl Link {
                 Err(e) => return Err(e),
             };
             let mut messages = Vec::new();
-            while let Some(message) = self.splitter.next(&mut bytes, 0)? {
-                messages.push(message);
+            while let Some((kind, payload)) = self.splitter.next(&mut bytes, 0, usize::MAX)? {
+                messages.push((Kind::from_byte(kind)?, payload));
             }
             self.down = messages.into_iter();
             Ok(())
@@ -395,7 +352,6 @@ pub fn close_frame(payload: &[u8]) -> CloseFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_close_is_one_that_may_be_sent() {
@@ -409,31 +365,6 @@ mod tests {
 
     #[test]
     fn a_message_of_no_kind_is_an_error() {
-        assert!(Splitter::default().next(&mut &[3, 0, 0, 0, 0][..], 0).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_gives_the_same_messages(
-            messages in prop::collection::vec((0usize..5, prop::collection::vec(any::<u8>(), 0..300)), 0..8),
-            chunk in 1usize..100,
-            room in 0usize..2,
-        ) {
-            let kinds = [Kind::Text, Kind::Binary, Kind::Close, Kind::Ping, Kind::Pong];
-            let messages: Vec<(Kind, Vec<u8>)> =
-                messages.into_iter().map(|(kind, payload)| (kinds[kind], payload)).collect();
-            let bytes: Vec<u8> = messages
-                .iter()
-                .flat_map(|(kind, payload)| [&header(*kind, payload.len())[..], payload].concat())
-                .collect();
-            let (mut splitter, mut seen) = (Splitter::default(), Vec::new());
-            for mut piece in bytes.chunks(chunk) {
-                while let Some((kind, payload)) = splitter.next(&mut piece, room).unwrap() {
-                    prop_assert!(payload.capacity() >= payload.len() + room);
-                    seen.push((kind, payload));
-                }
-            }
-            prop_assert_eq!(seen, messages);
-        }
+        assert!(Kind::from_byte(3).is_err());
     }
 }

@@ -2,19 +2,17 @@
 
 use super::settings::Settings;
 use crate::engine::summary::{End, Traffic};
-use crate::engine::{Ending, SessionSpec};
+use crate::engine::{Ending, SessionSpec, handoff};
+use crate::handlers::framing::{Splitter, header};
 use crate::wire::{CloseCode, CloseFrame, close};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::SendFlags;
 use serde::{Deserialize, Serialize};
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Bytes before each payload: its length, and the message's kind.
-const HEADER: usize = 5;
 /// The longest payload that a worker may send: the 101's header lines.
 const LONGEST: usize = 1 << 20;
 
@@ -62,7 +60,9 @@ struct Over {
 /// One end of a link.
 pub struct Link {
     stream: UnixStream,
+    /// What was read and is not taken apart yet.
     inbox: Vec<u8>,
+    splitter: Splitter,
 }
 
 /// Sends bytes, and a descriptor with the first of them.
@@ -72,21 +72,13 @@ pub struct Link {
 pub async fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
     stream
         .async_io(Interest::WRITABLE, || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            let descriptors = [descriptor];
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, flags)?)
+            Ok(handoff::send_with(stream, bytes, &[descriptor], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
         })
         .await
 }
 
 fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes().to_vec();
-    bytes.push(kind);
-    bytes.extend_from_slice(payload);
-    bytes
+    [&header(kind, payload.len())[..], payload].concat()
 }
 
 impl Link {
@@ -106,7 +98,7 @@ impl Link {
     pub fn new(fd: OwnedFd) -> io::Result<Link> {
         let stream = StdUnixStream::from(fd);
         stream.set_nonblocking(true)?;
-        Ok(Link { stream: UnixStream::from_std(stream)?, inbox: Vec::new() })
+        Ok(Link { stream: UnixStream::from_std(stream)?, inbox: Vec::new(), splitter: Splitter::default() })
     }
 
     /// The descriptor, for another runtime.
@@ -136,7 +128,10 @@ impl Link {
     /// The next message. Dropping the future loses nothing.
     async fn hear(&mut self) -> io::Result<(u8, Vec<u8>)> {
         loop {
-            if let Some(message) = take(&mut self.inbox)? {
+            let mut bytes = &self.inbox[..];
+            let message = self.splitter.next(&mut bytes, 0, LONGEST)?;
+            self.inbox = bytes.to_vec();
+            if let Some(message) = message {
                 return Ok(message);
             }
             self.stream.readable().await?;
@@ -218,19 +213,6 @@ fn unexpected(kind: u8) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a message of kind {kind} from it"))
 }
 
-/// Takes the first message out.
-fn take(inbox: &mut Vec<u8>) -> io::Result<Option<(u8, Vec<u8>)>> {
-    let Some([a, b, c, d, kind]) = inbox.first_chunk::<HEADER>().copied() else { return Ok(None) };
-    let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    if length > LONGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes from it")));
-    }
-    let Some(payload) = inbox.get(HEADER..HEADER + length) else { return Ok(None) };
-    let payload = payload.to_vec();
-    inbox.drain(..HEADER + length);
-    Ok(Some((kind, payload)))
-}
-
 fn verdict(kind: u8, payload: &[u8]) -> io::Result<Verdict> {
     Ok(match kind {
         b'a' => Verdict::Accepted(serde_json::from_slice(payload)?),
@@ -262,7 +244,6 @@ fn end(by: &str, code: u16) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn verdicts_are_understood() {
@@ -286,22 +267,6 @@ mod tests {
         ] {
             let end = end(by, code);
             assert_eq!((end.who(), end.code()), (who, code));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn messages_survive_any_chunking(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..9), chunk in 1usize..30) {
-            let bytes: Vec<u8> = payloads.iter().flat_map(|payload| message(b'e', payload)).collect();
-            let (mut inbox, mut seen) = (Vec::new(), Vec::new());
-            for piece in bytes.chunks(chunk) {
-                inbox.extend_from_slice(piece);
-                while let Some((kind, payload)) = take(&mut inbox).unwrap() {
-                    prop_assert_eq!(kind, b'e');
-                    seen.push(payload);
-                }
-            }
-            prop_assert_eq!(seen, payloads);
         }
     }
 }

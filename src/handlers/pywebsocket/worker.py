@@ -123,7 +123,7 @@ class Link:
     def say(self, kind: bytes, payload: Any = None) -> None:
         body = b"" if payload is None else json.dumps(payload).encode()
         try:
-            self.socket.sendall(struct.pack("!Ic", len(body), kind) + body)
+            self.socket.sendall(struct.pack("!cI", kind, len(body)) + body)
         except OSError as why:
             # The engine is gone, which is seen where its words are awaited.
             log.debug("a link: %s", why)
@@ -132,7 +132,7 @@ class Link:
         """The next message; an empty kind is the end."""
         try:
             head = self._exactly(5)
-            length, kind = struct.unpack("!Ic", head)
+            kind, length = struct.unpack("!cI", head)
             return kind, self._exactly(length)
         except (OSError, EOFError, struct.error):
             return b"", b""

@@ -4,7 +4,9 @@
 
 use super::link::send_with;
 use super::settings::Worker;
+use crate::engine::backoff::Backoff;
 use crate::engine::programs;
+use crate::handlers::lines::Lines;
 use log::{Level, debug, error, info, log, log_enabled};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{Shutdown, shutdown};
@@ -25,8 +27,8 @@ use tokio::process::{Child, Command};
 const SCRIPT: &str = include_str!("worker.py");
 /// A worker that ends within this time of its start has failed to start.
 const STILLBORN: Duration = Duration::from_secs(10);
-/// How long no other is started after several such ones in a row, at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long no other is started after several such ones in a row: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long the end of a worker may stay unnoticed.
 const UNNOTICED: Duration = Duration::from_secs(2);
 /// Bytes of a line that a handler writes; what is longer is cut into several.
@@ -37,13 +39,9 @@ const LINE: usize = 8 * 1024;
 pub struct Workers(Arc<Mutex<HashMap<Worker, Slot>>>);
 
 /// What there is of one configuration.
-#[derive(Default)]
 struct Slot {
     running: Option<Running>,
-    /// Failures in a row.
-    failures: u32,
-    /// Nothing is started before.
-    pause: Option<Instant>,
+    backoff: Backoff,
 }
 
 /// A process.
@@ -75,11 +73,13 @@ impl Workers {
 
     fn control(&self, worker: &Worker) -> io::Result<Arc<UnixStream>> {
         let mut slots = self.lock();
-        let slot = slots.entry(worker.clone()).or_default();
+        let slot = slots
+            .entry(worker.clone())
+            .or_insert_with(|| Slot { running: None, backoff: Backoff::new(PAUSES.0, PAUSES.1) });
         if let Some(running) = &slot.running {
             return Ok(running.control.clone());
         }
-        if slot.pause.is_some_and(|pause| Instant::now() < pause) {
+        if slot.backoff.remaining().is_some() {
             return Err(io::Error::other("it ended just after its start, see above"));
         }
         let (child, control, output) = start(worker)?;
@@ -171,10 +171,10 @@ async fn watch(slots: Arc<Mutex<HashMap<Worker, Slot>>>, worker: Worker, mut chi
         return;
     };
     slot.running = None;
-    slot.failures = if started.elapsed() < STILLBORN { slot.failures + 1 } else { 1 };
-    // At once; and then after 1, 2, 4 … seconds.
-    let pause = (slot.failures > 1).then(|| LONGEST_PAUSE.min(Duration::from_secs(1 << (slot.failures - 2).min(10))));
-    slot.pause = pause.map(|pause| Instant::now() + pause);
+    if started.elapsed() >= STILLBORN {
+        slot.backoff.reset();
+    }
+    let pause = slot.backoff.fail();
     error!(
         "WS0272: process {pid}, with handlers of {}, ended and its connections with it: {status}; another is started when it \
          is wanted{}",
@@ -185,48 +185,24 @@ async fn watch(slots: Arc<Mutex<HashMap<Worker, Slot>>>, worker: Worker, mut chi
 
 /// What handlers print and log goes to the error log, with the level that `<N>` in front of a line says (sd-daemon(3)).
 async fn write_down(root: String, output: pipe::Receiver) {
-    let mut lines = Lines::default();
+    let mut lines = Lines::new(LINE);
     let mut piece = [0; 4096];
     while output.readable().await.is_ok() {
-        let (count, end) = match output.try_read(&mut piece) {
-            Ok(0) => (0, true),
-            Ok(count) => (count, false),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => (0, true),
-        };
-        lines.put(&piece[..count], end, |level, line| match level {
-            Level::Error => log!(level, "WS0277: {root}: {line}"),
-            Level::Warn => log!(level, "WS0278: {root}: {line}"),
-            level => log!(level, "WS0279: {root}: {line}"),
-        });
-        if end {
-            return;
+        match output.try_read(&mut piece) {
+            Ok(count) if count > 0 => lines.put(&piece[..count], |line| write_line(&root, line)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => break,
         }
     }
+    lines.end(|line| write_line(&root, line));
 }
 
-/// Cuts a stream into lines.
-#[derive(Default)]
-struct Lines(Vec<u8>);
-
-impl Lines {
-    fn put(&mut self, bytes: &[u8], end: bool, mut write: impl FnMut(Level, &str)) {
-        self.0.extend_from_slice(bytes);
-        while let Some(length) = self.next(end) {
-            let line: Vec<u8> = self.0.drain(..length).collect();
-            let line = String::from_utf8_lossy(&line);
-            let (level, text) = level(line.trim_end());
-            if !text.is_empty() {
-                write(level, text);
-            }
-        }
-    }
-
-    fn next(&self, end: bool) -> Option<usize> {
-        let newline = self.0.iter().take(LINE).position(|byte| *byte == b'\n').map(|at| at + 1);
-        newline
-            .or_else(|| (self.0.len() >= LINE).then_some(LINE))
-            .or_else(|| (end && !self.0.is_empty()).then_some(self.0.len()))
+fn write_line(root: &str, line: &str) {
+    match level(line) {
+        (_, "") => {}
+        (level @ Level::Error, text) => log!(level, "WS0277: {root}: {text}"),
+        (level @ Level::Warn, text) => log!(level, "WS0278: {root}: {text}"),
+        (level, text) => log!(level, "WS0279: {root}: {text}"),
     }
 }
 
@@ -247,22 +223,10 @@ mod tests {
 
     #[test]
     fn lines_have_their_levels() {
-        let mut lines = Lines::default();
-        let mut seen = Vec::new();
-        let pieces: [&[u8]; 4] = [b"<4>a wa", b"rning\n\nprinted\n<3>", b"bad\n<9>x\n", b"\xff the end"];
-        for (number, piece) in pieces.iter().enumerate() {
-            lines.put(piece, number == 3, |level, line| seen.push((level, line.to_owned())));
-        }
-        let expected = [
-            (Level::Warn, "a warning"),
-            (Level::Info, "printed"),
-            (Level::Error, "bad"),
-            (Level::Info, "<9>x"),
-            (Level::Info, "\u{fffd} the end"),
-        ];
-        assert_eq!(seen, expected.map(|(level, line)| (level, line.to_owned())));
-        let mut count = 0;
-        lines.put(&[b'x'; 3 * LINE], true, |_, line| count += line.len());
-        assert_eq!(count, 3 * LINE);
+        assert_eq!(level("<4>a warning"), (Level::Warn, "a warning"));
+        assert_eq!(level("printed"), (Level::Info, "printed"));
+        assert_eq!(level("<3>bad"), (Level::Error, "bad"));
+        assert_eq!(level("<9>x"), (Level::Info, "<9>x"));
+        assert_eq!(level("<6>"), (Level::Info, ""));
     }
 }

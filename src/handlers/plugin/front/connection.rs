@@ -8,7 +8,8 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::{Kept, Request};
 use crate::front::child;
 use crate::front::relay::hold::{RequestHold, Waiter};
-use crate::handlers::plugin::session::{Kind, Splitter};
+use crate::handlers::framing::Splitter;
+use crate::handlers::plugin::session::Kind;
 use crate::wire::handshake::is_token;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io::{self, Read};
@@ -404,10 +405,10 @@ impl Inbound {
         let Some(mut link) = link else { return Ok(None) };
         loop {
             let mut bytes = &self.bytes[self.taken..];
-            let message = self.splitter.next(&mut bytes, 1)?;
+            let message = self.splitter.next(&mut bytes, 1, usize::MAX)?;
             self.taken = self.bytes.len() - bytes.len();
-            if message.is_some() {
-                return Ok(message);
+            if let Some((kind, payload)) = message {
+                return Ok(Some((Kind::from_byte(kind)?, payload)));
             }
             // An idle connection keeps no buffer.
             self.bytes = Vec::new();

@@ -1,6 +1,7 @@
 //! What a plugin has sent and the engine has not taken yet: a queue of bytes in front of a non-blocking socket.
 
-use crate::handlers::plugin::session::{HEADER, Kind, header};
+use crate::handlers::framing::{HEADER, header};
+use crate::handlers::plugin::session::Kind;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -37,7 +38,7 @@ impl Outbound {
     /// # Errors
     /// The other end is gone.
     pub fn push(&mut self, link: Option<&UnixStream>, kind: Kind, payload: &[u8]) -> io::Result<()> {
-        let head = header(kind, payload.len());
+        let head = header(kind as u8, payload.len());
         let mut sent = 0;
         if let Some(link) = link.filter(|_| self.is_empty()) {
             sent = write(link, &[IoSlice::new(&head), IoSlice::new(payload)])?;
@@ -115,7 +116,7 @@ fn write(link: &UnixStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::plugin::session::Splitter;
+    use crate::handlers::framing::Splitter;
     use proptest::prelude::*;
     use std::io::Read;
 
@@ -138,8 +139,8 @@ mod tests {
                 outbound.flush(&ours).unwrap();
                 let Ok(count) = theirs.read(&mut buffer) else { continue };
                 let mut bytes = &buffer[..count];
-                while let Some((kind, payload)) = splitter.next(&mut bytes, 0).unwrap() {
-                    prop_assert_eq!(kind, Kind::Binary);
+                while let Some((kind, payload)) = splitter.next(&mut bytes, 0, usize::MAX).unwrap() {
+                    prop_assert_eq!(kind, Kind::Binary as u8);
                     seen.push(payload);
                 }
             }
