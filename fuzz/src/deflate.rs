@@ -126,8 +126,8 @@ fn sent(compression: Compression, messages: &[Vec<u8>]) {
         client.receive(message, &encoded);
         // What was encoded by another session of the same form may be sent as well.
         let mut other = Session::new(&rules);
-        if session.form().is_some() {
-            assert_eq!(session.form(), other.form());
+        if session.encoding().is_some() {
+            assert_eq!(session.encoding(), other.encoding());
             client.receive(message, &other.encode(&mut contexts, payload));
         }
     }

@@ -193,7 +193,7 @@ impl Shard {
         let mut peers: Vec<(View, Rc<Peer>)> = Vec::new();
         if let Some(subscribers) = self.channels.borrow().get(batch.publications[0].channel()) {
             for (_, Subscriber { peer, view, .. }) in subscribers {
-                if peers.iter().all(|(other, known)| other != view || known.form() != peer.form()) {
+                if peers.iter().all(|(other, known)| other != view || known.encoding() != peer.encoding()) {
                     peers.push((*view, peer.clone()));
                 }
             }

@@ -3,13 +3,13 @@
 use super::memory::{Memory, Share, SharedBytes};
 use super::outbox::Outbox;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
-use crate::wire::session::{Contexts, Form};
+use crate::wire::session::{Contexts, Encoding};
 use crate::wire::{Message, Utf8Bytes};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// A data message, and the forms in which it goes out. May be shared between threads.
+/// A data message, and the encodings in which it goes out. May be shared between threads.
 #[derive(Debug)]
 pub struct Broadcast {
     text: bool,
@@ -17,11 +17,11 @@ pub struct Broadcast {
     /// Those who wait for the payload as it is.
     common: OnceLock<Arc<SharedBytes>>,
     /// As many as there are kinds of clients: few.
-    encoded: Mutex<Vec<InForm>>,
+    encoded: Mutex<Vec<InEncoding>>,
 }
 
-/// A form, what the message is in it, and those who wait for that.
-type InForm = (Form, Encoded, OnceLock<Arc<SharedBytes>>);
+/// An encoding, what the message is in it, and those who wait for that.
+type InEncoding = (Encoding, Encoded, OnceLock<Arc<SharedBytes>>);
 
 /// A payload as it goes out, and whether it is compressed.
 pub type Encoded = (Bytes, bool);
@@ -57,37 +57,37 @@ impl Broadcast {
         &self.payload
     }
 
-    /// The message in this form, which `encode` brings it into where nobody has before.
-    pub fn encoded(&self, form: Form, encode: impl FnOnce(Bytes) -> Encoded) -> Encoded {
-        let mut forms = self.forms();
-        if let Some((_, encoded, _)) = forms.iter().find(|(known, ..)| *known == form) {
+    /// The message in this encoding, which `encode` brings it into where nobody has before.
+    pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(Bytes) -> Encoded) -> Encoded {
+        let mut encodings = self.encodings();
+        if let Some((_, encoded, _)) = encodings.iter().find(|(known, ..)| *known == encoding) {
             return encoded.clone();
         }
         let encoded = encode(self.payload.clone());
-        forms.push((form, encoded.clone(), OnceLock::new()));
+        encodings.push((encoding, encoded.clone(), OnceLock::new()));
         encoded
     }
 
-    /// Has [`Broadcast::encoded`] find a large message in this form: others of the thread have their turn while it is brought
+    /// Has [`Broadcast::encoded`] find a large message in this encoding: others of the thread have their turn while it is brought
     /// into it.
-    pub async fn prepare(&self, form: Form, contexts: &RefCell<Contexts>) {
-        if self.forms().iter().any(|(known, ..)| *known == form) {
+    pub async fn prepare(&self, encoding: Encoding, contexts: &RefCell<Contexts>) {
+        if self.encodings().iter().any(|(known, ..)| *known == encoding) {
             return;
         }
-        let slices = form.begin_encode(&mut contexts.borrow_mut(), &self.payload);
+        let slices = encoding.begin_encode(&mut contexts.borrow_mut(), &self.payload);
         let Some(mut slices) = slices else { return };
         while !slices.step() {
             tokio::task::yield_now().await;
         }
-        let encoded = form.end_encode(&mut contexts.borrow_mut(), self.payload.clone(), slices);
-        let mut forms = self.forms();
+        let encoded = encoding.end_encode(&mut contexts.borrow_mut(), self.payload.clone(), slices);
+        let mut encodings = self.encodings();
         // Another thread may have been sooner.
-        if forms.iter().all(|(known, ..)| *known != form) {
-            forms.push((form, encoded, OnceLock::new()));
+        if encodings.iter().all(|(known, ..)| *known != encoding) {
+            encodings.push((encoding, encoded, OnceLock::new()));
         }
     }
 
-    fn forms(&self) -> MutexGuard<'_, Vec<InForm>> {
+    fn encodings(&self) -> MutexGuard<'_, Vec<InEncoding>> {
         // Whoever panicked in `encode` has left the list as it was.
         self.encoded.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,8 +106,8 @@ impl Broadcast {
         if bytes.as_ptr() == self.payload.as_ptr() {
             return Some(self.wait(memory));
         }
-        let forms = self.forms();
-        let (.., common) = forms.iter().find(|(_, (encoded, _), _)| encoded.as_ptr() == bytes.as_ptr())?;
+        let encodings = self.encodings();
+        let (.., common) = encodings.iter().find(|(_, (encoded, _), _)| encoded.as_ptr() == bytes.as_ptr())?;
         Some(common.get_or_init(|| SharedBytes::new(memory, bytes.len())).wait())
     }
 }
@@ -116,10 +116,10 @@ impl Broadcast {
 #[derive(Debug)]
 pub struct Volley {
     messages: Vec<Arc<Broadcast>>,
-    forms: RefCell<Vec<(Form, Frames)>>,
+    encodings: RefCell<Vec<(Encoding, Frames)>>,
 }
 
-/// The frames of a volley in one form.
+/// The frames of a volley in one encoding.
 #[derive(Debug)]
 struct Frames {
     bytes: Bytes,
@@ -131,7 +131,7 @@ struct Frames {
 impl Volley {
     /// Of these messages.
     pub fn new(messages: Vec<Arc<Broadcast>>) -> Volley {
-        Volley { messages, forms: RefCell::default() }
+        Volley { messages, encodings: RefCell::default() }
     }
 
     /// The messages from the `first` on.
@@ -139,33 +139,33 @@ impl Volley {
         self.messages.get(first..).unwrap_or_default()
     }
 
-    /// Somebody waits for frames of this form, which there are.
-    pub fn wait(&self, form: Form, memory: &Arc<Memory>) -> Option<Share> {
-        let mut forms = self.forms.borrow_mut();
-        let (_, frames) = forms.iter_mut().find(|(known, _)| *known == form)?;
+    /// Somebody waits for frames of this encoding, which there are.
+    pub fn wait(&self, encoding: Encoding, memory: &Arc<Memory>) -> Option<Share> {
+        let mut encodings = self.encodings.borrow_mut();
+        let (_, frames) = encodings.iter_mut().find(|(known, _)| *known == encoding)?;
         let bytes = frames.bytes.len();
         Some(frames.common.get_or_insert_with(|| SharedBytes::new(memory, bytes)).wait())
     }
 
-    /// The frames of the messages from the `first` on, in this form.
-    pub fn frames(&self, form: Form, contexts: &RefCell<Contexts>, first: usize) -> Bytes {
-        let mut forms = self.forms.borrow_mut();
-        let known = forms.iter().position(|(known, _)| *known == form);
+    /// The frames of the messages from the `first` on, in this encoding.
+    pub fn frames(&self, encoding: Encoding, contexts: &RefCell<Contexts>, first: usize) -> Bytes {
+        let mut encodings = self.encodings.borrow_mut();
+        let known = encodings.iter().position(|(known, _)| *known == encoding);
         let place = known.unwrap_or_else(|| {
-            forms.push((form, Frames::of(&self.messages, form, &mut contexts.borrow_mut())));
-            forms.len() - 1
+            encodings.push((encoding, Frames::of(&self.messages, encoding, &mut contexts.borrow_mut())));
+            encodings.len() - 1
         });
-        let frames = &forms[place].1;
+        let frames = &encodings[place].1;
         frames.begins.get(first).map_or_else(Bytes::new, |begin| frames.bytes.slice(begin..))
     }
 }
 
 impl Frames {
-    fn of(messages: &[Arc<Broadcast>], form: Form, contexts: &mut Contexts) -> Frames {
+    fn of(messages: &[Arc<Broadcast>], encoding: Encoding, contexts: &mut Contexts) -> Frames {
         let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.payload().len() + MAX_SERVER_HEADER).sum());
         let mut begins = Vec::with_capacity(messages.len());
         for message in messages {
-            let (payload, compressed) = message.encoded(form, |payload| form.encode(contexts, payload));
+            let (payload, compressed) = message.encoded(encoding, |payload| encoding.encode(contexts, payload));
             begins.push(bytes.len());
             put_data_header(&mut bytes, Kind { text: message.is_text(), compressed }, payload.len());
             bytes.extend_from_slice(&payload);
@@ -200,8 +200,8 @@ mod tests {
         let mut times = 0;
         let mut send = |rules: &Rules| {
             let mut session = Session::new(rules);
-            session.form().map(|form| {
-                message.encoded(form, |payload| {
+            session.encoding().map(|encoding| {
+                message.encoded(encoding, |payload| {
                     times += 1;
                     session.encode(&mut contexts, payload)
                 })
@@ -226,13 +226,13 @@ mod tests {
         let messages = [Message::text(text), Message::binary(vec![7; 3])];
         let volley = Volley::new(messages.map(|message| Arc::new(Broadcast::new(message).unwrap())).into());
         let contexts = RefCell::default();
-        let plain = Session::new(&LIMITS).form().unwrap();
+        let plain = Session::new(&LIMITS).encoding().unwrap();
         let whole = volley.frames(plain, &contexts, 0);
         assert_eq!(whole[..], [&[0x81, 35], text.as_bytes(), &[0x82, 3, 7, 7, 7]].concat());
         assert_eq!(volley.frames(plain, &contexts, 1), whole[37..]);
         assert_eq!(volley.frames(plain, &contexts, 1).as_ptr(), whole[37..].as_ptr());
         assert_eq!((volley.frames(plain, &contexts, 2).len(), volley.messages(2).len()), (0, 0));
-        let compressed = Session::new(&compressed(true, 3)).form().unwrap();
+        let compressed = Session::new(&compressed(true, 3)).encoding().unwrap();
         let frames = volley.frames(compressed, &contexts, 0);
         assert_eq!(frames[0], 0xc1);
         assert!(frames.len() < whole.len());

@@ -6,7 +6,7 @@ use super::health::heartbeat::{self, Activity, HandlerNumber};
 use super::mux_task as carrier;
 use super::numbers::Numbers;
 use super::quota::{Counts, Place};
-use super::thread::{Here, Laying};
+use super::thread::{Here, NewMux};
 use super::{Accepted, Adoption, Engine, Quota, Refused, Registry, Rejection, Response, Session, SessionSpec, Source};
 use crate::wire::{CloseCode, CloseFrame, close};
 use bytes::Bytes;
@@ -31,8 +31,8 @@ const GRANTS: usize = 16;
 
 /// What counts the descriptors that handlers have for sessions: see [`Accepted::descriptors`].
 const DESCRIPTORS: &str = "descriptors of sessions";
-/// What counts those of trunks.
-const TRUNKS: &str = "trunks";
+/// What counts those of muxes.
+const MUXES: &str = "muxes";
 
 /// What the links of the children share.
 pub struct Desk {
@@ -49,7 +49,7 @@ pub struct Desk {
     counts: Arc<Counts>,
     tickets: Numbers,
     grant_time: Duration,
-    next_trunk: AtomicU64,
+    next_mux: AtomicU64,
     /// What every session is closed with, when the end has come: those that arrive late, too.
     ending: Mutex<Option<CloseFrame>>,
     /// The last refusal for want of descriptors was logged, and nothing was granted since.
@@ -162,12 +162,12 @@ impl Link {
                 }
                 ToEngine::Carry { ticket, mux: number } => {
                     let seat = self.seat(ticket)?;
-                    let source = Source::Trunk { thread: seat.thread, number };
+                    let source = Source::Mux { thread: seat.thread, number };
                     self.begin(&desk, ticket, seat, source, Vec::new(), None);
                 }
                 ToEngine::Mux { thread } => {
-                    let trunk = self.stream.descriptor()?;
-                    let answer = self.lay(&desk, thread as usize, trunk);
+                    let mux = self.stream.descriptor()?;
+                    let answer = self.open_mux(&desk, thread as usize, mux);
                     self.stream.say(&answer).await?;
                 }
                 ToEngine::Abandon { ticket } => drop(self.granted.remove(&ticket)),
@@ -215,13 +215,13 @@ impl Link {
         seat.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")))
     }
 
-    fn lay(&self, desk: &Desk, thread: usize, trunk: OwnedFd) -> FromEngine {
-        let number = desk.next_trunk.fetch_add(1, Ordering::Relaxed);
-        let laying = Laying { number, trunk, places: desk.counted(TRUNKS, carrier::DESCRIPTORS) };
+    fn open_mux(&self, desk: &Desk, thread: usize, mux: OwnedFd) -> FromEngine {
+        let number = desk.next_mux.fetch_add(1, Ordering::Relaxed);
+        let new = NewMux { number, mux, places: desk.counted(MUXES, carrier::DESCRIPTORS) };
         // Before anything else comes over this link, in which case a session may be the first to look for it.
         if thread == self.here.number() {
-            self.here.lay(laying);
-        } else if !desk.engine.lay(thread, laying) {
+            self.here.open_mux(new);
+        } else if !desk.engine.open_mux(thread, new) {
             return refused(500, format!("it has no thread {thread}"));
         }
         FromEngine::Mux { number }
@@ -288,7 +288,7 @@ impl Desk {
             counts: Arc::default(),
             tickets: Numbers::default(),
             grant_time,
-            next_trunk: AtomicU64::new(1),
+            next_mux: AtomicU64::new(1),
             ending: Mutex::default(),
             full: AtomicBool::new(false),
         }
@@ -320,7 +320,7 @@ impl Desk {
             + self.granted()
             + self.links.load(Ordering::Relaxed)
             + u64::from(self.counts.taken(DESCRIPTORS))
-            + u64::from(self.counts.taken(TRUNKS))
+            + u64::from(self.counts.taken(MUXES))
             + self.engine.logs().count() as u64;
         if taken >= self.capacity {
             if !self.full.swap(true, Ordering::Relaxed) {

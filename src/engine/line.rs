@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use super::socket::Socket;
 use super::summary::Traffic;
 use super::thread::Shared;
-use crate::wire::session::Form;
+use crate::wire::session::Encoding;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Line {
     pub sent: Traffic,
     /// The handler has sent what it has to send, and waits for the client: what others send may go out.
     pub is_open: bool,
-    form: Option<Form>,
+    encoding: Option<Encoding>,
     shared: Rc<Shared>,
 }
 
@@ -41,14 +41,14 @@ pub enum Shot {
 }
 
 impl Line {
-    /// To this socket; messages go out in this form.
-    pub fn new(socket: Socket, form: Option<Form>, shared: Rc<Shared>) -> Line {
-        Line { socket, outbox: Outbox::default(), sent: Traffic::default(), is_open: false, form, shared }
+    /// To this socket; messages go out in this encoding.
+    pub fn new(socket: Socket, encoding: Option<Encoding>, shared: Rc<Shared>) -> Line {
+        Line { socket, outbox: Outbox::default(), sent: Traffic::default(), is_open: false, encoding, shared }
     }
 
-    /// The form in which messages go out that many get; and what is needed to bring them into it.
-    pub fn form(&self) -> (Option<Form>, &Rc<Shared>) {
-        (self.form, &self.shared)
+    /// The encoding in which messages go out that many get; and what is needed to bring them into it.
+    pub fn encoding(&self) -> (Option<Encoding>, &Rc<Shared>) {
+        (self.encoding, &self.shared)
     }
 
     /// The account of what sockets hold.
@@ -58,8 +58,8 @@ impl Line {
 
     /// Writes the messages from the `first` on, if nothing has to go before them.
     pub fn shoot(&mut self, volley: &Volley, first: usize) -> Shot {
-        let Some(form) = self.form.filter(|_| self.is_open && self.outbox.is_empty()) else { return Shot::Not };
-        let frames = volley.frames(form, &self.shared.contexts, first);
+        let Some(encoding) = self.encoding.filter(|_| self.is_open && self.outbox.is_empty()) else { return Shot::Not };
+        let frames = volley.frames(encoding, &self.shared.contexts, first);
         let Ok(count) = self.socket.write_now(&frames) else { return Shot::Not };
         for message in volley.messages(first) {
             self.sent.count(message.payload().len());
@@ -68,7 +68,7 @@ impl Line {
         if count == frames.len() {
             return Shot::Sent(now);
         }
-        self.outbox.push_encoded(frames.slice(count..), volley.wait(form, self.shared.memory()));
+        self.outbox.push_encoded(frames.slice(count..), volley.wait(encoding, self.shared.memory()));
         Shot::Begun(now)
     }
 }
@@ -89,8 +89,8 @@ mod tests {
     fn line() -> (Line, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
-        let form = Session::new(&rules).form();
-        (Line::new(Socket::new(ours.into()).unwrap(), form, Rc::new(Shared::new())), theirs)
+        let encoding = Session::new(&rules).encoding();
+        (Line::new(Socket::new(ours.into()).unwrap(), encoding, Rc::new(Shared::new())), theirs)
     }
 
     #[tokio::test]

@@ -77,7 +77,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use thread::{Command, Laying, Task, Thread};
+use thread::{Command, NewMux, Task, Thread};
 
 /// What is handed to the engine: an open stream whose opening handshake is done.
 pub struct Adoption {
@@ -106,11 +106,11 @@ pub enum Source {
     Socket(OwnedFd),
     /// A TCP connection, and what its TLS goes on with.
     Tls(OwnedFd, Box<Keys>),
-    /// The stream with the session's number of this trunk, which the thread that it is for was told of before.
-    Trunk {
+    /// The stream with the session's number of this mux, which the thread that it is for was told of before.
+    Mux {
         /// The thread's number.
         thread: usize,
-        /// The trunk's.
+        /// The mux's.
         number: u64,
     },
 }
@@ -163,7 +163,7 @@ impl Engine {
     pub fn adopt(&self, adoption: Adoption) {
         let thread = match adoption.socket {
             Source::Socket(_) | Source::Tls(..) => self.choose(self.next()),
-            Source::Trunk { thread, .. } => thread,
+            Source::Mux { thread, .. } => thread,
         };
         self.adopt_on(thread, adoption);
     }
@@ -196,10 +196,10 @@ impl Engine {
         if own.is_some_and(|thread| thread.connections() <= least + 1 + least / 16) { here } else { fewest }
     }
 
-    /// Gives a trunk to this thread. False where there is no such thread.
-    pub fn lay(&self, thread: usize, laying: Laying) -> bool {
+    /// Gives a mux to this thread. False where there is no such thread.
+    pub fn open_mux(&self, thread: usize, new: NewMux) -> bool {
         let Some(thread) = self.threads.get(thread) else { return false };
-        thread.tell(Command::Lay(Box::new(laying)));
+        thread.tell(Command::OpenMux(Box::new(new)));
         true
     }
 

@@ -6,7 +6,7 @@ use super::line::{Line, LineCell, Shot};
 use super::liveness::{Liveness, Look};
 use super::memory::Share;
 use super::spec::Limits;
-use crate::wire::session::Form;
+use crate::wire::session::Encoding;
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -92,21 +92,21 @@ impl Peer {
         }
     }
 
-    /// In which form the connection sends what many get.
-    pub fn form(&self) -> Option<Form> {
-        self.line.get().and_then(|line| line.borrow().form().0)
+    /// In which encoding the connection sends what many get.
+    pub fn encoding(&self) -> Option<Encoding> {
+        self.line.get().and_then(|line| line.borrow().encoding().0)
     }
 
-    /// Brings a large message into the connection's form, by turns with whatever else the thread has to do.
+    /// Brings a large message into the connection's encoding, by turns with whatever else the thread has to do.
     pub async fn prepare(&self, message: &Broadcast) {
         let Some(line) = self.line.get() else { return };
-        let (form, shared) = {
+        let (encoding, shared) = {
             let line = line.borrow();
-            let (form, shared) = line.form();
-            (form, shared.clone())
+            let (encoding, shared) = line.encoding();
+            (encoding, shared.clone())
         };
-        if let Some(form) = form {
-            message.prepare(form, &shared.contexts).await;
+        if let Some(encoding) = encoding {
+            message.prepare(encoding, &shared.contexts).await;
         }
     }
 

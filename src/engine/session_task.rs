@@ -37,7 +37,7 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionL
         Session::Stream(session) => {
             let Source::Socket(socket) = socket else {
                 error!("WS0148: session {id}: {} needs a socket that it can pass on", spec.handler.name);
-                // Where it comes over a trunk, somebody has to say that it is over.
+                // Where it comes over a mux, somebody has to say that it is over.
                 let _ = shared.socket(socket, id);
                 return;
             };

@@ -1,5 +1,5 @@
 //! The byte stream of a session: a client's TCP connection, with or without TLS on it; or where httpd must stay in between,
-//! one end of a socketpair, or a stream of a trunk.
+//! one end of a socketpair, or a stream of a mux.
 
 use super::mux_task::Stream;
 use crate::tls::record::Keys;
@@ -24,7 +24,7 @@ pub enum Socket {
     /// A relay in an httpd child, of this connection alone.
     Unix(UnixStream),
     /// A relay in an httpd child, of many.
-    Trunk(Stream),
+    Mux(Stream),
 }
 
 impl Socket {
@@ -52,14 +52,14 @@ impl Socket {
     /// Reads once; 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = match self {
-            Socket::Trunk(stream) => return stream.poll_read(cx, buffer),
+            Socket::Mux(stream) => return stream.poll_read(cx, buffer),
             Socket::Tls(tls) => return tls.poll_read(cx, buffer),
             _ => ReadBuf::new(buffer),
         };
         ready!(match self {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Socket::Trunk(_) | Socket::Tls(_) => Poll::Pending,
+            Socket::Mux(_) | Socket::Tls(_) => Poll::Pending,
         })?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
@@ -70,7 +70,7 @@ impl Socket {
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
             (Socket::Unix(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
-            (Socket::Trunk(stream), many) => stream.poll_write(cx, many),
+            (Socket::Mux(stream), many) => stream.poll_write(cx, many),
             (Socket::Tls(tls), many) => tls.poll_write(cx, many),
         }
     }
@@ -83,7 +83,7 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => stream.try_write_vectored(slices),
             Socket::Unix(stream) => stream.try_write_vectored(slices),
-            Socket::Trunk(stream) => stream.try_write(slices),
+            Socket::Mux(stream) => stream.try_write(slices),
             Socket::Tls(tls) => tls.try_write(slices),
         }
     }
@@ -98,7 +98,7 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => Ok(send(stream)?),
             Socket::Unix(stream) => Ok(send(stream)?),
-            Socket::Trunk(stream) => stream.write_shared(bytes),
+            Socket::Mux(stream) => stream.write_shared(bytes),
             Socket::Tls(tls) => tls.write_now(bytes),
         }
     }
@@ -114,7 +114,7 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => is_ended(stream),
             Socket::Unix(stream) => is_ended(stream),
-            Socket::Trunk(stream) => stream.is_ended(),
+            Socket::Mux(stream) => stream.is_ended(),
             Socket::Tls(tls) => is_ended(&tls.stream),
         }
     }
@@ -123,7 +123,7 @@ impl Socket {
     pub fn held(&self) -> (usize, usize) {
         match self {
             Socket::Tls(tls) => tls.held(),
-            Socket::Tcp(_) | Socket::Unix(_) | Socket::Trunk(_) => (0, 0),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Mux(_) => (0, 0),
         }
     }
 
@@ -137,7 +137,7 @@ impl Socket {
                 shutdown(&tls.stream, Shutdown::Write)
             }
             Socket::Unix(stream) => shutdown(stream, Shutdown::Write),
-            Socket::Trunk(stream) => {
+            Socket::Mux(stream) => {
                 stream.end_writing();
                 Ok(())
             }

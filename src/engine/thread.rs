@@ -30,8 +30,8 @@ use tokio::sync::{Notify, mpsc};
 pub enum Command {
     /// Run this session.
     Adopt(Box<Adoption>),
-    /// Serve this trunk.
-    Lay(Box<Laying>),
+    /// Serve this mux.
+    OpenMux(Box<NewMux>),
     /// Close the session of this number with this frame, if it is one of the thread's.
     Close(u64, CloseFrame),
     /// Close every session with this frame.
@@ -43,12 +43,12 @@ pub enum Command {
 /// What a thread is to do beside its sessions.
 pub type Task = Box<dyn FnOnce(Here) -> LocalBoxFuture<'static, ()> + Send>;
 
-/// A trunk for a thread.
-pub struct Laying {
+/// A mux for a thread.
+pub struct NewMux {
     /// Its number in the engine.
     pub number: u64,
     /// Its end.
-    pub trunk: OwnedFd,
+    pub mux: OwnedFd,
     /// What it takes of the descriptors.
     pub places: Vec<Place>,
 }
@@ -63,8 +63,8 @@ pub struct Thread {
 #[derive(Default)]
 pub(super) struct Tally {
     all: AtomicUsize,
-    /// Those of them that come over a trunk.
-    trunked: AtomicUsize,
+    /// Those of them that come over a mux.
+    by_mux: AtomicUsize,
     /// Told of the end of the last.
     ended: Arc<Notify>,
 }
@@ -102,7 +102,7 @@ impl Thread {
 
     /// Those of them that have a socket of their own.
     pub fn sockets(&self) -> usize {
-        self.connections().saturating_sub(self.tally.trunked.load(Ordering::Acquire))
+        self.connections().saturating_sub(self.tally.by_mux.load(Ordering::Acquire))
     }
 
     /// It runs, and takes commands.
@@ -113,32 +113,32 @@ impl Thread {
     /// Tells the thread something. One that has ended hears nothing; its sessions ended with it.
     pub fn tell(&self, command: Command) {
         let adopted = match &command {
-            Command::Adopt(adoption) => Some(matches!(adoption.socket, Source::Trunk { .. })),
+            Command::Adopt(adoption) => Some(matches!(adoption.socket, Source::Mux { .. })),
             _ => None,
         };
-        if let Some(trunked) = adopted {
-            self.tally.count(trunked);
+        if let Some(by_mux) = adopted {
+            self.tally.count(by_mux);
         }
-        if let (Err(_), Some(trunked)) = (self.commands.send(command), adopted) {
-            self.tally.forget(trunked);
+        if let (Err(_), Some(by_mux)) = (self.commands.send(command), adopted) {
+            self.tally.forget(by_mux);
         }
     }
 }
 
 impl Tally {
-    fn count(&self, trunked: bool) {
-        self.trunked.fetch_add(usize::from(trunked), Ordering::AcqRel);
+    fn count(&self, by_mux: bool) {
+        self.by_mux.fetch_add(usize::from(by_mux), Ordering::AcqRel);
         self.all.fetch_add(1, Ordering::AcqRel);
     }
 
     /// True when it was the last.
-    fn forget(&self, trunked: bool) -> bool {
-        self.trunked.fetch_sub(usize::from(trunked), Ordering::AcqRel);
+    fn forget(&self, by_mux: bool) -> bool {
+        self.by_mux.fetch_sub(usize::from(by_mux), Ordering::AcqRel);
         self.all.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }
 
-/// One session in the tally, until dropped; and whether it comes over a trunk.
+/// One session in the tally, until dropped; and whether it comes over a mux.
 pub(super) struct Counted(pub(super) Arc<Tally>, pub(super) bool);
 
 impl Drop for Counted {
@@ -160,7 +160,7 @@ pub struct Shared {
     /// See `queues`.
     pub buffers: RefCell<Spare<Vec<u8>>>,
     peers: RefCell<HashMap<u64, Rc<Peer>>>,
-    trunks: RefCell<HashMap<u64, Rc<MuxTask>>>,
+    muxes: RefCell<HashMap<u64, Rc<MuxTask>>>,
     /// Its clock.
     pub(super) timer: Timer,
     /// What sockets hold, and the thread's number there.
@@ -204,7 +204,7 @@ impl Shared {
             queues: RefCell::new(Spare(Vec::new())),
             buffers: RefCell::new(Spare(Vec::new())),
             peers: RefCell::default(),
-            trunks: RefCell::default(),
+            muxes: RefCell::default(),
             timer: Timer::default(),
             memory,
             number,
@@ -240,36 +240,36 @@ impl Shared {
         let number = match source {
             Source::Socket(socket) => return Socket::new(socket),
             Source::Tls(socket, keys) => return Socket::with_keys(socket, &keys),
-            Source::Trunk { number, .. } => number,
+            Source::Mux { number, .. } => number,
         };
-        if let Some(trunk) = self.trunks.borrow().get(&number) {
-            return Ok(Socket::Trunk(trunk.open(session)));
+        if let Some(mux) = self.muxes.borrow().get(&number) {
+            return Ok(Socket::Mux(mux.open(session)));
         }
         // The child was gone before its session came: so is the client.
         let dead = MuxTask::new(number, UnixStream::pair()?.0)?;
         dead.disconnect();
-        Ok(Socket::Trunk(dead.open(session)))
+        Ok(Socket::Mux(dead.open(session)))
     }
 
-    fn lay(self: &Rc<Self>, laying: Laying) {
-        let Laying { number, trunk, places } = laying;
-        let trunk = match MuxTask::new(number, trunk.into()) {
-            Ok(trunk) => trunk,
+    fn open_mux(self: &Rc<Self>, new: NewMux) {
+        let NewMux { number, mux, places } = new;
+        let mux = match MuxTask::new(number, mux.into()) {
+            Ok(mux) => mux,
             // The child finds it closed.
-            Err(e) => return error!("WS0119: trunk {number}: cannot watch its socket: {e}"),
+            Err(e) => return error!("WS0119: mux {number}: cannot watch its socket: {e}"),
         };
-        debug!("WS0145: trunk {number} is laid");
-        self.trunks.borrow_mut().insert(number, trunk.clone());
+        debug!("WS0145: mux {number} is open");
+        self.muxes.borrow_mut().insert(number, mux.clone());
         let shared = self.clone();
         tokio::task::spawn_local(async move {
-            let outcome = trunk.run().await;
-            shared.trunks.borrow_mut().remove(&number);
+            let outcome = mux.run().await;
+            shared.muxes.borrow_mut().remove(&number);
             match outcome {
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                    error!("WS0146: trunk {number} carries what it should not, its sessions are lost: {e}");
+                    error!("WS0146: mux {number} carries what it should not, its sessions are lost: {e}");
                 }
                 // The child is gone.
-                Ok(()) | Err(_) => debug!("WS0147: trunk {number} has ended"),
+                Ok(()) | Err(_) => debug!("WS0147: mux {number} has ended"),
             }
             drop(places);
         });
@@ -325,18 +325,18 @@ impl Here {
 
     /// Takes over a stream: as [`super::Engine::adopt`], on this thread.
     pub fn adopt(&self, adoption: Adoption) {
-        self.tally.count(matches!(adoption.socket, Source::Trunk { .. }));
+        self.tally.count(matches!(adoption.socket, Source::Mux { .. }));
         self.begin(adoption);
     }
 
-    /// Serves a trunk.
-    pub fn lay(&self, laying: Laying) {
-        self.shared.lay(laying);
+    /// Serves a mux.
+    pub fn open_mux(&self, new: NewMux) {
+        self.shared.open_mux(new);
     }
 
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
-        let counted = Counted(self.tally.clone(), matches!(adoption.socket, Source::Trunk { .. }));
+        let counted = Counted(self.tally.clone(), matches!(adoption.socket, Source::Mux { .. }));
         session_task::begin(adoption, &self.shared, &self.logs, counted);
     }
 }
@@ -347,7 +347,7 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Adopt(adoption) => here.begin(*adoption),
-            Command::Lay(laying) => here.lay(*laying),
+            Command::OpenMux(new) => here.open_mux(*new),
             Command::Close(id, frame) => here.shared.close(id, frame),
             Command::CloseAll(frame) => here.shared.close_all(&frame),
             Command::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),

@@ -34,9 +34,9 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// Two sessions of the same shape send the same bytes for a message. `None`: what a session sends depends on what it
+    /// Two sessions of the same encoding send the same bytes for a message. `None`: what a session sends depends on what it
     /// has sent before.
-    pub fn shape(&self) -> Option<Compression> {
+    pub fn encoding(&self) -> Option<Compression> {
         self.parameters.server_no_context_takeover.then_some(*self)
     }
 
@@ -69,9 +69,9 @@ impl PerMessageDeflate {
         PerMessageDeflate { compression, deflate: None, incoming: Incoming::new(kept_bits) }
     }
 
-    /// Two sessions of the same shape send the same bytes for a message.
-    pub fn shape(&self) -> Option<Compression> {
-        self.compression.shape()
+    /// Two sessions of the same encoding send the same bytes for a message.
+    pub fn encoding(&self) -> Option<Compression> {
+        self.compression.encoding()
     }
 
     /// The compressed form of a message; `None`: it goes out as it is.

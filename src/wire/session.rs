@@ -5,11 +5,11 @@
 //! what remains of a session is a few dozen bytes.
 
 mod contexts;
-mod form;
+mod encoding;
 mod stream;
 
 pub use contexts::Contexts;
-pub use form::Form;
+pub use encoding::Encoding;
 
 use super::deflate::{Compression, PerMessageDeflate, Slices};
 use super::frame::{Control, put_control};
@@ -275,12 +275,12 @@ impl Session {
         }
     }
 
-    /// Sessions of the same form give a message the same bytes in [`Session::encode`]. `None`: those of this one hang on
+    /// Sessions of the same encoding give a message the same bytes in [`Session::encode`]. `None`: those of this one hang on
     /// what it has sent before.
-    pub fn form(&self) -> Option<Form> {
+    pub fn encoding(&self) -> Option<Encoding> {
         match &self.deflate {
-            None => Some(Form(None)),
-            Some(deflate) => deflate.shape().map(|shape| Form(Some(shape))),
+            None => Some(Encoding(None)),
+            Some(deflate) => deflate.encoding().map(|encoding| Encoding(Some(encoding))),
         }
     }
 

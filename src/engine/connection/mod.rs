@@ -86,7 +86,7 @@ impl Conn {
         link: Option<OwnedFd>,
     ) -> Conn {
         let session = spec.session();
-        let line = Line::new(socket, session.form(), entry.shared.clone());
+        let line = Line::new(socket, session.encoding(), entry.shared.clone());
         let line = Rc::new(RefCell::new(line));
         entry.peer.connect(line.clone());
         let mut conn = Conn {

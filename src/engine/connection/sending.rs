@@ -49,11 +49,11 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        match self.session.form().filter(|_| self.session.is_slow(message.payload().len())) {
-            Some(form) => {
+        match self.session.encoding().filter(|_| self.session.is_slow(message.payload().len())) {
+            Some(encoding) => {
                 let shared = self.entry.shared.clone();
                 // Boxed, so that it makes no handler's state larger.
-                Box::pin(message.prepare(form, &shared.contexts)).await;
+                Box::pin(message.prepare(encoding, &shared.contexts)).await;
                 self.share(message);
             }
             None => self.share(message),
@@ -169,8 +169,10 @@ impl Conn {
         self.hasten();
         let Entry { shared, .. } = &self.entry;
         let contexts = &shared.contexts;
-        let encoded = match self.session.form() {
-            Some(form) => message.encoded(form, |payload| self.session.encode(&mut contexts.borrow_mut(), payload)),
+        let encoded = match self.session.encoding() {
+            Some(encoding) => {
+                message.encoded(encoding, |payload| self.session.encode(&mut contexts.borrow_mut(), payload))
+            }
             None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
         };
         let common = message.wait_for(&encoded.0, shared.memory());

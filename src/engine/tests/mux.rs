@@ -81,7 +81,7 @@ fn frames(payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn sessions_share_a_trunk() {
+fn sessions_share_a_mux() {
     let mut engine = Process::start();
     let mut child = Child::new(&engine);
     let sessions: Vec<u64> = (0..5).map(|_| child.session(&spec("echo"))).collect();
@@ -168,7 +168,7 @@ fn who_does_not_take_stalls_no_other() {
 }
 
 #[test]
-fn a_trunk_that_was_full_goes_on() {
+fn a_mux_that_was_full_goes_on() {
     let mut engine = Process::start();
     let mut child = Child::new(&engine);
     let sessions: Vec<u64> = (0..40).map(|_| child.session(&spec("echo"))).collect();
@@ -185,7 +185,7 @@ fn a_trunk_that_was_full_goes_on() {
 }
 
 #[test]
-fn with_a_trunk_its_sessions_end() {
+fn with_a_mux_its_sessions_end() {
     let mut engine = Process::start();
     // Of no mux; of one that carries rubbish; of one that ends.
     let mut child = Child::new(&engine);

@@ -147,7 +147,7 @@ fn what_is_for_many_reaches_each_of_them() {
 }
 
 #[test]
-fn a_trunk_that_is_full_takes_no_more_of_anybody() {
+fn a_mux_that_is_full_takes_no_more_of_anybody() {
     let (mut a, mut b) = (Endpoint::<Heard>::default(), Endpoint::<Heard>::default());
     for stream in 0..20 {
         a.open(stream, vec![]);

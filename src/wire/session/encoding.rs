@@ -4,12 +4,12 @@ use super::Contexts;
 use crate::wire::deflate::{Compression, PerMessageDeflate, Slices};
 use bytes::Bytes;
 
-/// A way of sending messages: see [`super::Session::form`].
+/// A way of sending messages: see [`super::Session::encoding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form(pub(super) Option<Compression>);
+pub struct Encoding(pub(super) Option<Compression>);
 
-impl Form {
-    /// As [`super::Session::encode`] of any session of this form.
+impl Encoding {
+    /// As [`super::Session::encode`] of any session of this encoding.
     pub fn encode(&self, contexts: &mut Contexts, payload: Bytes) -> (Bytes, bool) {
         let deflate = self.0.map(PerMessageDeflate::new);
         match deflate.and_then(|mut deflate| deflate.compress(&mut contexts.deflate, &payload)) {
