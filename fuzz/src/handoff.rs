@@ -4,7 +4,7 @@
 use super::memory::peak;
 use super::stream::pieces;
 use mod_websocket::engine::control::Order;
-use mod_websocket::engine::handoff::{Inbox, MAX_MESSAGE, Message, ToEngine, encode};
+use mod_websocket::engine::handoff::{MAX_MESSAGE, Message, MessageDecoder, ToEngine, encode};
 use std::fmt::Debug;
 
 /// The first byte says how to cut the others: see [`pieces`]. They are the stream.
@@ -20,21 +20,21 @@ fn check_messages<M: Message + PartialEq + Debug>(cut: u8, stream: &[u8]) {
     let pieces: Vec<&[u8]> = pieces(stream, cut).collect();
     assert_eq!(read(&pieces), whole);
     for message in &whole.0 {
-        let mut inbox = Inbox::default();
-        inbox.put(&encode(message).expect("it was no longer when it came"));
-        let again = inbox.take::<M>().expect("it was understood before");
+        let mut decoder = MessageDecoder::default();
+        decoder.put(&encode(message).expect("it was no longer when it came"));
+        let again = decoder.take::<M>().expect("it was understood before");
         assert_eq!(again.as_ref(), Some(message));
-        assert!(matches!(inbox.take::<M>(), Ok(None)));
+        assert!(matches!(decoder.take::<M>(), Ok(None)));
     }
 }
 
 /// The messages in a stream, and whether something else followed.
 fn read<M: Message>(pieces: &[&[u8]]) -> (Vec<M>, bool) {
-    let (mut inbox, mut messages) = (Inbox::default(), Vec::new());
+    let (mut decoder, mut messages) = (MessageDecoder::default(), Vec::new());
     for piece in pieces {
-        inbox.put(piece);
+        decoder.put(piece);
         loop {
-            match inbox.take::<M>() {
+            match decoder.take::<M>() {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => break,
                 Err(_) => return (messages, true),

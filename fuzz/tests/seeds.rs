@@ -7,7 +7,7 @@ mod checks;
 
 use checks::CHECKS;
 use mod_websocket::engine::control::Order;
-use mod_websocket::engine::handoff::{Inbox, Message, ToEngine};
+use mod_websocket::engine::handoff::{Message, MessageDecoder, ToEngine};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,10 +33,10 @@ fn every_check_holds_for_its_seeds() {
 
 /// How many messages a stream has, and whether something else follows.
 fn read<M: Message>(stream: &[u8]) -> (usize, bool) {
-    let (mut inbox, mut messages) = (Inbox::default(), 0);
-    inbox.put(stream);
+    let (mut decoder, mut messages) = (MessageDecoder::default(), 0);
+    decoder.put(stream);
     loop {
-        match inbox.take::<M>() {
+        match decoder.take::<M>() {
             Ok(Some(_)) => messages += 1,
             Ok(None) => return (messages, false),
             Err(_) => return (messages, true),

@@ -2,7 +2,7 @@
 
 use super::connection::{Closing, stopping};
 use super::control::{self, Control};
-use super::handoff::{Door, Grant, HandoffError, Link, version};
+use super::handoff::{EngineClient, Granted, HandoffError, Link, version};
 use super::memory::Bound;
 use super::process::{Setup, run};
 use super::session_log::NamedLog;

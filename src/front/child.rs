@@ -4,15 +4,15 @@ use super::relay::ending;
 use super::relay::thread::Relay;
 use crate::apache::log::{self, Level};
 use crate::apache::{mpm, pool::Pool};
-use crate::engine::handoff::Door;
+use crate::engine::handoff::EngineClient;
 use once_cell::sync::OnceCell;
 
-static DOOR: OnceCell<Door> = OnceCell::new();
+static DOOR: OnceCell<EngineClient> = OnceCell::new();
 
 static RELAY: OnceCell<&'static Relay> = OnceCell::new();
 
 /// In a new child, whose way to the engine this is.
-pub(crate) fn enter(pool: &Pool, door: Option<Door>) {
+pub(crate) fn enter(pool: &Pool, door: Option<EngineClient>) {
     ending::enter_child(pool);
     let Some(door) = door else { return };
     // In one-process mode (httpd -X) the child is the parent, and comes once.
@@ -33,6 +33,6 @@ pub(crate) fn relay() -> Option<&'static Relay> {
 }
 
 /// The way to the engine, in a child of httpd.
-pub(crate) fn door() -> Option<&'static Door> {
+pub(crate) fn door() -> Option<&'static EngineClient> {
     DOOR.get()
 }

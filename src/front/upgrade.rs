@@ -7,7 +7,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, Verdict};
-use crate::engine::handoff::{Grant, HandoffError, Link};
+use crate::engine::handoff::{Granted, HandoffError, Link};
 use crate::engine::{Response, SessionSpec};
 use crate::front::handler::{Hold, Needs, Prepared, Registration};
 use crate::front::once::OfEngine;
@@ -208,7 +208,7 @@ fn hand_over(request: &mut Request, accept: Option<&Accept>, spec: &SessionSpec,
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let door = child::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let (mut link, Grant { ticket, response, thread }) = match door.offer_within(spec, patience) {
+    let (mut link, Granted { ticket, response, thread }) = match door.offer_within(spec, patience) {
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(Verdict::Declined),
         Err(HandoffError::Dropped) => {
@@ -247,13 +247,13 @@ fn hand_over(request: &mut Request, accept: Option<&Accept>, spec: &SessionSpec,
     let connection = request.connection();
     if let Err(lost) = give(&mut link, ticket, connection, &ways, early) {
         if lost.tell(request, ticket) && link.abandon(ticket).is_ok() {
-            door.keep(link);
+            door.check_in(link);
         }
         connection.abandon();
         return Ok(Verdict::Answered);
     }
     log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {custody:?}"));
-    door.keep(link);
+    door.check_in(link);
     let (engine, messages) = ways.into_ours(ticket);
     if engine.is_none() && hold.is_none() {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.

@@ -11,7 +11,7 @@ use crate::apache::server::{self, Server};
 use crate::engine::control::{self, Control};
 use crate::engine::desk::GRANT_TIME;
 use crate::engine::entrance;
-use crate::engine::handoff::{self, Door};
+use crate::engine::handoff::{self, EngineClient};
 use crate::engine::health::signals::Signals;
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::engine::programs;
@@ -291,11 +291,11 @@ pub(crate) fn tend(server: &Server) {
 }
 
 /// In a new child of httpd: its way to the engine, where there is one.
-pub(crate) fn enter_child() -> Option<Door> {
+pub(crate) fn enter_child() -> Option<EngineClient> {
     let engine = current()?;
     let door = match engine.entrance.duplicate() {
         Ok(entrance) => {
-            let door = Door::new(entrance);
+            let door = EngineClient::new(entrance);
             // Who has an engine has its memory from before.
             Some(match signals::gate(number(engine)) {
                 Ok(gate) => door.behind(gate),

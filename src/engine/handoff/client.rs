@@ -17,7 +17,7 @@ const KEPT_LINKS: usize = 16;
 
 /// A place that the engine keeps for a session.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct Granted {
     /// The session's number.
     pub ticket: u64,
     /// What the client is told.
@@ -110,10 +110,10 @@ impl Link {
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn offer(&mut self, spec: &SessionSpec) -> Result<Grant, HandoffError> {
+    pub fn offer(&mut self, spec: &SessionSpec) -> Result<Granted, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
-            FromEngine::Granted { ticket, response, thread } => Ok(Grant { ticket, response, thread }),
+            FromEngine::Granted { ticket, response, thread } => Ok(Granted { ticket, response, thread }),
             FromEngine::Declined => Err(HandoffError::Declined),
             FromEngine::Dropped => Err(HandoffError::Dropped),
             other => Err(unexpected(&other).into()),
@@ -124,7 +124,7 @@ impl Link {
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn offer_within(&mut self, spec: &SessionSpec, patience: Duration) -> Result<Grant, HandoffError> {
+    pub fn offer_within(&mut self, spec: &SessionSpec, patience: Duration) -> Result<Granted, HandoffError> {
         self.stream.be_patient(patience);
         let answer = self.offer(spec);
         self.stream.be_patient(PATIENCE);
@@ -184,7 +184,7 @@ impl Link {
         self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some(), tls }, &descriptors)
     }
 
-    /// Says that a granted session comes over this mux, which goes to the thread of its [`Grant`].
+    /// Says that a granted session comes over this mux, which goes to the thread of its [`Granted`].
     ///
     /// # Errors
     /// The engine is gone.
@@ -220,36 +220,36 @@ pub(in crate::engine) fn unexpected(answer: &FromEngine) -> io::Error {
 
 /// A child's way to the engine: links that are kept between two handshakes.
 #[derive(Debug)]
-pub struct Door {
+pub struct EngineClient {
     entrance: OwnedFd,
     gate: Option<Gate>,
     idle: Mutex<Vec<Link>>,
 }
 
-impl Door {
+impl EngineClient {
     /// Through the children's end of a [`entrance::pair`].
-    pub fn new(entrance: OwnedFd) -> Door {
-        Door { entrance, gate: None, idle: Mutex::new(Vec::new()) }
+    pub fn new(entrance: OwnedFd) -> EngineClient {
+        EngineClient { entrance, gate: None, idle: Mutex::new(Vec::new()) }
     }
 
     /// Before which there is a gate.
-    pub fn behind(self, gate: Gate) -> Door {
-        Door { gate: Some(gate), ..self }
+    pub fn behind(self, gate: Gate) -> EngineClient {
+        EngineClient { gate: Some(gate), ..self }
     }
 
     /// Offers a session; returns the link to go on with, and the place that was granted.
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Grant), HandoffError> {
+    pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Granted), HandoffError> {
         self.ask(true, PATIENCE, |link| link.offer(spec))
     }
 
-    /// As [`Door::offer`], for a handler that may take some time.
+    /// As [`EngineClient::offer`], for a handler that may take some time.
     ///
     /// # Errors
     /// See [`HandoffError`].
-    pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Grant), HandoffError> {
+    pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Granted), HandoffError> {
         self.ask(true, patience, |link| link.offer_within(spec, patience))
     }
 
@@ -260,7 +260,7 @@ impl Door {
     pub fn call(&self, handler: &str, request: Vec<u8>, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
         let call = ToEngine::Call { handler: handler.into(), request, payload: Bytes::new() };
         let (link, answer) = self.ask(false, PATIENCE, |link| link.call(&call, payload))?;
-        self.keep(link);
+        self.check_in(link);
         Ok(answer)
     }
 
@@ -286,7 +286,7 @@ impl Door {
                 // That engine is gone; there may be another.
                 Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_)) => asked = link.stream.take_question(),
                 Err(refusal) => {
-                    self.keep(link);
+                    self.check_in(link);
                     return Err(refusal);
                 }
             }
@@ -297,7 +297,7 @@ impl Door {
             Err(why) => {
                 let is_broken = matches!(why, HandoffError::Unreachable(_) | HandoffError::Unanswered(_));
                 if !is_broken && !matches!(why, HandoffError::Version(_)) {
-                    self.keep(link);
+                    self.check_in(link);
                 }
                 Err(why)
             }
@@ -315,12 +315,12 @@ impl Door {
             None => Link::open_with(self.entrance.as_fd(), self.gate, None)?,
         };
         link.close_session(ticket, code, reason)?;
-        self.keep(link);
+        self.check_in(link);
         Ok(())
     }
 
     /// Takes a link back after use.
-    pub fn keep(&self, link: Link) {
+    pub fn check_in(&self, link: Link) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT_LINKS {
             idle.push(link);

@@ -50,11 +50,11 @@ fn decode<M: Message>(bytes: &[u8]) -> io::Result<(M, usize)> {
 
 /// What the engine has read of a link and not yet understood.
 #[derive(Debug, Default)]
-pub struct Inbox {
+pub struct MessageDecoder {
     pub(super) buffer: Vec<u8>,
 }
 
-impl Inbox {
+impl MessageDecoder {
     /// Adds the next piece of the stream.
     pub fn put(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -68,7 +68,7 @@ impl Inbox {
         self.take_if_known().and_then(Option::transpose)
     }
 
-    /// As [`Inbox::take`], but what is no message `M` is an error inside, and taken out.
+    /// As [`MessageDecoder::take`], but what is no message `M` is an error inside, and taken out.
     pub(super) fn take_if_known<M: Message>(&mut self) -> io::Result<Option<io::Result<M>>> {
         let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
@@ -213,21 +213,21 @@ mod tests {
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
         for chunk in [1, 3, 100, 10_000, 40_000] {
-            let (mut inbox, mut seen) = (Inbox::default(), Vec::<ToEngine>::new());
+            let (mut decoder, mut seen) = (MessageDecoder::default(), Vec::<ToEngine>::new());
             for piece in bytes.chunks(chunk) {
-                inbox.put(piece);
-                while let Some(message) = inbox.take().unwrap() {
+                decoder.put(piece);
+                while let Some(message) = decoder.take().unwrap() {
                     seen.push(message);
                 }
             }
             assert_eq!(seen, messages);
-            assert!(inbox.buffer.is_empty());
+            assert!(decoder.buffer.is_empty());
         }
     }
 
     #[test]
     fn a_length_that_no_message_has_is_refused() {
-        assert!(Inbox { buffer: vec![0xff; 8] }.take::<ToEngine>().is_err());
+        assert!(MessageDecoder { buffer: vec![0xff; 8] }.take::<ToEngine>().is_err());
         assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
     }
 
@@ -235,7 +235,7 @@ mod tests {
         #[test]
         fn rubbish_is_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode::<ToEngine>(&bytes);
-            let _ = Inbox { buffer: bytes }.take::<ToEngine>();
+            let _ = MessageDecoder { buffer: bytes }.take::<ToEngine>();
         }
     }
 }

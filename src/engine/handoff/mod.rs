@@ -22,9 +22,9 @@ mod message;
 mod server;
 
 pub(super) use client::unexpected;
-pub use client::{Door, Grant, HandoffError, Link};
+pub use client::{EngineClient, Granted, HandoffError, Link};
 pub(crate) use codec::send_with;
-pub use codec::{Inbox, MAX_MESSAGE, encode};
+pub use codec::{MAX_MESSAGE, MessageDecoder, encode};
 pub(super) use codec::{hear, say, say_with};
 pub use message::{FromEngine, Message, ToEngine};
 pub use server::Receiver;

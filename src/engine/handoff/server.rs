@@ -1,7 +1,7 @@
 //! The engine's end of a link.
 
 use super::codec::{DESCRIPTORS, READ};
-use super::{FromEngine, Inbox, Message, ToEngine, encode};
+use super::{FromEngine, Message, MessageDecoder, ToEngine, encode};
 use bytes::BufMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -20,7 +20,7 @@ const MESSAGE_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Receiver<M = ToEngine> {
     stream: tokio::net::UnixStream,
-    inbox: Inbox,
+    decoder: MessageDecoder,
     descriptors: VecDeque<OwnedFd>,
     /// When the message began that is not complete.
     begun: Option<Instant>,
@@ -34,7 +34,7 @@ impl<M: Message> Receiver<M> {
     pub fn new(stream: tokio::net::UnixStream) -> Receiver<M> {
         Receiver {
             stream,
-            inbox: Inbox::default(),
+            decoder: MessageDecoder::default(),
             descriptors: VecDeque::new(),
             begun: None,
             message_time: MESSAGE_TIME,
@@ -48,7 +48,7 @@ impl<M: Message> Receiver<M> {
     /// The stream broke, or carried what is no message, or one that does not end.
     pub async fn next(&mut self) -> io::Result<Option<M>> {
         loop {
-            if let Some(message) = self.inbox.take()? {
+            if let Some(message) = self.decoder.take()? {
                 self.begun = None;
                 return Ok(Some(message));
             }
@@ -64,7 +64,7 @@ impl<M: Message> Receiver<M> {
     /// The stream broke, or carried no messages at all, or one that does not end.
     pub async fn next_if_known(&mut self) -> io::Result<Option<Option<M>>> {
         loop {
-            if let Some(message) = self.inbox.take_if_known()? {
+            if let Some(message) = self.decoder.take_if_known()? {
                 self.begun = None;
                 return Ok(Some(message.ok()));
             }
@@ -76,7 +76,7 @@ impl<M: Message> Receiver<M> {
 
     /// Waits for the next piece; false when the other end has closed.
     async fn read(&mut self) -> io::Result<bool> {
-        if self.inbox.buffer.is_empty() {
+        if self.decoder.buffer.is_empty() {
             self.stream.readable().await?;
         } else {
             let end = *self.begun.get_or_insert_with(Instant::now) + self.message_time;
@@ -89,20 +89,20 @@ impl<M: Message> Receiver<M> {
                 }
             }
         }
-        let missing = self.inbox.missing();
+        let missing = self.decoder.missing();
         if missing > 0 {
             // To where it stays. Descriptors come with the first byte of a message, and so not with these.
-            self.inbox.buffer.reserve_exact(missing);
-            return match self.stream.try_read_buf(&mut (&mut self.inbox.buffer).limit(missing)) {
+            self.decoder.buffer.reserve_exact(missing);
+            return match self.stream.try_read_buf(&mut (&mut self.decoder.buffer).limit(missing)) {
                 Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
                 read => Ok(!matches!(read, Ok(0))),
             };
         }
-        let (inbox, descriptors, stream) = (&mut self.inbox, &mut self.descriptors, &self.stream);
+        let (decoder, descriptors, stream) = (&mut self.decoder, &mut self.descriptors, &self.stream);
         let mut ended = false;
         let read = stream.try_io(tokio::io::Interest::READABLE, || {
             let had = descriptors.len();
-            let count = receive(stream.as_fd(), inbox, descriptors)?;
+            let count = receive(stream.as_fd(), decoder, descriptors)?;
             ended = count == 0;
             // recvmsg(2) stops short where there is no more, and behind descriptors: there is an edge for what comes after
             // the former.
@@ -156,8 +156,12 @@ impl<M: Message> Receiver<M> {
     }
 }
 
-/// One recvmsg(2): bytes to `inbox`, descriptors to `descriptors`.
-fn receive(stream: BorrowedFd<'_>, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+/// One recvmsg(2): bytes to `decoder`, descriptors to `descriptors`.
+fn receive(
+    stream: BorrowedFd<'_>,
+    decoder: &mut MessageDecoder,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<usize> {
     let mut piece = [0; READ];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -167,6 +171,6 @@ fn receive(stream: BorrowedFd<'_>, inbox: &mut Inbox, descriptors: &mut VecDeque
             descriptors.extend(received);
         }
     }
-    inbox.put(&piece[..received]);
+    decoder.put(&piece[..received]);
     Ok(received)
 }

@@ -19,16 +19,16 @@ pub(super) fn spec() -> SessionSpec {
 }
 
 /// Reads of a link up to the next call; false when it has ended.
-fn hears_a_call(stream: &mut UnixStream, inbox: &mut Inbox) -> bool {
+fn hears_a_call(stream: &mut UnixStream, decoder: &mut MessageDecoder) -> bool {
     loop {
-        match inbox.take().unwrap() {
+        match decoder.take().unwrap() {
             Some(ToEngine::Call { .. }) => return true,
             Some(_) => {}
             None => {
                 let mut piece = [0; 100];
                 match stream.read(&mut piece).unwrap() {
                     0 => return false,
-                    count => inbox.put(&piece[..count]),
+                    count => decoder.put(&piece[..count]),
                 }
             }
         }
@@ -46,21 +46,21 @@ fn a_call_that_was_heard_is_not_made_again() {
     };
     let engine = std::thread::spawn(move || {
         let mut stream = enters();
-        let mut inbox = Inbox::default();
-        assert!(hears_a_call(&mut stream, &mut inbox));
+        let mut decoder = MessageDecoder::default();
+        assert!(hears_a_call(&mut stream, &mut decoder));
         stream.write_all(&encode(&FromEngine::Answer { answer: vec![1] }).unwrap()).unwrap();
         // It dies over the second one.
-        assert!(hears_a_call(&mut stream, &mut inbox));
+        assert!(hears_a_call(&mut stream, &mut decoder));
         drop(stream);
         let mut stream = enters();
         let mut calls = 0;
-        while hears_a_call(&mut stream, &mut inbox) {
+        while hears_a_call(&mut stream, &mut decoder) {
             stream.write_all(&encode(&FromEngine::Answer { answer: vec![3] }).unwrap()).unwrap();
             calls += 1;
         }
         calls
     });
-    let door = Door::new(entrance);
+    let door = EngineClient::new(entrance);
     assert_eq!(door.call("channel", vec![1], &[]).unwrap(), [1]);
     assert!(matches!(door.call("channel", vec![2], &[]), Err(HandoffError::Unanswered(_))));
     assert_eq!(door.call("channel", vec![3], &[]).unwrap(), [3]);

@@ -23,7 +23,7 @@ impl Child {
     }
 
     fn offer(&mut self, spec: &SessionSpec) -> u64 {
-        let Grant { ticket, thread, .. } = self.link.offer(spec).unwrap();
+        let Granted { ticket, thread, .. } = self.link.offer(spec).unwrap();
         assert_eq!(thread, 0);
         ticket
     }

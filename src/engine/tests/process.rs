@@ -45,8 +45,8 @@ impl Process {
         self.parent.try_clone().unwrap().into()
     }
 
-    fn door(&self) -> Door {
-        Door::new(self.entrance.try_clone().unwrap())
+    fn door(&self) -> EngineClient {
+        EngineClient::new(self.entrance.try_clone().unwrap())
     }
 
     fn ended(&mut self) {
@@ -64,11 +64,11 @@ fn a_socket_is_handed_over() {
     let mut engine = Process::start();
     let door = engine.door();
     for _ in 0..3 {
-        let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
+        let (mut link, Granted { ticket, .. }) = door.offer(&spec("echo")).unwrap();
         let (ours, theirs) = pair();
         link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
         drop(theirs);
-        door.keep(link);
+        door.check_in(link);
         let mut client = websocket(ours);
         echoes(&mut client, "hello");
         client.close(None).unwrap();
@@ -86,7 +86,7 @@ fn offers_are_refused_before_the_upgrade() {
         Err(HandoffError::Refused { status: 500, reason, by_quota: false }) => assert!(reason.contains("nobody")),
         other => panic!("{other:?}"),
     }
-    let (mut link, Grant { ticket, .. }) = door.offer(&spec("echo")).unwrap();
+    let (mut link, Granted { ticket, .. }) = door.offer(&spec("echo")).unwrap();
     link.abandon(ticket).unwrap();
     assert_ne!(link.offer(&spec("echo")).unwrap().ticket, ticket);
     // With the link its ticket is given back, for which the engine would wait a minute.
@@ -96,11 +96,11 @@ fn offers_are_refused_before_the_upgrade() {
 }
 
 impl Process {
-    fn session(&self, door: &Door, spec: &SessionSpec) -> (u64, Client) {
-        let (mut link, Grant { ticket, .. }) = door.offer(spec).unwrap();
+    fn session(&self, door: &EngineClient, spec: &SessionSpec) -> (u64, Client) {
+        let (mut link, Granted { ticket, .. }) = door.offer(spec).unwrap();
         let (ours, theirs) = pair();
         link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
-        door.keep(link);
+        door.check_in(link);
         (ticket, websocket(ours))
     }
 }
@@ -146,14 +146,14 @@ fn quotas_are_kept_and_given_back() {
         }
     };
     let session = |handler: &str| {
-        let (mut link, Grant { ticket, .. }) = admitted(handler);
+        let (mut link, Granted { ticket, .. }) = admitted(handler);
         let (ours, theirs) = pair();
         link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
-        door.keep(link);
+        door.check_in(link);
         websocket(ours)
     };
     // A place is taken from the grant on, and free again when the ticket is given back or its link ends.
-    let (mut link, Grant { ticket, .. }) = admitted("echo");
+    let (mut link, Granted { ticket, .. }) = admitted("echo");
     refused();
     link.abandon(ticket).unwrap();
     let lost = admitted("echo");
@@ -196,12 +196,12 @@ fn a_new_configuration_and_its_log_arrive() {
 }
 
 /// A session that has ended, with this log.
-fn logged_session(door: &Door, name: &str) -> String {
-    let (mut link, Grant { ticket, .. }) = door.offer(&logged(name)).unwrap();
+fn logged_session(door: &EngineClient, name: &str) -> String {
+    let (mut link, Granted { ticket, .. }) = door.offer(&logged(name)).unwrap();
     let (ours, theirs) = pair();
     link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
     drop(theirs);
-    door.keep(link);
+    door.check_in(link);
     let mut client = websocket(ours);
     echoes(&mut client, "hello");
     echoes(&mut client, "");
@@ -240,7 +240,7 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     assert_eq!(read_line(&mut b), second);
 
     // One is open while the configuration changes.
-    let (mut link, Grant { ticket, .. }) = door.offer(&logged("a")).unwrap();
+    let (mut link, Granted { ticket, .. }) = door.offer(&logged("a")).unwrap();
     let (ours, theirs) = pair();
     link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
     drop(theirs);
@@ -320,7 +320,7 @@ fn a_grant_that_nobody_takes_is_given_up() {
     let mut engine = Process::start_with(vec![], Duration::from_millis(20));
     let limited = SessionSpec { quotas: vec![Quota { scope: "all".into(), max: 1 }], ..spec("echo") };
     let mut link = Link::open(engine.entrance.as_fd()).unwrap();
-    let Grant { ticket, .. } = link.offer(&limited).unwrap();
+    let Granted { ticket, .. } = link.offer(&limited).unwrap();
     let door = engine.door();
     let start = Instant::now();
     while let Err(why) = door.offer(&limited).map(drop) {
