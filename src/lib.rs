@@ -12,7 +12,7 @@
 //!        │            SCM_RIGHTS fd + SessionSpec        │
 //!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
 //!                                                         │
-//!                                                   engine::connection      socket + wire::session + engine::outbox
+//!                                                   engine::connection      socket + wire::session + engine::write_queue
 //!                                                         │
 //!   handlers::plugin  C plugins' functions  ◀─────▶  handlers          echo, plugin, …
 //! ```

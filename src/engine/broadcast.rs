@@ -1,7 +1,7 @@
 //! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
 
 use super::memory::{Memory, Share, SharedBytes};
-use super::outbox::Outbox;
+use super::write_queue::WriteQueue;
 use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use crate::wire::session::{Contexts, Encoding};
 use crate::wire::{Message, Utf8Bytes};
@@ -100,7 +100,7 @@ impl Broadcast {
     /// Somebody waits for these bytes, which are what [`Broadcast::encoded`] has given. `None`: they are copied, or those of
     /// no other.
     pub fn wait_for(&self, bytes: &Bytes, memory: &Arc<Memory>) -> Option<Share> {
-        if !Outbox::shares(bytes) {
+        if !WriteQueue::shares(bytes) {
             return None;
         }
         if bytes.as_ptr() == self.payload.as_ptr() {

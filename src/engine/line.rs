@@ -3,10 +3,10 @@
 
 use super::broadcast::Volley;
 use super::memory::Memory;
-use super::outbox::Outbox;
 use super::socket::Socket;
 use super::summary::Traffic;
 use super::thread::Shared;
+use super::write_queue::WriteQueue;
 use crate::wire::session::Encoding;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ pub struct Line {
     /// The byte stream.
     pub socket: Socket,
     /// What the socket has not taken.
-    pub outbox: Outbox,
+    pub queue: WriteQueue,
     /// What was sent.
     pub sent: Traffic,
     /// The handler has sent what it has to send, and waits for the client: what others send may go out.
@@ -43,7 +43,7 @@ pub enum Shot {
 impl Line {
     /// To this socket; messages go out in this encoding.
     pub fn new(socket: Socket, encoding: Option<Encoding>, shared: Rc<Shared>) -> Line {
-        Line { socket, outbox: Outbox::default(), sent: Traffic::default(), is_open: false, encoding, shared }
+        Line { socket, queue: WriteQueue::default(), sent: Traffic::default(), is_open: false, encoding, shared }
     }
 
     /// The encoding in which messages go out that many get; and what is needed to bring them into it.
@@ -58,7 +58,7 @@ impl Line {
 
     /// Writes the messages from the `first` on, if nothing has to go before them.
     pub fn shoot(&mut self, volley: &Volley, first: usize) -> Shot {
-        let Some(encoding) = self.encoding.filter(|_| self.is_open && self.outbox.is_empty()) else { return Shot::Not };
+        let Some(encoding) = self.encoding.filter(|_| self.is_open && self.queue.is_empty()) else { return Shot::Not };
         let frames = volley.frames(encoding, &self.shared.contexts, first);
         let Ok(count) = self.socket.write_now(&frames) else { return Shot::Not };
         for message in volley.messages(first) {
@@ -68,7 +68,7 @@ impl Line {
         if count == frames.len() {
             return Shot::Sent(now);
         }
-        self.outbox.push_encoded(frames.slice(count..), volley.wait(encoding, self.shared.memory()));
+        self.queue.push_encoded(frames.slice(count..), volley.wait(encoding, self.shared.memory()));
         Shot::Begun(now)
     }
 }
@@ -104,7 +104,7 @@ mod tests {
         client.read_exact(&mut received).unwrap();
         assert_eq!(received, *b"\x81\x03two\x81\x05three");
         assert_eq!(line.sent, Traffic { messages: 2, bytes: 8 });
-        line.outbox.push_encoded("rest".into(), None);
+        line.queue.push_encoded("rest".into(), None);
         assert_eq!(line.shoot(&volley, 0), Shot::Not);
     }
 
@@ -114,9 +114,9 @@ mod tests {
         line.is_open = true;
         let text = "x".repeat(1 << 20);
         assert_eq!(line.shoot(&volley(&["first", &text]), 0), Shot::Begun(0));
-        let mut received = vec![0; 7 + 10 + text.len() - line.outbox.len()];
+        let mut received = vec![0; 7 + 10 + text.len() - line.queue.len()];
         client.read_exact(&mut received).unwrap();
-        line.outbox
+        line.queue
             .flush(|slices| {
                 received.extend(slices.iter().flat_map(|slice| slice.to_vec()));
                 Ok(slices.iter().map(|slice| slice.len()).sum())

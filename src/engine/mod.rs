@@ -15,7 +15,7 @@
 //! * [`socket`]: its byte stream
 //! * [`crate::tls`]: one that httpd has opened with TLS
 //! * [`mux_task`]: the engine's end of a [`crate::mux`], where a child of httpd stays in between
-//! * [`outbox`]: what is on its way to one client
+//! * [`write_queue`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`peer`]: how others reach a connection
 //! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
@@ -44,7 +44,6 @@ mod liveness;
 pub mod memory;
 pub mod mux_task;
 pub mod numbers;
-pub mod outbox;
 pub mod peer;
 pub mod process;
 pub mod programs;
@@ -57,6 +56,7 @@ pub mod spec;
 pub mod summary;
 pub mod thread;
 pub mod timer;
+pub mod write_queue;
 
 pub use broadcast::{Broadcast, Volley};
 pub use connection::Conn;

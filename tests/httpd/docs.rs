@@ -1,8 +1,8 @@
 //! README.md and docs/: `httpd -t` takes every configuration as it stands there, and the commands do what they say.
 
+use crate::channels::php::php_cgi;
 use crate::harness::plugin::c_examples;
 use crate::harness::{Client, Httpd, Mpm};
-use crate::channels::php::php_cgi;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

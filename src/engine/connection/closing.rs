@@ -34,7 +34,7 @@ impl Conn {
         match &end {
             End::Lost(_) | End::Unanswered => {}
             End::Client(_) => {
-                self.session.reply(self.line.borrow_mut().outbox.tail());
+                self.session.reply(self.line.borrow_mut().queue.tail());
                 self.hang_up(LINGER).await;
             }
             End::Violation(frame) => {
@@ -53,7 +53,7 @@ impl Conn {
                 self.say_close(frame.clone());
                 self.within(close_timeout, Self::poll_answer).await;
                 // Nothing is written here but where the client's Close and ours crossed and its own still waits.
-                self.session.reply(self.line.borrow_mut().outbox.tail());
+                self.session.reply(self.line.borrow_mut().queue.tail());
                 self.hang_up(LINGER).await;
             }
         }
@@ -63,7 +63,7 @@ impl Conn {
 
     fn say_close(&mut self, frame: CloseFrame) {
         let mut contexts = self.entry.shared.contexts.borrow_mut();
-        self.session.close(&mut contexts, frame, self.line.borrow_mut().outbox.tail());
+        self.session.close(&mut contexts, frame, self.line.borrow_mut().queue.tail());
     }
 
     /// Writes what waits, says that nothing follows, and waits until the client has closed its side: as long as it sends, up to

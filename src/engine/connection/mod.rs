@@ -124,7 +124,7 @@ impl Conn {
 
     /// Bytes that wait for the client.
     pub fn backlog(&self) -> usize {
-        self.line.borrow().outbox.len()
+        self.line.borrow().queue.len()
     }
 
     /// The next data message, or the next bytes of it where [`super::Limits::UNLIMITED`] holds; `None` when the session is
@@ -219,7 +219,7 @@ impl Conn {
         let (begun, sealed) = line.socket.held();
         let taken: usize = self.events.iter().map(Event::size).sum();
         let unfinished = self.session.held() + begun + taken;
-        let (own, share) = if line.outbox.is_empty() { (0, 0) } else { line.outbox.held() };
+        let (own, share) = if line.queue.is_empty() { (0, 0) } else { line.queue.held() };
         Held { unfinished, unsent: own + sealed, share }
     }
 
@@ -262,8 +262,8 @@ impl Conn {
             self.events = shared.queues.borrow_mut().take();
         }
         let mut line = self.line.borrow_mut();
-        line.outbox.lend(|| shared.buffers.borrow_mut().take());
-        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, line.outbox.tail());
+        line.queue.lend(|| shared.buffers.borrow_mut().take());
+        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, line.queue.tail());
     }
 
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody

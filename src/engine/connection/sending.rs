@@ -100,7 +100,7 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        put_control(self.ready_line().outbox.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
+        put_control(self.ready_line().queue.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
         if !self.is_full() {
             return Ok(());
         }
@@ -145,9 +145,9 @@ impl Conn {
         if self.end.is_none() && self.is_full() {
             // What the client has made room for is not to be held against it.
             let mut line = self.line.borrow_mut();
-            let Line { outbox, socket, .. } = &mut *line;
-            let waiting = outbox.len();
-            let flushed = outbox.flush(|slices| socket.try_write(slices));
+            let Line { queue, socket, .. } = &mut *line;
+            let waiting = queue.len();
+            let flushed = queue.flush(|slices| socket.try_write(slices));
             drop(line);
             match flushed {
                 Ok(empty) => self.note_flush(waiting, empty),
@@ -245,14 +245,14 @@ impl Conn {
 
     /// `common`: others wait for the same payload.
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
-        self.ready_line().outbox.push(Kind { text, compressed }, payload, common);
+        self.ready_line().queue.push(Kind { text, compressed }, payload, common);
         self.entry.peer.liveness.note_data(self.entry.shared.timer.now());
     }
 
     /// The line, with a buffer to fill.
     fn ready_line(&self) -> RefMut<'_, Line> {
         let mut line = self.line.borrow_mut();
-        line.outbox.lend(|| self.entry.shared.buffers.borrow_mut().take());
+        line.queue.lend(|| self.entry.shared.buffers.borrow_mut().take());
         line
     }
 
@@ -313,7 +313,7 @@ impl Conn {
     pub(super) fn ping(&mut self) {
         let Entry { shared, peer } = &self.entry;
         if peer.liveness.is_ping_due() {
-            put_control(self.ready_line().outbox.tail(), Control::Ping, b"");
+            put_control(self.ready_line().queue.tail(), Control::Ping, b"");
             let late = peer.liveness.note_ping(shared.timer.now());
             shared.timer.look_at(peer, late);
         }
@@ -331,13 +331,13 @@ impl Conn {
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut line = self.line.borrow_mut();
-        let Line { outbox, socket, .. } = &mut *line;
-        let waiting = outbox.len();
-        let empty = outbox.flush(|slices| match socket.poll_write(cx, slices) {
+        let Line { queue, socket, .. } = &mut *line;
+        let waiting = queue.len();
+        let empty = queue.flush(|slices| match socket.poll_write(cx, slices) {
             Poll::Ready(written) => written,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         })?;
-        let buffer = outbox.reclaim();
+        let buffer = queue.reclaim();
         drop(line);
         self.note_flush(waiting, empty);
         if !empty {

@@ -16,9 +16,9 @@ const SHARED: usize = 2048;
 /// A buffer that grew over this many bytes is not kept for others.
 const KEPT: usize = 64 * 1024;
 
-/// The queue. Its length is counted in bytes; who fills it watches [`Outbox::len`].
+/// The queue. Its length is counted in bytes; who fills it watches [`WriteQueue::len`].
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct WriteQueue {
     /// Complete chunks, the first perhaps partly written.
     sealed: VecDeque<Chunk>,
     /// Where small frames are added; it goes out after `sealed`.
@@ -33,7 +33,7 @@ struct Chunk {
     common: Option<Share>,
 }
 
-impl Outbox {
+impl WriteQueue {
     /// Bytes that wait for this client alone, and its part of what waits for others, too.
     pub fn held(&self) -> (usize, usize) {
         let (mut own, mut share) = (self.open.len(), 0);
@@ -139,14 +139,14 @@ impl Outbox {
         }
     }
 
-    /// Gives an empty outbox a buffer to fill, so that idle ones need none of their own.
+    /// Gives an empty queue a buffer to fill, so that idle ones need none of their own.
     pub fn lend(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
         if self.open.capacity() == 0 {
             self.open = buffer();
         }
     }
 
-    /// Takes the buffer back from an outbox that is empty.
+    /// Takes the buffer back from an queue that is empty.
     pub fn reclaim(&mut self) -> Option<Vec<u8>> {
         if !self.is_empty() || self.open.capacity() == 0 {
             return None;
@@ -166,10 +166,10 @@ mod tests {
     const TEXT: Kind = Kind { text: true, compressed: false };
     const BINARY: Kind = Kind { text: false, compressed: false };
 
-    fn drain(outbox: &mut Outbox, per_write: usize) -> Vec<u8> {
+    fn drain(queue: &mut WriteQueue, per_write: usize) -> Vec<u8> {
         let mut out = Vec::new();
         let mut blocked = false;
-        while !outbox
+        while !queue
             .flush(|slices| {
                 blocked = !blocked;
                 if blocked {
@@ -191,46 +191,46 @@ mod tests {
             sizes in prop::collection::vec(0usize..5000, 0..100),
             per_write in 100usize..20_000,
         ) {
-            let mut outbox = Outbox::default();
+            let mut queue = WriteQueue::default();
             let mut expected = Vec::new();
             for (n, size) in sizes.iter().enumerate() {
                 let payload = vec![n as u8; *size];
                 let kind = Kind { text: n % 2 == 0, compressed: n % 3 == 0 };
                 put_data_header(&mut expected, kind, *size);
                 expected.extend_from_slice(&payload);
-                outbox.push(kind, payload.into(), None);
-                prop_assert_eq!(outbox.len(), expected.len());
+                queue.push(kind, payload.into(), None);
+                prop_assert_eq!(queue.len(), expected.len());
             }
-            prop_assert_eq!(drain(&mut outbox, per_write), expected);
-            prop_assert!(outbox.is_empty());
-            prop_assert_eq!(outbox.len(), 0);
+            prop_assert_eq!(drain(&mut queue, per_write), expected);
+            prop_assert!(queue.is_empty());
+            prop_assert_eq!(queue.len(), 0);
         }
     }
 
     #[test]
     fn a_large_payload_is_not_copied() {
         let payload = Bytes::from(vec![1; SHARED]);
-        let mut outbox = Outbox::default();
-        outbox.push(BINARY, payload.clone(), None);
-        assert_eq!(outbox.sealed[1].bytes.as_ptr(), payload.as_ptr());
-        assert!(outbox.reclaim().is_none());
+        let mut queue = WriteQueue::default();
+        queue.push(BINARY, payload.clone(), None);
+        assert_eq!(queue.sealed[1].bytes.as_ptr(), payload.as_ptr());
+        assert!(queue.reclaim().is_none());
     }
 
     #[test]
-    fn an_idle_outbox_owns_nothing() {
-        let mut outbox = Outbox::default();
-        outbox.lend(|| Vec::with_capacity(100));
-        outbox.push(TEXT, Bytes::from_static(b"x"), None);
-        drain(&mut outbox, 10);
-        assert_eq!(outbox.reclaim().map(|b| b.capacity()), Some(100));
-        assert_eq!((outbox.open.capacity(), outbox.sealed.capacity()), (0, 0));
+    fn an_idle_queue_owns_nothing() {
+        let mut queue = WriteQueue::default();
+        queue.lend(|| Vec::with_capacity(100));
+        queue.push(TEXT, Bytes::from_static(b"x"), None);
+        drain(&mut queue, 10);
+        assert_eq!(queue.reclaim().map(|b| b.capacity()), Some(100));
+        assert_eq!((queue.open.capacity(), queue.sealed.capacity()), (0, 0));
     }
 
     #[test]
     fn a_dead_socket_is_an_error() {
-        let mut outbox = Outbox::default();
-        outbox.push(TEXT, Bytes::from_static(b"x"), None);
-        assert!(outbox.flush(|_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
-        assert!(outbox.flush(|_| Ok(0)).is_err());
+        let mut queue = WriteQueue::default();
+        queue.push(TEXT, Bytes::from_static(b"x"), None);
+        assert!(queue.flush(|_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
+        assert!(queue.flush(|_| Ok(0)).is_err());
     }
 }
