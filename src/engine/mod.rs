@@ -10,7 +10,7 @@
 //! * `session_task`: a session from its begin to its end
 //! * [`connection`]: one connection, as a handler sees it
 //! * [`summary`]: what there is to say about one that has ended
-//! * [`line`]: the way to its client, for the connection and for those who have something for many
+//! * [`writer`]: the way to its client, for the connection and for those who have something for many
 //! * [`raw`]: one whose bytes are somebody else's
 //! * [`socket`]: its byte stream
 //! * [`crate::tls`]: one that httpd has opened with TLS
@@ -39,7 +39,6 @@ pub mod entrance;
 pub mod handler;
 pub mod handoff;
 pub mod health;
-pub mod line;
 mod liveness;
 pub mod memory;
 pub mod mux_task;
@@ -57,6 +56,7 @@ pub mod summary;
 pub mod thread;
 pub mod timer;
 pub mod write_queue;
+pub mod writer;
 
 pub use broadcast::{Broadcast, Volley};
 pub use connection::Conn;

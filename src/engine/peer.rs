@@ -2,10 +2,10 @@
 
 use super::broadcast::{Broadcast, Volley};
 use super::health::heartbeat::HandlerNumber;
-use super::line::{Line, LineCell, Shot};
 use super::liveness::{Liveness, Look};
 use super::memory::Share;
 use super::spec::Limits;
+use super::writer::{Shot, Writer, WriterCell};
 use crate::wire::session::Encoding;
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
@@ -24,7 +24,7 @@ pub struct Peer {
     pub handler: Cell<HandlerNumber>,
     waker: RefCell<Option<Waker>>,
     close: RefCell<Option<Box<CloseFrame>>>,
-    line: LineCell,
+    writer: WriterCell,
     /// Messages that others want it to send.
     posts: Cell<Vec<Post>>,
     pub(super) liveness: Liveness,
@@ -38,15 +38,15 @@ impl Peer {
             handler: Cell::new(0),
             waker: RefCell::default(),
             close: RefCell::default(),
-            line: LineCell::new(),
+            writer: WriterCell::new(),
             posts: Cell::default(),
             liveness: Liveness::new(limits, now),
         }
     }
 
     /// This is the way to the client.
-    pub fn connect(&self, line: Rc<RefCell<Line>>) {
-        self.line.get_or_init(|| line);
+    pub fn connect(&self, writer: Rc<RefCell<Writer>>) {
+        self.writer.get_or_init(|| writer);
     }
 
     /// Asks the connection to close with this frame; the first request counts.
@@ -68,7 +68,7 @@ impl Peer {
     /// Has the connection send this message as [`super::Conn::push`] does: in the order of the calls, and after what its
     /// handler has sent so far. Nothing happens where it is closing.
     pub fn post(&self, message: Arc<Broadcast>) {
-        let waiting = self.line.get().map(|line| message.wait(line.borrow().memory()));
+        let waiting = self.writer.get().map(|writer| message.wait(writer.borrow().memory()));
         let mut posts = self.posts.take();
         posts.push((message, waiting));
         self.posts.set(posts);
@@ -77,7 +77,7 @@ impl Peer {
 
     /// Posts the messages from the `first` on. Where nothing waits for the client, they are written here and now.
     pub fn post_all(&self, volley: &Volley, first: usize) {
-        let shot = self.line.get().map_or(Shot::Not, |line| line.borrow_mut().shoot(volley, first));
+        let shot = self.writer.get().map_or(Shot::Not, |writer| writer.borrow_mut().shoot(volley, first));
         match shot {
             Shot::Sent(now) => self.liveness.note_data(now),
             Shot::Begun(now) => {
@@ -94,15 +94,15 @@ impl Peer {
 
     /// In which encoding the connection sends what many get.
     pub fn encoding(&self) -> Option<Encoding> {
-        self.line.get().and_then(|line| line.borrow().encoding().0)
+        self.writer.get().and_then(|writer| writer.borrow().encoding().0)
     }
 
     /// Brings a large message into the connection's encoding, by turns with whatever else the thread has to do.
     pub async fn prepare(&self, message: &Broadcast) {
-        let Some(line) = self.line.get() else { return };
+        let Some(writer) = self.writer.get() else { return };
         let (encoding, shared) = {
-            let line = line.borrow();
-            let (encoding, shared) = line.encoding();
+            let writer = writer.borrow();
+            let (encoding, shared) = writer.encoding();
             (encoding, shared.clone())
         };
         if let Some(encoding) = encoding {

@@ -1,4 +1,4 @@
-//! The task of a session: from its begin on a thread to its line in the session log. A panic in it ends no other.
+//! The task of a session: from its begin on a thread to its writer in the session log. A panic in it ends no other.
 
 use super::connection::Conn;
 use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
@@ -120,8 +120,8 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 mod tests {
     use super::*;
     use crate::engine::SessionSpec;
-    use crate::engine::line::Line;
     use crate::engine::socket::Socket;
+    use crate::engine::writer::Writer;
     use crate::handlers::echo::Echo;
     use std::cell::RefCell;
     use std::cmp::Reverse;
@@ -138,7 +138,7 @@ mod tests {
         let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
         let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), Counted(Arc::default(), false)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
-        let conn = size_of::<Conn>() + size_of::<RefCell<Line>>();
+        let conn = size_of::<Conn>() + size_of::<RefCell<Writer>>();
         let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());
         let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");
         eprintln!("{sizes}");

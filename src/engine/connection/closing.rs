@@ -23,7 +23,7 @@ impl Conn {
     pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
         self.entry.peer.liveness.stop_watching();
-        self.line.borrow_mut().is_open = false;
+        self.writer.borrow_mut().is_open = false;
         self.hasten();
         self.take_posts();
         let end = match (self.end.take(), self.entry.peer.take_close()) {
@@ -34,7 +34,7 @@ impl Conn {
         match &end {
             End::Lost(_) | End::Unanswered => {}
             End::Client(_) => {
-                self.session.reply(self.line.borrow_mut().queue.tail());
+                self.session.reply(self.writer.borrow_mut().queue.tail());
                 self.hang_up(LINGER).await;
             }
             End::Violation(frame) => {
@@ -53,17 +53,17 @@ impl Conn {
                 self.say_close(frame.clone());
                 self.within(close_timeout, Self::poll_answer).await;
                 // Nothing is written here but where the client's Close and ours crossed and its own still waits.
-                self.session.reply(self.line.borrow_mut().queue.tail());
+                self.session.reply(self.writer.borrow_mut().queue.tail());
                 self.hang_up(LINGER).await;
             }
         }
-        let sent = self.line.borrow().sent;
+        let sent = self.writer.borrow().sent;
         Summary { spec: self.spec, received: self.received, sent, end, open: self.since.elapsed() }
     }
 
     fn say_close(&mut self, frame: CloseFrame) {
         let mut contexts = self.entry.shared.contexts.borrow_mut();
-        self.session.close(&mut contexts, frame, self.line.borrow_mut().queue.tail());
+        self.session.close(&mut contexts, frame, self.writer.borrow_mut().queue.tail());
     }
 
     /// Writes what waits, says that nothing follows, and waits until the client has closed its side: as long as it sends, up to
@@ -72,7 +72,7 @@ impl Conn {
         // The client may be back for another session before it has ended this connection.
         self.places = Vec::new();
         self.within(LINGER, Self::poll_flush_only).await;
-        self.line.borrow().socket.end_writing();
+        self.writer.borrow().socket.end_writing();
         let (mut left, mut is_over) = (LINGER_BYTES, false);
         let begun = Instant::now();
         loop {

@@ -5,7 +5,6 @@
 
 use super::SessionSpec;
 use super::health::heartbeat::{self, Activity};
-use super::line::Line;
 use super::memory::{Demand, Held, Holding};
 use super::peer::Peer;
 use super::quota::Place;
@@ -13,6 +12,7 @@ use super::socket::Socket;
 use super::summary::{End, Traffic};
 use super::thread::{Entry, step_aside};
 use super::timer::ticks;
+use super::writer::Writer;
 use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, Message, close};
 use log::info;
@@ -36,7 +36,7 @@ const KEPT_EVENTS: usize = 1024;
 
 /// One open session.
 pub struct Conn {
-    line: Rc<RefCell<Line>>,
+    writer: Rc<RefCell<Writer>>,
     session: Session,
     /// What was decoded and not yet handed out.
     events: VecDeque<Event>,
@@ -86,11 +86,11 @@ impl Conn {
         link: Option<OwnedFd>,
     ) -> Conn {
         let session = spec.session();
-        let line = Line::new(socket, session.encoding(), entry.shared.clone());
-        let line = Rc::new(RefCell::new(line));
-        entry.peer.connect(line.clone());
+        let writer = Writer::new(socket, session.encoding(), entry.shared.clone());
+        let writer = Rc::new(RefCell::new(writer));
+        entry.peer.connect(writer.clone());
         let mut conn = Conn {
-            line,
+            writer,
             session,
             events: VecDeque::new(),
             entry,
@@ -124,7 +124,7 @@ impl Conn {
 
     /// Bytes that wait for the client.
     pub fn backlog(&self) -> usize {
-        self.line.borrow().queue.len()
+        self.writer.borrow().queue.len()
     }
 
     /// The next data message, or the next bytes of it where [`super::Limits::UNLIMITED`] holds; `None` when the session is
@@ -175,7 +175,7 @@ impl Conn {
     /// For a handler that has waited long in [`Conn::tend`], which does not read: true when the client is gone, and the session
     /// over with what it has sent last unread.
     pub fn notice_end(&mut self) -> bool {
-        if self.end.is_none() && self.line.borrow().socket.is_ended() {
+        if self.end.is_none() && self.writer.borrow().socket.is_ended() {
             self.end = Some(Box::new(End::Lost(io::ErrorKind::UnexpectedEof.into())));
         }
         self.end.is_some()
@@ -215,11 +215,11 @@ impl Conn {
     }
 
     fn held(&self) -> Held {
-        let line = self.line.borrow();
-        let (begun, sealed) = line.socket.held();
+        let writer = self.writer.borrow();
+        let (begun, sealed) = writer.socket.held();
         let taken: usize = self.events.iter().map(Event::size).sum();
         let unfinished = self.session.held() + begun + taken;
-        let (own, share) = if line.queue.is_empty() { (0, 0) } else { line.queue.held() };
+        let (own, share) = if writer.queue.is_empty() { (0, 0) } else { writer.queue.held() };
         Held { unfinished, unsent: own + sealed, share }
     }
 
@@ -261,16 +261,16 @@ impl Conn {
         if self.events.capacity() == 0 {
             self.events = shared.queues.borrow_mut().take();
         }
-        let mut line = self.line.borrow_mut();
-        line.queue.lend(|| shared.buffers.borrow_mut().take());
-        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, line.queue.tail());
+        let mut writer = self.writer.borrow_mut();
+        writer.queue.lend(|| shared.buffers.borrow_mut().take());
+        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, writer.queue.tail());
     }
 
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
     /// asks the connection to close.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         self.entry.peer.register(cx);
-        self.line.borrow_mut().is_open = false;
+        self.writer.borrow_mut().is_open = false;
         loop {
             if self.entry.peer.close_asked() {
                 return Poll::Ready(Ok(()));
@@ -324,7 +324,7 @@ impl Conn {
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
                 Poll::Pending => {
-                    self.line.borrow_mut().is_open = true;
+                    self.writer.borrow_mut().is_open = true;
                     self.settle();
                     if !self.session.is_in_a_message() {
                         if let Some(keep) = &mut self.keep {
@@ -382,6 +382,6 @@ impl Conn {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.line.borrow_mut().socket.poll_read(cx, buffer)
+        self.writer.borrow_mut().socket.poll_read(cx, buffer)
     }
 }

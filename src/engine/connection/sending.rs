@@ -3,10 +3,10 @@
 use super::Conn;
 use crate::engine::broadcast::{Broadcast, Encoded};
 use crate::engine::health::heartbeat::{self, Activity};
-use crate::engine::line::Line;
 use crate::engine::memory::Share;
 use crate::engine::summary::End;
 use crate::engine::thread::{Entry, step_aside};
+use crate::engine::writer::Writer;
 use crate::wire::deflate::Slices;
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
 use crate::wire::{CloseCode, Message, close};
@@ -100,7 +100,7 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        put_control(self.ready_line().queue.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
+        put_control(self.ready_writer().queue.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
         if !self.is_full() {
             return Ok(());
         }
@@ -144,11 +144,11 @@ impl Conn {
         self.hasten();
         if self.end.is_none() && self.is_full() {
             // What the client has made room for is not to be held against it.
-            let mut line = self.line.borrow_mut();
-            let Line { queue, socket, .. } = &mut *line;
+            let mut writer = self.writer.borrow_mut();
+            let Writer { queue, socket, .. } = &mut *writer;
             let waiting = queue.len();
             let flushed = queue.flush(|slices| socket.try_write(slices));
-            drop(line);
+            drop(writer);
             match flushed {
                 Ok(empty) => self.note_flush(waiting, empty),
                 Err(e) => self.end = Some(Box::new(End::Lost(e))),
@@ -176,7 +176,7 @@ impl Conn {
             None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
         };
         let common = message.wait_for(&encoded.0, shared.memory());
-        self.line.borrow_mut().sent.count(message.payload().len());
+        self.writer.borrow_mut().sent.count(message.payload().len());
         self.enqueue(message.is_text(), encoded, common);
     }
 
@@ -198,19 +198,19 @@ impl Conn {
         };
         let _at = heartbeat::within(Activity::Encoding);
         self.hasten();
-        let mut line = self.line.borrow_mut();
-        line.sent.count(payload.len());
+        let mut writer = self.writer.borrow_mut();
+        writer.sent.count(payload.len());
         let mut contexts = self.entry.shared.contexts.borrow_mut();
         if self.session.is_slow(payload.len())
             && let Some(slices) = self.session.begin_encode(&mut contexts, &payload)
         {
             // What others have for the client is not to come in between.
-            line.is_open = false;
+            writer.is_open = false;
             self.slow = Some(Box::new(Slow { text, payload, slices }));
             return;
         }
         let encoded = self.session.encode(&mut contexts, payload);
-        drop((contexts, line));
+        drop((contexts, writer));
         self.enqueue(text, encoded, None);
     }
 
@@ -245,15 +245,15 @@ impl Conn {
 
     /// `common`: others wait for the same payload.
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
-        self.ready_line().queue.push(Kind { text, compressed }, payload, common);
+        self.ready_writer().queue.push(Kind { text, compressed }, payload, common);
         self.entry.peer.liveness.note_data(self.entry.shared.timer.now());
     }
 
-    /// The line, with a buffer to fill.
-    fn ready_line(&self) -> RefMut<'_, Line> {
-        let mut line = self.line.borrow_mut();
-        line.queue.lend(|| self.entry.shared.buffers.borrow_mut().take());
-        line
+    /// The writer, with a buffer to fill.
+    fn ready_writer(&self) -> RefMut<'_, Writer> {
+        let mut writer = self.writer.borrow_mut();
+        writer.queue.lend(|| self.entry.shared.buffers.borrow_mut().take());
+        writer
     }
 
     /// Queues what others have posted.
@@ -313,7 +313,7 @@ impl Conn {
     pub(super) fn ping(&mut self) {
         let Entry { shared, peer } = &self.entry;
         if peer.liveness.is_ping_due() {
-            put_control(self.ready_line().queue.tail(), Control::Ping, b"");
+            put_control(self.ready_writer().queue.tail(), Control::Ping, b"");
             let late = peer.liveness.note_ping(shared.timer.now());
             shared.timer.look_at(peer, late);
         }
@@ -330,15 +330,15 @@ impl Conn {
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut line = self.line.borrow_mut();
-        let Line { queue, socket, .. } = &mut *line;
+        let mut writer = self.writer.borrow_mut();
+        let Writer { queue, socket, .. } = &mut *writer;
         let waiting = queue.len();
         let empty = queue.flush(|slices| match socket.poll_write(cx, slices) {
             Poll::Ready(written) => written,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         })?;
         let buffer = queue.reclaim();
-        drop(line);
+        drop(writer);
         self.note_flush(waiting, empty);
         if !empty {
             return Poll::Pending;

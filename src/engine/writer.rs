@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// See the module.
-pub struct Line {
+pub struct Writer {
     /// The byte stream.
     pub socket: Socket,
     /// What the socket has not taken.
@@ -26,8 +26,8 @@ pub struct Line {
     shared: Rc<Shared>,
 }
 
-/// A line, and whether there is one yet.
-pub type LineCell = OnceCell<Rc<RefCell<Line>>>;
+/// A writer, and whether there is one yet.
+pub type WriterCell = OnceCell<Rc<RefCell<Writer>>>;
 
 /// What became of messages that were to be written at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,10 @@ pub enum Shot {
     Not,
 }
 
-impl Line {
+impl Writer {
     /// To this socket; messages go out in this encoding.
-    pub fn new(socket: Socket, encoding: Option<Encoding>, shared: Rc<Shared>) -> Line {
-        Line { socket, queue: WriteQueue::default(), sent: Traffic::default(), is_open: false, encoding, shared }
+    pub fn new(socket: Socket, encoding: Option<Encoding>, shared: Rc<Shared>) -> Writer {
+        Writer { socket, queue: WriteQueue::default(), sent: Traffic::default(), is_open: false, encoding, shared }
     }
 
     /// The encoding in which messages go out that many get; and what is needed to bring them into it.
@@ -86,37 +86,38 @@ mod tests {
         Volley::new(texts.iter().map(|text| Arc::new(Broadcast::text((*text).into()))).collect())
     }
 
-    fn line() -> (Line, UnixStream) {
+    fn writer() -> (Writer, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
         let encoding = Session::new(&rules).encoding();
-        (Line::new(Socket::new(ours.into()).unwrap(), encoding, Rc::new(Shared::new())), theirs)
+        (Writer::new(Socket::new(ours.into()).unwrap(), encoding, Rc::new(Shared::new())), theirs)
     }
 
     #[tokio::test]
     async fn nothing_overtakes_what_waits() {
-        let (mut line, mut client) = line();
+        let (mut writer, mut client) = writer();
         let volley = volley(&["one", "two", "three"]);
-        assert_eq!(line.shoot(&volley, 0), Shot::Not, "its handler may be about to send something");
-        line.is_open = true;
-        assert_eq!(line.shoot(&volley, 1), Shot::Sent(0));
+        assert_eq!(writer.shoot(&volley, 0), Shot::Not, "its handler may be about to send something");
+        writer.is_open = true;
+        assert_eq!(writer.shoot(&volley, 1), Shot::Sent(0));
         let mut received = [0; 12];
         client.read_exact(&mut received).unwrap();
         assert_eq!(received, *b"\x81\x03two\x81\x05three");
-        assert_eq!(line.sent, Traffic { messages: 2, bytes: 8 });
-        line.queue.push_encoded("rest".into(), None);
-        assert_eq!(line.shoot(&volley, 0), Shot::Not);
+        assert_eq!(writer.sent, Traffic { messages: 2, bytes: 8 });
+        writer.queue.push_encoded("rest".into(), None);
+        assert_eq!(writer.shoot(&volley, 0), Shot::Not);
     }
 
     #[tokio::test]
     async fn what_the_socket_does_not_take_waits() {
-        let (mut line, mut client) = line();
-        line.is_open = true;
+        let (mut writer, mut client) = writer();
+        writer.is_open = true;
         let text = "x".repeat(1 << 20);
-        assert_eq!(line.shoot(&volley(&["first", &text]), 0), Shot::Begun(0));
-        let mut received = vec![0; 7 + 10 + text.len() - line.queue.len()];
+        assert_eq!(writer.shoot(&volley(&["first", &text]), 0), Shot::Begun(0));
+        let mut received = vec![0; 7 + 10 + text.len() - writer.queue.len()];
         client.read_exact(&mut received).unwrap();
-        line.queue
+        writer
+            .queue
             .flush(|slices| {
                 received.extend(slices.iter().flat_map(|slice| slice.to_vec()));
                 Ok(slices.iter().map(|slice| slice.len()).sum())
@@ -125,9 +126,9 @@ mod tests {
         assert!(received.ends_with(text.as_bytes()));
         assert_eq!(received[..7], *b"\x81\x05first");
         drop(client);
-        assert_eq!(line.shoot(&volley(&["lost"]), 0), Shot::Not, "the task finds out by itself");
-        assert_eq!(line.sent.messages, 2);
-        let gone = line.socket.write_now(&"x".into()).map_err(|e| e.kind());
+        assert_eq!(writer.shoot(&volley(&["lost"]), 0), Shot::Not, "the task finds out by itself");
+        assert_eq!(writer.sent.messages, 2);
+        let gone = writer.socket.write_now(&"x".into()).map_err(|e| e.kind());
         assert_eq!(gone, Err(io::ErrorKind::BrokenPipe));
     }
 }
