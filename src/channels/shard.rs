@@ -6,7 +6,7 @@ use super::publication::Publication;
 use crate::channels::Payload;
 use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::peer::Peer;
-use crate::engine::{Broadcast, Volley};
+use crate::engine::{Batch, Broadcast};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -48,12 +48,12 @@ pub struct Subscriber {
 struct ChannelBatch {
     publications: Vec<Arc<Publication>>,
     bytes: usize,
-    volleys: Vec<(View, Volley)>,
+    batches: Vec<(View, Batch)>,
 }
 
 impl ChannelBatch {
     fn of(publication: Arc<Publication>) -> ChannelBatch {
-        ChannelBatch { bytes: publication.size(), publications: vec![publication], volleys: Vec::new() }
+        ChannelBatch { bytes: publication.size(), publications: vec![publication], batches: Vec::new() }
     }
 
     /// Takes along the messages of the channel that come next, up to a limit; what is in between is not overtaken, since
@@ -72,7 +72,7 @@ impl ChannelBatch {
         }
         let has_grown = self.publications.len() > before;
         if has_grown {
-            self.volleys.clear();
+            self.batches.clear();
         }
         has_grown
     }
@@ -85,13 +85,13 @@ impl ChannelBatch {
         if first == self.publications.len() {
             return;
         }
-        let made = self.volleys.iter().position(|(of, _)| of == view).unwrap_or_else(|| {
+        let made = self.batches.iter().position(|(of, _)| of == view).unwrap_or_else(|| {
             // A protocol has words for all messages, or for none.
             let messages = self.publications.iter().map(|publication| publication.encoded(*view));
-            self.volleys.push((*view, Volley::new(messages.collect::<Option<_>>().unwrap_or_default())));
-            self.volleys.len() - 1
+            self.batches.push((*view, Batch::new(messages.collect::<Option<_>>().unwrap_or_default())));
+            self.batches.len() - 1
         });
-        peer.post_all(&self.volleys[made].1, first);
+        peer.post_all(&self.batches[made].1, first);
         known.set(last);
     }
 }

@@ -114,12 +114,12 @@ impl Broadcast {
 
 /// Messages that many get, one after the other. Their frames are put together once for all who get the same bytes.
 #[derive(Debug)]
-pub struct Volley {
+pub struct Batch {
     messages: Vec<Arc<Broadcast>>,
     encodings: RefCell<Vec<(Encoding, Frames)>>,
 }
 
-/// The frames of a volley in one encoding.
+/// The frames of a batch in one encoding.
 #[derive(Debug)]
 struct Frames {
     bytes: Bytes,
@@ -128,10 +128,10 @@ struct Frames {
     common: Option<Arc<SharedBytes>>,
 }
 
-impl Volley {
+impl Batch {
     /// Of these messages.
-    pub fn new(messages: Vec<Arc<Broadcast>>) -> Volley {
-        Volley { messages, encodings: RefCell::default() }
+    pub fn new(messages: Vec<Arc<Broadcast>>) -> Batch {
+        Batch { messages, encodings: RefCell::default() }
     }
 
     /// The messages from the `first` on.
@@ -221,19 +221,19 @@ mod tests {
     }
 
     #[test]
-    fn a_volley_is_put_together_once_for_all_of_the_same_kind() {
+    fn a_batch_is_put_together_once_for_all_of_the_same_kind() {
         let text = "sheep and goats and sheep and goats";
         let messages = [Message::text(text), Message::binary(vec![7; 3])];
-        let volley = Volley::new(messages.map(|message| Arc::new(Broadcast::new(message).unwrap())).into());
+        let batch = Batch::new(messages.map(|message| Arc::new(Broadcast::new(message).unwrap())).into());
         let contexts = RefCell::default();
         let plain = Session::new(&LIMITS).encoding().unwrap();
-        let whole = volley.frames(plain, &contexts, 0);
+        let whole = batch.frames(plain, &contexts, 0);
         assert_eq!(whole[..], [&[0x81, 35], text.as_bytes(), &[0x82, 3, 7, 7, 7]].concat());
-        assert_eq!(volley.frames(plain, &contexts, 1), whole[37..]);
-        assert_eq!(volley.frames(plain, &contexts, 1).as_ptr(), whole[37..].as_ptr());
-        assert_eq!((volley.frames(plain, &contexts, 2).len(), volley.messages(2).len()), (0, 0));
+        assert_eq!(batch.frames(plain, &contexts, 1), whole[37..]);
+        assert_eq!(batch.frames(plain, &contexts, 1).as_ptr(), whole[37..].as_ptr());
+        assert_eq!((batch.frames(plain, &contexts, 2).len(), batch.messages(2).len()), (0, 0));
         let compressed = Session::new(&compressed(true, 3)).encoding().unwrap();
-        let frames = volley.frames(compressed, &contexts, 0);
+        let frames = batch.frames(compressed, &contexts, 0);
         assert_eq!(frames[0], 0xc1);
         assert!(frames.len() < whole.len());
         assert!(frames.ends_with(&[0x82, 3, 7, 7, 7]), "that was too short to be compressed");

@@ -58,7 +58,7 @@ pub mod timer;
 pub mod write_queue;
 pub mod writer;
 
-pub use broadcast::{Broadcast, Volley};
+pub use broadcast::{Batch, Broadcast};
 pub use connection::Conn;
 pub use handler::{
     Accepted, Handler, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response, Session, StreamSession,

@@ -1,11 +1,11 @@
 //! How others on its thread reach a connection: messages for it, a request to close, and the clock.
 
-use super::broadcast::{Broadcast, Volley};
+use super::broadcast::{Batch, Broadcast};
 use super::health::heartbeat::HandlerNumber;
 use super::liveness::{Liveness, Look};
 use super::memory::Share;
 use super::spec::Limits;
-use super::writer::{Shot, Writer, WriterCell};
+use super::writer::{Writer, WriterCell, Written};
 use crate::wire::session::Encoding;
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
@@ -76,16 +76,17 @@ impl Peer {
     }
 
     /// Posts the messages from the `first` on. Where nothing waits for the client, they are written here and now.
-    pub fn post_all(&self, volley: &Volley, first: usize) {
-        let shot = self.writer.get().map_or(Shot::Not, |writer| writer.borrow_mut().shoot(volley, first));
-        match shot {
-            Shot::Sent(now) => self.liveness.note_data(now),
-            Shot::Begun(now) => {
+    pub fn post_all(&self, batch: &Batch, first: usize) {
+        let written =
+            self.writer.get().map_or(Written::Nothing, |writer| writer.borrow_mut().try_write_batch(batch, first));
+        match written {
+            Written::All(now) => self.liveness.note_data(now),
+            Written::Partly(now) => {
                 self.liveness.note_data(now);
                 self.wake();
             }
-            Shot::Not => {
-                for message in volley.messages(first) {
+            Written::Nothing => {
+                for message in batch.messages(first) {
                     self.post(message.clone());
                 }
             }

@@ -1,7 +1,7 @@
 //! The way to one client: its socket, and what is on its way. The connection's task writes here, and so does whoever has
 //! something for many: while nothing waits, a message goes straight into the socket, and the task sleeps on.
 
-use super::broadcast::Volley;
+use super::broadcast::Batch;
 use super::memory::Memory;
 use super::socket::Socket;
 use super::summary::Traffic;
@@ -31,13 +31,13 @@ pub type WriterCell = OnceCell<Rc<RefCell<Writer>>>;
 
 /// What became of messages that were to be written at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shot {
+pub enum Written {
     /// They are in the socket, at this tick.
-    Sent(u32),
+    All(u32),
     /// They are, in part. The task is to see to the rest.
-    Begun(u32),
+    Partly(u32),
     /// They are not: something comes before them, or the socket is full or broken.
-    Not,
+    Nothing,
 }
 
 impl Writer {
@@ -57,19 +57,21 @@ impl Writer {
     }
 
     /// Writes the messages from the `first` on, if nothing has to go before them.
-    pub fn shoot(&mut self, volley: &Volley, first: usize) -> Shot {
-        let Some(encoding) = self.encoding.filter(|_| self.is_open && self.queue.is_empty()) else { return Shot::Not };
-        let frames = volley.frames(encoding, &self.shared.contexts, first);
-        let Ok(count) = self.socket.write_now(&frames) else { return Shot::Not };
-        for message in volley.messages(first) {
+    pub fn try_write_batch(&mut self, batch: &Batch, first: usize) -> Written {
+        let Some(encoding) = self.encoding.filter(|_| self.is_open && self.queue.is_empty()) else {
+            return Written::Nothing;
+        };
+        let frames = batch.frames(encoding, &self.shared.contexts, first);
+        let Ok(count) = self.socket.write_now(&frames) else { return Written::Nothing };
+        for message in batch.messages(first) {
             self.sent.count(message.payload().len());
         }
         let now = self.shared.timer.now();
         if count == frames.len() {
-            return Shot::Sent(now);
+            return Written::All(now);
         }
-        self.queue.push_encoded(frames.slice(count..), volley.wait(encoding, self.shared.memory()));
-        Shot::Begun(now)
+        self.queue.push_encoded(frames.slice(count..), batch.wait(encoding, self.shared.memory()));
+        Written::Partly(now)
     }
 }
 
@@ -82,8 +84,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    fn volley(texts: &[&str]) -> Volley {
-        Volley::new(texts.iter().map(|text| Arc::new(Broadcast::text((*text).into()))).collect())
+    fn batch(texts: &[&str]) -> Batch {
+        Batch::new(texts.iter().map(|text| Arc::new(Broadcast::text((*text).into()))).collect())
     }
 
     fn writer() -> (Writer, UnixStream) {
@@ -96,16 +98,16 @@ mod tests {
     #[tokio::test]
     async fn nothing_overtakes_what_waits() {
         let (mut writer, mut client) = writer();
-        let volley = volley(&["one", "two", "three"]);
-        assert_eq!(writer.shoot(&volley, 0), Shot::Not, "its handler may be about to send something");
+        let batch = batch(&["one", "two", "three"]);
+        assert_eq!(writer.try_write_batch(&batch, 0), Written::Nothing, "its handler may be about to send something");
         writer.is_open = true;
-        assert_eq!(writer.shoot(&volley, 1), Shot::Sent(0));
+        assert_eq!(writer.try_write_batch(&batch, 1), Written::All(0));
         let mut received = [0; 12];
         client.read_exact(&mut received).unwrap();
         assert_eq!(received, *b"\x81\x03two\x81\x05three");
         assert_eq!(writer.sent, Traffic { messages: 2, bytes: 8 });
         writer.queue.push_encoded("rest".into(), None);
-        assert_eq!(writer.shoot(&volley, 0), Shot::Not);
+        assert_eq!(writer.try_write_batch(&batch, 0), Written::Nothing);
     }
 
     #[tokio::test]
@@ -113,7 +115,7 @@ mod tests {
         let (mut writer, mut client) = writer();
         writer.is_open = true;
         let text = "x".repeat(1 << 20);
-        assert_eq!(writer.shoot(&volley(&["first", &text]), 0), Shot::Begun(0));
+        assert_eq!(writer.try_write_batch(&batch(&["first", &text]), 0), Written::Partly(0));
         let mut received = vec![0; 7 + 10 + text.len() - writer.queue.len()];
         client.read_exact(&mut received).unwrap();
         writer
@@ -126,7 +128,7 @@ mod tests {
         assert!(received.ends_with(text.as_bytes()));
         assert_eq!(received[..7], *b"\x81\x05first");
         drop(client);
-        assert_eq!(writer.shoot(&volley(&["lost"]), 0), Shot::Not, "the task finds out by itself");
+        assert_eq!(writer.try_write_batch(&batch(&["lost"]), 0), Written::Nothing, "the task finds out by itself");
         assert_eq!(writer.sent.messages, 2);
         let gone = writer.socket.write_now(&"x".into()).map_err(|e| e.kind());
         assert_eq!(gone, Err(io::ErrorKind::BrokenPipe));
