@@ -4,8 +4,8 @@ use super::hub::{Deliveries, Delivery, Hub};
 use super::protocol::{Event, View};
 use super::publication::Publication;
 use crate::channels::Payload;
+use crate::engine::handle::ConnectionHandle;
 use crate::engine::health::heartbeat::{self, Activity};
-use crate::engine::peer::Peer;
 use crate::engine::{Batch, Broadcast};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -33,7 +33,7 @@ pub enum Presence {
 /// One connection, subscribed to one channel.
 pub struct Subscriber {
     /// The connection.
-    pub peer: Rc<Peer>,
+    pub handle: Rc<ConnectionHandle>,
     /// How it sees them.
     pub view: View,
     /// What came up to this offset it has, or does not want.
@@ -79,7 +79,7 @@ impl ChannelBatch {
 
     /// Posts what the subscriber does not have.
     fn post(&mut self, subscriber: &Subscriber) {
-        let Subscriber { peer, view, known, .. } = subscriber;
+        let Subscriber { handle, view, known, .. } = subscriber;
         let Some(last) = self.publications.last().map(|publication| publication.id().offset) else { return };
         let first = self.publications.partition_point(|publication| publication.id().offset <= known.get());
         if first == self.publications.len() {
@@ -91,7 +91,7 @@ impl ChannelBatch {
             self.batches.push((*view, Batch::new(messages.collect::<Option<_>>().unwrap_or_default())));
             self.batches.len() - 1
         });
-        peer.post_all(&self.batches[made].1, first);
+        handle.enqueue_all(&self.batches[made].1, first);
         known.set(last);
     }
 }
@@ -190,18 +190,18 @@ impl Shard {
 
     /// Brings the large ones among the messages into the forms that subscribers need, so that posting them takes no time.
     async fn prepare(&self, batch: &ChannelBatch) {
-        let mut peers: Vec<(View, Rc<Peer>)> = Vec::new();
+        let mut handles: Vec<(View, Rc<ConnectionHandle>)> = Vec::new();
         if let Some(subscribers) = self.channels.borrow().get(batch.publications[0].channel()) {
-            for (_, Subscriber { peer, view, .. }) in subscribers {
-                if peers.iter().all(|(other, known)| other != view || known.encoding() != peer.encoding()) {
-                    peers.push((*view, peer.clone()));
+            for (_, Subscriber { handle, view, .. }) in subscribers {
+                if handles.iter().all(|(other, known)| other != view || known.encoding() != handle.encoding()) {
+                    handles.push((*view, handle.clone()));
                 }
             }
         }
         for publication in batch.publications.iter().filter(|publication| publication.size() > BATCH_BYTES) {
-            for (view, peer) in &peers {
+            for (view, handle) in &handles {
                 if let Some(message) = publication.encoded(*view) {
-                    peer.prepare(&message).await;
+                    handle.prepare(&message).await;
                 }
             }
         }
@@ -235,11 +235,11 @@ impl Shard {
                     let Some(message) = encoded[made].1.clone() else { continue };
                     match &mut subscriber.presence {
                         Presence::Held(held) => held.push((*number, message)),
-                        _ => subscriber.peer.post(message),
+                        _ => subscriber.handle.enqueue(message),
                     }
                 }
             }
-            Delivery::Close { frame, .. } => subscribers.for_each(|subscriber| subscriber.peer.close(frame.clone())),
+            Delivery::Close { frame, .. } => subscribers.for_each(|subscriber| subscriber.handle.close(frame.clone())),
         }
     }
 

@@ -17,7 +17,7 @@
 //! * [`mux_task`]: the engine's end of a [`crate::mux`], where a child of httpd stays in between
 //! * [`write_queue`]: what is on its way to one client
 //! * [`broadcast`]: a message for many, encoded once
-//! * [`peer`]: how others reach a connection
+//! * [`handle`]: how others reach a connection
 //! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
 //! * [`memory`]: what sockets hold, and the bound on it
 //! * [`numbers`]: the numbers of sessions
@@ -36,6 +36,7 @@ pub mod connection;
 pub mod control;
 pub mod desk;
 pub mod entrance;
+pub mod handle;
 pub mod handler;
 pub mod handoff;
 pub mod health;
@@ -43,7 +44,6 @@ mod liveness;
 pub mod memory;
 pub mod mux_task;
 pub mod numbers;
-pub mod peer;
 pub mod process;
 pub mod programs;
 pub mod quota;

@@ -2,7 +2,7 @@
 //! engine keeps account of it as of every other: its number, its places, requests to close it, its line in the session log.
 
 use super::SessionSpec;
-use super::peer::Peer;
+use super::handle::ConnectionHandle;
 use super::quota::Place;
 use super::summary::{End, Summary, Traffic};
 use super::thread::Entry;
@@ -40,19 +40,19 @@ impl Raw {
 
     /// The session's number.
     pub fn id(&self) -> u64 {
-        self.entry.peer.id
+        self.entry.handle.id
     }
 
     /// How others on this thread reach the connection.
-    pub fn peer(&self) -> &Rc<Peer> {
-        &self.entry.peer
+    pub fn handle(&self) -> &Rc<ConnectionHandle> {
+        &self.entry.handle
     }
 
     /// Waits until the session is to be closed with this frame.
     pub async fn close_asked(&self) -> CloseFrame {
         poll_fn(|cx| {
-            self.entry.peer.register(cx);
-            self.entry.peer.take_close().map_or(Poll::Pending, Poll::Ready)
+            self.entry.handle.register(cx);
+            self.entry.handle.take_close().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }

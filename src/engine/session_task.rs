@@ -1,9 +1,9 @@
 //! The task of a session: from its begin on a thread to its writer in the session log. A panic in it ends no other.
 
 use super::connection::Conn;
+use super::handle::ConnectionHandle;
 use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
 use super::health::heartbeat::{self, Activity};
-use super::peer::Peer;
 use super::raw::{Ending, Raw};
 use super::session_log::SessionLogs;
 use super::summary::{End, Summary, Traffic};
@@ -23,7 +23,7 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionL
     match session {
         Session::Messages(session) => {
             let entry = shared.enter(id, &spec.limits);
-            entry.peer.handler.set(handler);
+            entry.handle.handler.set(handler);
             let socket = match shared.socket(socket, id) {
                 Ok(socket) => socket,
                 Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
@@ -44,7 +44,7 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionL
             // What the client says is not for the clock to see.
             let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
             let entry = shared.enter(id, &limits);
-            entry.peer.handler.set(handler);
+            entry.handle.handler.set(handler);
             let raw = Raw::new(entry, spec, places);
             tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
         }
@@ -53,13 +53,13 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionL
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
 async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: Counted) {
-    let peer = conn.peer().clone();
+    let handle = conn.handle().clone();
     let mut running = session.run(&mut conn);
-    let verdict = guarded(&peer, &mut running, || close(CloseCode::Error, "internal error")).await;
+    let verdict = guarded(&handle, &mut running, || close(CloseCode::Error, "internal error")).await;
     drop(running);
     // Boxed, so that an open session keeps no room for its end.
     let summary = Box::pin(conn.finish(verdict)).await;
-    note_end(peer.id, &summary, &logs);
+    note_end(handle.id, &summary, &logs);
     drop(counted);
 }
 
@@ -72,29 +72,29 @@ async fn live_raw(
     logs: Arc<SessionLogs>,
     counted: Counted,
 ) {
-    let peer = raw.peer().clone();
+    let handle = raw.handle().clone();
     let mut running = session.run(socket, early, &raw);
     let panicked = || Ending {
         end: End::Lost(io::Error::other("the handler panicked")),
         received: Traffic::default(),
         sent: Traffic::default(),
     };
-    let ending = guarded(&peer, &mut running, panicked).await;
+    let ending = guarded(&handle, &mut running, panicked).await;
     drop(running);
-    note_end(peer.id, &raw.finish(ending), &logs);
+    note_end(handle.id, &raw.finish(ending), &logs);
     drop(counted);
 }
 
 /// What a handler does; a panic in it ends its session and no other.
 fn guarded<'a, T>(
-    peer: &'a Peer,
+    handle: &'a ConnectionHandle,
     running: &'a mut LocalBoxFuture<'_, T>,
     panicked: impl Fn() -> T + 'a,
 ) -> impl Future<Output = T> + 'a {
     std::future::poll_fn(move |cx| {
-        let _at = heartbeat::at(Activity::Session, peer.handler.get());
+        let _at = heartbeat::at(Activity::Session, handle.handler.get());
         catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
-            error!("WS0110: session {}: the handler panicked: {}", peer.id, panic_text(&*panic));
+            error!("WS0110: session {}: the handler panicked: {}", handle.id, panic_text(&*panic));
             std::task::Poll::Ready(panicked())
         })
     })
@@ -137,12 +137,13 @@ mod tests {
         let mut conn = Box::new(Conn::new(entry, socket, spec, &[], vec![], None));
         let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
         let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), Counted(Arc::default(), false)));
-        let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<Peer>)>();
+        let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<ConnectionHandle>)>();
         let conn = size_of::<Conn>() + size_of::<RefCell<Writer>>();
-        let (peer, spec) = (size_of::<Peer>(), size_of::<SessionSpec>());
-        let sizes = format!("Conn {conn}; task {task}; Peer {peer}; spec {spec}; echo {handler}; maps {look}");
+        let (handle, spec) = (size_of::<ConnectionHandle>(), size_of::<SessionSpec>());
+        let sizes =
+            format!("Conn {conn}; task {task}; ConnectionHandle {handle}; spec {spec}; echo {handler}; maps {look}");
         eprintln!("{sizes}");
-        assert!(peer <= 128, "{sizes}");
-        assert!(conn + task + peer + spec + handler + look <= 1200, "{sizes}");
+        assert!(handle <= 128, "{sizes}");
+        assert!(conn + task + handle + spec + handler + look <= 1200, "{sizes}");
     }
 }

@@ -1,11 +1,11 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
+use super::handle::ConnectionHandle;
 use super::handler::LocalBoxFuture;
 use super::health::heartbeat;
 use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
 use super::mux_task::MuxTask;
-use super::peer::Peer;
 use super::quota::Place;
 use super::session_log::SessionLogs;
 use super::socket::Socket;
@@ -159,7 +159,7 @@ pub struct Shared {
     pub queues: RefCell<Spare<VecDeque<Event>>>,
     /// See `queues`.
     pub buffers: RefCell<Spare<Vec<u8>>>,
-    peers: RefCell<HashMap<u64, Rc<Peer>>>,
+    handles: RefCell<HashMap<u64, Rc<ConnectionHandle>>>,
     muxes: RefCell<HashMap<u64, Rc<MuxTask>>>,
     /// Its clock.
     pub(super) timer: Timer,
@@ -203,7 +203,7 @@ impl Shared {
             contexts: RefCell::default(),
             queues: RefCell::new(Spare(Vec::new())),
             buffers: RefCell::new(Spare(Vec::new())),
-            peers: RefCell::default(),
+            handles: RefCell::default(),
             muxes: RefCell::default(),
             timer: Timer::default(),
             memory,
@@ -224,12 +224,12 @@ impl Shared {
     /// Makes a session known to [`Command::Close`] and to the clock.
     pub fn enter(self: &Rc<Self>, id: u64, limits: &Limits) -> Entry {
         let now = self.timer.now();
-        let peer = Rc::new(Peer::new(id, limits, now));
-        self.peers.borrow_mut().insert(id, peer.clone());
+        let handle = Rc::new(ConnectionHandle::new(id, limits, now));
+        self.handles.borrow_mut().insert(id, handle.clone());
         if limits.ping.is_some() || limits.idle_timeout.is_some() {
-            self.timer.look_at(&peer, now + 1);
+            self.timer.look_at(&handle, now + 1);
         }
-        Entry { shared: self.clone(), peer }
+        Entry { shared: self.clone(), handle }
     }
 
     /// The byte stream of a session.
@@ -276,14 +276,14 @@ impl Shared {
     }
 
     fn close(&self, id: u64, frame: CloseFrame) {
-        if let Some(peer) = self.peers.borrow().get(&id) {
-            peer.close(frame);
+        if let Some(handle) = self.handles.borrow().get(&id) {
+            handle.close(frame);
         }
     }
 
     fn close_all(&self, frame: &CloseFrame) {
-        for peer in self.peers.borrow().values() {
-            peer.close(frame.clone());
+        for handle in self.handles.borrow().values() {
+            handle.close(frame.clone());
         }
     }
 }
@@ -299,12 +299,12 @@ pub struct Entry {
     /// What the thread shares.
     pub shared: Rc<Shared>,
     /// The connection as the thread sees it.
-    pub peer: Rc<Peer>,
+    pub handle: Rc<ConnectionHandle>,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.shared.peers.borrow_mut().remove(&self.peer.id);
+        self.shared.handles.borrow_mut().remove(&self.handle.id);
     }
 }
 
@@ -343,7 +343,7 @@ impl Here {
 
 async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
     let clock = here.shared.clone();
-    tokio::task::spawn_local(async move { clock.timer.tick(&clock.peers).await });
+    tokio::task::spawn_local(async move { clock.timer.tick(&clock.handles).await });
     while let Some(command) = commands.recv().await {
         match command {
             Command::Adopt(adoption) => here.begin(*adoption),

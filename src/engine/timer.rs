@@ -1,6 +1,6 @@
 //! The clock of an engine thread, which ticks while somebody needs it.
 
-use super::peer::Peer;
+use super::handle::ConnectionHandle;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,15 +26,15 @@ pub(super) struct Timer {
     looks: RefCell<BinaryHeap<Reverse<(u32, u64)>>>,
     wanted: Notify,
     /// Sessions that are not read for want of memory: they look again with the next tick.
-    paused: RefCell<Vec<Rc<Peer>>>,
+    paused: RefCell<Vec<Rc<ConnectionHandle>>>,
 }
 
 impl Timer {
-    /// Wakes `peer` with the next tick.
-    pub(super) fn pause(&self, peer: &Rc<Peer>) {
+    /// Wakes `handle` with the next tick.
+    pub(super) fn pause(&self, handle: &Rc<ConnectionHandle>) {
         let mut paused = self.paused.borrow_mut();
-        if !paused.iter().any(|known| Rc::ptr_eq(known, peer)) {
-            paused.push(peer.clone());
+        if !paused.iter().any(|known| Rc::ptr_eq(known, handle)) {
+            paused.push(handle.clone());
             self.wanted.notify_one();
         }
     }
@@ -44,48 +44,48 @@ impl Timer {
         self.now.get()
     }
 
-    /// Lets `peer` expire after `time`.
-    pub(super) fn set_deadline(&self, peer: &Peer, time: Duration) {
+    /// Lets `handle` expire after `time`.
+    pub(super) fn set_deadline(&self, handle: &ConnectionHandle, time: Duration) {
         let deadline = self.now.get() + ticks(time);
-        peer.liveness.set_deadline(deadline);
-        self.look_at(peer, deadline);
+        handle.liveness.set_deadline(deadline);
+        self.look_at(handle, deadline);
     }
 
-    /// Has the clock look at `peer` at this tick, or sooner.
-    pub(super) fn look_at(&self, peer: &Peer, tick: u32) {
-        if peer.liveness.schedule(tick) {
-            self.looks.borrow_mut().push(Reverse((tick, peer.id)));
+    /// Has the clock look at `handle` at this tick, or sooner.
+    pub(super) fn look_at(&self, handle: &ConnectionHandle, tick: u32) {
+        if handle.liveness.schedule(tick) {
+            self.looks.borrow_mut().push(Reverse((tick, handle.id)));
             self.wanted.notify_one();
         }
     }
 
     /// Ticks while there is something to look at, sleeps while there is not.
-    pub(super) async fn tick(&self, peers: &RefCell<HashMap<u64, Rc<Peer>>>) {
+    pub(super) async fn tick(&self, handles: &RefCell<HashMap<u64, Rc<ConnectionHandle>>>) {
         loop {
             self.wanted.notified().await;
             while !self.looks.borrow().is_empty() || !self.paused.borrow().is_empty() {
                 tokio::time::sleep(TICK).await;
                 self.now.set(self.now.get() + 1);
-                self.look(&peers.borrow());
-                self.paused.take().iter().for_each(|peer| peer.wake());
+                self.look(&handles.borrow());
+                self.paused.take().iter().for_each(|handle| handle.wake());
             }
         }
     }
 
-    fn look(&self, peers: &HashMap<u64, Rc<Peer>>) {
+    fn look(&self, handles: &HashMap<u64, Rc<ConnectionHandle>>) {
         let now = self.now.get();
         loop {
             let mut looks = self.looks.borrow_mut();
             let Some((tick, id)) = looks.peek().map(|look| look.0).filter(|(tick, _)| *tick <= now) else { break };
             looks.pop();
             drop(looks);
-            if let Some(peer) = peers.get(&id)
-                && let Some(next) = peer.look(tick, now)
+            if let Some(handle) = handles.get(&id)
+                && let Some(next) = handle.look(tick, now)
             {
-                self.look_at(peer, next);
+                self.look_at(handle, next);
             }
         }
-        if peers.is_empty() {
+        if handles.is_empty() {
             *self.looks.borrow_mut() = BinaryHeap::new();
         }
     }

@@ -22,11 +22,11 @@ impl Conn {
     /// Ends the session in the way it asks for: the closing handshake (RFC 6455 section 7.1), then the TCP connection.
     pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
-        self.entry.peer.liveness.stop_watching();
+        self.entry.handle.liveness.stop_watching();
         self.writer.borrow_mut().is_open = false;
         self.hasten();
-        self.take_posts();
-        let end = match (self.end.take(), self.entry.peer.take_close()) {
+        self.take_mailbox();
+        let end = match (self.end.take(), self.entry.handle.take_close()) {
             (Some(end), _) => *end,
             (None, Some(frame)) => End::Engine(frame),
             (None, None) => End::Handler(verdict),
@@ -88,14 +88,14 @@ impl Conn {
 
     /// Polls `step` until it is ready or `time` has passed.
     async fn within(&mut self, time: Duration, mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<()>) {
-        self.entry.shared.timer.set_deadline(&self.entry.peer, time);
+        self.entry.shared.timer.set_deadline(&self.entry.handle, time);
         poll_fn(|cx| {
-            self.entry.peer.register(cx);
-            let is_over = self.entry.peer.liveness.expired() || self.demand() == Demand::Drop;
+            self.entry.handle.register(cx);
+            let is_over = self.entry.handle.liveness.expired() || self.demand() == Demand::Drop;
             if is_over { Poll::Ready(()) } else { step(self, cx) }
         })
         .await;
-        self.entry.peer.liveness.set_deadline(0);
+        self.entry.handle.liveness.set_deadline(0);
     }
 
     fn poll_flush_only(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -4,9 +4,9 @@
 //! send buffer waits for the client, nothing is read from it.
 
 use super::SessionSpec;
+use super::handle::ConnectionHandle;
 use super::health::heartbeat::{self, Activity};
 use super::memory::{Demand, Held, Holding};
-use super::peer::Peer;
 use super::quota::Place;
 use super::socket::Socket;
 use super::summary::{End, Traffic};
@@ -88,7 +88,7 @@ impl Conn {
         let session = spec.session();
         let writer = Writer::new(socket, session.encoding(), entry.shared.clone());
         let writer = Rc::new(RefCell::new(writer));
-        entry.peer.connect(writer.clone());
+        entry.handle.connect(writer.clone());
         let mut conn = Conn {
             writer,
             session,
@@ -114,7 +114,7 @@ impl Conn {
 
     /// The session's number.
     pub fn id(&self) -> u64 {
-        self.entry.peer.id
+        self.entry.handle.id
     }
 
     /// What is known of the session.
@@ -136,11 +136,11 @@ impl Conn {
             if self.end.is_some() {
                 return None;
             }
-            if self.entry.peer.close_asked() {
+            if self.entry.handle.close_asked() {
                 // What was posted before comes before it.
-                self.take_posts();
+                self.take_mailbox();
             }
-            if let Some(frame) = self.entry.peer.take_close() {
+            if let Some(frame) = self.entry.handle.take_close() {
                 self.end = Some(Box::new(End::Engine(frame)));
                 return None;
             }
@@ -187,8 +187,8 @@ impl Conn {
     }
 
     /// How others on this thread reach the connection.
-    pub fn peer(&self) -> &Rc<Peer> {
-        &self.entry.peer
+    pub fn handle(&self) -> &Rc<ConnectionHandle> {
+        &self.entry.handle
     }
 
     /// What the session takes of the quota with this scope, for something that may last longer than the session.
@@ -209,8 +209,8 @@ impl Conn {
             self.keep = None;
             return;
         }
-        let Entry { shared, peer } = &self.entry;
-        let new = || Box::new(Keep { holding: shared.hold(peer.id, &self.spec.client), rest: Rest::default() });
+        let Entry { shared, handle } = &self.entry;
+        let new = || Box::new(Keep { holding: shared.hold(handle.id, &self.spec.client), rest: Rest::default() });
         self.keep.get_or_insert_with(new).holding.update(held);
     }
 
@@ -239,14 +239,14 @@ impl Conn {
     fn decode(&mut self, bytes: &[u8]) {
         let now = self.entry.shared.timer.now();
         self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
-        self.entry.peer.liveness.note_life(now);
+        self.entry.handle.liveness.note_life(now);
         if let (Some(keep), false) = (&mut self.keep, self.events.is_empty()) {
             // What is unfinished now is another message.
             keep.rest = Rest::default();
         }
         // A large message that is still coming is no idleness.
         if !self.events.is_empty() || self.session.is_in_a_message() {
-            self.entry.peer.liveness.note_data(now);
+            self.entry.handle.liveness.note_data(now);
         }
     }
 
@@ -269,17 +269,17 @@ impl Conn {
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
     /// asks the connection to close.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        self.entry.peer.register(cx);
+        self.entry.handle.register(cx);
         self.writer.borrow_mut().is_open = false;
         loop {
-            if self.entry.peer.close_asked() {
+            if self.entry.handle.close_asked() {
                 return Poll::Ready(Ok(()));
             }
             if self.poll_slow(cx).is_pending() {
                 return Poll::Pending;
             }
             self.ping();
-            self.take_posts();
+            self.take_mailbox();
             self.stop_waiting();
             if let Some(end) = self.end.take() {
                 return Poll::Ready(Err(*end));
@@ -295,7 +295,7 @@ impl Conn {
                 self.settle();
                 self.entry.shared.memory().make_room();
                 // Its answer to a Ping could not be read: it is not given up meanwhile.
-                self.entry.shared.timer.pause(&self.entry.peer);
+                self.entry.shared.timer.pause(&self.entry.handle);
                 return Poll::Pending;
             }
             if self.session.has_more() {
@@ -348,7 +348,7 @@ impl Conn {
     /// is nothing.
     fn is_late(&mut self) -> bool {
         let (Some(timeout), Some(keep)) = (self.spec.limits.message_timeout, &mut self.keep) else { return false };
-        let Entry { shared, peer } = &self.entry;
+        let Entry { shared, handle } = &self.entry;
         let now = shared.timer.now();
         // The first tick is 0, which stands for something else here.
         keep.rest.since = now.max(1);
@@ -357,8 +357,8 @@ impl Conn {
         if late <= now && tokio::task::coop::has_budget_remaining() {
             return true;
         }
-        peer.liveness.await_message(late);
-        shared.timer.look_at(peer, late);
+        handle.liveness.await_message(late);
+        shared.timer.look_at(handle, late);
         false
     }
 
@@ -367,7 +367,7 @@ impl Conn {
         if let Some(Keep { rest, .. }) = self.keep.as_deref_mut().filter(|keep| keep.rest.since != 0) {
             rest.waited += self.entry.shared.timer.now().saturating_sub(rest.since);
             rest.since = 0;
-            self.entry.peer.liveness.await_message(0);
+            self.entry.handle.liveness.await_message(0);
         }
     }
 
@@ -378,7 +378,7 @@ impl Conn {
     /// To be asked last, when nothing could be read or written: a client is only given up when it truly is silent, and
     /// not because this task had no time to listen, or was told by tokio to let others have their turn.
     fn is_given_up(&self) -> bool {
-        self.entry.peer.liveness.is_timed_out() && tokio::task::coop::has_budget_remaining()
+        self.entry.handle.liveness.is_timed_out() && tokio::task::coop::has_budget_remaining()
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

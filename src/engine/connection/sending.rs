@@ -113,9 +113,9 @@ impl Conn {
     /// the client has gone and left much unread, its end does not come through, but its system answers the Ping with a reset.
     pub async fn tend(&mut self) {
         poll_fn(|cx| {
-            self.entry.peer.register(cx);
+            self.entry.handle.register(cx);
             self.stop_waiting();
-            if self.end.is_some() || self.entry.peer.close_asked() {
+            if self.end.is_some() || self.entry.handle.close_asked() {
                 return Poll::Ready(());
             }
             if self.poll_slow(cx).is_pending() {
@@ -246,7 +246,7 @@ impl Conn {
     /// `common`: others wait for the same payload.
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
         self.ready_writer().queue.push(Kind { text, compressed }, payload, common);
-        self.entry.peer.liveness.note_data(self.entry.shared.timer.now());
+        self.entry.handle.liveness.note_data(self.entry.shared.timer.now());
     }
 
     /// The writer, with a buffer to fill.
@@ -257,8 +257,8 @@ impl Conn {
     }
 
     /// Queues what others have posted.
-    pub(super) fn take_posts(&mut self) {
-        for (message, _waits) in self.entry.peer.take_posts() {
+    pub(super) fn take_mailbox(&mut self) {
+        for (message, _waits) in self.entry.handle.take_mailbox() {
             if self.push(&message).is_err() {
                 break;
             }
@@ -267,7 +267,7 @@ impl Conn {
 
     /// What was posted waits while the handler sends: too much of it, and the client is given up, as in [`Conn::push`].
     fn has_fallen_behind(&self) -> bool {
-        self.entry.peer.posted() > self.spec.limits.send_buffer
+        self.entry.handle.mailbox_bytes() > self.spec.limits.send_buffer
     }
 
     /// More waits for the client than may.
@@ -287,9 +287,9 @@ impl Conn {
 
     /// Completes when nothing waits for the client, or what waits `is_little`.
     fn poll_sent(&mut self, cx: &mut Context<'_>, is_little: fn(&Self) -> bool) -> Poll<Result<(), Closing>> {
-        self.entry.peer.register(cx);
+        self.entry.handle.register(cx);
         self.stop_waiting();
-        if self.entry.peer.close_asked() {
+        if self.entry.handle.close_asked() {
             return Poll::Ready(Err(Closing));
         }
         if self.poll_slow(cx).is_pending() {
@@ -311,11 +311,11 @@ impl Conn {
 
     /// Queues a Ping when the clock wants one.
     pub(super) fn ping(&mut self) {
-        let Entry { shared, peer } = &self.entry;
-        if peer.liveness.is_ping_due() {
+        let Entry { shared, handle } = &self.entry;
+        if handle.liveness.is_ping_due() {
             put_control(self.ready_writer().queue.tail(), Control::Ping, b"");
-            let late = peer.liveness.note_ping(shared.timer.now());
-            shared.timer.look_at(peer, late);
+            let late = handle.liveness.note_ping(shared.timer.now());
+            shared.timer.look_at(handle, late);
         }
     }
 
@@ -324,8 +324,8 @@ impl Conn {
     fn note_flush(&mut self, waiting: usize, empty: bool) {
         if std::mem::replace(&mut self.blocked, !empty) && self.backlog() < waiting {
             let now = self.entry.shared.timer.now();
-            self.entry.peer.liveness.note_life(now);
-            self.entry.peer.liveness.note_data(now);
+            self.entry.handle.liveness.note_life(now);
+            self.entry.handle.liveness.note_data(now);
         }
     }
 

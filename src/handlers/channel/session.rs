@@ -198,10 +198,10 @@ impl Session<'_> {
             let Session { hub, shard, member, subscribed, conn, view, .. } = self;
             let subscribe = |last: u64| {
                 for channel in channels {
-                    let (peer, known) = (conn.peer().clone(), Cell::new(last));
+                    let (handle, known) = (conn.handle().clone(), Cell::new(last));
                     let member = member.clone();
                     let subscriber =
-                        Subscriber { peer, view: *view, known, presence: Presence::Off, member: member.clone() };
+                        Subscriber { handle, view: *view, known, presence: Presence::Off, member: member.clone() };
                     let key = shard.add(channel, subscriber);
                     let (hub, shard, channel) = (hub.clone(), shard.clone(), channel.clone());
                     subscribed.insert(channel.clone(), Subscribed { hub, shard, channel, key, member });
@@ -346,7 +346,7 @@ impl Session<'_> {
         let since = if let Presence::After(number) = after { number } else { u64::MAX };
         if let Presence::Held(held) = self.shard.set_presence(channel, key, after) {
             for (_, message) in held.into_iter().filter(|(at, _)| *at > since) {
-                self.conn.peer().post(message);
+                self.conn.handle().enqueue(message);
             }
         }
         done

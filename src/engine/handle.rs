@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 /// A message that others want a connection to send, which waits for that.
-pub type Post = (Arc<Broadcast>, Option<Share>);
+pub type Posted = (Arc<Broadcast>, Option<Share>);
 
 /// The part of a connection that its thread can see. Never leaves the thread.
-pub struct Peer {
+pub struct ConnectionHandle {
     /// The session's number.
     pub id: u64,
     /// The number of what runs it.
@@ -26,20 +26,20 @@ pub struct Peer {
     close: RefCell<Option<Box<CloseFrame>>>,
     writer: WriterCell,
     /// Messages that others want it to send.
-    posts: Cell<Vec<Post>>,
+    mailbox: Cell<Vec<Posted>>,
     pub(super) liveness: Liveness,
 }
 
-impl Peer {
+impl ConnectionHandle {
     /// Of a session that begins `now`.
-    pub fn new(id: u64, limits: &Limits, now: u32) -> Peer {
-        Peer {
+    pub fn new(id: u64, limits: &Limits, now: u32) -> ConnectionHandle {
+        ConnectionHandle {
             id,
             handler: Cell::new(0),
             waker: RefCell::default(),
             close: RefCell::default(),
             writer: WriterCell::new(),
-            posts: Cell::default(),
+            mailbox: Cell::default(),
             liveness: Liveness::new(limits, now),
         }
     }
@@ -55,28 +55,28 @@ impl Peer {
         self.wake();
     }
 
-    /// The frame that [`Peer::close`] asked for, once.
+    /// The frame that [`ConnectionHandle::close`] asked for, once.
     pub fn take_close(&self) -> Option<CloseFrame> {
         self.close.borrow_mut().take().map(|frame| *frame)
     }
 
-    /// True when [`Peer::close`] was called and nobody has looked.
+    /// True when [`ConnectionHandle::close`] was called and nobody has looked.
     pub fn close_asked(&self) -> bool {
         self.close.borrow().is_some()
     }
 
     /// Has the connection send this message as [`super::Conn::push`] does: in the order of the calls, and after what its
     /// handler has sent so far. Nothing happens where it is closing.
-    pub fn post(&self, message: Arc<Broadcast>) {
+    pub fn enqueue(&self, message: Arc<Broadcast>) {
         let waiting = self.writer.get().map(|writer| message.wait(writer.borrow().memory()));
-        let mut posts = self.posts.take();
-        posts.push((message, waiting));
-        self.posts.set(posts);
+        let mut mailbox = self.mailbox.take();
+        mailbox.push((message, waiting));
+        self.mailbox.set(mailbox);
         self.wake();
     }
 
     /// Posts the messages from the `first` on. Where nothing waits for the client, they are written here and now.
-    pub fn post_all(&self, batch: &Batch, first: usize) {
+    pub fn enqueue_all(&self, batch: &Batch, first: usize) {
         let written =
             self.writer.get().map_or(Written::Nothing, |writer| writer.borrow_mut().try_write_batch(batch, first));
         match written {
@@ -87,7 +87,7 @@ impl Peer {
             }
             Written::Nothing => {
                 for message in batch.messages(first) {
-                    self.post(message.clone());
+                    self.enqueue(message.clone());
                 }
             }
         }
@@ -112,15 +112,15 @@ impl Peer {
     }
 
     /// What was posted and not taken.
-    pub fn take_posts(&self) -> Vec<Post> {
-        self.posts.take()
+    pub fn take_mailbox(&self) -> Vec<Posted> {
+        self.mailbox.take()
     }
 
     /// Bytes of what was posted and not taken.
-    pub fn posted(&self) -> usize {
-        let posts = self.posts.take();
-        let bytes = posts.iter().map(|(message, _)| message.payload().len()).sum();
-        self.posts.set(posts);
+    pub fn mailbox_bytes(&self) -> usize {
+        let mailbox = self.mailbox.take();
+        let bytes = mailbox.iter().map(|(message, _)| message.payload().len()).sum();
+        self.mailbox.set(mailbox);
         bytes
     }
 
@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn the_first_request_to_close_counts() {
-        let peer = Peer::new(1, &Limits::default(), 100);
-        peer.close(close(CloseCode::Away, "first"));
-        peer.close(close(CloseCode::Error, "second"));
-        assert!(peer.close_asked());
-        assert_eq!(peer.take_close().map(|f| f.code), Some(CloseCode::Away));
-        assert!(peer.take_close().is_none());
+        let handle = ConnectionHandle::new(1, &Limits::default(), 100);
+        handle.close(close(CloseCode::Away, "first"));
+        handle.close(close(CloseCode::Error, "second"));
+        assert!(handle.close_asked());
+        assert_eq!(handle.take_close().map(|f| f.code), Some(CloseCode::Away));
+        assert!(handle.take_close().is_none());
     }
 }
