@@ -6,7 +6,7 @@ use super::health::heartbeat::{self, Activity, HandlerNumber};
 use super::mux_task as carrier;
 use super::numbers::Numbers;
 use super::quota::{Counts, Place};
-use super::thread::{Here, NewMux};
+use super::thread::{NewMux, ThreadHandle};
 use super::{Accepted, Adoption, Engine, Quota, Refused, Registry, Rejection, Response, Session, SessionSpec, Source};
 use crate::wire::{CloseCode, CloseFrame, close};
 use bytes::Bytes;
@@ -67,7 +67,7 @@ pub fn attend(desk: &Arc<Desk>, stream: UnixStream) {
     desk.engine.spread(Box::new(move |here| Box::pin(serve(weak, stream, here))));
 }
 
-async fn serve(desk: Weak<Desk>, stream: UnixStream, here: Here) {
+async fn serve(desk: Weak<Desk>, stream: UnixStream, here: ThreadHandle) {
     let stream = match tokio::net::UnixStream::from_std(stream) {
         Ok(stream) => stream,
         Err(e) => return warn!("WS0109: a handoff link cannot be watched: {e}"),
@@ -115,7 +115,7 @@ struct Seat {
 struct Link {
     stream: Receiver,
     /// The thread that serves it.
-    here: Here,
+    here: ThreadHandle,
     /// By their tickets.
     granted: HashMap<u64, Seat>,
 }

@@ -5,7 +5,7 @@ use super::SessionSpec;
 use super::handle::ConnectionHandle;
 use super::quota::Place;
 use super::summary::{End, Summary, Traffic};
-use super::thread::Entry;
+use super::thread::Registered;
 use crate::wire::CloseFrame;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// One open session.
 pub struct Raw {
-    entry: Entry,
+    registered: Registered,
     spec: Box<SessionSpec>,
     since: Instant,
     /// Given back when the session is dropped.
@@ -34,25 +34,25 @@ pub struct Ending {
 
 impl Raw {
     /// A session that begins.
-    pub fn new(entry: Entry, spec: SessionSpec, places: Vec<Place>) -> Raw {
-        Raw { entry, spec: Box::new(spec), since: Instant::now(), _places: places }
+    pub fn new(registered: Registered, spec: SessionSpec, places: Vec<Place>) -> Raw {
+        Raw { registered, spec: Box::new(spec), since: Instant::now(), _places: places }
     }
 
     /// The session's number.
     pub fn id(&self) -> u64 {
-        self.entry.handle.id
+        self.registered.handle.id
     }
 
     /// How others on this thread reach the connection.
     pub fn handle(&self) -> &Rc<ConnectionHandle> {
-        &self.entry.handle
+        &self.registered.handle
     }
 
     /// Waits until the session is to be closed with this frame.
     pub async fn close_asked(&self) -> CloseFrame {
         poll_fn(|cx| {
-            self.entry.handle.register(cx);
-            self.entry.handle.take_close().map_or(Poll::Pending, Poll::Ready)
+            self.registered.handle.register(cx);
+            self.registered.handle.take_close().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }

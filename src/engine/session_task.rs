@@ -7,7 +7,7 @@ use super::health::heartbeat::{self, Activity};
 use super::raw::{Ending, Raw};
 use super::session_log::SessionLogs;
 use super::summary::{End, Summary, Traffic};
-use super::thread::{Counted, Shared};
+use super::thread::{CountGuard, ThreadState};
 use super::{Adoption, Limits, Source};
 use crate::wire::{CloseCode, close};
 use log::{debug, error};
@@ -18,18 +18,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Starts a session's task.
-pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionLogs>, counted: Counted) {
+pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<SessionLogs>, counted: CountGuard) {
     let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
     match session {
         Session::Messages(session) => {
-            let entry = shared.enter(id, &spec.limits);
-            entry.handle.handler.set(handler);
+            let registered = shared.enter(id, &spec.limits);
+            registered.handle.handler.set(handler);
             let socket = match shared.socket(socket, id) {
                 Ok(socket) => socket,
                 Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
             };
             // It decodes what came with the handshake: a panic there is one session's, too.
-            match catch_unwind(AssertUnwindSafe(|| Box::new(Conn::new(entry, socket, spec, &early, places, link)))) {
+            match catch_unwind(AssertUnwindSafe(|| Box::new(Conn::new(registered, socket, spec, &early, places, link))))
+            {
                 Ok(conn) => drop(tokio::task::spawn_local(live(conn, session, logs.clone(), counted))),
                 Err(panic) => error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic)),
             }
@@ -43,16 +44,16 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<Shared>, logs: &Arc<SessionL
             };
             // What the client says is not for the clock to see.
             let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
-            let entry = shared.enter(id, &limits);
-            entry.handle.handler.set(handler);
-            let raw = Raw::new(entry, spec, places);
+            let registered = shared.enter(id, &limits);
+            registered.handle.handler.set(handler);
+            let raw = Raw::new(registered, spec, places);
             tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
         }
     }
 }
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
-async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: Counted) {
+async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: CountGuard) {
     let handle = conn.handle().clone();
     let mut running = session.run(&mut conn);
     let verdict = guarded(&handle, &mut running, || close(CloseCode::Error, "internal error")).await;
@@ -70,7 +71,7 @@ async fn live_raw(
     socket: OwnedFd,
     early: Vec<u8>,
     logs: Arc<SessionLogs>,
-    counted: Counted,
+    counted: CountGuard,
 ) {
     let handle = raw.handle().clone();
     let mut running = session.run(socket, early, &raw);
@@ -132,11 +133,11 @@ mod tests {
     async fn an_idle_session_is_small() {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let spec = crate::engine::testing::spec("echo");
-        let shared = Rc::new(Shared::new());
-        let (entry, socket) = (shared.enter(1, &spec.limits), Socket::new(socket.into()).unwrap());
-        let mut conn = Box::new(Conn::new(entry, socket, spec, &[], vec![], None));
+        let shared = Rc::new(ThreadState::new());
+        let (registered, socket) = (shared.enter(1, &spec.limits), Socket::new(socket.into()).unwrap());
+        let mut conn = Box::new(Conn::new(registered, socket, spec, &[], vec![], None));
         let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
-        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), Counted(Arc::default(), false)));
+        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), CountGuard(Arc::default(), false)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<ConnectionHandle>)>();
         let conn = size_of::<Conn>() + size_of::<RefCell<Writer>>();
         let (handle, spec) = (size_of::<ConnectionHandle>(), size_of::<SessionSpec>());

@@ -41,7 +41,7 @@ pub enum Command {
 }
 
 /// What a thread is to do beside its sessions.
-pub type Task = Box<dyn FnOnce(Here) -> LocalBoxFuture<'static, ()> + Send>;
+pub type Task = Box<dyn FnOnce(ThreadHandle) -> LocalBoxFuture<'static, ()> + Send>;
 
 /// A mux for a thread.
 pub struct NewMux {
@@ -56,12 +56,12 @@ pub struct NewMux {
 /// The handle of a thread. When it is dropped the thread ends, and its connections with it, unsaid.
 pub struct Thread {
     commands: mpsc::UnboundedSender<Command>,
-    tally: Arc<Tally>,
+    count: Arc<SessionCount>,
 }
 
 /// The sessions of a thread, those on their way included.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct SessionCount {
     all: AtomicUsize,
     /// Those of them that come over a mux.
     by_mux: AtomicUsize,
@@ -84,25 +84,25 @@ impl Thread {
         let (commands, received) = mpsc::unbounded_channel();
         // The thread ends with its handle, and is not kept by what it can be told through the account.
         memory.connect(number, commands.downgrade());
-        let tally = Arc::new(Tally { ended, ..Tally::default() });
+        let count = Arc::new(SessionCount { ended, ..SessionCount::default() });
         let runtime = heartbeat::runtime()?;
-        let counts = tally.clone();
+        let counts = count.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            let here = Here { number, shared: Rc::new(Shared::of(number, memory)), logs, tally: counts };
+            let here = ThreadHandle { number, shared: Rc::new(ThreadState::of(number, memory)), logs, count: counts };
             // The first is the main thread's.
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
-        Ok(Thread { commands, tally })
+        Ok(Thread { commands, count })
     }
 
     /// Sessions of this thread, those on their way included.
     pub fn connections(&self) -> usize {
-        self.tally.all.load(Ordering::Acquire)
+        self.count.all.load(Ordering::Acquire)
     }
 
     /// Those of them that have a socket of their own.
     pub fn sockets(&self) -> usize {
-        self.connections().saturating_sub(self.tally.by_mux.load(Ordering::Acquire))
+        self.connections().saturating_sub(self.count.by_mux.load(Ordering::Acquire))
     }
 
     /// It runs, and takes commands.
@@ -117,15 +117,15 @@ impl Thread {
             _ => None,
         };
         if let Some(by_mux) = adopted {
-            self.tally.count(by_mux);
+            self.count.count(by_mux);
         }
         if let (Err(_), Some(by_mux)) = (self.commands.send(command), adopted) {
-            self.tally.forget(by_mux);
+            self.count.forget(by_mux);
         }
     }
 }
 
-impl Tally {
+impl SessionCount {
     fn count(&self, by_mux: bool) {
         self.by_mux.fetch_add(usize::from(by_mux), Ordering::AcqRel);
         self.all.fetch_add(1, Ordering::AcqRel);
@@ -138,10 +138,10 @@ impl Tally {
     }
 }
 
-/// One session in the tally, until dropped; and whether it comes over a mux.
-pub(super) struct Counted(pub(super) Arc<Tally>, pub(super) bool);
+/// One session in the count, until dropped; and whether it comes over a mux.
+pub(super) struct CountGuard(pub(super) Arc<SessionCount>, pub(super) bool);
 
-impl Drop for Counted {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         if self.0.forget(self.1) {
             self.0.ended.notify_waiters();
@@ -150,15 +150,15 @@ impl Drop for Counted {
 }
 
 /// What the connections of a thread share.
-pub struct Shared {
+pub struct ThreadState {
     /// Where every read lands first.
     pub buffer: RefCell<Box<[u8]>>,
     /// Protocol contexts that no session needs at the moment.
     pub contexts: RefCell<Contexts>,
     /// Empty queues and buffers, for connections that have something to do.
-    pub queues: RefCell<Spare<VecDeque<Event>>>,
+    pub queues: RefCell<FreeList<VecDeque<Event>>>,
     /// See `queues`.
-    pub buffers: RefCell<Spare<Vec<u8>>>,
+    pub buffers: RefCell<FreeList<Vec<u8>>>,
     handles: RefCell<HashMap<u64, Rc<ConnectionHandle>>>,
     muxes: RefCell<HashMap<u64, Rc<MuxTask>>>,
     /// Its clock.
@@ -169,9 +169,9 @@ pub struct Shared {
 }
 
 /// Things that are kept for the next who needs one, up to a number.
-pub struct Spare<T>(Vec<T>);
+pub struct FreeList<T>(Vec<T>);
 
-impl<T: Default> Spare<T> {
+impl<T: Default> FreeList<T> {
     const KEPT: usize = 32;
 
     /// One of them, or a new one.
@@ -187,22 +187,22 @@ impl<T: Default> Spare<T> {
     }
 }
 
-impl Shared {
+impl ThreadState {
     /// Bytes that one read takes at most.
     const BUFFER: usize = 64 * 1024;
 
     /// What a thread starts with that has an account of its own.
-    pub fn new() -> Shared {
-        Shared::of(0, Memory::new(1, Bound::Off))
+    pub fn new() -> ThreadState {
+        ThreadState::of(0, Memory::new(1, Bound::Off))
     }
 
     /// What a thread of this number in the account starts with.
-    pub fn of(number: usize, memory: Arc<Memory>) -> Shared {
-        Shared {
+    pub fn of(number: usize, memory: Arc<Memory>) -> ThreadState {
+        ThreadState {
             buffer: RefCell::new(vec![0; Self::BUFFER].into_boxed_slice()),
             contexts: RefCell::default(),
-            queues: RefCell::new(Spare(Vec::new())),
-            buffers: RefCell::new(Spare(Vec::new())),
+            queues: RefCell::new(FreeList(Vec::new())),
+            buffers: RefCell::new(FreeList(Vec::new())),
             handles: RefCell::default(),
             muxes: RefCell::default(),
             timer: Timer::default(),
@@ -222,14 +222,14 @@ impl Shared {
     }
 
     /// Makes a session known to [`Command::Close`] and to the clock.
-    pub fn enter(self: &Rc<Self>, id: u64, limits: &Limits) -> Entry {
+    pub fn enter(self: &Rc<Self>, id: u64, limits: &Limits) -> Registered {
         let now = self.timer.now();
         let handle = Rc::new(ConnectionHandle::new(id, limits, now));
         self.handles.borrow_mut().insert(id, handle.clone());
         if limits.ping.is_some() || limits.idle_timeout.is_some() {
             self.timer.look_at(&handle, now + 1);
         }
-        Entry { shared: self.clone(), handle }
+        Registered { shared: self.clone(), handle }
     }
 
     /// The byte stream of a session.
@@ -288,21 +288,21 @@ impl Shared {
     }
 }
 
-impl Default for Shared {
+impl Default for ThreadState {
     fn default() -> Self {
-        Shared::new()
+        ThreadState::new()
     }
 }
 
 /// A connection's place in its thread, until dropped.
-pub struct Entry {
+pub struct Registered {
     /// What the thread shares.
-    pub shared: Rc<Shared>,
+    pub shared: Rc<ThreadState>,
     /// The connection as the thread sees it.
     pub handle: Rc<ConnectionHandle>,
 }
 
-impl Drop for Entry {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.shared.handles.borrow_mut().remove(&self.handle.id);
     }
@@ -310,14 +310,14 @@ impl Drop for Entry {
 
 /// A thread, for what runs on it.
 #[derive(Clone)]
-pub struct Here {
+pub struct ThreadHandle {
     number: usize,
-    shared: Rc<Shared>,
+    shared: Rc<ThreadState>,
     logs: Arc<SessionLogs>,
-    tally: Arc<Tally>,
+    count: Arc<SessionCount>,
 }
 
-impl Here {
+impl ThreadHandle {
     /// Its number in the engine.
     pub fn number(&self) -> usize {
         self.number
@@ -325,7 +325,7 @@ impl Here {
 
     /// Takes over a stream: as [`super::Engine::adopt`], on this thread.
     pub fn adopt(&self, adoption: Adoption) {
-        self.tally.count(matches!(adoption.socket, Source::Mux { .. }));
+        self.count.count(matches!(adoption.socket, Source::Mux { .. }));
         self.begin(adoption);
     }
 
@@ -336,12 +336,12 @@ impl Here {
 
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
-        let counted = Counted(self.tally.clone(), matches!(adoption.socket, Source::Mux { .. }));
+        let counted = CountGuard(self.count.clone(), matches!(adoption.socket, Source::Mux { .. }));
         session_task::begin(adoption, &self.shared, &self.logs, counted);
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: Here) {
+async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: ThreadHandle) {
     let clock = here.shared.clone();
     tokio::task::spawn_local(async move { clock.timer.tick(&clock.handles).await });
     while let Some(command) = commands.recv().await {

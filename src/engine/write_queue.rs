@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-/// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second entry
+/// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second registered
 /// in the write's vector costs.
 const SHARED: usize = 2048;
 /// A buffer that grew over this many bytes is not kept for others.

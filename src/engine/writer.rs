@@ -5,7 +5,7 @@ use super::broadcast::Batch;
 use super::memory::Memory;
 use super::socket::Socket;
 use super::summary::Traffic;
-use super::thread::Shared;
+use super::thread::ThreadState;
 use super::write_queue::WriteQueue;
 use crate::wire::session::Encoding;
 use std::cell::{OnceCell, RefCell};
@@ -23,7 +23,7 @@ pub struct Writer {
     /// The handler has sent what it has to send, and waits for the client: what others send may go out.
     pub is_open: bool,
     encoding: Option<Encoding>,
-    shared: Rc<Shared>,
+    shared: Rc<ThreadState>,
 }
 
 /// A writer, and whether there is one yet.
@@ -42,12 +42,12 @@ pub enum Written {
 
 impl Writer {
     /// To this socket; messages go out in this encoding.
-    pub fn new(socket: Socket, encoding: Option<Encoding>, shared: Rc<Shared>) -> Writer {
+    pub fn new(socket: Socket, encoding: Option<Encoding>, shared: Rc<ThreadState>) -> Writer {
         Writer { socket, queue: WriteQueue::default(), sent: Traffic::default(), is_open: false, encoding, shared }
     }
 
     /// The encoding in which messages go out that many get; and what is needed to bring them into it.
-    pub fn encoding(&self) -> (Option<Encoding>, &Rc<Shared>) {
+    pub fn encoding(&self) -> (Option<Encoding>, &Rc<ThreadState>) {
         (self.encoding, &self.shared)
     }
 
@@ -92,7 +92,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
         let encoding = Session::new(&rules).encoding();
-        (Writer::new(Socket::new(ours.into()).unwrap(), encoding, Rc::new(Shared::new())), theirs)
+        (Writer::new(Socket::new(ours.into()).unwrap(), encoding, Rc::new(ThreadState::new())), theirs)
     }
 
     #[tokio::test]

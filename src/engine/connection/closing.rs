@@ -22,11 +22,11 @@ impl Conn {
     /// Ends the session in the way it asks for: the closing handshake (RFC 6455 section 7.1), then the TCP connection.
     pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
-        self.entry.handle.liveness.stop_watching();
+        self.registered.handle.liveness.stop_watching();
         self.writer.borrow_mut().is_open = false;
         self.hasten();
         self.take_mailbox();
-        let end = match (self.end.take(), self.entry.handle.take_close()) {
+        let end = match (self.end.take(), self.registered.handle.take_close()) {
             (Some(end), _) => *end,
             (None, Some(frame)) => End::Engine(frame),
             (None, None) => End::Handler(verdict),
@@ -62,7 +62,7 @@ impl Conn {
     }
 
     fn say_close(&mut self, frame: CloseFrame) {
-        let mut contexts = self.entry.shared.contexts.borrow_mut();
+        let mut contexts = self.registered.shared.contexts.borrow_mut();
         self.session.close(&mut contexts, frame, self.writer.borrow_mut().queue.tail());
     }
 
@@ -88,14 +88,14 @@ impl Conn {
 
     /// Polls `step` until it is ready or `time` has passed.
     async fn within(&mut self, time: Duration, mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<()>) {
-        self.entry.shared.timer.set_deadline(&self.entry.handle, time);
+        self.registered.shared.timer.set_deadline(&self.registered.handle, time);
         poll_fn(|cx| {
-            self.entry.handle.register(cx);
-            let is_over = self.entry.handle.liveness.expired() || self.demand() == Demand::Drop;
+            self.registered.handle.register(cx);
+            let is_over = self.registered.handle.liveness.expired() || self.demand() == Demand::Drop;
             if is_over { Poll::Ready(()) } else { step(self, cx) }
         })
         .await;
-        self.entry.handle.liveness.set_deadline(0);
+        self.registered.handle.liveness.set_deadline(0);
     }
 
     fn poll_flush_only(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -118,7 +118,7 @@ impl Conn {
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 return Poll::Ready(());
             }
-            let shared = self.entry.shared.clone();
+            let shared = self.registered.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
             match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
@@ -129,7 +129,7 @@ impl Conn {
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
-        let mut buffer = self.entry.shared.buffer.borrow_mut();
+        let mut buffer = self.registered.shared.buffer.borrow_mut();
         loop {
             match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(count)) if count > 0 && count <= *left => *left -= count,

@@ -10,7 +10,7 @@ use super::memory::{Demand, Held, Holding};
 use super::quota::Place;
 use super::socket::Socket;
 use super::summary::{End, Traffic};
-use super::thread::{Entry, step_aside};
+use super::thread::{Registered, step_aside};
 use super::timer::ticks;
 use super::writer::Writer;
 use crate::wire::session::{Contexts, Event, Session};
@@ -40,7 +40,7 @@ pub struct Conn {
     session: Session,
     /// What was decoded and not yet handed out.
     events: VecDeque<Event>,
-    entry: Entry,
+    registered: Registered,
     spec: Box<SessionSpec>,
     /// Boxed, since a session has it only when it is over.
     end: Option<Box<End>>,
@@ -78,7 +78,7 @@ struct Rest {
 impl Conn {
     /// Takes over a session. To be called on an engine thread.
     pub fn new(
-        entry: Entry,
+        registered: Registered,
         socket: Socket,
         spec: SessionSpec,
         early: &[u8],
@@ -86,14 +86,14 @@ impl Conn {
         link: Option<OwnedFd>,
     ) -> Conn {
         let session = spec.session();
-        let writer = Writer::new(socket, session.encoding(), entry.shared.clone());
+        let writer = Writer::new(socket, session.encoding(), registered.shared.clone());
         let writer = Rc::new(RefCell::new(writer));
-        entry.handle.connect(writer.clone());
+        registered.handle.connect(writer.clone());
         let mut conn = Conn {
             writer,
             session,
             events: VecDeque::new(),
-            entry,
+            registered,
             spec: Box::new(spec),
             end: None,
             received: Traffic::default(),
@@ -114,7 +114,7 @@ impl Conn {
 
     /// The session's number.
     pub fn id(&self) -> u64 {
-        self.entry.handle.id
+        self.registered.handle.id
     }
 
     /// What is known of the session.
@@ -136,11 +136,11 @@ impl Conn {
             if self.end.is_some() {
                 return None;
             }
-            if self.entry.handle.close_asked() {
+            if self.registered.handle.close_asked() {
                 // What was posted before comes before it.
                 self.take_mailbox();
             }
-            if let Some(frame) = self.entry.handle.take_close() {
+            if let Some(frame) = self.registered.handle.take_close() {
                 self.end = Some(Box::new(End::Engine(frame)));
                 return None;
             }
@@ -188,7 +188,7 @@ impl Conn {
 
     /// How others on this thread reach the connection.
     pub fn handle(&self) -> &Rc<ConnectionHandle> {
-        &self.entry.handle
+        &self.registered.handle
     }
 
     /// What the session takes of the quota with this scope, for something that may last longer than the session.
@@ -209,7 +209,7 @@ impl Conn {
             self.keep = None;
             return;
         }
-        let Entry { shared, handle } = &self.entry;
+        let Registered { shared, handle } = &self.registered;
         let new = || Box::new(Keep { holding: shared.hold(handle.id, &self.spec.client), rest: Rest::default() });
         self.keep.get_or_insert_with(new).holding.update(held);
     }
@@ -232,21 +232,21 @@ impl Conn {
         let events = std::mem::take(&mut self.events);
         // A queue that a burst of tiny messages made long is not kept for others.
         if (1..=KEPT_EVENTS).contains(&events.capacity()) {
-            self.entry.shared.queues.borrow_mut().put_back(events);
+            self.registered.shared.queues.borrow_mut().put_back(events);
         }
     }
 
     fn decode(&mut self, bytes: &[u8]) {
-        let now = self.entry.shared.timer.now();
+        let now = self.registered.shared.timer.now();
         self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
-        self.entry.handle.liveness.note_life(now);
+        self.registered.handle.liveness.note_life(now);
         if let (Some(keep), false) = (&mut self.keep, self.events.is_empty()) {
             // What is unfinished now is another message.
             keep.rest = Rest::default();
         }
         // A large message that is still coming is no idleness.
         if !self.events.is_empty() || self.session.is_in_a_message() {
-            self.entry.handle.liveness.note_data(now);
+            self.registered.handle.liveness.note_data(now);
         }
     }
 
@@ -257,7 +257,7 @@ impl Conn {
 
     fn take_in(&mut self, step: impl FnOnce(&mut Session, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
         let _at = heartbeat::within(Activity::Decoding);
-        let shared = &self.entry.shared;
+        let shared = &self.registered.shared;
         if self.events.capacity() == 0 {
             self.events = shared.queues.borrow_mut().take();
         }
@@ -269,10 +269,10 @@ impl Conn {
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
     /// asks the connection to close.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        self.entry.handle.register(cx);
+        self.registered.handle.register(cx);
         self.writer.borrow_mut().is_open = false;
         loop {
-            if self.entry.handle.close_asked() {
+            if self.registered.handle.close_asked() {
                 return Poll::Ready(Ok(()));
             }
             if self.poll_slow(cx).is_pending() {
@@ -293,9 +293,9 @@ impl Conn {
             }
             if self.demand() == Demand::Pause {
                 self.settle();
-                self.entry.shared.memory().make_room();
+                self.registered.shared.memory().make_room();
                 // Its answer to a Ping could not be read: it is not given up meanwhile.
-                self.entry.shared.timer.pause(&self.entry.handle);
+                self.registered.shared.timer.pause(&self.registered.handle);
                 return Poll::Pending;
             }
             if self.session.has_more() {
@@ -314,7 +314,7 @@ impl Conn {
                 step_aside(cx);
                 return Poll::Pending;
             }
-            let shared = self.entry.shared.clone();
+            let shared = self.registered.shared.clone();
             let mut buffer = shared.buffer.borrow_mut();
             match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
@@ -348,7 +348,7 @@ impl Conn {
     /// is nothing.
     fn is_late(&mut self) -> bool {
         let (Some(timeout), Some(keep)) = (self.spec.limits.message_timeout, &mut self.keep) else { return false };
-        let Entry { shared, handle } = &self.entry;
+        let Registered { shared, handle } = &self.registered;
         let now = shared.timer.now();
         // The first tick is 0, which stands for something else here.
         keep.rest.since = now.max(1);
@@ -365,9 +365,9 @@ impl Conn {
     /// The client is read again, or is not to be read for now: its time for the rest of a message stands still.
     fn stop_waiting(&mut self) {
         if let Some(Keep { rest, .. }) = self.keep.as_deref_mut().filter(|keep| keep.rest.since != 0) {
-            rest.waited += self.entry.shared.timer.now().saturating_sub(rest.since);
+            rest.waited += self.registered.shared.timer.now().saturating_sub(rest.since);
             rest.since = 0;
-            self.entry.handle.liveness.await_message(0);
+            self.registered.handle.liveness.await_message(0);
         }
     }
 
@@ -378,7 +378,7 @@ impl Conn {
     /// To be asked last, when nothing could be read or written: a client is only given up when it truly is silent, and
     /// not because this task had no time to listen, or was told by tokio to let others have their turn.
     fn is_given_up(&self) -> bool {
-        self.entry.handle.liveness.is_timed_out() && tokio::task::coop::has_budget_remaining()
+        self.registered.handle.liveness.is_timed_out() && tokio::task::coop::has_budget_remaining()
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

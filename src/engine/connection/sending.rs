@@ -5,7 +5,7 @@ use crate::engine::broadcast::{Broadcast, Encoded};
 use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::memory::Share;
 use crate::engine::summary::End;
-use crate::engine::thread::{Entry, step_aside};
+use crate::engine::thread::{Registered, step_aside};
 use crate::engine::writer::Writer;
 use crate::wire::deflate::Slices;
 use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
@@ -51,7 +51,7 @@ impl Conn {
         }
         match self.session.encoding().filter(|_| self.session.is_slow(message.payload().len())) {
             Some(encoding) => {
-                let shared = self.entry.shared.clone();
+                let shared = self.registered.shared.clone();
                 // Boxed, so that it makes no handler's state larger.
                 Box::pin(message.prepare(encoding, &shared.contexts)).await;
                 self.share(message);
@@ -113,9 +113,9 @@ impl Conn {
     /// the client has gone and left much unread, its end does not come through, but its system answers the Ping with a reset.
     pub async fn tend(&mut self) {
         poll_fn(|cx| {
-            self.entry.handle.register(cx);
+            self.registered.handle.register(cx);
             self.stop_waiting();
-            if self.end.is_some() || self.entry.handle.close_asked() {
+            if self.end.is_some() || self.registered.handle.close_asked() {
                 return Poll::Ready(());
             }
             if self.poll_slow(cx).is_pending() {
@@ -167,7 +167,7 @@ impl Conn {
     fn share(&mut self, message: &Broadcast) {
         let _at = heartbeat::within(Activity::Encoding);
         self.hasten();
-        let Entry { shared, .. } = &self.entry;
+        let Registered { shared, .. } = &self.registered;
         let contexts = &shared.contexts;
         let encoded = match self.session.encoding() {
             Some(encoding) => {
@@ -200,7 +200,7 @@ impl Conn {
         self.hasten();
         let mut writer = self.writer.borrow_mut();
         writer.sent.count(payload.len());
-        let mut contexts = self.entry.shared.contexts.borrow_mut();
+        let mut contexts = self.registered.shared.contexts.borrow_mut();
         if self.session.is_slow(payload.len())
             && let Some(slices) = self.session.begin_encode(&mut contexts, &payload)
         {
@@ -223,7 +223,7 @@ impl Conn {
         }
         if let Some(slow) = self.slow.take() {
             let Slow { text, payload, slices } = *slow;
-            let encoded = self.session.end_encode(&mut self.entry.shared.contexts.borrow_mut(), payload, slices);
+            let encoded = self.session.end_encode(&mut self.registered.shared.contexts.borrow_mut(), payload, slices);
             self.enqueue(text, encoded, None);
         }
         true
@@ -246,19 +246,19 @@ impl Conn {
     /// `common`: others wait for the same payload.
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
         self.ready_writer().queue.push(Kind { text, compressed }, payload, common);
-        self.entry.handle.liveness.note_data(self.entry.shared.timer.now());
+        self.registered.handle.liveness.note_data(self.registered.shared.timer.now());
     }
 
     /// The writer, with a buffer to fill.
     fn ready_writer(&self) -> RefMut<'_, Writer> {
         let mut writer = self.writer.borrow_mut();
-        writer.queue.lend(|| self.entry.shared.buffers.borrow_mut().take());
+        writer.queue.lend(|| self.registered.shared.buffers.borrow_mut().take());
         writer
     }
 
     /// Queues what others have posted.
     pub(super) fn take_mailbox(&mut self) {
-        for (message, _waits) in self.entry.handle.take_mailbox() {
+        for (message, _waits) in self.registered.handle.take_mailbox() {
             if self.push(&message).is_err() {
                 break;
             }
@@ -267,7 +267,7 @@ impl Conn {
 
     /// What was posted waits while the handler sends: too much of it, and the client is given up, as in [`Conn::push`].
     fn has_fallen_behind(&self) -> bool {
-        self.entry.handle.mailbox_bytes() > self.spec.limits.send_buffer
+        self.registered.handle.mailbox_bytes() > self.spec.limits.send_buffer
     }
 
     /// More waits for the client than may.
@@ -287,9 +287,9 @@ impl Conn {
 
     /// Completes when nothing waits for the client, or what waits `is_little`.
     fn poll_sent(&mut self, cx: &mut Context<'_>, is_little: fn(&Self) -> bool) -> Poll<Result<(), Closing>> {
-        self.entry.handle.register(cx);
+        self.registered.handle.register(cx);
         self.stop_waiting();
-        if self.entry.handle.close_asked() {
+        if self.registered.handle.close_asked() {
             return Poll::Ready(Err(Closing));
         }
         if self.poll_slow(cx).is_pending() {
@@ -311,7 +311,7 @@ impl Conn {
 
     /// Queues a Ping when the clock wants one.
     pub(super) fn ping(&mut self) {
-        let Entry { shared, handle } = &self.entry;
+        let Registered { shared, handle } = &self.registered;
         if handle.liveness.is_ping_due() {
             put_control(self.ready_writer().queue.tail(), Control::Ping, b"");
             let late = handle.liveness.note_ping(shared.timer.now());
@@ -323,9 +323,9 @@ impl Conn {
     /// Ping may have to wait until all that was sent before has arrived, or until something is read again.
     fn note_flush(&mut self, waiting: usize, empty: bool) {
         if std::mem::replace(&mut self.blocked, !empty) && self.backlog() < waiting {
-            let now = self.entry.shared.timer.now();
-            self.entry.handle.liveness.note_life(now);
-            self.entry.handle.liveness.note_data(now);
+            let now = self.registered.shared.timer.now();
+            self.registered.handle.liveness.note_life(now);
+            self.registered.handle.liveness.note_data(now);
         }
     }
 
@@ -344,7 +344,7 @@ impl Conn {
             return Poll::Pending;
         }
         if let Some(buffer) = buffer {
-            self.entry.shared.buffers.borrow_mut().put_back(buffer);
+            self.registered.shared.buffers.borrow_mut().put_back(buffer);
         }
         Poll::Ready(Ok(()))
     }
