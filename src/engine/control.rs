@@ -15,7 +15,7 @@
 
 use super::handoff::{FromEngine, Message, PATIENCE, Receiver, hear, say, say_with, unexpected, version};
 use super::memory::Bound;
-use super::process::Errand;
+use super::process::ControlMessage;
 use super::session_log::NamedLog;
 use log::{error, warn};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -149,20 +149,20 @@ impl Control {
     }
 }
 
-/// Does what the parent says, with errands for the main thread, until the parent's end closes.
-pub async fn obey(end: OwnedFd, errands: mpsc::UnboundedSender<Errand>) {
+/// Does what the parent says, with messages for the main thread, until the parent's end closes.
+pub async fn obey(end: OwnedFd, messages: mpsc::UnboundedSender<ControlMessage>) {
     let listened = async {
         let stream = tokio::net::UnixStream::from_std(end.into())?;
-        listen(&mut Receiver::new(stream), &errands).await
+        listen(&mut Receiver::new(stream), &messages).await
     };
     if let Err(why) = listened.await {
         warn!("WS0150: what httpd's parent says cannot be understood: {why}");
     }
     // It fails when the engine is ending already.
-    let _ = errands.send(Errand::Stop);
+    let _ = messages.send(ControlMessage::Stop);
 }
 
-async fn listen(parent: &mut Receiver<Order>, errands: &mpsc::UnboundedSender<Errand>) -> io::Result<()> {
+async fn listen(parent: &mut Receiver<Order>, messages: &mpsc::UnboundedSender<ControlMessage>) -> io::Result<()> {
     let mut is_stranger = false;
     let mut session_logs = Vec::new();
     while let Some(order) = parent.next_if_known().await? {
@@ -177,7 +177,7 @@ async fn listen(parent: &mut Receiver<Order>, errands: &mpsc::UnboundedSender<Er
                     parent.say(&FromEngine::Hello { version: version().into() }).await?;
                 }
             }
-            Some(Order::Retire) => drop(errands.send(Errand::Retire)),
+            Some(Order::Retire) => drop(messages.send(ControlMessage::Retire)),
             Some(Order::Stop) => return Ok(()),
             Some(Order::SessionLog { .. } | Order::Configure(_)) if is_stranger => parent.forget_descriptors(),
             Some(Order::SessionLog { name }) => session_logs.push((name, parent.descriptor()?)),
@@ -185,7 +185,7 @@ async fn listen(parent: &mut Receiver<Order>, errands: &mpsc::UnboundedSender<Er
                 let log = if configuration.with_log { Some(parent.descriptor()?) } else { None };
                 let session_logs = std::mem::take(&mut session_logs);
                 let (done, holds) = oneshot::channel();
-                let _ = errands.send(Errand::Configure { configuration, log, session_logs, done });
+                let _ = messages.send(ControlMessage::Configure { configuration, log, session_logs, done });
                 // It fails when the engine is ending.
                 if holds.await.is_ok() {
                     parent.say(&FromEngine::Hello { version: version().into() }).await?;

@@ -76,7 +76,7 @@ impl Liveness {
         }
     }
 
-    /// Sets the tick at which [`ConnectionHandle::expired`] turns true.
+    /// Sets the tick at which [`Liveness::expired`] turns true.
     pub(super) fn set_deadline(&self, tick: u32) {
         self.deadline.set(tick);
         self.expired.set(false);

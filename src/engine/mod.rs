@@ -4,7 +4,7 @@
 //! * [`process`]: the process that httpd's parent forks; its signals, its end
 //! * [`control`]: what httpd's parent says to it
 //! * [`entrance`]: how httpd's children open links to it
-//! * [`desk`]: where the children come with their sessions: offers, quotas, tickets
+//! * [`handoff_server`]: where the children come with their sessions: offers, quotas, tickets
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * `session_task`: a session from its begin to its end
@@ -34,11 +34,11 @@ pub mod backoff;
 pub mod broadcast;
 pub mod connection;
 pub mod control;
-pub mod desk;
 pub mod entrance;
 pub mod handle;
 pub mod handler;
 pub mod handoff;
+pub mod handoff_server;
 pub mod health;
 mod liveness;
 pub mod memory;

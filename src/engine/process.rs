@@ -1,12 +1,12 @@
 //! The engine process: from the moment httpd's parent has forked it to its end.
 //!
 //! Its main thread waits for what httpd's parent says, for signals, and for the children's links, which the engine threads
-//! serve (see [`super::desk`]), as they run the sessions. Besides, it does what concerns the process as a whole.
+//! serve (see [`super::handoff_server`]), as they run the sessions. Besides, it does what concerns the process as a whole.
 
 use super::connection::stopping;
 use super::control::{self, Configuration};
-use super::desk::{self, Desk};
 use super::entrance::Entrance;
+use super::handoff_server::{self, HandoffServer};
 use super::health::heartbeat;
 use super::health::signals::Signals;
 use super::memory::{Bound, Memory};
@@ -59,7 +59,7 @@ pub struct Setup {
     pub parent: Option<OwnedFd>,
     /// Where its threads give signs of life.
     pub signals: Signals,
-    /// How long a session that was granted may take to come: [`desk::GRANT_TIME`], but for tests.
+    /// How long a session that was granted may take to come: [`handoff_server::GRANT_TIME`], but for tests.
     pub grant_time: Duration,
     /// Engine threads.
     pub threads: usize,
@@ -92,7 +92,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
 }
 
 /// What httpd's parent wants of the main thread.
-pub enum Errand {
+pub enum ControlMessage {
     /// A new configuration generation.
     Configure {
         /// What it says.
@@ -111,8 +111,8 @@ pub enum Errand {
 }
 
 /// The main thread.
-struct Office {
-    desk: Arc<Desk>,
+struct MainThread {
+    server: Arc<HandoffServer>,
     configure: Configure,
     /// As [`Configuration::stop_code`].
     stop_code: Cell<u16>,
@@ -133,10 +133,10 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let (errands, mut sent) = mpsc::unbounded_channel();
     tokio::task::spawn_local(control::obey(setup.control, errands));
     tokio::task::spawn_local(programs::collect_orphans());
-    let desk = Arc::new(Desk::new(engine, handlers, capacity, setup.grant_time));
-    tokio::task::spawn_local(trim(desk.engine.memory().clone(), setup.trim));
-    let office = Rc::new(Office {
-        desk: desk.clone(),
+    let server = Arc::new(HandoffServer::new(engine, handlers, capacity, setup.grant_time));
+    tokio::task::spawn_local(trim(server.engine.memory().clone(), setup.trim));
+    let main = Rc::new(MainThread {
+        server: server.clone(),
         configure: setup.configure,
         stop_code: Cell::new(setup.stop_code),
         over: Notify::new(),
@@ -145,10 +145,10 @@ async fn serve(setup: Setup) -> io::Result<()> {
         let stopped = tokio::select! {
             _ = terminate.recv() => true,
             () = ended(parent.as_ref()) => true,
-            () = office.over.notified() => break,
-            Some(errand) = sent.recv() => office.run(errand),
+            () = main.over.notified() => break,
+            Some(message) = sent.recv() => main.run(message),
             entered = entrance.next() => {
-                if let Err(e) = entered.map(|stream| desk::attend(&desk, stream)) {
+                if let Err(e) = entered.map(|stream| handoff_server::serve(&server, stream)) {
                     // Most likely descriptors; those that come now wait, and so do we.
                     warn!("WS0113: a child's link cannot be taken: {e}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -157,17 +157,17 @@ async fn serve(setup: Setup) -> io::Result<()> {
             }
         };
         if stopped {
-            let open = desk.engine.connections();
+            let open = server.engine.connections();
             debug!("WS0104: stopping, {open} sessions are open");
-            office.end(stopping(office.stop_code.get())).await;
+            main.end(stopping(main.stop_code.get())).await;
             break;
         }
     }
-    let left = desk.engine.connections();
+    let left = server.engine.connections();
     if left > 0 {
         info!("WS0105: {left} clients did not answer the Close in time");
     }
-    desk.engine.logs().finish(LOGS_LIMIT).await;
+    server.engine.logs().finish(LOGS_LIMIT).await;
     Ok(())
 }
 
@@ -203,51 +203,54 @@ fn configure_handlers(handlers: &Registry, settings: &[(String, Vec<u8>)]) {
     }
 }
 
-impl Office {
+impl MainThread {
     /// True when the engine is to stop.
-    fn run(self: &Rc<Self>, errand: Errand) -> bool {
-        match errand {
-            Errand::Stop => return true,
-            Errand::Configure { configuration, log, session_logs, done } => {
+    fn run(self: &Rc<Self>, message: ControlMessage) -> bool {
+        match message {
+            ControlMessage::Stop => return true,
+            ControlMessage::Configure { configuration, log, session_logs, done } => {
                 (self.configure)(&configuration, log);
                 self.stop_code.set(configuration.stop_code);
-                self.desk.engine.memory().set_bound(configuration.memory);
-                configure_handlers(&self.desk.handlers, &configuration.settings);
-                if let Err(e) = self.desk.engine.logs().replace(session_logs) {
+                self.server.engine.memory().set_bound(configuration.memory);
+                configure_handlers(&self.server.handlers, &configuration.settings);
+                if let Err(e) = self.server.engine.logs().replace(session_logs) {
                     error!("WS0118: the session logs cannot be written: {e}");
                 }
                 // Whoever brought it may have gone.
                 let _ = done.send(());
             }
-            Errand::Retire => self.retire(),
+            ControlMessage::Retire => self.retire(),
         }
         false
     }
 
     /// Another engine takes the new sessions. Children of the old configuration may still bring some.
     fn retire(self: &Rc<Self>) {
-        info!("WS0106: replaced by an engine of another version; {} sessions are open", self.desk.engine.connections());
-        let office = self.clone();
+        info!(
+            "WS0106: replaced by an engine of another version; {} sessions are open",
+            self.server.engine.connections()
+        );
+        let main = self.clone();
         tokio::task::spawn_local(async move {
             // A session whose 101 is on its way is not there yet.
             let quiet = async {
-                while office.desk.engine.connections() > 0 || office.desk.granted() > 0 {
-                    office.desk.engine.empty().await;
+                while main.server.engine.connections() > 0 || main.server.granted() > 0 {
+                    main.server.engine.empty().await;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
             let _ = tokio::time::timeout(RETIREMENT, quiet).await;
-            office.end(close(CloseCode::Restart, "server was replaced")).await;
-            office.over.notify_one();
+            main.end(close(CloseCode::Restart, "server was replaced")).await;
+            main.over.notify_one();
         });
     }
 
     /// Closes every session with this frame, and takes no more.
     async fn end(&self, frame: CloseFrame) {
-        self.desk.close(frame.clone());
-        self.desk.engine.drain(frame, DRAIN_LIMIT).await;
+        self.server.close(frame.clone());
+        self.server.engine.drain(frame, DRAIN_LIMIT).await;
         let mut ends = JoinSet::new();
-        for handler in self.desk.handlers.all() {
+        for handler in self.server.handlers.all() {
             let handler = handler.clone();
             ends.spawn_local(async move {
                 if let Some(end) = handler.end(HANDLERS_LIMIT) {

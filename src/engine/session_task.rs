@@ -1,4 +1,4 @@
-//! The task of a session: from its begin on a thread to its writer in the session log. A panic in it ends no other.
+//! The task of a session: from its begin on a thread to its line in the session log. A panic in it ends no other.
 
 use super::connection::Conn;
 use super::handle::ConnectionHandle;

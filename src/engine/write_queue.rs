@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-/// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second registered
+/// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second entry
 /// in the write's vector costs.
 const SHARED: usize = 2048;
 /// A buffer that grew over this many bytes is not kept for others.
@@ -146,7 +146,7 @@ impl WriteQueue {
         }
     }
 
-    /// Takes the buffer back from an queue that is empty.
+    /// Takes the buffer back from a queue that is empty.
     pub fn reclaim(&mut self) -> Option<Vec<u8>> {
         if !self.is_empty() || self.open.capacity() == 0 {
             return None;

@@ -35,7 +35,7 @@ const DESCRIPTORS: &str = "descriptors of sessions";
 const MUXES: &str = "muxes";
 
 /// What the links of the children share.
-pub struct Desk {
+pub struct HandoffServer {
     /// Who runs the sessions.
     pub engine: Engine,
     /// What they are run by.
@@ -57,24 +57,24 @@ pub struct Desk {
 }
 
 /// Serves a link, until its other end closes it, on one of the engine's threads.
-pub fn attend(desk: &Arc<Desk>, stream: UnixStream) {
-    if desk.links.load(Ordering::Relaxed) >= desk.capacity / 2 {
+pub fn serve(server: &Arc<HandoffServer>, stream: UnixStream) {
+    if server.links.load(Ordering::Relaxed) >= server.capacity / 2 {
         // Its other end hears of it. There are more children than any configuration has.
         return warn!("WS0153: a child's link is hung up: they have half of the engine's descriptors");
     }
-    // The threads end when the desk does, and the links with them.
-    let weak = Arc::downgrade(desk);
-    desk.engine.spread(Box::new(move |here| Box::pin(serve(weak, stream, here))));
+    // The threads end when the server does, and the links with them.
+    let weak = Arc::downgrade(server);
+    server.engine.spread(Box::new(move |here| Box::pin(serve_link(weak, stream, here))));
 }
 
-async fn serve(desk: Weak<Desk>, stream: UnixStream, here: ThreadHandle) {
+async fn serve_link(server: Weak<HandoffServer>, stream: UnixStream, here: ThreadHandle) {
     let stream = match tokio::net::UnixStream::from_std(stream) {
         Ok(stream) => stream,
         Err(e) => return warn!("WS0109: a handoff link cannot be watched: {e}"),
     };
-    let Some(counted) = desk.upgrade().map(|desk| One::of(&desk.links)) else { return };
+    let Some(counted) = server.upgrade().map(|server| CountGuard::of(&server.links)) else { return };
     let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new() };
-    match link.listen(&desk).await {
+    match link.listen(&server).await {
         // The child has ended, or has not waited for the answer.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => debug!("WS0172: nobody waits for an answer any more"),
         Err(e) => warn!("WS0116: a handoff link broke: {e}"),
@@ -84,29 +84,29 @@ async fn serve(desk: Weak<Desk>, stream: UnixStream, here: ThreadHandle) {
 }
 
 /// One in a count, until dropped.
-struct One(Arc<AtomicU64>);
+struct CountGuard(Arc<AtomicU64>);
 
-impl One {
-    fn of(count: &Arc<AtomicU64>) -> One {
+impl CountGuard {
+    fn of(count: &Arc<AtomicU64>) -> CountGuard {
         count.fetch_add(1, Ordering::Relaxed);
-        One(count.clone())
+        CountGuard(count.clone())
     }
 }
 
-impl Drop for One {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// What is kept ready for a session that has not come yet.
-struct Seat {
+struct PendingSession {
     spec: SessionSpec,
     places: Vec<Place>,
     handler: HandlerNumber,
     session: Session,
     thread: usize,
-    granted: One,
+    granted: CountGuard,
     /// It is given up then.
     until: Instant,
 }
@@ -117,13 +117,13 @@ struct Link {
     /// The thread that serves it.
     here: ThreadHandle,
     /// By their tickets.
-    granted: HashMap<u64, Seat>,
+    granted: HashMap<u64, PendingSession>,
 }
 
 impl Link {
-    async fn listen(&mut self, weak: &Weak<Desk>) -> io::Result<()> {
+    async fn listen(&mut self, weak: &Weak<HandoffServer>) -> io::Result<()> {
         while let Some(message) = self.next().await? {
-            let Some(desk) = weak.upgrade() else { return Ok(()) };
+            let Some(server) = weak.upgrade() else { return Ok(()) };
             match message {
                 ToEngine::Hello { version } if version == handoff::version() => {}
                 // It is told, and understood no further.
@@ -136,11 +136,11 @@ impl Link {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "too many grants that nobody takes"));
                 }
                 ToEngine::Offer(spec) => {
-                    let considered = desk.consider(*spec, self.here.number());
+                    let considered = server.consider(*spec, self.here.number());
                     let answer = match await_answer(&mut self.stream, considered).await? {
-                        Ok((seat, response)) => {
-                            let (ticket, thread) = (desk.tickets.next(), seat.thread as u32);
-                            self.granted.insert(ticket, seat);
+                        Ok((pending, response)) => {
+                            let (ticket, thread) = (server.tickets.next(), pending.thread as u32);
+                            self.granted.insert(ticket, pending);
                             FromEngine::Granted { ticket, response, thread }
                         }
                         Err(refusal) => refusal,
@@ -150,7 +150,7 @@ impl Link {
                 ToEngine::Take { ticket, early, linked, tls } => {
                     let socket = self.stream.descriptor()?;
                     let link = if linked { Some(self.stream.descriptor()?) } else { None };
-                    let seat = self.seat(ticket)?;
+                    let pending = self.pending(ticket)?;
                     let source = match tls {
                         Some(keys) => {
                             keep_to_itself();
@@ -158,28 +158,28 @@ impl Link {
                         }
                         None => Source::Socket(socket),
                     };
-                    self.begin(&desk, ticket, seat, source, early, link);
+                    self.begin(&server, ticket, pending, source, early, link);
                 }
                 ToEngine::Carry { ticket, mux: number } => {
-                    let seat = self.seat(ticket)?;
-                    let source = Source::Mux { thread: seat.thread, number };
-                    self.begin(&desk, ticket, seat, source, Vec::new(), None);
+                    let pending = self.pending(ticket)?;
+                    let source = Source::Mux { thread: pending.thread, number };
+                    self.begin(&server, ticket, pending, source, Vec::new(), None);
                 }
                 ToEngine::Mux { thread } => {
                     let mux = self.stream.descriptor()?;
-                    let answer = self.open_mux(&desk, thread as usize, mux);
+                    let answer = self.open_mux(&server, thread as usize, mux);
                     self.stream.say(&answer).await?;
                 }
                 ToEngine::Abandon { ticket } => drop(self.granted.remove(&ticket)),
                 ToEngine::Close { ticket, code, reason } => {
                     // RFC 6455 section 7.4.1: some codes stand for what no Close frame may say.
                     let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Away);
-                    desk.engine.close(ticket, &close(code, &reason));
+                    server.engine.close(ticket, &close(code, &reason));
                 }
                 ToEngine::Call { handler, request, payload } => {
-                    let held = desk.engine.memory().take(request.len() + payload.len());
+                    let held = server.engine.memory().take(request.len() + payload.len());
                     let answer = match held {
-                        Some(_) => await_answer(&mut self.stream, desk.call(&handler, request, payload)).await?,
+                        Some(_) => await_answer(&mut self.stream, server.call(&handler, request, payload)).await?,
                         None => refused(503, "there is no memory for it: see WebSocketMemory".into()),
                     };
                     drop(held);
@@ -193,14 +193,14 @@ impl Link {
     /// The next message; grants that nobody has taken for long are given up meanwhile.
     async fn next(&mut self) -> io::Result<Option<ToEngine>> {
         loop {
-            let Some(until) = self.granted.values().map(|seat| seat.until).min() else {
+            let Some(until) = self.granted.values().map(|pending| pending.until).min() else {
                 return self.stream.next().await;
             };
             if let Ok(message) = tokio::time::timeout_at(until, self.stream.next()).await {
                 return message;
             }
-            self.granted.retain(|ticket, seat| {
-                let waits = seat.until > Instant::now();
+            self.granted.retain(|ticket, pending| {
+                let waits = pending.until > Instant::now();
                 if !waits {
                     info!("WS0154: session {ticket} was granted and has not come: its place is given up");
                 }
@@ -210,36 +210,44 @@ impl Link {
     }
 
     /// What was kept for the session that comes now.
-    fn seat(&mut self, ticket: u64) -> io::Result<Seat> {
-        let seat = self.granted.remove(&ticket);
-        seat.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")))
+    fn pending(&mut self, ticket: u64) -> io::Result<PendingSession> {
+        let pending = self.granted.remove(&ticket);
+        pending.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")))
     }
 
-    fn open_mux(&self, desk: &Desk, thread: usize, mux: OwnedFd) -> FromEngine {
-        let number = desk.next_mux.fetch_add(1, Ordering::Relaxed);
-        let new = NewMux { number, mux, places: desk.counted(MUXES, carrier::DESCRIPTORS) };
+    fn open_mux(&self, server: &HandoffServer, thread: usize, mux: OwnedFd) -> FromEngine {
+        let number = server.next_mux.fetch_add(1, Ordering::Relaxed);
+        let new = NewMux { number, mux, places: server.counted(MUXES, carrier::DESCRIPTORS) };
         // Before anything else comes over this link, in which case a session may be the first to look for it.
         if thread == self.here.number() {
             self.here.open_mux(new);
-        } else if !desk.engine.open_mux(thread, new) {
+        } else if !server.engine.open_mux(thread, new) {
             return refused(500, format!("it has no thread {thread}"));
         }
         FromEngine::Mux { number }
     }
 
-    fn begin(&self, desk: &Desk, ticket: u64, seat: Seat, socket: Source, early: Vec<u8>, link: Option<OwnedFd>) {
-        let Seat { spec, places, handler, session, thread, granted, .. } = seat;
+    fn begin(
+        &self,
+        server: &HandoffServer,
+        ticket: u64,
+        pending: PendingSession,
+        socket: Source,
+        early: Vec<u8>,
+        link: Option<OwnedFd>,
+    ) {
+        let PendingSession { spec, places, handler, session, thread, granted, .. } = pending;
         debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
         let adoption = Adoption { socket, spec, early, id: ticket, places, link, handler, session };
         if thread == self.here.number() {
             self.here.adopt(adoption);
         } else {
-            desk.engine.adopt_on(thread, adoption);
+            server.engine.adopt_on(thread, adoption);
         }
         // Not before it counts as open.
         drop(granted);
-        if let Some(frame) = &*desk.ending() {
-            desk.engine.close(ticket, frame);
+        if let Some(frame) = &*server.ending() {
+            server.engine.close(ticket, frame);
         }
     }
 }
@@ -276,10 +284,10 @@ fn no_handler(name: &str) -> FromEngine {
     refused(500, format!("it has no handler {name}"))
 }
 
-impl Desk {
+impl HandoffServer {
     /// For an engine that may have `capacity` descriptors, where a session may take so long to come.
-    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64, grant_time: Duration) -> Desk {
-        Desk {
+    pub fn new(engine: Engine, handlers: Arc<Registry>, capacity: u64, grant_time: Duration) -> HandoffServer {
+        HandoffServer {
             engine,
             handlers,
             capacity,
@@ -310,7 +318,11 @@ impl Desk {
 
     /// Decides on an offer that has come to that thread: what is kept for the session, and what its client is told. A grant
     /// counts as a session from now on.
-    async fn consider(self: &Arc<Self>, mut spec: SessionSpec, here: usize) -> Result<(Seat, Response), FromEngine> {
+    async fn consider(
+        self: &Arc<Self>,
+        mut spec: SessionSpec,
+        here: usize,
+    ) -> Result<(PendingSession, Response), FromEngine> {
         let handler = self.handlers.find(&spec.handler.name).ok_or_else(|| no_handler(&spec.handler.name))?;
         // Before the handler, which may have somebody else work for the session; and who counts them are the places from now on.
         let mut places = self.counts.take(std::mem::take(&mut spec.quotas)).map_err(|Quota { scope, max }| {
@@ -332,7 +344,7 @@ impl Desk {
             return Err(refused(503, "its limit of open files is reached".into()));
         }
         self.full.store(false, Ordering::Relaxed);
-        let granted = One::of(&self.granted);
+        let granted = CountGuard::of(&self.granted);
         let number = self.handlers.number(&spec.handler.name);
         let accepted = heartbeat::during(Activity::Asked, number, handler.accept(&spec)).await;
         let Accepted { response, session, descriptors } = accepted.map_err(|rejection| match rejection {
@@ -350,7 +362,7 @@ impl Desk {
         spec.protocol = response.protocol(spec.protocol);
         let thread = self.engine.choose(here);
         let until = Instant::now() + self.grant_time;
-        Ok((Seat { spec, places, handler: number, session, thread, granted, until }, response))
+        Ok((PendingSession { spec, places, handler: number, session, thread, granted, until }, response))
     }
 
     /// So many descriptors in this count.
