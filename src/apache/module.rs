@@ -6,6 +6,7 @@ use super::ffi;
 use super::guard::guard;
 use super::log;
 use super::pool::Pool;
+use super::process::Parent;
 use super::request::Request;
 use super::server::Server;
 use super::tls;
@@ -36,17 +37,17 @@ pub trait HttpdModule: 'static {
     ///
     /// # Errors
     /// httpd does not start.
-    fn post_config(pool: &Pool, server: &Server) -> Result<(), String>;
+    fn post_config(parent: &mut Parent, server: &Server) -> Result<(), String>;
 
     /// In httpd's parent, for each server with TLS: whether [`Connection::tls`] is wanted for its connections.
     fn wants_tls_secrets(server: &Server) -> bool;
 
     /// In httpd's parent, about every ten seconds while it runs.
-    fn monitor(server: &Server);
+    fn monitor(parent: &mut Parent, server: &Server);
 
     /// In a new child of httpd, before its threads start, as the configured user.
     /// The pool ends with the child.
-    fn child_init(pool: &Pool, server: &Server);
+    fn child_init(main: &mut Parent, pool: &Pool, server: &Server);
 
     /// The MPM lets go of a connection, on the worker thread: for a while, or, when `suspended`, because its request said
     /// [`Verdict::Suspended`]; then it is its suspender's from now on.
@@ -189,19 +190,22 @@ extern "C" fn post_config<M: HttpdModule>(
         // SAFETY: pconf and the main server live as long as the configuration.
         let (pool, server) = unsafe { (Pool::from_ptr(pool), Server::from_ptr(server)) };
         super::local::prepare(pool);
-        started(M::post_config(pool, server))
+        // SAFETY: safety.md 10.
+        started(M::post_config(&mut unsafe { Parent::new() }, server))
     })
 }
 
 extern "C" fn monitor<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, server: *mut ffi::server_rec) -> c_int {
-    // SAFETY: the main server lives as long as the configuration.
-    guard("the monitor hook", (), || M::monitor(unsafe { Server::from_ptr(server) }));
+    // SAFETY: safety.md 6, 10.
+    guard("the monitor hook", (), || unsafe { M::monitor(&mut Parent::new(), Server::from_ptr(server)) });
     ffi::DECLINED
 }
 
 extern "C" fn child_init<M: HttpdModule>(pool: *mut ffi::apr_pool_t, server: *mut ffi::server_rec) {
-    // SAFETY: pool and main server live as long as the child.
-    guard("child_init", (), || unsafe { M::child_init(Pool::from_ptr(pool), Server::from_ptr(server)) });
+    // SAFETY: pool and main server live as long as the child; safety.md 10.
+    guard("child_init", (), || unsafe {
+        M::child_init(&mut Parent::new(), Pool::from_ptr(pool), Server::from_ptr(server));
+    });
 }
 
 extern "C" fn child_stopping<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, graceful: c_int) {

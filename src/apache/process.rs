@@ -6,26 +6,63 @@ use super::pool::Pool;
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Forks. The child runs `body` and ends with its answer as exit status, without any of httpd's cleanups.
-///
-/// To be called where httpd's parent has one thread: in post_config, or as it tends to its children.
-///
-/// # Errors
-/// fork(2) fails.
-pub fn fork(body: impl FnOnce() -> i32) -> io::Result<i32> {
-    // SAFETY: the parent has one thread, so the child's memory is whole. The child never returns from here.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
-            let status = guard("a forked process", 101, body);
-            // Not exit(3): httpd's atexit functions end children that are not ours.
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(status) }
+/// What only the main thread of httpd's parent may do, in its hooks, and that of a child before it starts threads: safety.md 10.
+pub struct Parent(());
+
+impl Parent {
+    /// # Safety
+    /// safety.md 10: no other thread does what this allows, and there is no other of these.
+    pub(super) unsafe fn new() -> Parent {
+        Parent(())
+    }
+
+    /// Forks. The child runs `body` and ends with its answer as exit status, without any of httpd's cleanups.
+    ///
+    /// # Errors
+    /// fork(2) fails.
+    pub fn fork(&mut self, body: impl FnOnce() -> i32) -> io::Result<i32> {
+        // SAFETY: safety.md 10: there is one thread, so the child's memory is whole. The child never returns from here.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                let status = guard("a forked process", 101, body);
+                // Not exit(3): httpd's atexit functions end children that are not ours.
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(status) }
+            }
+            pid => Ok(pid),
         }
-        pid => Ok(pid),
+    }
+
+    /// The daemons that httpd's parent remembers under this key (ap_retained_data_create): the memory keeps its content
+    /// through restarts of the configuration, and through another copy of this module in the place of this one. The key
+    /// stands for the layout.
+    pub fn daemons<const N: usize>(&mut self, key: &'static CStr) -> &mut [DaemonRecord; N] {
+        // SAFETY: safety.md 10. The memory has the size, lives as long as the process and is zero at first, which is a value:
+        // the structure is C's, of numbers and pointers. APR aligns for any type.
+        unsafe {
+            let mut data = ffi::ap_retained_data_get(key.as_ptr());
+            if data.is_null() {
+                data = ffi::ap_retained_data_create(key.as_ptr(), size_of::<[DaemonRecord; N]>());
+            }
+            &mut *data.cast()
+        }
+    }
+
+    /// Calls `what`, one for all pools, when this one ends in this process: children run its cleanups too, when they exit.
+    pub fn on_end(&self, pool: &Pool, what: fn(&mut Parent)) {
+        static AT_END: OnceLock<(u32, fn(&mut Parent))> = OnceLock::new();
+        AT_END.get_or_init(|| (std::process::id(), what));
+        pool.on_end(|| {
+            if let Some((_, what)) = AT_END.get().filter(|(process, _)| *process == std::process::id()) {
+                // SAFETY: safety.md 10: httpd's parent is at its end, and in no hook.
+                what(&mut unsafe { Parent::new() });
+            }
+        });
     }
 }
 
@@ -187,7 +224,7 @@ pub fn stderr() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(2) }
 }
 
-/// A descriptor in the memory of a [`Helper`]. All zeros is none.
+/// A descriptor in a [`DaemonRecord`]. All zeros is none.
 #[repr(transparent)]
 pub struct Descriptor(RawFd);
 
@@ -250,16 +287,7 @@ pub fn wait_for(pid: i32, limit: Duration) -> Option<i32> {
     }
 }
 
-/// Why httpd's parent tells of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It ended, with this exit status, or by the signal of this number: APR does not tell which.
-    Ended(i32),
-    /// Anything else that the parent tells: it goes through its processes at a restart.
-    Other,
-}
-
-/// A process that httpd's parent looks after: APR's apr_proc_t, in the memory of [`helpers`].
+/// A process that httpd's parent looks after: APR's apr_proc_t, in a [`DaemonRecord`].
 #[repr(C)]
 pub struct Watched(ffi::apr_proc_t);
 
@@ -275,9 +303,9 @@ impl Watched {
     }
 
     /// Lets httpd's parent call `W` when this process ends, as long as the configuration's pool lives.
-    pub fn watch<W: Watcher>(&'static mut self, pool: &Pool) {
+    pub fn watch<W: Watcher>(&mut self, pool: &Pool) {
         let proc = &raw mut self.0;
-        // SAFETY: the structure lives as long as the process, the registration as long as the pool.
+        // SAFETY: what `Parent::daemons` lends stays as long as the process, the registration as long as the pool.
         unsafe {
             ffi::apr_proc_other_child_register(
                 proc,
@@ -292,28 +320,32 @@ impl Watched {
 
 /// Who is told of a [`Watched`] process.
 pub trait Watcher {
-    /// The process of that pid has changed; after [`Change::Ended`] it is watched no more.
-    fn changed(pid: i32, change: Change);
+    /// The process of that pid has ended, with this exit status, or by the signal of this number: APR does not tell which. It is
+    /// watched no more.
+    fn ended(parent: &mut Parent, pid: i32, status: i32);
+
+    /// Anything else that httpd's parent tells: it goes through its processes at a restart.
+    fn told();
 }
 
 extern "C" fn changed<W: Watcher>(reason: c_int, data: *mut c_void, status: c_int) {
     guard("a process's end", (), || {
         // SAFETY: `watch` registered the address of an apr_proc_t in memory that stays.
         let pid = unsafe { (*data.cast::<ffi::apr_proc_t>()).pid };
-        let change = if reason == ffi::APR_OC_REASON_DEATH as c_int || reason == ffi::APR_OC_REASON_LOST as c_int {
+        if reason == ffi::APR_OC_REASON_DEATH as c_int || reason == ffi::APR_OC_REASON_LOST as c_int {
             // SAFETY: the key of the registration.
             unsafe { ffi::apr_proc_other_child_unregister(data) };
-            Change::Ended(status)
+            // SAFETY: safety.md 10: httpd's parent tends to its processes, outside of hooks.
+            W::ended(&mut unsafe { Parent::new() }, pid, status);
         } else {
-            Change::Other
-        };
-        W::changed(pid, change);
+            W::told();
+        }
     });
 }
 
 /// A process beside httpd's children, as httpd's parent remembers it through restarts. All zeros is none.
 #[repr(C)]
-pub struct Helper {
+pub struct DaemonRecord {
     /// Its pid, in the form in which APR watches it.
     pub watched: Watched,
     /// Of a pair of sockets: the end that httpd's children get.
@@ -334,31 +366,11 @@ pub struct Helper {
     pub retiring: u32,
 }
 
-impl Helper {
+impl DaemonRecord {
     /// Closes all of its descriptors, in this process.
     pub fn close(&mut self) {
         for descriptor in [&mut self.entrance, &mut self.inside, &mut self.control] {
             descriptor.close();
         }
-    }
-}
-
-/// The helpers that httpd's parent remembers under this key (ap_retained_data_create): the memory keeps its content
-/// through restarts of the configuration, and through another copy of this module in the place of this one. The key
-/// stands for the layout.
-///
-/// To be called where there is one thread: in httpd's parent, or in a child that has not started its own; and not while
-/// another reference from here is in use.
-// The reference is not borrowed from the key: it is made anew by each call, whose caller keeps to the rule above.
-#[allow(clippy::mut_from_ref)]
-pub fn helpers<const N: usize>(key: &'static CStr) -> &'static mut [Helper; N] {
-    // SAFETY: the memory has the size, lives as long as the process and is zero at first, which is a value: the structure
-    // is C's, of numbers and pointers. APR aligns for any type.
-    unsafe {
-        let mut data = ffi::ap_retained_data_get(key.as_ptr());
-        if data.is_null() {
-            data = ffi::ap_retained_data_create(key.as_ptr(), size_of::<[Helper; N]>());
-        }
-        &mut *data.cast()
     }
 }

@@ -4,6 +4,7 @@ use super::ffi;
 use std::ffi::{CStr, c_void};
 use std::io;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 /// As httpd's parent remembers it. All zeros is none.
 #[repr(C)]
@@ -16,11 +17,13 @@ struct Mapping {
 /// through restarts of the configuration and through another copy of this module in the place of this one. The key stands for
 /// the layout. `count` is that of the first call; later ones get what it got.
 ///
-/// To be called where there is one thread: in httpd's parent, before it forks those who are to share.
+/// To be called in httpd's parent first, before it forks those who are to share.
 ///
 /// # Errors
 /// There is no memory.
 pub fn words(key: &'static CStr, count: usize) -> io::Result<&'static [AtomicU64]> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the memory has the size, lives as long as the process and is zero at first, which is a value. APR aligns for any
     // type, and one thread at a time is here.
     let mapping = unsafe {

@@ -6,6 +6,7 @@ use super::relay::hold::RequestHold;
 use super::upgrade::with_offer;
 use crate::apache::directive::Directive;
 use crate::apache::pool::Pool;
+use crate::apache::process::Parent;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
@@ -111,7 +112,7 @@ pub(crate) trait Front: Sync {
     ///
     /// # Errors
     /// What keeps httpd from starting.
-    fn check(&self, _server: &Server) -> Result<(), String> {
+    fn check(&self, _parent: &mut Parent, _server: &Server) -> Result<(), String> {
         Ok(())
     }
 

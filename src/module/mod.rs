@@ -14,6 +14,7 @@ use crate::apache::connection::Connection;
 use crate::apache::directive::{Commands, entries};
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
+use crate::apache::process::Parent;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
@@ -52,9 +53,9 @@ impl HttpdModule for WebSocket {
         session_logs::open(configuration, logs, server)
     }
 
-    fn post_config(_pool: &Pool, server: &Server) -> Result<(), String> {
+    fn post_config(parent: &mut Parent, server: &Server) -> Result<(), String> {
         once::prepare(server);
-        parent::start(server)?;
+        parent::start(parent, server)?;
         advice::give();
         h2::advise(server.config::<WebSocket>().h2_streams());
         Ok(())
@@ -64,14 +65,14 @@ impl HttpdModule for WebSocket {
         server.config::<WebSocket>().tls_handoff()
     }
 
-    fn monitor(server: &Server) {
-        parent::tend(server);
+    fn monitor(parent: &mut Parent, server: &Server) {
+        parent::tend(parent, server);
     }
 
-    fn child_init(pool: &Pool, server: &Server) {
+    fn child_init(main: &mut Parent, pool: &Pool, server: &Server) {
         logger::install(server.log_level());
         fronts().for_each(|front| front.child_init(pool));
-        child::enter(pool, parent::enter_child());
+        child::enter(pool, parent::enter_child(main));
     }
 
     fn child_stopping(graceful: bool) {

@@ -6,7 +6,7 @@
 use super::logger;
 use crate::apache::log::{self, Level};
 use crate::apache::mpm;
-use crate::apache::process::{self, Change, Helper, Watcher};
+use crate::apache::process::{self, DaemonRecord, Parent, Watcher};
 use crate::apache::server::{self, Server};
 use crate::engine::control::{self, Control};
 use crate::engine::entrance;
@@ -31,40 +31,33 @@ const STILLBORN: Duration = Duration::from_secs(1);
 /// After so many failures in a row the next try waits for the monitor hook.
 const HASTY_TRIES: u32 = 3;
 
-/// The number of an engine among them.
-fn number(engine: &Helper) -> usize {
-    engines().iter().position(|known| std::ptr::eq(known, engine)).unwrap_or(0)
+fn engines(parent: &mut Parent) -> &mut [DaemonRecord; ENGINES] {
+    parent.daemons(KEY)
 }
 
-fn engines() -> &'static mut [Helper; ENGINES] {
-    process::helpers(KEY)
-}
-
-fn is_current(engine: &Helper) -> bool {
-    engine.serial != 0 && engine.retiring == 0
-}
-
-fn current() -> Option<&'static mut Helper> {
-    engines().iter_mut().find(|engine| is_current(engine))
+/// The number of the engine that takes new sessions.
+fn current(parent: &mut Parent) -> Option<usize> {
+    engines(parent).iter().position(|engine| engine.serial != 0 && engine.retiring == 0)
 }
 
 /// In httpd's parent, with a new configuration: an engine of this module's version is running when this returns.
 ///
 /// # Errors
 /// What keeps httpd from starting.
-pub(crate) fn start(server: &Server) -> Result<(), String> {
+pub(crate) fn start(parent: &mut Parent, server: &Server) -> Result<(), String> {
     logger::install(server.log_level());
     let pool = server.configuration_pool();
-    let at_startup = engines().iter().all(|engine| engine.serial == 0);
-    match FRONTS.iter().try_for_each(|known| known.front.check(server)) {
+    let at_startup = engines(parent).iter().all(|engine| engine.serial == 0);
+    match FRONTS.iter().try_for_each(|known| known.front.check(parent, server)) {
         // A restart must not end a server that runs: the handshakes in question are refused.
         Err(why) if !at_startup => log::main(Level::Error, &why),
         checked => checked?,
     }
     if at_startup {
-        server.process_pool().on_end(stop);
+        parent.on_end(server.process_pool(), stop);
     }
-    if let Some(engine) = current() {
+    if let Some(number) = current(parent) {
+        let engine = &mut engines(parent)[number];
         match greet(server, engine) {
             Ok(version) if version == handoff::version() => {}
             Ok(version) => {
@@ -78,7 +71,7 @@ pub(crate) fn start(server: &Server) -> Result<(), String> {
                 }
             }
             // It has the configuration, and will come to it.
-            Err(why) if signals::has_time(number(engine)) => log::main(
+            Err(why) if signals::has_time(number) => log::main(
                 Level::Warning,
                 &format!("WS0170: the engine has not taken the new configuration yet ({why}), but it lives: it stays"),
             ),
@@ -92,22 +85,22 @@ pub(crate) fn start(server: &Server) -> Result<(), String> {
             }
         }
     }
-    if current().is_none() {
-        launch_first(server)?;
+    if current(parent).is_none() {
+        launch_first(parent, server)?;
     }
-    for engine in engines().iter_mut().filter(|engine| engine.watched.pid() > 0) {
+    for engine in engines(parent).iter_mut().filter(|engine| engine.watched.pid() > 0) {
         engine.watched.watch::<Engines>(pool);
     }
     Ok(())
 }
 
 /// The parent's way to tell an engine something.
-fn control(engine: &Helper) -> io::Result<Control> {
+fn control(engine: &DaemonRecord) -> io::Result<Control> {
     engine.control.duplicate().map(Control::from)
 }
 
 /// Tells the running engine of this configuration; returns its version.
-fn greet(server: &Server, engine: &Helper) -> io::Result<String> {
+fn greet(server: &Server, engine: &DaemonRecord) -> io::Result<String> {
     control(engine)?.configure(
         server.log_level(),
         server.error_log(),
@@ -126,28 +119,31 @@ fn handler_settings(server: &Server) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Makes the way to a new engine, and starts it.
-fn launch_first(server: &Server) -> Result<(), String> {
-    let serial = engines().iter().map(|engine| engine.serial).max().unwrap_or(0) + 1;
-    let engine = engines()
-        .iter_mut()
-        .find(|engine| engine.serial == 0)
+fn launch_first(parent: &mut Parent, server: &Server) -> Result<(), String> {
+    let engines = engines(parent);
+    let serial = engines.iter().map(|engine| engine.serial).max().unwrap_or(0) + 1;
+    let number = engines
+        .iter()
+        .position(|engine| engine.serial == 0)
         .ok_or("WS0208: too many engines of other versions are still running; stop httpd and start it again")?;
+    let engine = &mut engines[number];
     let (entrance, inside) =
         entrance::pair().map_err(|why| format!("WS0209: the sockets of the engine cannot be made: {why}"))?;
     engine.parent = std::process::id() as i32;
     engine.serial = serial;
     engine.entrance.set(entrance);
     engine.inside.set(inside);
-    launch(server, engine).map_err(|why| format!("WS0210: the engine process cannot be started: {why}"))
+    launch(parent, server, number).map_err(|why| format!("WS0210: the engine process cannot be started: {why}"))
 }
 
 /// Starts the process of an engine whose entrance is there.
-fn launch(server: &Server, engine: &mut Helper) -> io::Result<()> {
-    let inside = engine.inside.duplicate()?;
+fn launch(parent: &mut Parent, server: &Server, number: usize) -> io::Result<()> {
+    let inside = engines(parent)[number].inside.duplicate()?;
     let (ours, theirs) = control::pair()?;
-    let parent = std::process::id();
-    let signals = signals::renew(number(engine))?;
-    let pid = process::fork(|| run(server, inside, theirs, signals, parent))?;
+    let this = std::process::id();
+    let signals = signals::renew(number)?;
+    let pid = parent.fork(|| run(server, inside, theirs, signals, this))?;
+    let engine = &mut engines(parent)[number];
     engine.control.set(ours);
     engine.watched.set_pid(pid);
     engine.started = now();
@@ -231,17 +227,17 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
 struct Engines;
 
 impl Watcher for Engines {
-    fn changed(pid: i32, change: Change) {
-        let Change::Ended(status) = change else {
-            // Its children are ending, and may take their time: the next httpd need not wait for that.
-            if mpm::is_shutting_down() {
-                server::close_listeners();
-            }
-            return;
-        };
-        let Some(engine) = engines().iter_mut().find(|engine| engine.serial != 0 && engine.watched.pid() == pid) else {
-            return;
-        };
+    fn told() {
+        // Its children are ending, and may take their time: the next httpd need not wait for that.
+        if mpm::is_shutting_down() {
+            server::close_listeners();
+        }
+    }
+
+    fn ended(parent: &mut Parent, pid: i32, status: i32) {
+        let is_it = |engine: &DaemonRecord| engine.serial != 0 && engine.watched.pid() == pid;
+        let Some(number) = engines(parent).iter().position(is_it) else { return };
+        let engine = &mut engines(parent)[number];
         engine.watched.set_pid(0);
         kill_session(pid);
         if engine.retiring != 0 {
@@ -264,40 +260,39 @@ impl Watcher for Engines {
             Level::Error,
             &format!("WS0201: the engine process {pid} ended, exit status or signal {status}: starting another"),
         );
-        replace(server, engine);
+        replace(parent, server, number);
     }
 }
 
-fn replace(server: &Server, engine: &'static mut Helper) {
-    match launch(server, engine) {
-        Ok(()) => engine.watched.watch::<Engines>(server.configuration_pool()),
+fn replace(parent: &mut Parent, server: &Server, number: usize) {
+    match launch(parent, server, number) {
+        Ok(()) => engines(parent)[number].watched.watch::<Engines>(server.configuration_pool()),
         Err(why) => log::main(Level::Critical, &format!("WS0203: the engine process cannot be started: {why}")),
     }
 }
 
 /// In httpd's parent, now and then: starts the engine where that failed before, and ends one that gives no sign of life.
-pub(crate) fn tend(server: &Server) {
-    if let Some(engine) = current().filter(|engine| engine.watched.pid() == 0)
-        && !mpm::is_stopping()
-    {
-        replace(server, engine);
+pub(crate) fn tend(parent: &mut Parent, server: &Server) {
+    let Some(number) = current(parent).filter(|_| !mpm::is_stopping()) else { return };
+    if engines(parent)[number].watched.pid() == 0 {
+        replace(parent, server, number);
     }
     // It is replaced when it has ended.
-    if let Some(engine) = current().filter(|engine| engine.watched.pid() > 0 && !mpm::is_stopping())
-        && signals::is_dead(server, engine.watched.pid(), number(engine), handlers::NUMBERED)
-    {
-        signal(engine.watched.pid(), Signal::KILL);
+    let pid = engines(parent)[number].watched.pid();
+    if pid > 0 && signals::is_dead(server, pid, number, handlers::NUMBERED) {
+        signal(pid, Signal::KILL);
     }
 }
 
 /// In a new child of httpd: its way to the engine, where there is one.
-pub(crate) fn enter_child() -> Option<EngineClient> {
-    let engine = current()?;
+pub(crate) fn enter_child(main: &mut Parent) -> Option<EngineClient> {
+    let number = current(main)?;
+    let engine = &engines(main)[number];
     let door = match engine.entrance.duplicate() {
         Ok(entrance) => {
             let door = EngineClient::new(entrance);
             // Who has an engine has its memory from before.
-            Some(match signals::gate(number(engine)) {
+            Some(match signals::gate(number) {
                 Ok(gate) => door.behind(gate),
                 Err(_) => door,
             })
@@ -309,7 +304,7 @@ pub(crate) fn enter_child() -> Option<EngineClient> {
     };
     if engine.parent != std::process::id() as i32 {
         // What httpd's parent may say is for no child, and what the engine hears neither.
-        engines().iter_mut().for_each(Helper::close);
+        engines(main).iter_mut().for_each(DaemonRecord::close);
     }
     door
 }
@@ -317,15 +312,14 @@ pub(crate) fn enter_child() -> Option<EngineClient> {
 /// At the end of httpd's parent: every engine closes its sessions, and ends.
 ///
 /// The configuration is gone by now, and with it the server and its log: nothing of them may be used here.
-fn stop() {
-    // Children run the cleanups of this pool too, when they exit.
-    let ours = |engine: &&mut Helper| engine.serial != 0 && engine.parent == std::process::id() as i32;
-    if !engines().iter_mut().any(|engine| ours(&engine)) {
+fn stop(parent: &mut Parent) {
+    let ours = |engine: &&mut DaemonRecord| engine.serial != 0;
+    if !engines(parent).iter_mut().any(|engine| ours(&engine)) {
         return;
     }
     // The next httpd may have them, while clients take their time.
     server::close_listeners();
-    for engine in engines().iter_mut().filter(ours) {
+    for engine in engines(parent).iter_mut().filter(ours) {
         if control(engine).and_then(|engine| engine.stop()).is_err() {
             signal(engine.watched.pid(), Signal::TERM);
         }
@@ -333,7 +327,7 @@ fn stop() {
         engine.control.close();
     }
     let last = Instant::now() + DRAIN_LIMIT + HANDLERS_LIMIT + Duration::from_secs(2);
-    for engine in engines().iter_mut().filter(ours) {
+    for engine in engines(parent).iter_mut().filter(ours) {
         let pid = engine.watched.pid();
         while pid > 0 && !process::has_ended(pid) {
             // Where that is forbidden (without CAP_KILL), nobody waits for it: its ends are closed, and it is init's.
@@ -366,7 +360,7 @@ fn kill_session(engine: i32) {
 }
 
 /// An engine is no more, and the way to it neither.
-fn forget(engine: &mut Helper) {
+fn forget(engine: &mut DaemonRecord) {
     engine.close();
     engine.serial = 0;
     engine.retiring = 0;

@@ -4,9 +4,10 @@
 use super::PATIENCE;
 use super::config::{self, DEFAULT_PYTHON, DIRECTIVES, PythonConfig};
 use super::settings::Settings;
+use crate::apache::conftree;
+use crate::apache::process::{self, Parent};
 use crate::apache::request::Request;
 use crate::apache::server::{self, Server};
-use crate::apache::{conftree, process};
 use crate::front::WebSocket;
 use crate::front::config::Config;
 use crate::front::config::words::Words;
@@ -67,13 +68,13 @@ impl Front for PythonFront {
         Some(Vec::new())
     }
 
-    fn check(&self, server: &Server) -> Result<(), String> {
-        check(server)
+    fn check(&self, parent: &mut Parent, server: &Server) -> Result<(), String> {
+        check(parent, server)
     }
 }
 
 /// In httpd's parent: each Python that the configuration names has the package.
-fn check(server: &Server) -> Result<(), String> {
+fn check(parent: &mut Parent, server: &Server) -> Result<(), String> {
     let runs_python =
         |words: &String| words.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(NAME));
     if !conftree::arguments_of("WebSocketHandler").iter().any(runs_python) {
@@ -89,12 +90,12 @@ fn check(server: &Server) -> Result<(), String> {
     pythons.dedup();
     pythons.into_iter().try_for_each(|python| {
         let python = python.to_string_lossy();
-        has_package(server, &python).map_err(|why| format!("WS0226: WebSocketPython {python} {why}"))
+        has_package(parent, server, &python).map_err(|why| format!("WS0226: WebSocketPython {python} {why}"))
     })
 }
 
-fn has_package(server: &Server, python: &str) -> Result<(), String> {
-    let forked = process::fork(|| {
+fn has_package(parent: &mut Parent, server: &Server, python: &str) -> Result<(), String> {
+    let forked = parent.fork(|| {
         process::reset_signals();
         // As the user who will run it: whoever may write to a venv should not be root by that.
         if !server::drop_privileges(server) {
