@@ -4,9 +4,8 @@
 //! While the broker is away publishers are refused; subscribers stay, and get what they missed when it is back.
 
 use super::hub::Hub;
-use crate::channels::epoch;
-use crate::channels::redis::{self, Link, PATIENCE, Piece, Reader, Standing};
-use ::redis::RedisError;
+use crate::channels::redis::{self, Link, LogPage, PATIENCE, Reader, StreamState};
+use crate::channels::{Error, epoch};
 use log::{info, warn};
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -19,7 +18,7 @@ use tokio::task::AbortHandle;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often a node says that it is alive.
-const BEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Somebody has come to a channel or gone from it, perhaps as a member.
 pub type Change = (Arc<str>, Option<Arc<str>>);
@@ -53,7 +52,6 @@ impl Broker {
         Arc::new(Broker { url: url.into(), node, link, read, changes, task })
     }
 
-    /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -86,7 +84,7 @@ impl Broker {
         self.task.abort();
         if let Some(link) = self.link() {
             // They find out by themselves when this does not reach them.
-            let _ = link.bury(&self.node).await;
+            let _ = link.leave(&self.node).await;
         }
     }
 }
@@ -123,34 +121,38 @@ impl Reading {
     }
 
     /// Follows the log for as long as the connections hold.
-    async fn follow(&mut self) -> Result<Infallible, RedisError> {
+    async fn follow(&mut self) -> Result<Infallible, Error> {
         let opened = tokio::time::timeout(PATIENCE * 2, redis::open(&self.url)).await;
-        let (link, mut reader) = opened.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        let standing = alive(&self.hub, &link, &self.node).await?;
-        self.hub.meet(&standing);
-        while self.hub.sequence() < standing.sequence {
+        let (link, mut reader) = opened.map_err(|_| Error::unavailable("timed out"))??;
+        let state = alive(&self.hub, &link, &self.node).await?;
+        self.hub.synchronize(&state);
+        while self.hub.sequence() < state.sequence {
             let piece = reader.next(self.hub.sequence()).await?;
             let is_empty = piece.entries.is_empty();
-            take(&self.hub, &link, piece).await?;
+            apply(&self.hub, &link, piece).await?;
             if is_empty {
                 // The rest of them have gone meanwhile.
-                self.hub.meet(&alive(&self.hub, &link, &self.node).await?);
+                self.hub.synchronize(&alive(&self.hub, &link, &self.node).await?);
                 break;
             }
         }
-        self.tell_all(&link).await?;
+        self.report_all(&link).await?;
         self.links.send_replace(Some(link.clone()));
         self.reads.send_replace(Some(self.hub.sequence()));
         info!("WS0122: the broker is there: message {} is the last", self.hub.sequence());
         let Reading { hub, node, changes, reads, .. } = self;
-        tokio::try_join!(read(hub, &link, &mut reader, reads), tell(hub, &link, node, changes), beat(hub, &link, node))
-            .map(|(never, ..)| never)
+        tokio::try_join!(
+            read(hub, &link, &mut reader, reads),
+            report_changes(hub, &link, node, changes),
+            heartbeat(hub, &link, node)
+        )
+        .map(|(never, ..)| never)
     }
 
     /// Says who is here, and who is not.
-    async fn tell_all(&mut self, link: &Link) -> Result<(), RedisError> {
+    async fn report_all(&mut self, link: &Link) -> Result<(), Error> {
         // What was there before the connection was lost, and may not be any more.
-        let told = link.own(&self.node).await?.into_iter();
+        let told = link.registered(&self.node).await?.into_iter();
         let told = told.map(|(channel, member)| (Arc::from(channel), member.map(Arc::from)));
         let here = self.hub.subscribed().into_iter().flat_map(|channel| {
             let members = self.hub.own_members(&channel);
@@ -158,7 +160,7 @@ impl Reading {
         });
         let all: HashSet<Change> = told.chain(here).collect();
         for change in &all {
-            say(&self.hub, link, &self.node, change).await?;
+            report(&self.hub, link, &self.node, change).await?;
         }
         Ok(())
     }
@@ -169,54 +171,54 @@ async fn read(
     link: &Link,
     reader: &mut Reader,
     reads: &watch::Sender<Option<u64>>,
-) -> Result<Infallible, RedisError> {
+) -> Result<Infallible, Error> {
     loop {
-        take(hub, link, reader.next(hub.sequence()).await?).await?;
+        apply(hub, link, reader.next(hub.sequence()).await?).await?;
         reads.send_replace(Some(hub.sequence()));
     }
 }
 
 /// What the log has next goes into the hub.
-async fn take(hub: &Hub, link: &Link, Piece { entries, is_foreign }: Piece) -> Result<(), RedisError> {
+async fn apply(hub: &Hub, link: &Link, LogPage { entries, is_foreign }: LogPage) -> Result<(), Error> {
     for entry in entries {
         hub.room().await;
         hub.apply(entry);
     }
     if is_foreign {
-        link.renew(&hub.last().epoch).await?;
+        link.renew(&hub.position().epoch).await?;
         return Err(lost("its log has what no engine has written"));
     }
     Ok(())
 }
 
-async fn tell(
+async fn report_changes(
     hub: &Hub,
     link: &Link,
     node: &str,
     changes: &mut mpsc::UnboundedReceiver<Change>,
-) -> Result<Infallible, RedisError> {
+) -> Result<Infallible, Error> {
     loop {
         match changes.recv().await {
-            Some(change) => say(hub, link, node, &change).await?,
+            Some(change) => report(hub, link, node, &change).await?,
             None => std::future::pending().await,
         }
     }
 }
 
-async fn say(hub: &Hub, link: &Link, node: &str, (channel, member): &Change) -> Result<(), RedisError> {
-    let (subscribers, connections) = hub.attendance(channel, member.as_deref());
-    link.attend(node, channel, subscribers, member.as_deref().map(|member| (member, connections))).await
+async fn report(hub: &Hub, link: &Link, node: &str, (channel, member): &Change) -> Result<(), Error> {
+    let (subscribers, connections) = hub.presence(channel, member.as_deref());
+    link.set_presence(node, channel, subscribers, member.as_deref().map(|member| (member, connections))).await
 }
 
-async fn alive(hub: &Hub, link: &Link, node: &str) -> Result<Standing, RedisError> {
-    link.beat(node, &hub.last()).await
+async fn alive(hub: &Hub, link: &Link, node: &str) -> Result<StreamState, Error> {
+    link.heartbeat(node, &hub.position()).await
 }
 
-async fn beat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, RedisError> {
+async fn heartbeat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, Error> {
     loop {
-        tokio::time::sleep(BEAT).await;
-        let standing = alive(hub, link, node).await?;
-        if !standing.known || !hub.is_of(&standing.epoch) {
+        tokio::time::sleep(HEARTBEAT).await;
+        let state = alive(hub, link, node).await?;
+        if !state.known || !hub.is_of(&state.epoch) {
             // It was emptied, or this node was given up: from the beginning.
             return Err(lost("what it had is lost"));
         }
@@ -224,8 +226,8 @@ async fn beat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, RedisErr
 }
 
 /// All is read from the beginning.
-fn lost(why: &str) -> RedisError {
-    std::io::Error::other(why).into()
+fn lost(why: &str) -> Error {
+    Error::unavailable(why)
 }
 
 /// Up to half of it, so that not all come back at once.

@@ -17,7 +17,7 @@ pub struct Id {
 /// What was given is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no id of a message; it is written epoch:offset")]
-pub struct NoId;
+pub struct ParseIdError;
 
 impl Id {
     /// True for what an epoch is: up to 64 letters and digits.
@@ -39,15 +39,15 @@ impl fmt::Display for Id {
 }
 
 impl FromStr for Id {
-    type Err = NoId;
+    type Err = ParseIdError;
 
-    fn from_str(text: &str) -> Result<Id, NoId> {
-        let (epoch, offset) = text.split_once(':').ok_or(NoId)?;
+    fn from_str(text: &str) -> Result<Id, ParseIdError> {
+        let (epoch, offset) = text.split_once(':').ok_or(ParseIdError)?;
         // u64::from_str would take a sign.
         if !Id::is_epoch(epoch) || !offset.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NoId);
+            return Err(ParseIdError);
         }
-        Ok(Id { epoch: epoch.into(), offset: offset.parse().map_err(|_| NoId)? })
+        Ok(Id { epoch: epoch.into(), offset: offset.parse().map_err(|_| ParseIdError)? })
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
             assert_eq!(text.parse::<Id>().unwrap().to_string(), text);
         }
         for text in ["", ":", "a:", ":1", "a", "a:-1", "a:+1", "a:1:2", "a b:1", "é:1", "a:18446744073709551616"] {
-            assert_eq!(text.parse::<Id>(), Err(NoId), "{text}");
+            assert_eq!(text.parse::<Id>(), Err(ParseIdError), "{text}");
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Channels: their history, who is subscribed, and the way of a message to all subscribers.
 //!
-//! * [`id`]: the ids of messages, `epoch:offset`
-//! * [`store`]: the channels of this engine
-//! * [`redis`]: where several engines meet
-//! * [`broker`]: what makes the channels of several engines one
-//! * [`call`]: what httpd and the engine say to each other of channels
-//! * [`hub`]: what all threads have together: the store, and the way to the subscribers
-//! * [`shard`]: the subscribers of one thread
+//! * `id`: the ids of messages, `epoch:offset`
+//! * `name`: the names of channels, and patterns of them
+//! * `subscription`: what httpd tells the engine of a session
+//! * `api`: what httpd has channels do
+//! * `store`: the channels of this engine
+//! * `redis`: where several engines meet
+//! * `broker`: what makes the channels of several engines one
+//! * `hub`: what all threads have together: the store, and the way to the subscribers
+//! * `shard`: the subscribers of one thread
 //! * `publication`: a message, as subscribers get it
 //! * `protocol`: how clients and the engine speak of channels
 //!
@@ -17,17 +19,21 @@
 //! channels in one order. Within a channel they increase, with gaps. The epoch names the count: another engine after a
 //! crash begins a new one, and an id of another epoch tells nothing.
 
+pub mod api;
 pub mod broker;
-pub mod call;
+mod error;
 pub mod hub;
 pub mod id;
+pub mod name;
 
 pub mod protocol;
 pub mod publication;
 pub mod redis;
 pub mod shard;
 pub mod store;
+pub mod subscription;
 
+pub use error::Error;
 pub use id::{Id, epoch};
 pub use store::{Limits, Store};
 
@@ -38,7 +44,6 @@ use serde::{Deserialize, Serialize};
 pub struct History {
     /// That many of the last.
     pub messages: u32,
-    /// For so long.
     pub seconds: u32,
 }
 

@@ -1,8 +1,7 @@
 //! A message of a channel, as its subscribers get it: encoded once for each way to speak, for the first who wants it.
 
-use super::call::is_line;
 use super::protocol::{Event, PROTOCOLS, View};
-use crate::channels::{Id, Payload};
+use crate::channels::{Error, Id, Payload};
 use crate::engine::Broadcast;
 use crate::wire::Utf8Bytes;
 use bytes::Bytes;
@@ -20,23 +19,23 @@ pub struct Publication {
     id: Id,
     content_type: Option<String>,
     message: Arc<Broadcast>,
-    /// By protocol.
+    /// By the place of the protocol.
     encoded: [OnceLock<Encoded>; PROTOCOLS.len()],
     /// Where a part of the channel's name is hidden.
     hiding: Mutex<Vec<(View, Encoded)>>,
 }
 
-/// A text that is none: its bytes are not UTF-8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the message is not UTF-8, and cannot be text")]
-pub struct NoText;
+/// True for a media type that can be told to subscribers: it is a line of its own in `ws+meta.nchan`.
+pub fn is_line(content_type: &str) -> bool {
+    !content_type.is_empty() && !content_type.contains(|c: char| c.is_control())
+}
 
 /// What is published, to be shared by all channels that it goes to.
-pub fn share(text: bool, payload: Bytes) -> Result<Broadcast, NoText> {
+pub fn share(text: bool, payload: Bytes) -> Result<Broadcast, Error> {
     if !text {
         return Ok(Broadcast::binary(payload));
     }
-    Utf8Bytes::try_from(payload).map(Broadcast::text).map_err(|_| NoText)
+    Utf8Bytes::try_from(payload).map(Broadcast::text).map_err(|_| Error::NotText)
 }
 
 impl Publication {
@@ -134,6 +133,6 @@ mod tests {
 
     #[test]
     fn text_is_utf8() {
-        assert_eq!(share(true, vec![0xff].into()).unwrap_err(), NoText);
+        assert_eq!(share(true, vec![0xff].into()).unwrap_err(), Error::NotText);
     }
 }

@@ -22,7 +22,6 @@ const TURN: usize = 64;
 
 /// What a subscriber is told of joins and leaves.
 pub enum Presence {
-    /// Nothing.
     Off,
     /// It is being found out who is there. What happens meanwhile waits, with its number.
     Held(Vec<(u64, Arc<Broadcast>)>),
@@ -32,7 +31,6 @@ pub enum Presence {
 
 /// One connection, subscribed to one channel.
 pub struct Subscriber {
-    /// The connection.
     pub handle: Rc<ConnectionHandle>,
     /// How it sees them.
     pub view: View,
@@ -127,7 +125,6 @@ impl Shard {
         })
     }
 
-    /// Its number.
     pub fn number(&self) -> usize {
         self.number
     }

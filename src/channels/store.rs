@@ -1,6 +1,6 @@
 //! The channels of an engine: what is kept of each, and who is subscribed from where.
 //!
-//! A *place* is where subscribers are reached: an engine thread, by its number. Times are milliseconds of a clock that
+//! A *shard* is the subscribers of one engine thread, by its number. Times are milliseconds of a clock that
 //! never goes back.
 
 use super::{History, Id, Payload};
@@ -24,16 +24,14 @@ pub struct Limits {
 /// There are as many channels as there may be, and all have subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are as many channels as there may be")]
-pub struct Full;
+pub struct CapacityError;
 
 /// A message in a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item<M> {
-    /// See [`Id::offset`].
     pub offset: u64,
     /// When it was published.
     pub time: u64,
-    /// The message.
     pub message: M,
 }
 
@@ -42,35 +40,29 @@ pub struct Item<M> {
 pub struct Published {
     /// Its channel's name, as the store shares it.
     pub channel: Arc<str>,
-    /// Its offset.
     pub offset: u64,
-    /// Who is subscribed.
     pub subscribers: u64,
-    /// Where they are.
-    pub places: Vec<usize>,
+    pub shards: Vec<usize>,
 }
 
 /// Kept messages of some channels, in the order of their offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<M> {
+pub struct HistoryPage<M> {
     /// Each with its channel's name.
     pub items: Vec<(Arc<str>, Item<M>)>,
     /// No more than these are kept.
     pub is_last: bool,
     /// The last message of each of the channels that is not kept; 0 for none.
-    pub gone: Vec<u64>,
+    pub last_lost: Vec<u64>,
 }
 
 /// What is known of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// Its name.
+pub struct ChannelInfo {
     pub channel: Arc<str>,
-    /// Who is subscribed.
     pub subscribers: u64,
     /// Messages that are kept.
     pub messages: usize,
-    /// Their bytes.
     pub bytes: usize,
     /// The offset of the last message; 0 for none.
     pub last: u64,
@@ -84,8 +76,8 @@ struct Channel<M> {
     /// The last message; 0 for none.
     last: u64,
     /// The last message that was here and is not kept; 0 for none.
-    gone: u64,
-    /// How many are subscribed, by place.
+    last_lost: u64,
+    /// How many are subscribed, by shard.
     subscribers: Vec<(usize, u32)>,
     /// Who is there, with how many connections.
     members: BTreeMap<Arc<str>, u32>,
@@ -104,7 +96,7 @@ impl<M: Payload> Channel<M> {
             bytes: 0,
             history: History { messages: 0, seconds: 0 },
             last: 0,
-            gone: 0,
+            last_lost: 0,
             subscribers: Vec::new(),
             members: BTreeMap::new(),
             used,
@@ -125,13 +117,13 @@ impl<M: Payload> Channel<M> {
     fn drop_front(&mut self) -> Option<(u64, usize)> {
         let item = self.kept.pop_front()?;
         let size = item.message.size();
-        self.gone = item.offset;
+        self.last_lost = item.offset;
         self.bytes -= size;
         Some((item.offset, size))
     }
 
-    fn facts(&self, name: &Arc<str>) -> Facts {
-        Facts {
+    fn info(&self, name: &Arc<str>) -> ChannelInfo {
+        ChannelInfo {
             channel: name.clone(),
             subscribers: self.count(),
             messages: self.kept.len(),
@@ -141,7 +133,6 @@ impl<M: Payload> Channel<M> {
     }
 }
 
-/// The channels.
 #[derive(Debug)]
 pub struct Store<M> {
     epoch: Arc<str>,
@@ -194,9 +185,6 @@ impl<M: Payload> Store<M> {
     }
 
     /// A message for a channel, with an offset above all there were, and at a time that may be past; `make` makes it from its id.
-    ///
-    /// # Errors
-    /// It would be one channel too many.
     pub fn publish_at(
         &mut self,
         now: u64,
@@ -205,12 +193,12 @@ impl<M: Payload> Store<M> {
         name: &str,
         history: History,
         make: impl FnOnce(&Id) -> M,
-    ) -> Result<Published, Full> {
+    ) -> Result<Published, CapacityError> {
         self.expire(now);
         let name = self.find_or_make(now, name)?;
         self.sequence = self.sequence.max(offset);
         let message = make(&self.id(offset));
-        let Some(channel) = self.channels.get_mut(&name) else { return Err(Full) };
+        let Some(channel) = self.channels.get_mut(&name) else { return Err(CapacityError) };
         channel.last = offset;
         channel.deleted = false;
         channel.history = history;
@@ -233,13 +221,13 @@ impl<M: Payload> Store<M> {
                 self.order.remove(&dropped);
                 self.bytes -= size;
             }
-            channel.gone = offset;
+            channel.last_lost = offset;
         }
         let published = Published {
             channel: name.clone(),
             offset,
             subscribers: channel.count(),
-            places: channel.subscribers.iter().map(|(place, _)| *place).collect(),
+            shards: channel.subscribers.iter().map(|(shard, _)| *shard).collect(),
         };
         self.touch(now, &name);
         self.keep_within_bytes();
@@ -254,9 +242,9 @@ impl<M: Payload> Store<M> {
     }
 
     /// Begins anew in another epoch, all of whose messages up to that offset are gone. Subscribers and members stay.
-    pub fn restart(&mut self, epoch: &str, gone: u64) {
+    pub fn restart(&mut self, epoch: &str, last_lost: u64) {
         self.epoch = epoch.into();
-        self.sequence = gone;
+        self.sequence = last_lost;
         self.bytes = 0;
         self.order.clear();
         self.expiries.clear();
@@ -265,20 +253,20 @@ impl<M: Payload> Store<M> {
         for channel in self.channels.values_mut() {
             let subscribers = std::mem::take(&mut channel.subscribers);
             let members = std::mem::take(&mut channel.members);
-            *channel = Channel { subscribers, members, gone, ..Channel::new(channel.used) };
+            *channel = Channel { subscribers, members, last_lost, ..Channel::new(channel.used) };
         }
-        self.forgotten = gone;
+        self.forgotten = last_lost;
     }
 
     /// Messages up to that offset may have been missed, in any channel.
-    pub fn miss(&mut self, upto: u64) {
+    pub fn mark_lost(&mut self, upto: u64) {
         self.sequence = self.sequence.max(upto);
         self.forgotten = self.forgotten.max(upto);
-        self.channels.values_mut().for_each(|channel| channel.gone = channel.gone.max(upto));
+        self.channels.values_mut().for_each(|channel| channel.last_lost = channel.last_lost.max(upto));
     }
 
-    /// A message of a channel that is not known, with this offset, was [`Full`]'s.
-    pub fn overlook(&mut self, offset: u64) {
+    /// A message of a channel that is not known, with this offset, was [`CapacityError`]'s.
+    pub fn skip(&mut self, offset: u64) {
         self.sequence = self.sequence.max(offset);
         self.forgotten = self.forgotten.max(offset);
     }
@@ -290,23 +278,26 @@ impl<M: Payload> Store<M> {
     }
 
     /// How many are subscribed to a channel, and how many of them are this member.
-    pub fn attendance(&self, name: &str, member: Option<&str>) -> (u64, u32) {
+    pub fn presence(&self, name: &str, member: Option<&str>) -> (u64, u32) {
         let channel = self.channels.get(name);
         let connections = |channel: &Channel<M>| member.and_then(|member| channel.members.get(member).copied());
         (channel.map_or(0, Channel::count), channel.and_then(connections).unwrap_or(0))
     }
 
-    /// One more subscriber at `place`, who is `member`. True when that member was not there before.
-    ///
-    /// # Errors
-    /// It would be one channel too many.
-    pub fn subscribe(&mut self, now: u64, place: usize, name: &str, member: Option<&str>) -> Result<bool, Full> {
+    /// One more subscriber at `shard`, who is `member`. True when that member was not there before.
+    pub fn subscribe(
+        &mut self,
+        now: u64,
+        shard: usize,
+        name: &str,
+        member: Option<&str>,
+    ) -> Result<bool, CapacityError> {
         let name = self.find_or_make(now, name)?;
-        let Some(channel) = self.channels.get_mut(&name) else { return Err(Full) };
+        let Some(channel) = self.channels.get_mut(&name) else { return Err(CapacityError) };
         channel.deleted = false;
-        match channel.subscribers.iter_mut().find(|(known, _)| *known == place) {
+        match channel.subscribers.iter_mut().find(|(known, _)| *known == shard) {
             Some((_, count)) => *count += 1,
-            None => channel.subscribers.push((place, 1)),
+            None => channel.subscribers.push((shard, 1)),
         }
         let joined = member.is_some_and(|member| match channel.members.get_mut(member) {
             Some(count) => {
@@ -319,10 +310,10 @@ impl<M: Payload> Store<M> {
         Ok(joined)
     }
 
-    /// One subscriber less at `place`, who was `member`. True when that member is there no more.
-    pub fn unsubscribe(&mut self, now: u64, place: usize, name: &str, member: Option<&str>) -> bool {
+    /// One subscriber less at `shard`, who was `member`. True when that member is there no more.
+    pub fn unsubscribe(&mut self, now: u64, shard: usize, name: &str, member: Option<&str>) -> bool {
         let Some(channel) = self.channels.get_mut(name) else { return false };
-        if let Some(at) = channel.subscribers.iter().position(|(known, _)| *known == place) {
+        if let Some(at) = channel.subscribers.iter().position(|(known, _)| *known == shard) {
             channel.subscribers[at].1 -= 1;
             if channel.subscribers[at].1 == 0 {
                 channel.subscribers.swap_remove(at);
@@ -341,9 +332,9 @@ impl<M: Payload> Store<M> {
     }
 
     /// Where the subscribers of a channel are.
-    pub fn places(&self, name: &str) -> Vec<usize> {
+    pub fn shards(&self, name: &str) -> Vec<usize> {
         let channel = self.channels.get(name);
-        channel.map_or(Vec::new(), |channel| channel.subscribers.iter().map(|(place, _)| *place).collect())
+        channel.map_or(Vec::new(), |channel| channel.subscribers.iter().map(|(shard, _)| *shard).collect())
     }
 
     /// True when all of these can be channels at a time, as it stands.
@@ -360,20 +351,20 @@ impl<M: Payload> Store<M> {
         self.expire(now);
         since.epoch == self.epoch
             && since.offset <= self.sequence
-            && names.iter().all(|name| since.offset >= self.gone(name.as_ref()))
+            && names.iter().all(|name| since.offset >= self.last_lost(name.as_ref()))
     }
 
     /// The last message of this channel that is not kept.
-    fn gone(&self, name: &str) -> u64 {
-        self.channels.get(name).map_or(self.forgotten, |channel| channel.gone)
+    fn last_lost(&self, name: &str) -> u64 {
+        self.channels.get(name).map_or(self.forgotten, |channel| channel.last_lost)
     }
 
     /// What is kept of these channels after that offset: one message at least, if there is one, and not many more bytes
     /// than `bytes`.
-    pub fn page(&mut self, now: u64, names: &[Arc<str>], after: u64, bytes: usize) -> Page<M> {
+    pub fn page(&mut self, now: u64, names: &[Arc<str>], after: u64, bytes: usize) -> HistoryPage<M> {
         self.expire(now);
-        let gone = names.iter().map(|name| self.gone(name)).collect();
-        let mut page = Page { items: Vec::new(), is_last: true, gone };
+        let last_lost = names.iter().map(|name| self.last_lost(name)).collect();
+        let mut page = HistoryPage { items: Vec::new(), is_last: true, last_lost };
         // The next of each channel, the lowest offset on top.
         let mut next = BinaryHeap::new();
         for name in names {
@@ -400,10 +391,10 @@ impl<M: Payload> Store<M> {
     }
 
     /// What is known of a channel, if there is one.
-    pub fn facts(&mut self, now: u64, name: &str) -> Option<Facts> {
+    pub fn info(&mut self, now: u64, name: &str) -> Option<ChannelInfo> {
         self.expire(now);
         let (name, channel) = self.channels.get_key_value(name)?;
-        (!channel.deleted).then(|| channel.facts(name))
+        (!channel.deleted).then(|| channel.info(name))
     }
 
     /// Who is in a channel, by name, with the number of connections.
@@ -414,7 +405,7 @@ impl<M: Payload> Store<M> {
     }
 
     /// At most `limit` channels whose names begin with `prefix` and come after `after`, by name; and whether there are more.
-    pub fn list(&mut self, now: u64, prefix: &str, after: &str, limit: usize) -> (Vec<Facts>, bool) {
+    pub fn list(&mut self, now: u64, prefix: &str, after: &str, limit: usize) -> (Vec<ChannelInfo>, bool) {
         self.expire(now);
         let from = if after >= prefix && !after.is_empty() { Bound::Excluded(after) } else { Bound::Included(prefix) };
         let mut found = self
@@ -422,23 +413,23 @@ impl<M: Payload> Store<M> {
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
             .filter(|(_, channel)| !channel.deleted)
-            .map(|(name, channel)| channel.facts(name));
+            .map(|(name, channel)| channel.info(name));
         let page = found.by_ref().take(limit).collect();
         (page, found.next().is_some())
     }
 
     /// Drops what is kept of a channel; says what was known of it, if there was one. Its subscribers stay.
-    pub fn delete(&mut self, now: u64, name: &str) -> Option<Facts> {
-        let facts = self.facts(now, name)?;
+    pub fn delete(&mut self, now: u64, name: &str) -> Option<ChannelInfo> {
+        let info = self.info(now, name)?;
         let channel = self.channels.get_mut(name)?;
         while let Some((dropped, size)) = channel.drop_front() {
             self.order.remove(&dropped);
             self.bytes -= size;
         }
-        channel.gone = channel.gone.max(channel.last);
+        channel.last_lost = channel.last_lost.max(channel.last);
         channel.deleted = channel.subscribers.is_empty();
-        self.note_expiry(&facts.channel);
-        Some(facts)
+        self.note_expiry(&info.channel);
+        Some(info)
     }
 
     /// To be called now and then: ends what is too old, and forgets channels that nobody uses.
@@ -453,22 +444,22 @@ impl<M: Payload> Store<M> {
         }
     }
 
-    fn find_or_make(&mut self, now: u64, name: &str) -> Result<Arc<str>, Full> {
+    fn find_or_make(&mut self, now: u64, name: &str) -> Result<Arc<str>, CapacityError> {
         if let Some((name, _)) = self.channels.get_key_value(name) {
             return Ok(name.clone());
         }
         if self.channels.len() >= self.limits.channels {
-            let (_, oldest) = self.idle.first().ok_or(Full)?;
+            let (_, oldest) = self.idle.first().ok_or(CapacityError)?;
             let oldest = oldest.clone();
             self.forget(&oldest);
         }
         if self.limits.channels == 0 {
-            return Err(Full);
+            return Err(CapacityError);
         }
         let name: Arc<str> = name.into();
         let mut channel = Channel::new(now);
         // What was forgotten of it cannot be told from what never was.
-        channel.gone = self.forgotten;
+        channel.last_lost = self.forgotten;
         self.channels.insert(name.clone(), channel);
         self.idle.insert((now, name.clone()));
         Ok(name)
@@ -483,7 +474,7 @@ impl<M: Payload> Store<M> {
             self.note_expiry(name);
         } else if channel.last == 0 && channel.is_empty() {
             // Nobody has published here: there is nothing to remember.
-            if channel.gone == self.forgotten {
+            if channel.last_lost == self.forgotten {
                 self.channels.remove(name);
             } else {
                 self.forget(&name.clone());
@@ -533,7 +524,7 @@ impl<M: Payload> Store<M> {
 
     fn forget(&mut self, name: &Arc<str>) {
         let Some(channel) = self.channels.remove(name) else { return };
-        self.forgotten = self.forgotten.max(channel.last).max(channel.gone);
+        self.forgotten = self.forgotten.max(channel.last).max(channel.last_lost);
         self.idle.remove(&(channel.used, name.clone()));
         if let Some(expiry) = channel.expiry {
             self.expiries.remove(&(expiry, name.clone()));

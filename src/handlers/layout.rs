@@ -3,7 +3,9 @@
 use super::targets::Crowd;
 use super::{exec, pywebsocket, tcp};
 use crate::channels::History;
-use crate::channels::call::{Answer, Call, Info, Pattern, Receipt, Server, Subscription};
+use crate::channels::api::{self, Info, PublishResult};
+use crate::channels::name::Pattern;
+use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{FromEngine, LAYOUT, ToEngine, version};
 use crate::engine::memory::Bound;
@@ -145,18 +147,18 @@ fn channels() -> Vec<u8> {
     let channels = || vec![text("channel")];
     [
         bytes(&subscription),
-        bytes(&Server { channels: 1, history_bytes: 2, broker: Some(text("broker")) }),
+        bytes(&ServerSettings { channels: 1, history_bytes: 2, broker: Some(text("broker")) }),
         all(&[
-            Call::Publish { channels: channels(), text: true, content_type: Some(text("text/plain")), history },
-            Call::Info { channel: text("channel") },
-            Call::List { prefix: text("prefix"), after: text("after"), limit: 1 },
-            Call::Delete { channels: channels(), code: 1001, reason: text("reason") },
+            api::Command::Publish { channels: channels(), text: true, content_type: Some(text("text/plain")), history },
+            api::Command::Info { channel: text("channel") },
+            api::Command::List { prefix: text("prefix"), after: text("after"), limit: 1 },
+            api::Command::Delete { channels: channels(), code: 1001, reason: text("reason") },
         ]),
         all(&[
-            Answer::Published(vec![Receipt { channel: text("channel"), id: text("id"), subscribers: 1 }]),
-            Answer::Info(Some(info.clone())),
-            Answer::List { channels: vec![info.clone()], more: true },
-            Answer::Deleted(vec![Some(info)]),
+            api::Reply::Published(vec![PublishResult { channel: text("channel"), id: text("id"), subscribers: 1 }]),
+            api::Reply::Info(Some(info.clone())),
+            api::Reply::List { channels: vec![info.clone()], more: true },
+            api::Reply::Deleted(vec![Some(info)]),
         ]),
     ]
     .concat()

@@ -1,7 +1,8 @@
 //! What is on its way to the subscribers of one thread, and how much of it: publishers wait while it is too much.
 
-use super::Delivery;
 use crate::channels::Payload;
+use crate::channels::publication::Publication;
+use crate::wire::CloseFrame;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -9,6 +10,42 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Bytes of messages that may be on their way to a thread's subscribers before publishers have to wait.
 const ENOUGH: usize = 8 << 20;
+
+/// What goes to the subscribers of a thread.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    Publication(Arc<Publication>),
+    /// A member came or went.
+    Presence {
+        channel: Arc<str>,
+        member: Arc<str>,
+        joined: bool,
+        /// Of this join or leave, among all.
+        number: u64,
+    },
+    /// The connections of a channel are to close.
+    Close {
+        channel: Arc<str>,
+        frame: CloseFrame,
+    },
+}
+
+impl Delivery {
+    /// The channel whose subscribers it is for.
+    pub fn channel(&self) -> &Arc<str> {
+        match self {
+            Delivery::Publication(publication) => publication.channel(),
+            Delivery::Presence { channel, .. } | Delivery::Close { channel, .. } => channel,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Delivery::Publication(publication) => publication.size(),
+            Delivery::Presence { .. } | Delivery::Close { .. } => 0,
+        }
+    }
+}
 
 /// How much there is.
 #[derive(Debug, Default)]
@@ -57,7 +94,6 @@ impl Queue {
         (Queue { sender, load: load.clone() }, Deliveries { receiver, load })
     }
 
-    /// Adds something.
     pub fn push(&self, delivery: Delivery) {
         let bytes = delivery.size();
         self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -67,7 +103,6 @@ impl Queue {
         }
     }
 
-    /// See [`Load`].
     pub fn load(&self) -> &Arc<Load> {
         &self.load
     }
@@ -107,20 +142,11 @@ impl Drop for Deliveries {
     }
 }
 
-impl Delivery {
-    fn size(&self) -> usize {
-        match self {
-            Delivery::Publication(publication) => publication.size(),
-            Delivery::Presence { .. } | Delivery::Close { .. } => 0,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::channels::Id;
-    use crate::channels::publication::{Publication, share};
+    use crate::channels::publication::share;
     use std::pin::pin;
     use std::task::{Context, Waker};
 

@@ -63,7 +63,6 @@ pub enum Command {
     Unsubscribe {
         channel: String,
     },
-    /// Who is there?
     Presence {
         channel: String,
     },
@@ -77,7 +76,6 @@ pub enum Command {
 /// A client's message is no command.
 #[derive(Debug, PartialEq)]
 pub enum DecodeError {
-    /// The session ends.
     Close(CloseFrame),
     /// It is told, and the session goes on.
     Reply(CommandError, Option<Reference>),
@@ -105,7 +103,7 @@ pub enum ErrorCode {
     TooMany,
     /// It needs a subscription.
     NotSubscribed,
-    /// Try again later.
+    /// It may be tried again later.
     Unavailable,
     /// It was done, or will be, or not: the broker has not answered.
     Unknown,
@@ -118,7 +116,6 @@ pub enum Event<'a> {
         channel: &'a str,
         publication: &'a Publication,
     },
-    /// A subscription begins.
     Subscribed {
         channel: &'a str,
         /// After this one nothing is missed; `None`: it had begun before.

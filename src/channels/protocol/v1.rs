@@ -47,7 +47,6 @@ fn bad(message: impl Into<String>) -> CommandError {
     CommandError::new(ErrorCode::BadRequest, message)
 }
 
-/// What clients say.
 #[derive(Deserialize)]
 struct Input {
     r#type: String,

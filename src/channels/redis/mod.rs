@@ -6,19 +6,19 @@
 //!
 //! * `publish.lua`, `delete.lua`: append to the log. What is too old, or too much, is taken off its front: `gone` is the last
 //!   number that was
-//! * `attend.lua`: how many connections a node (an engine) has in a channel, and of a member there; a member that comes to the
+//! * `set_presence.lua`: how many connections a node (an engine) has in a channel, and of a member there; a member that comes to the
 //!   first node or leaves the last is an entry of the log, too
-//! * `beat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out. A log that has gone back behind what
+//! * `heartbeat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out. A log that has gone back behind what
 //!   the node has read (Redis came back with older data) begins another epoch: a number never stands for two messages
-//! * `bury.lua`: a node says that it ends
-//! * `look.lua`: who is subscribed; `own.lua`: of them those that a node has told of
+//! * `leave.lua`: a node says that it ends
+//! * `counts.lua`: who is subscribed; `registered.lua`: of them those that a node has told of
 //! * `renew.lua`: somebody has read what none of these scripts has written
 //!
 //! Others may write to the same Redis. What is there and is none of ours is a number that is none, a key of another type, an
 //! entry in the log: it is taken away, and where the numbers cannot be trusted any more another epoch begins, with an empty
 //! log. What is read is checked before it is used.
 
-use super::{History, Id, epoch};
+use super::{Error, History, Id, epoch};
 use bytes::Bytes;
 use log::warn;
 use redis::aio::MultiplexedConnection;
@@ -36,31 +36,24 @@ const COUNT: usize = 1000;
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number.
     pub number: u64,
     /// When it was written: milliseconds since 1970, by Redis' clock.
     pub at: u64,
-    /// The channel.
     pub channel: String,
-    /// What happened.
-    pub what: What,
+    pub event: LogEvent,
 }
 
 /// What happens to a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    /// A message.
+pub enum LogEvent {
     Message(Message),
     /// It is deleted: its connections are closed.
     Delete {
-        /// The close code.
         code: u16,
-        /// The reason.
         reason: String,
     },
     /// A member has come to the first node, or left the last.
     Presence {
-        /// Who.
         member: String,
         /// Come, and not left.
         joined: bool,
@@ -69,14 +62,12 @@ pub enum What {
     Unknown,
 }
 
-/// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Text, and not binary.
     pub text: bool,
     /// The media type that the publisher gave.
     pub content_type: Option<String>,
-    /// The message itself.
     pub payload: Bytes,
     /// How it is kept.
     pub history: History,
@@ -84,10 +75,9 @@ pub struct Message {
 
 /// How it stands with the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct StreamState {
     /// Which count the numbers are of.
     pub epoch: String,
-    /// The last number.
     pub sequence: u64,
     /// The last number that is not kept.
     pub gone: u64,
@@ -97,24 +87,22 @@ pub struct Standing {
 
 /// The last entry that somebody has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Last {
+pub struct Position {
     /// Which count the number is of.
     pub epoch: String,
-    /// Its number.
     pub number: u64,
     /// See [`Entry::at`]; 0 where that entry itself was not read.
     pub at: u64,
 }
 
-/// The scripts.
 struct Scripts {
     publish: Script,
     delete: Script,
-    attend: Script,
-    beat: Script,
-    bury: Script,
-    look: Script,
-    own: Script,
+    set_presence: Script,
+    heartbeat: Script,
+    leave: Script,
+    counts: Script,
+    registered: Script,
     renew: Script,
 }
 
@@ -131,16 +119,13 @@ pub struct Link {
     scripts: std::sync::Arc<Scripts>,
 }
 
-/// What reads the log, over a connection of its own.
+/// LogEvent reads the log, over a connection of its own.
 pub struct Reader {
     connection: MultiplexedConnection,
 }
 
 /// Opens a link, and a reader.
-///
-/// # Errors
-/// Redis cannot be reached, or lets nobody in.
-pub async fn open(url: &str) -> Result<(Link, Reader), RedisError> {
+pub async fn open(url: &str) -> Result<(Link, Reader), Error> {
     let client = Client::open(url)?;
     let config = |response| {
         AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(response))
@@ -150,11 +135,11 @@ pub async fn open(url: &str) -> Result<(Link, Reader), RedisError> {
     let scripts = Scripts {
         publish: script!("publish.lua"),
         delete: script!("delete.lua"),
-        attend: script!("attend.lua"),
-        beat: script!("beat.lua"),
-        bury: script!("bury.lua"),
-        look: script!("look.lua"),
-        own: script!("own.lua"),
+        set_presence: script!("set_presence.lua"),
+        heartbeat: script!("heartbeat.lua"),
+        leave: script!("leave.lua"),
+        counts: script!("counts.lua"),
+        registered: script!("registered.lua"),
         renew: script!("renew.lua"),
     };
     Ok((Link { commands, scripts: scripts.into() }, Reader { connection }))
@@ -162,7 +147,7 @@ pub async fn open(url: &str) -> Result<(Link, Reader), RedisError> {
 
 /// True where Redis has said that it did nothing, so that asking once more does nothing twice. After any other error it may
 /// have done what it was asked for, or may still do it.
-pub fn is_refusal(why: &RedisError) -> bool {
+fn is_refusal(why: &RedisError) -> bool {
     // Said before the first write of a script, and so before all of them.
     const CODES: [&str; 13] = [
         "ASK",
@@ -185,8 +170,22 @@ pub fn is_refusal(why: &RedisError) -> bool {
         || why.detail().is_some_and(|text| text.split(' ').any(|word| word.starts_with('-') && is_code(word)))
 }
 
+impl From<RedisError> for Error {
+    fn from(why: RedisError) -> Error {
+        Error::unavailable(why)
+    }
+}
+
+/// What it was to change it has not changed, or nobody knows.
+fn undone(why: RedisError) -> Error {
+    if is_refusal(&why) {
+        return why.into();
+    }
+    Error::Unknown(format!("the broker gave no answer, and may have done it or do it yet: {why}"))
+}
+
 /// Says that what others have written was found.
-fn note(renewed: u64) {
+fn warn_renewed(renewed: u64) {
     if renewed > 0 {
         warn!(
             "WS0185: the broker had what no engine has written (below {{mod_websocket}}:): a new epoch has begun, and \
@@ -217,10 +216,16 @@ impl Link {
     }
 
     /// Publishes to these channels: the id of each, and its subscribers. `budget` is how many bytes the log may have.
-    ///
-    /// # Errors
-    /// Redis did not do it, or it is not known whether it has: see [`is_refusal`].
     pub async fn publish(
+        &self,
+        budget: usize,
+        channels: &[String],
+        message: &Message,
+    ) -> Result<Vec<(Id, u64)>, Error> {
+        self.try_publish(budget, channels, message).await.map_err(undone)
+    }
+
+    async fn try_publish(
         &self,
         budget: usize,
         channels: &[String],
@@ -232,7 +237,7 @@ impl Link {
         script.arg(content_type.as_deref().unwrap_or_default()).arg(&payload[..]).arg(channels);
         let answer: Vec<redis::Value> = self.run(script).await?;
         let [renewed, epoch, numbers @ ..] = &answer[..] else { return Err(broken("no epoch")) };
-        note(redis::from_redis_value_ref(renewed)?);
+        warn_renewed(redis::from_redis_value_ref(renewed)?);
         let epoch: String = redis::from_redis_value_ref(epoch)?;
         if !Id::is_epoch(&epoch) || numbers.len() != 2 * channels.len() {
             return Err(broken("no ids"));
@@ -244,78 +249,59 @@ impl Link {
         numbers.chunks_exact(2).map(pair).collect()
     }
 
-    /// Deletes a channel.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<(), RedisError> {
+    pub async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<(), Error> {
         let mut script = self.scripts.delete.arg(epoch());
         script.arg(channel).arg(code).arg(reason);
-        note(self.run(script).await?);
+        warn_renewed(self.run(script).await.map_err(undone)?);
         Ok(())
     }
 
     /// Says how many connections this node has in a channel, and how many of a member of it.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn attend(
+    pub async fn set_presence(
         &self,
         node: &str,
         channel: &str,
         subscribers: u64,
         member: Option<(&str, u32)>,
-    ) -> Result<(), RedisError> {
+    ) -> Result<(), Error> {
         let (member, connections) = member.unwrap_or_default();
-        let mut script = self.scripts.attend.arg(epoch());
+        let mut script = self.scripts.set_presence.arg(epoch());
         script.arg(node).arg(channel).arg(subscribers).arg(member).arg(connections);
-        note(self.run(script).await?);
+        warn_renewed(self.run(script).await?);
         Ok(())
     }
 
     /// Says that this node is alive, and what it has read last.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn beat(&self, node: &str, last: &Last) -> Result<Standing, RedisError> {
-        let mut script = self.scripts.beat.arg(epoch());
+    pub async fn heartbeat(&self, node: &str, last: &Position) -> Result<StreamState, Error> {
+        let mut script = self.scripts.heartbeat.arg(epoch());
         script.arg(node).arg(&last.epoch).arg(last.number).arg(last.at);
         let (epoch, sequence, gone, known, renewed): (String, _, _, _, _) = self.run(script).await?;
-        note(renewed);
+        warn_renewed(renewed);
         if !Id::is_epoch(&epoch) {
-            return Err(broken("no epoch"));
+            return Err(broken("no epoch").into());
         }
-        Ok(Standing { epoch, sequence, gone, known })
+        Ok(StreamState { epoch, sequence, gone, known })
     }
 
     /// Says that this node ends.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn bury(&self, node: &str) -> Result<(), RedisError> {
-        let mut script = self.scripts.bury.arg(epoch());
+    pub async fn leave(&self, node: &str) -> Result<(), Error> {
+        let mut script = self.scripts.leave.arg(epoch());
         script.arg(node);
-        note(self.run(script).await?);
+        warn_renewed(self.run(script).await?);
         Ok(())
     }
 
     /// Says that the log of that epoch has what no engine has written: where nobody has said so before, another begins.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn renew(&self, of: &str) -> Result<(), RedisError> {
+    pub async fn renew(&self, of: &str) -> Result<(), Error> {
         let mut script = self.scripts.renew.arg(epoch());
         script.arg(of);
-        note(self.run(script).await?);
+        warn_renewed(self.run(script).await?);
         Ok(())
     }
 
     /// What this node has said that it has: channels, each without a member and with those that it has.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn own(&self, node: &str) -> Result<Vec<(String, Option<String>)>, RedisError> {
-        let mut script = self.scripts.own.arg(epoch());
+    pub async fn registered(&self, node: &str) -> Result<Vec<(String, Option<String>)>, Error> {
+        let mut script = self.scripts.registered.arg(epoch());
         script.arg(node);
         let pairs: Vec<Vec<u8>> = self.run(script).await?;
         let pair = |pair: &[Vec<u8>]| {
@@ -326,11 +312,8 @@ impl Link {
     }
 
     /// The last number, how many are subscribed to each of these channels, and the members of the first.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn look(&self, channels: &[&str]) -> Result<(u64, Vec<u64>, Vec<(String, u32)>), RedisError> {
-        let mut script = self.scripts.look.arg(epoch());
+    pub async fn counts(&self, channels: &[&str]) -> Result<(u64, Vec<u64>, Vec<(String, u32)>), Error> {
+        let mut script = self.scripts.counts.arg(epoch());
         script.arg(channels);
         let (sequence, counts, members): (_, _, Vec<Vec<u8>>) = self.run(script).await?;
         let member = |pair: &[Vec<u8>]| Some((text(&pair[0])?, number(&pair[1])?));
@@ -338,10 +321,7 @@ impl Link {
     }
 
     /// The last number that was given.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn sequence(&self) -> Result<u64, RedisError> {
+    pub async fn sequence(&self) -> Result<u64, Error> {
         let mut command = redis::cmd("GET");
         let sequence: Option<u64> =
             command.arg("{mod_websocket}:sequence").query_async(&mut self.commands.clone()).await?;
@@ -349,10 +329,7 @@ impl Link {
     }
 
     /// At most `limit` channels with subscribers whose names begin with `prefix` and come after `after`, by name.
-    ///
-    /// # Errors
-    /// As [`Link::publish`].
-    pub async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, RedisError> {
+    pub async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         let from = if after >= prefix && !after.is_empty() { format!("({after}") } else { format!("[{prefix}") };
         let mut command = redis::cmd("ZRANGEBYLEX");
         command.arg("{mod_websocket}:channels").arg(from).arg("+").arg("LIMIT").arg(0).arg(limit);
@@ -364,26 +341,23 @@ impl Link {
 
 /// What the log has next.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Piece {
+pub struct LogPage {
     /// Entries, one after the other.
     pub entries: Vec<Entry>,
-    /// What comes then is none.
+    /// LogEvent comes then is none.
     pub is_foreign: bool,
 }
 
 impl Reader {
     /// The entries after that number; none when nothing came for a second.
-    ///
-    /// # Errors
-    /// The connection is of no use any more, or there is no log.
-    pub async fn next(&mut self, after: u64) -> Result<Piece, RedisError> {
+    pub async fn next(&mut self, after: u64) -> Result<LogPage, Error> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(COUNT).arg("BLOCK").arg(WAIT.as_millis() as u64);
         command.arg("STREAMS").arg("{mod_websocket}:log").arg(format!("{after}-0"));
         // Each with its entries, and each of these by its id: names and values.
         type Streams = Vec<(Vec<u8>, Vec<(Vec<u8>, Vec<Vec<u8>>)>)>;
         let streams: Option<Streams> = command.query_async(&mut self.connection).await?;
-        let mut piece = Piece::default();
+        let mut piece = LogPage::default();
         for (id, fields) in streams.unwrap_or_default().iter().flat_map(|(_, entries)| entries) {
             match entry(id, fields) {
                 Some(entry) => piece.entries.push(entry),
@@ -397,7 +371,7 @@ impl Reader {
     }
 }
 
-/// What an entry says; `None`: none of ours has written it.
+/// LogEvent an entry says; `None`: none of ours has written it.
 fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
     let number_of_it = number(id.strip_suffix(b"-0")?)?;
     let names = fields.iter().step_by(2).map(|name| &name[..]);
@@ -412,8 +386,8 @@ fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
     else {
         return None;
     };
-    let what = match &*word("kind") {
-        "message" => What::Message(Message {
+    let event = match &*word("kind") {
+        "message" => LogEvent::Message(Message {
             text: word("text") == "1",
             content_type: Some(word("type")).filter(|text| !text.is_empty()),
             payload: Bytes::copy_from_slice(bytes("payload")),
@@ -422,11 +396,11 @@ fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
                 seconds: number(bytes("seconds")).unwrap_or_default(),
             },
         }),
-        "delete" => What::Delete { code: number(bytes("code")).unwrap_or_default(), reason: word("reason") },
-        "presence" => What::Presence { member: word("member"), joined: word("joined") == "1" },
-        _ => What::Unknown,
+        "delete" => LogEvent::Delete { code: number(bytes("code")).unwrap_or_default(), reason: word("reason") },
+        "presence" => LogEvent::Presence { member: word("member"), joined: word("joined") == "1" },
+        _ => LogEvent::Unknown,
     };
-    Some(Entry { number: number_of_it, at, channel: word("channel"), what })
+    Some(Entry { number: number_of_it, at, channel: word("channel"), event })
 }
 
 #[cfg(test)]
@@ -441,11 +415,11 @@ mod tests {
     #[test]
     fn entries_are_ours_or_none() {
         let ours = "till 9 size 3 at 7 kind delete channel a code 1000 reason x";
-        let what = What::Delete { code: 1000, reason: "x".into() };
-        assert_eq!(read("5-0", ours), Some(Entry { number: 5, at: 7, channel: "a".into(), what }));
+        let event = LogEvent::Delete { code: 1000, reason: "x".into() };
+        assert_eq!(read("5-0", ours), Some(Entry { number: 5, at: 7, channel: "a".into(), event }));
         // A version that is to come.
-        let Entry { number, what, .. } = read("6-0", "till 9 size 3 at 7 kind dance").unwrap();
-        assert_eq!((number, what), (6, What::Unknown));
+        let Entry { number, event, .. } = read("6-0", "till 9 size 3 at 7 kind dance").unwrap();
+        assert_eq!((number, event), (6, LogEvent::Unknown));
         for id in ["5-1", "5", "-0", "+5-0", "18446744073709551616-0", "x-0"] {
             assert_eq!(read(id, ours), None, "{id}");
         }

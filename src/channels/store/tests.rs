@@ -11,7 +11,7 @@ impl<M: Payload> Store<M> {
         name: &str,
         history: History,
         make: impl FnOnce(&Id) -> M,
-    ) -> Result<Published, Full> {
+    ) -> Result<Published, CapacityError> {
         self.publish_at(now, now, self.sequence + 1, name, history, make)
     }
 }
@@ -25,7 +25,7 @@ impl Payload for Vec<u8> {
 #[derive(Debug, Clone)]
 enum Step {
     Publish { channel: usize, size: usize, history: History },
-    Subscribe { channel: usize, place: usize, member: Option<usize> },
+    Subscribe { channel: usize, shard: usize, member: Option<usize> },
     Unsubscribe { which: usize },
     Delete { channel: usize },
     Wait { milliseconds: u64 },
@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Publish { channel, size, history: History { messages, seconds } }
         }),
         2 => (channel.clone(), 0usize..3, prop::option::of(0..MEMBERS.len()))
-            .prop_map(|(channel, place, member)| Step::Subscribe { channel, place, member }),
+            .prop_map(|(channel, shard, member)| Step::Subscribe { channel, shard, member }),
         2 => any::<usize>().prop_map(|which| Step::Unsubscribe { which }),
         1 => channel.prop_map(|channel| Step::Delete { channel }),
         2 => prop_oneof![0u64..3000, Just(REMEMBERED)].prop_map(|milliseconds| Step::Wait { milliseconds }),
@@ -119,25 +119,25 @@ fn run(steps: Vec<Step>, channels: usize) -> Result<(), TestCaseError> {
                 };
                 model.publish(channel, size, history);
                 let there = model.subscribers.iter().filter(|(its, ..)| *its == channel);
-                let places: BTreeSet<usize> = there.clone().map(|(_, place, _)| *place).collect();
+                let shards: BTreeSet<usize> = there.clone().map(|(_, shard, _)| *shard).collect();
                 prop_assert_eq!(published.offset, model.published.len() as u64);
                 prop_assert_eq!(published.subscribers, there.count() as u64);
-                prop_assert_eq!(published.places.len(), places.len());
-                prop_assert_eq!(published.places.into_iter().collect::<BTreeSet<_>>(), places);
+                prop_assert_eq!(published.shards.len(), shards.len());
+                prop_assert_eq!(published.shards.into_iter().collect::<BTreeSet<_>>(), shards);
             }
-            Step::Subscribe { channel, place, member } => {
+            Step::Subscribe { channel, shard, member } => {
                 let name = member.map(|member| MEMBERS[member]);
-                let Ok(joined) = store.subscribe(now, place, NAMES[channel], name) else {
+                let Ok(joined) = store.subscribe(now, shard, NAMES[channel], name) else {
                     prop_assert!(!is_exact);
                     continue;
                 };
                 let is_new = !model.subscribers.iter().any(|(its, _, known)| *its == channel && *known == member);
                 prop_assert_eq!(joined, member.is_some() && is_new);
-                model.subscribers.push((channel, place, member));
+                model.subscribers.push((channel, shard, member));
             }
             Step::Unsubscribe { which } if !model.subscribers.is_empty() => {
-                let (channel, place, member) = model.subscribers.swap_remove(which % model.subscribers.len());
-                let left = store.unsubscribe(now, place, NAMES[channel], member.map(|member| MEMBERS[member]));
+                let (channel, shard, member) = model.subscribers.swap_remove(which % model.subscribers.len());
+                let left = store.unsubscribe(now, shard, NAMES[channel], member.map(|member| MEMBERS[member]));
                 let is_there = model.subscribers.iter().any(|(its, _, known)| *its == channel && *known == member);
                 prop_assert_eq!(left, member.is_some() && !is_there);
             }
@@ -163,10 +163,10 @@ fn check(store: &mut Store<Vec<u8>>, model: &Model, is_exact: bool) -> Result<()
     let names: Vec<Arc<str>> = NAMES.iter().map(|name| (*name).into()).collect();
     for (channel, name) in names.iter().enumerate() {
         let count = model.subscribers.iter().filter(|(its, ..)| *its == channel).count();
-        let facts = store.facts(now, name);
-        prop_assert_eq!(facts.as_ref().map_or(0, |facts| facts.subscribers), count as u64);
+        let info = store.info(now, name);
+        prop_assert_eq!(info.as_ref().map_or(0, |info| info.subscribers), count as u64);
         if is_exact {
-            prop_assert_eq!(facts.map_or(0, |facts| facts.messages), model.of(channel).len());
+            prop_assert_eq!(info.map_or(0, |info| info.messages), model.of(channel).len());
         }
         let members: BTreeMap<&str, u32> =
             model.subscribers.iter().filter(|(its, ..)| *its == channel).fold(BTreeMap::new(), |mut all, who| {
@@ -185,7 +185,7 @@ fn check(store: &mut Store<Vec<u8>>, model: &Model, is_exact: bool) -> Result<()
             let (mut at, mut got) = (after, Vec::new());
             loop {
                 let page = store.page(now, chosen, at, 30);
-                prop_assert_eq!(page.gone.iter().all(|gone| *gone <= after), recovers);
+                prop_assert_eq!(page.last_lost.iter().all(|last_lost| *last_lost <= after), recovers);
                 got.extend(page.items.iter().map(|(_, item)| item.offset));
                 at = got.last().copied().unwrap_or(at);
                 if page.is_last {
@@ -236,7 +236,7 @@ fn a_forgotten_channel_is_not_said_to_be_whole() {
     assert!(store.recovers(5000, &["a"], &"e:0".parse().unwrap()));
     assert!(!store.recovers(10_000, &["a"], &"e:0".parse().unwrap()));
     store.sweep(REMEMBERED);
-    assert_eq!(store.facts(REMEMBERED, "a"), None);
+    assert_eq!(store.info(REMEMBERED, "a"), None);
     assert!(!store.recovers(REMEMBERED, &["a"], &"e:0".parse().unwrap()));
     assert!(store.recovers(REMEMBERED, &["a"], &"e:1".parse().unwrap()));
     // The same is said when somebody has subscribed meanwhile.
@@ -248,8 +248,8 @@ fn a_forgotten_channel_is_not_said_to_be_whole() {
 fn what_there_was_no_room_for_is_not_said_to_be_whole() {
     let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 1, bytes: 100 });
     store.subscribe(0, 0, "a", None).unwrap();
-    assert_eq!(store.publish_at(0, 0, 1, "b", KEPT, |_| vec![1]), Err(Full));
-    store.overlook(1);
+    assert_eq!(store.publish_at(0, 0, 1, "b", KEPT, |_| vec![1]), Err(CapacityError));
+    store.skip(1);
     store.publish_at(0, 0, 2, "a", KEPT, |_| vec![1]).unwrap();
     assert!(store.recovers(0, &["a"], &"e:0".parse().unwrap()), "that channel has lost nothing");
     assert!(!store.recovers(0, &["b"], &"e:0".parse().unwrap()));
@@ -264,7 +264,7 @@ fn channels_are_listed_by_prefix_in_pages() {
     }
     let mut names = |prefix: &str, after: &str, limit| {
         let (page, more) = store.list(0, prefix, after, limit);
-        (page.iter().map(|facts| facts.channel.to_string()).collect::<Vec<_>>().join(" "), more)
+        (page.iter().map(|info| info.channel.to_string()).collect::<Vec<_>>().join(" "), more)
     };
     assert_eq!(names("a/", "", 2), ("a/1 a/2".into(), true));
     assert_eq!(names("a/", "a/2", 2), ("a/3".into(), false));
@@ -283,9 +283,9 @@ fn the_channel_that_was_used_longest_ago_makes_room() {
     store.publish(1, "new", KEPT, |_| vec![1]).unwrap();
     store.subscribe(2, 0, "old", None).unwrap();
     store.publish(3, "third", KEPT, |_| vec![1]).unwrap();
-    assert_eq!(store.facts(3, "new"), None);
+    assert_eq!(store.info(3, "new"), None);
     store.subscribe(4, 0, "third", None).unwrap();
-    assert_eq!(store.publish(5, "fourth", KEPT, |_| vec![1]), Err(Full));
-    assert_eq!(store.subscribe(5, 0, "fourth", None), Err(Full));
+    assert_eq!(store.publish(5, "fourth", KEPT, |_| vec![1]), Err(CapacityError));
+    assert_eq!(store.subscribe(5, 0, "fourth", None), Err(CapacityError));
     assert_eq!(store.sequence(), 3, "what was refused has no number");
 }

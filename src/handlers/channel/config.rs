@@ -3,7 +3,8 @@
 use crate::apache::directive::{Context, Directive};
 use crate::apache::expr::Expression;
 use crate::channels::History;
-use crate::channels::call::{MAX_NAME, Server, is_name};
+use crate::channels::name::{MAX_NAME, is_name};
+use crate::channels::subscription::ServerSettings;
 use crate::front::config::limit::{Limit, Smaller};
 use crate::front::config::words::{Words, is_off, on_off, one};
 use crate::front::config::{Config, merged};
@@ -192,9 +193,9 @@ impl ChannelConfig {
     }
 
     /// What holds for the server as a whole.
-    pub(crate) fn server(&self) -> Server {
-        let default = Server::default();
-        Server {
+    pub(crate) fn server(&self) -> ServerSettings {
+        let default = ServerSettings::default();
+        ServerSettings {
             channels: self.total.unwrap_or(default.channels),
             history_bytes: self.memory.unwrap_or(default.history_bytes),
             broker: self.broker.clone().unwrap_or(default.broker),

@@ -13,8 +13,9 @@ pub(crate) mod front;
 pub(crate) mod publish;
 pub(crate) mod session;
 
-use crate::channels::call::{Call, Server, Subscription};
 use crate::channels::hub::Hub;
+use crate::channels::subscription::{ServerSettings, Subscription};
+use crate::channels::{Error, api};
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Response, SessionSpec};
 use bytes::Bytes;
 use log::error;
@@ -31,11 +32,25 @@ const NAME: &str = "channel";
 /// How often what is too old is looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// The channel handler.
+/// Runs the sessions of channels.
 #[derive(Default)]
 pub struct Channel {
     hub: Arc<Hub>,
     sweeps: SweepOnce,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        let status = match error {
+            Error::NotText => 400,
+            Error::Unavailable(_) => 503,
+            // Gateway Timeout.
+            Error::Unknown(_) => 504,
+            // Insufficient Storage (RFC 4918 section 11.5).
+            Error::Capacity(_) => 507,
+        };
+        Refused { status, reason: error.to_string() }
+    }
 }
 
 struct SweepOnce(Once);
@@ -51,7 +66,7 @@ impl Handler for Channel {
         Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no subscription: {e}") };
             let subscription: Subscription = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
-            self.hub.admit(&subscription.channels).await?;
+            self.hub.admit(&subscription.channels).await.map_err(Refused::from)?;
             let since = Since::of(subscription.since.as_deref());
             let recovered = since.recovers(&self.hub, &subscription.channels).await;
             let headers = recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string())).collect();
@@ -63,8 +78,8 @@ impl Handler for Channel {
     fn call(&self, request: Vec<u8>, payload: Bytes) -> LocalBoxFuture<'_, Result<Vec<u8>, Refused>> {
         Box::pin(async move {
             let wrong = |e: postcard::Error| Refused { status: 500, reason: format!("no call of a channel: {e}") };
-            let call: Call = postcard::from_bytes(&request).map_err(wrong)?;
-            postcard::to_stdvec(&self.hub.call(call, payload).await?).map_err(wrong)
+            let command: api::Command = postcard::from_bytes(&request).map_err(wrong)?;
+            postcard::to_stdvec(&self.hub.execute(command, payload).await.map_err(Refused::from)?).map_err(wrong)
         })
     }
 
@@ -73,8 +88,8 @@ impl Handler for Channel {
     }
 
     fn configure(&self, settings: &[u8]) {
-        match postcard::from_bytes::<Server>(settings) {
-            Ok(server) => self.hub.configure(&server),
+        match postcard::from_bytes::<ServerSettings>(settings) {
+            Ok(settings) => self.hub.configure(&settings),
             Err(e) => error!("WS0125: the configuration of channels cannot be read: {e}"),
         }
         self.sweeps.0.call_once(|| {

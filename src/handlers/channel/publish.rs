@@ -6,7 +6,9 @@ use crate::apache::exchange::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::{HookResult, Verdict};
-use crate::channels::call::{Answer, Call, Info, is_line, is_name, may_be_sent};
+use crate::channels::api::{self, Info, may_be_sent};
+use crate::channels::name::is_name;
+use crate::channels::publication::is_line;
 use crate::engine::handoff::HandoffError;
 use crate::front::WebSocket;
 use crate::front::child;
@@ -240,14 +242,14 @@ fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
         return Err(unsupported("the body is encoded (Content-Encoding): send it as it is"));
     }
     let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
-    let command = Call::Publish { channels, text, content_type: told_type(content_type.as_deref()), history };
-    let Answer::Published(receipts) = call(request, command, &payload)? else {
+    let command = api::Command::Publish { channels, text, content_type: told_type(content_type.as_deref()), history };
+    let api::Reply::Published(results) = call(request, command, &payload)? else {
         return Err(unexpected());
     };
-    let status = if receipts.iter().any(|receipt| receipt.subscribers > 0) { 201 } else { 202 };
-    let body = receipts
+    let status = if results.iter().any(|result| result.subscribers > 0) { 201 } else { 202 };
+    let body = results
         .into_iter()
-        .map(|receipt| (receipt.channel, json!({ "id": receipt.id, "subscribers": receipt.subscribers })));
+        .map(|result| (result.channel, json!({ "id": result.id, "subscribers": result.subscribers })));
     Ok(Some((status, Value::Object(body.collect()))))
 }
 
@@ -256,8 +258,8 @@ fn tell(request: &mut Request) -> Result<Reply, Reply> {
     let channels = parameters.channels()?;
     match &channels[..] {
         [] => list(request, &parameters),
-        [channel] => match call(request, Call::Info { channel: channel.clone() }, &[])? {
-            Answer::Info(Some(info)) => {
+        [channel] => match call(request, api::Command::Info { channel: channel.clone() }, &[])? {
+            api::Reply::Info(Some(info)) => {
                 let members = info
                     .members
                     .iter()
@@ -267,7 +269,7 @@ fn tell(request: &mut Request) -> Result<Reply, Reply> {
                 body.insert("members".into(), Value::Array(members));
                 Ok((200, Value::Object(body)))
             }
-            Answer::Info(None) => Err(no_channel()),
+            api::Reply::Info(None) => Err(no_channel()),
             _ => Err(unexpected()),
         },
         _ => Err(bad("one channel at a time, or none for the list")),
@@ -284,8 +286,8 @@ fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> 
             .ok_or_else(|| bad(&format!("limit is a number from 1 to {MAX_PAGE}")))?,
     };
     let text = |name| parameters.get(name).unwrap_or_default().to_owned();
-    let Answer::List { channels, more } =
-        call(request, Call::List { prefix: text("prefix"), after: text("after"), limit }, &[])?
+    let api::Reply::List { channels, more } =
+        call(request, api::Command::List { prefix: text("prefix"), after: text("after"), limit }, &[])?
     else {
         return Err(unexpected());
     };
@@ -310,7 +312,9 @@ fn delete(request: &mut Request) -> Result<Reply, Reply> {
             .filter(|code| may_be_sent(*code))
             .ok_or_else(|| bad("code is one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
     };
-    let Answer::Deleted(infos) = call(request, Call::Delete { channels: channels.clone(), code, reason }, &[])? else {
+    let api::Reply::Deleted(infos) =
+        call(request, api::Command::Delete { channels: channels.clone(), code, reason }, &[])?
+    else {
         return Err(unexpected());
     };
     if infos.iter().all(Option::is_none) {
@@ -344,15 +348,16 @@ fn unexpected() -> Reply {
 }
 
 /// Asks the engine, of channels below the prefix of this place.
-fn call(request: &Request, call: Call, payload: &[u8]) -> Result<Answer, Reply> {
+fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, Reply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
     let door = child::door().ok_or_else(unavailable)?;
     let prefix = request.config::<WebSocket>().of::<ChannelConfig>().prefix();
-    let call = call.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
-    let question = postcard::to_stdvec(&call).map_err(|_| unexpected())?;
+    let command =
+        command.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
+    let question = postcard::to_stdvec(&command).map_err(|_| unexpected())?;
     match door.call(NAME, question, payload) {
         Ok(answer) => {
-            postcard::from_bytes(&answer).map(|answer: Answer| answer.without(&prefix)).map_err(|_| unexpected())
+            postcard::from_bytes(&answer).map(|answer: api::Reply| answer.without(&prefix)).map_err(|_| unexpected())
         }
         Err(HandoffError::Refused { status, reason, .. }) => {
             let level = if status >= 500 { Level::Error } else { Level::Info };
@@ -366,7 +371,7 @@ fn call(request: &Request, call: Call, payload: &[u8]) -> Result<Answer, Reply> 
             } else {
                 once::tell_of_engine(OfEngine::NoAnswer, request, &text);
             }
-            let changes = matches!(call, Call::Publish { .. } | Call::Delete { .. });
+            let changes = matches!(command, api::Command::Publish { .. } | api::Command::Delete { .. });
             // Whoever asks for it once more may have it done twice.
             let is_unknown = changes && matches!(why, HandoffError::Unanswered(_));
             let unknown = || (504, problem("the engine gave no answer: it may have been done, or not"));

@@ -1,12 +1,14 @@
 //! One client of the channel handler, from its first subscription to its end.
 
-use crate::channels::Id;
-use crate::channels::call::{self, Subscription, is_name};
-use crate::channels::hub::{Hub, UNKNOWN};
+use crate::channels::api::PublishResult;
+use crate::channels::hub::Hub;
+use crate::channels::name::is_name;
 use crate::channels::protocol::{Command, CommandError, DecodeError, ErrorCode, Event, Reference, Request, View};
 use crate::channels::shard::{Presence, Shard, Subscriber};
+use crate::channels::subscription::Subscription;
+use crate::channels::{Error, Id};
 use crate::engine::connection::Closing;
-use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession, Refused};
+use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -62,7 +64,6 @@ pub struct Opening {
 enum Failure {
     /// The session is closing already.
     Closing,
-    /// The session ends.
     Close(CloseFrame),
     /// The session goes on, where its protocol has words for this.
     Command(CommandError),
@@ -80,11 +81,14 @@ impl From<CommandError> for Failure {
     }
 }
 
-impl From<Refused> for Failure {
-    fn from(Refused { status, reason }: Refused) -> Failure {
-        // To try again is asked only of whom it does not make publish twice.
-        let code = if status == UNKNOWN { ErrorCode::Unknown } else { ErrorCode::Unavailable };
-        CommandError::new(code, reason).into()
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let code = match error {
+            // To try again is asked only of whom it does not make publish twice.
+            Error::Unknown(_) => ErrorCode::Unknown,
+            Error::Unavailable(_) | Error::Capacity(_) | Error::NotText => ErrorCode::Unavailable,
+        };
+        CommandError::new(code, error.to_string()).into()
     }
 }
 
@@ -209,13 +213,13 @@ impl Session<'_> {
                 begun = Some(last);
             };
             let page = hub.follow(shard.number(), channels, after, PAGE, member.as_deref(), subscribe);
-            let page = page.map_err(|Refused { reason, .. }| Failure::Close(close(CloseCode::Again, &reason)))?;
+            let page = page.map_err(|full| Failure::Close(close(CloseCode::Again, &full.to_string())))?;
             // What has gone since the last page, while the client took it, is lost to it.
             let at = after.unwrap_or(0);
-            if gone.iter().zip(&page.gone).any(|(before, now)| now > before && *now > at) {
+            if gone.iter().zip(&page.last_lost).any(|(before, now)| now > before && *now > at) {
                 return Err(Failure::Close(close(CloseCode::Again, "slow consumer")));
             }
-            gone = page.gone;
+            gone = page.last_lost;
             if let (None, Some(last)) = (after, begun) {
                 self.say_subscribed(channels, last, None, reference).await?;
             }
@@ -311,8 +315,8 @@ impl Session<'_> {
             Command::Publish { channel: Some(channel), message } => {
                 let name = self.may_use(&channel)?;
                 self.may_publish("nothing is published from here")?;
-                for receipt in self.publish(&[name], message).await? {
-                    let (id, subscribers) = (&*receipt.id, receipt.subscribers);
+                for result in self.publish(&[name], message).await? {
+                    let (id, subscribers) = (&*result.id, result.subscribers);
                     self.tell(&Event::Published { channel: &channel, id, subscribers }, reference).await?;
                 }
                 Ok(())
@@ -320,7 +324,7 @@ impl Session<'_> {
         }
     }
 
-    async fn publish(&self, channels: &[String], message: Message) -> Result<Vec<call::Receipt>, Refused> {
+    async fn publish(&self, channels: &[String], message: Message) -> Result<Vec<PublishResult>, Error> {
         let Some(message) = Broadcast::new(message) else { return Ok(Vec::new()) };
         self.hub.publish(channels, message, None, self.subscription.history).await
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::channels::History;
-use crate::channels::call::{Answer, Pattern};
+use crate::channels::name::Pattern;
 use crate::engine::memory::Bound;
 use crate::engine::testing::{self, Client, PATIENCE, TestEngine, pair, websocket};
 use crate::engine::{HandlerSpec, Limits, Registry};
@@ -65,7 +65,7 @@ impl House {
         self.greeted(protocol, subscription).1
     }
 
-    fn call(&self, call: &Call, payload: &str) -> Result<Answer, Refused> {
+    fn call(&self, call: &api::Command, payload: &str) -> Result<api::Reply, Refused> {
         let payload = Bytes::copy_from_slice(payload.as_bytes());
         let answer = now(self.handler.call(postcard::to_stdvec(call).unwrap(), payload))?;
         Ok(postcard::from_bytes(&answer).unwrap())
@@ -73,9 +73,9 @@ impl House {
 
     fn publish_kept(&self, channel: &str, text: &str, messages: u32) -> (String, u64) {
         let history = History { messages, seconds: 60 };
-        let publish = Call::Publish { channels: vec![channel.into()], text: true, content_type: None, history };
+        let publish = api::Command::Publish { channels: vec![channel.into()], text: true, content_type: None, history };
         match self.call(&publish, text).unwrap() {
-            Answer::Published(receipts) => (receipts[0].id.clone(), receipts[0].subscribers),
+            api::Reply::Published(results) => (results[0].id.clone(), results[0].subscribers),
             other => panic!("{other:?}"),
         }
     }
@@ -85,8 +85,8 @@ impl House {
     }
 
     fn subscribers(&self, channel: &str) -> u64 {
-        match self.call(&Call::Info { channel: channel.into() }, "").unwrap() {
-            Answer::Info(info) => info.map_or(0, |info| info.subscribers),
+        match self.call(&api::Command::Info { channel: channel.into() }, "").unwrap() {
+            api::Reply::Info(info) => info.map_or(0, |info| info.subscribers),
             other => panic!("{other:?}"),
         }
     }
@@ -275,9 +275,9 @@ fn a_deleted_channel_closes_its_subscribers_after_what_came_before() {
     let mut client = house.client(None, &subscription(&["a"]));
     house.wait_for("a", 1);
     let id = house.publish("a", "last words").0;
-    let delete = Call::Delete { channels: vec!["a".into(), "b".into()], code: 4001, reason: "over".into() };
+    let delete = api::Command::Delete { channels: vec!["a".into(), "b".into()], code: 4001, reason: "over".into() };
     match house.call(&delete, "").unwrap() {
-        Answer::Deleted(infos) => {
+        api::Reply::Deleted(infos) => {
             let first = infos[0].as_ref().unwrap();
             assert_eq!((first.subscribers, first.messages, first.last_id.as_ref()), (1, 1, Some(&id)));
             assert_eq!(infos[1], None);
@@ -353,8 +353,8 @@ fn presence_tells_who_comes_and_goes() {
     house.wait_for("a", 2);
     drop(second);
     assert_eq!(said(&mut ann), json!({"type": "leave", "channel": "a", "member": "joe"}));
-    match house.call(&Call::Info { channel: "a".into() }, "").unwrap() {
-        Answer::Info(Some(info)) => assert_eq!(info.members, [("ann".to_owned(), 1)]),
+    match house.call(&api::Command::Info { channel: "a".into() }, "").unwrap() {
+        api::Reply::Info(Some(info)) => assert_eq!(info.members, [("ann".to_owned(), 1)]),
         other => panic!("{other:?}"),
     }
     let mut plain = house.client(Some("channels.v1"), &subscription(&["a"]));
@@ -368,7 +368,7 @@ fn there_are_only_so_many_channels() {
     let house = House::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
-    let server = Server { channels: 1, ..Server::default() };
+    let server = ServerSettings { channels: 1, ..ServerSettings::default() };
     house.handler.configure(&postcard::to_stdvec(&server).unwrap());
     let _client = house.client(None, &subscription(&["a"]));
     house.wait_for("a", 1);
@@ -376,7 +376,7 @@ fn there_are_only_so_many_channels() {
     assert!(matches!(refused, Rejection::Refused(Refused { status: 507, .. })), "{refused}");
     assert!(now(house.handler.accept(&House::spec(None, &subscription(&["a"])))).is_ok());
     let (channels, history) = (vec!["b".into()], History::default());
-    let publish = Call::Publish { channels, text: false, content_type: None, history };
+    let publish = api::Command::Publish { channels, text: false, content_type: None, history };
     assert_eq!(house.call(&publish, "").unwrap_err().status, 507);
 }
 

@@ -1,22 +1,24 @@
 //! The store as the image of the broker's log: what every server reads there, in the same order.
 
-use super::{Delivery, Hub, call};
+use super::Hub;
+use super::query::close_frame;
+use super::queue::Delivery;
 use crate::channels::Id;
+use crate::channels::name::is_name;
 use crate::channels::publication::share;
-use crate::channels::redis::{Entry, Last, Message, Standing, What};
-use crate::wire::{CloseCode, close};
+use crate::channels::redis::{Entry, LogEvent, Message, Position, StreamState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Hub {
-    /// How it stands with the broker's log, of which the store is to be the image.
-    pub fn meet(&self, standing: &Standing) {
+    /// The state of the broker's log, of which the store is to be the image.
+    pub fn synchronize(&self, log: &StreamState) {
         let mut state = self.lock();
-        if *state.store.id(0).epoch != *standing.epoch {
-            state.store.restart(&standing.epoch, standing.gone);
+        if *state.store.id(0).epoch != *log.epoch {
+            state.store.restart(&log.epoch, log.gone);
             state.close_all("messages were lost");
-        } else if state.store.sequence() < standing.gone {
-            state.store.miss(standing.gone);
+        } else if state.store.sequence() < log.gone {
+            state.store.mark_lost(log.gone);
             state.close_all("messages were lost");
         }
     }
@@ -24,41 +26,40 @@ impl Hub {
     /// What has happened next.
     pub fn apply(&self, entry: Entry) {
         let now = self.now();
-        let Entry { number, at, channel, what } = entry;
+        let Entry { number, at, channel, event } = entry;
         let mut state = self.lock();
         let next = state.store.sequence() + 1;
         if number < next {
             return;
         }
         if number > next {
-            state.store.miss(number - 1);
+            state.store.mark_lost(number - 1);
             state.close_all("messages were lost");
         }
         // Who else writes to the broker may have written it.
-        let what = if call::is_name(&channel) { what } else { What::Unknown };
-        match what {
-            What::Message(Message { text, content_type, payload, history }) => {
+        let event = if is_name(&channel) { event } else { LogEvent::Unknown };
+        match event {
+            LogEvent::Message(Message { text, content_type, payload, history }) => {
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
                 let time = now - age.saturating_sub(at).min(now);
                 // Whoever published it has seen to it that it is text.
                 if let Ok(message) = share(text, payload).map(Arc::new)
                     && state
-                        .take(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
-                        .is_none()
+                        .publish(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
+                        .is_err()
                 {
-                    state.store.overlook(number);
+                    state.store.skip(number);
                 }
             }
-            What::Delete { code, reason } => {
-                let code = if call::may_be_sent(code) { CloseCode::from(code) } else { CloseCode::Normal };
-                state.delete(now, &channel, &close(code, &reason));
+            LogEvent::Delete { code, reason } => {
+                state.delete(now, &channel, &close_frame(code, &reason));
             }
-            What::Presence { member, joined } if !member.is_empty() => {
+            LogEvent::Presence { member, joined } if !member.is_empty() => {
                 let (channel, member) = (Arc::from(channel), Arc::from(member));
-                let places = state.store.places(&channel);
-                state.tell(&places, &Delivery::Presence { channel, member, joined, number });
+                let shards = state.store.shards(&channel);
+                state.deliver(&shards, &Delivery::Presence { channel, member, joined, number });
             }
-            What::Presence { .. } | What::Unknown => {}
+            LogEvent::Presence { .. } | LogEvent::Unknown => {}
         }
         state.store.advance(number);
         state.read = (number, at);
@@ -70,11 +71,11 @@ impl Hub {
     }
 
     /// Which entry of the broker's log was read last.
-    pub fn last(&self) -> Last {
+    pub fn position(&self) -> Position {
         let state = self.lock();
         let Id { epoch, offset: number } = state.store.id(state.store.sequence());
         let at = if state.read.0 == number { state.read.1 } else { 0 };
-        Last { epoch: epoch.to_string(), number, at }
+        Position { epoch: epoch.to_string(), number, at }
     }
 
     /// True for the epoch of the store.
@@ -93,7 +94,7 @@ impl Hub {
     }
 
     /// How many are subscribed to a channel in this engine, and how many of them are that member.
-    pub fn attendance(&self, channel: &str, member: Option<&str>) -> (u64, u32) {
-        self.lock().store.attendance(channel, member)
+    pub fn presence(&self, channel: &str, member: Option<&str>) -> (u64, u32) {
+        self.lock().store.presence(channel, member)
     }
 }

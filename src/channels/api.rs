@@ -1,0 +1,173 @@
+//! What httpd has channels do, and what it is told: plain data, as [`postcard`] writes it.
+
+use super::History;
+use super::name::is_name;
+use crate::wire::CloseCode;
+use serde::{Deserialize, Serialize};
+
+/// RFC 6455 section 7.4: codes that are no mere placeholders, have a meaning, and are not the client's alone.
+pub fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1009 | 1011..=1014 | 3000..=4999) && CloseCode::from(code).is_allowed()
+}
+
+/// What httpd asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Give the message that comes with this to the subscribers of these channels, none of them named twice.
+    Publish {
+        channels: Vec<String>,
+        /// It is UTF-8, and goes out as text. Else as binary.
+        text: bool,
+        /// The media type that the publisher gave.
+        content_type: Option<String>,
+        /// How it is kept.
+        history: History,
+    },
+    /// What is known of a channel.
+    Info { channel: String },
+    /// The channels that there are.
+    List {
+        /// Those whose names begin so.
+        prefix: String,
+        /// And come after this one; "" for the first page.
+        after: String,
+        /// That many at most.
+        limit: u32,
+    },
+    /// Close the subscribers of these channels, and drop what is kept of them.
+    Delete {
+        channels: Vec<String>,
+        code: u16,
+        /// The reason in the Close frame.
+        reason: String,
+    },
+}
+
+impl Command {
+    /// The same for the channels below a prefix, `NAME/`, whose names stand here without it.
+    ///
+    /// # Errors
+    /// One that is none any more, being too long.
+    #[cfg(any(test, feature = "httpd"))]
+    pub fn below(mut self, prefix: &str) -> Result<Command, String> {
+        match &mut self {
+            Command::Publish { channels, .. } | Command::Delete { channels, .. } => {
+                channels.iter_mut().for_each(|channel| channel.insert_str(0, prefix));
+                if let Some(long) = channels.iter().position(|channel| !is_name(channel)) {
+                    return Err(channels.swap_remove(long).split_off(prefix.len()));
+                }
+            }
+            Command::Info { channel } => {
+                channel.insert_str(0, prefix);
+                if !is_name(channel) {
+                    return Err(channel.split_off(prefix.len()));
+                }
+            }
+            Command::List { prefix: wanted, after, .. } => {
+                wanted.insert_str(0, prefix);
+                if !after.is_empty() {
+                    after.insert_str(0, prefix);
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Reply {
+    /// The same without the prefix that the names had with [`Command::below`].
+    #[cfg(any(test, feature = "httpd"))]
+    pub fn without(mut self, prefix: &str) -> Reply {
+        let cut = |name: &mut String| {
+            if let Some(rest) = name.strip_prefix(prefix) {
+                *name = rest.to_owned();
+            }
+        };
+        match &mut self {
+            Reply::Published(results) => results.iter_mut().for_each(|result| cut(&mut result.channel)),
+            Reply::Info(info) => info.iter_mut().for_each(|info| cut(&mut info.channel)),
+            Reply::List { channels, .. } => channels.iter_mut().for_each(|info| cut(&mut info.channel)),
+            Reply::Deleted(infos) => infos.iter_mut().flatten().for_each(|info| cut(&mut info.channel)),
+        }
+        self
+    }
+}
+
+/// The answer to a [`Command`]. What fails is refused with an HTTP status: 503 without a broker, 507 when there are as many
+/// channels as there may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Command::Publish`], in its order.
+    Published(Vec<PublishResult>),
+    /// To [`Command::Info`]; `None`: there is no such channel.
+    Info(Option<Info>),
+    /// To [`Command::List`], by name.
+    List {
+        /// A page of them.
+        channels: Vec<Info>,
+        /// There are more after the last.
+        more: bool,
+    },
+    /// To [`Command::Delete`], in its order: what each was; `None`: there was no such channel.
+    Deleted(Vec<Option<Info>>),
+}
+
+/// What became of a message in a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishResult {
+    pub channel: String,
+    pub id: String,
+    /// Connections that it was given to.
+    pub subscribers: u64,
+}
+
+/// What is known of a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    pub channel: String,
+    /// Connections that are subscribed.
+    pub subscribers: u64,
+    /// Messages that are kept.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// The id of the last message; `None`: there was none that is remembered.
+    pub last_id: Option<String>,
+    /// Who is there, with the number of their connections; only in answer to [`Command::Info`].
+    pub members: Vec<(String, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::name::MAX_NAME;
+
+    #[test]
+    fn codes_are_those_that_a_server_may_send() {
+        assert!([1000, 1001, 1011, 3000, 4999].into_iter().all(may_be_sent));
+        assert!(![0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000].into_iter().any(may_be_sent));
+    }
+
+    #[test]
+    fn names_below_a_prefix_come_back_without_it() {
+        let list = |prefix: &str, after: &str| Command::List { prefix: prefix.into(), after: after.into(), limit: 9 };
+        assert_eq!(list("", "").below("a/"), Ok(list("a/", "")));
+        assert_eq!(list("r", "x").below("a/"), Ok(list("a/r", "a/x")));
+        let info = |channel: &str| Command::Info { channel: channel.into() };
+        assert_eq!(info("a/x").below("a/"), Ok(info("a/a/x")));
+        assert_eq!(info("x").below(""), Ok(info("x")));
+        let long = "x".repeat(MAX_NAME - 1);
+        assert_eq!(info(&long).below("a/"), Err(long.clone()));
+        let delete = |channels: &[&str]| Command::Delete {
+            channels: channels.iter().map(|channel| (*channel).to_owned()).collect(),
+            code: 1000,
+            reason: String::new(),
+        };
+        assert_eq!(delete(&["x", "y"]).below("a/"), Ok(delete(&["a/x", "a/y"])));
+        assert_eq!(delete(&["x", &long]).below("a/"), Err(long));
+        let result = |channel: &str| PublishResult { channel: channel.into(), id: "e:1".into(), subscribers: 0 };
+        let published = |channel| Reply::Published(vec![result(channel)]);
+        assert_eq!(published("a/a/x").without("a/"), published("a/x"));
+        assert_eq!(published("x").without(""), published("x"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Messages come in.
+
+use super::queue::{Delivery, Load, Queue};
+use super::{Hub, State};
+use crate::channels::api::PublishResult;
+use crate::channels::publication::Publication;
+use crate::channels::store::CapacityError;
+use crate::channels::{Error, History, Id, redis};
+use crate::engine::Broadcast;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a publisher waits while too much is on its way; httpd waits a little longer for its answer.
+const ROOM: Duration = Duration::from_secs(4);
+
+impl Hub {
+    /// Completes when no thread has too much before it: who publishes faster than subscribers can be written to waits here.
+    pub async fn room(&self) {
+        while let Some(load) = self.overload() {
+            load.room().await;
+        }
+    }
+
+    fn overload(&self) -> Option<Arc<Load>> {
+        self.lock().shards.iter().map(Queue::load).find(|load| load.is_full()).cloned()
+    }
+
+    /// Publishes a message to these channels: to all of them, or to none.
+    pub async fn publish(
+        &self,
+        channels: &[String],
+        message: Broadcast,
+        content_type: Option<String>,
+        history: History,
+    ) -> Result<Vec<PublishResult>, Error> {
+        if let Some(link) = self.link().await? {
+            let budget = self.lock().budget;
+            let (text, payload) = (message.is_text(), message.payload().clone());
+            let message = redis::Message { text, content_type, payload, history };
+            let given = link.publish(budget, channels, &message).await?;
+            let result = |(channel, (id, subscribers)): (&String, (Id, u64))| PublishResult {
+                channel: channel.clone(),
+                id: id.to_string(),
+                subscribers,
+            };
+            return Ok(channels.iter().zip(given).map(result).collect());
+        }
+        if self.overload().is_some() {
+            let room = tokio::time::timeout(ROOM, self.room()).await;
+            room.map_err(|_| Error::unavailable("what was published before is still on its way"))?;
+        }
+        let now = self.now();
+        let mut state = self.lock();
+        if !state.store.has_room(channels) {
+            return Err(CapacityError.into());
+        }
+        let message = Arc::new(message);
+        let publish =
+            |channel: &String| state.publish(now, now, None, channel, &message, content_type.as_deref(), history);
+        Ok(channels.iter().map(publish).collect::<Result<_, _>>()?)
+    }
+}
+
+impl State {
+    /// Publishes a message under that offset or the next.
+    #[expect(clippy::too_many_arguments, reason = "what a message is")]
+    pub(super) fn publish(
+        &mut self,
+        now: u64,
+        time: u64,
+        offset: Option<u64>,
+        channel: &str,
+        message: &Arc<Broadcast>,
+        content_type: Option<&str>,
+        history: History,
+    ) -> Result<PublishResult, CapacityError> {
+        let mut made = None;
+        let make = |id: &Id| {
+            let publication =
+                Publication::new(channel.into(), id.clone(), message.clone(), content_type.map(str::to_owned));
+            made.insert(Arc::new(publication)).clone()
+        };
+        let offset = offset.unwrap_or(self.store.sequence() + 1);
+        let published = self.store.publish_at(now, time, offset, channel, history, make)?;
+        let publication = made.ok_or(CapacityError)?;
+        let id = publication.id().to_string();
+        self.deliver(&published.shards, &Delivery::Publication(publication));
+        Ok(PublishResult { channel: channel.into(), id, subscribers: published.subscribers })
+    }
+}
