@@ -36,6 +36,9 @@
 //! [`engine::connection`], [`wire::session`] and [`handlers::echo`], in this order; where the connection is TLS's, `apache/tls.rs`,
 //! [`tls::stream`] and [`tls::record`], too.
 
+// Much of the engine is called by httpd's half alone.
+#![cfg_attr(not(feature = "httpd"), allow(dead_code, unused_imports))]
+
 // The one folder that speaks C, but for the interface of plugins: every block in it says who guarantees what it relies on.
 #[cfg(feature = "httpd")]
 #[allow(unsafe_code)]

@@ -66,7 +66,7 @@ pub struct Configuration {
 
 /// The parent's end. All calls block, for some seconds at most.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     stream: UnixStream,
 }
 
@@ -80,7 +80,7 @@ impl From<OwnedFd> for Control {
 ///
 /// # Errors
 /// There are no descriptors left.
-pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (parent, engine) = UnixStream::pair()?;
     for direction in [Timeout::Recv, Timeout::Send] {
         set_socket_timeout(&parent, direction, Some(PATIENCE))?;
@@ -150,7 +150,7 @@ impl Control {
 }
 
 /// Does what the parent says, with messages for the main thread, until the parent's end closes.
-pub async fn obey(end: OwnedFd, messages: mpsc::UnboundedSender<ControlMessage>) {
+pub(crate) async fn obey(end: OwnedFd, messages: mpsc::UnboundedSender<ControlMessage>) {
     let listened = async {
         let stream = tokio::net::UnixStream::from_std(end.into())?;
         listen(&mut Receiver::new(stream), &messages).await

@@ -54,7 +54,6 @@ pub fn open(entrance: BorrowedFd<'_>) -> io::Result<UnixStream> {
     }
 }
 
-/// The engine's end.
 pub struct Entrance(AsyncFd<OwnedFd>);
 
 impl Entrance {

@@ -26,7 +26,6 @@ const READS: usize = 4;
 /// Descriptors that a mux takes, at most.
 pub const DESCRIPTORS: u32 = 2;
 
-/// One mux.
 pub struct MuxTask {
     /// Its number in the engine.
     pub number: u64,

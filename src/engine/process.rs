@@ -61,11 +61,9 @@ pub struct Setup {
     pub signals: Signals,
     /// How long a session that was granted may take to come: [`handoff_server::GRANT_TIME`], but for tests.
     pub grant_time: Duration,
-    /// Engine threads.
     pub threads: usize,
     /// What the threads run.
     pub handlers: Registry,
-    /// See [`Configure`].
     pub configure: Configure,
     /// What the handlers are told by the first configuration; later ones bring their own. See [`Configuration::settings`].
     pub settings: Vec<(String, Vec<u8>)>,
@@ -95,7 +93,6 @@ pub fn run(setup: Setup) -> io::Result<()> {
 pub enum ControlMessage {
     /// A new configuration generation.
     Configure {
-        /// What it says.
         configuration: Configuration,
         /// The error log, where that is another one.
         log: Option<OwnedFd>,
@@ -110,7 +107,6 @@ pub enum ControlMessage {
     Stop,
 }
 
-/// The main thread.
 struct MainThread {
     server: Arc<HandoffServer>,
     configure: Configure,

@@ -16,7 +16,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// See [`Quota::scope`].
     pub fn scope(&self) -> &str {
         &self.scope
     }

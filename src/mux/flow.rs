@@ -9,7 +9,7 @@ const UPDATE_AFTER: u32 = WINDOW / 4;
 
 /// Empty inboxes, for the next who needs one.
 #[derive(Debug, Default)]
-pub struct SpareBuffers {
+pub(crate) struct SpareBuffers {
     inboxes: Vec<Vec<u8>>,
     /// What they take together.
     bytes: usize,
@@ -40,7 +40,7 @@ impl SpareBuffers {
 
 /// What the other side still does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Remote {
+pub(crate) enum Remote {
     /// It sends and takes.
     #[default]
     Open,
@@ -50,9 +50,8 @@ pub enum Remote {
     Closed,
 }
 
-/// See the module.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// What has come, from `taken` on.
     inbox: Vec<u8>,
     taken: usize,

@@ -12,19 +12,18 @@
 use std::ops::Range;
 
 /// Bytes of a frame before its body.
-pub const HEAD: usize = 13;
+pub(crate) const HEAD: usize = 13;
 /// The longest body.
 pub const MAX_BODY: usize = 1 << 20;
 /// Bytes of a stream's number.
-pub const NUMBER: usize = 8;
+pub(crate) const NUMBER: usize = 8;
 /// Bytes that one read of a mux takes, at least half of it.
 const READ: usize = 64 * 1024;
 
 /// The byte that says what a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
-pub enum Kind {
+pub(crate) enum Kind {
     Data = 1,
     WindowUpdate = 2,
     EndStream = 3,
@@ -32,48 +31,25 @@ pub enum Kind {
     Multicast = 5,
 }
 
-/// What has come.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     /// Bytes of a stream: a frame of them, or what has come of it.
-    Data {
-        /// Whose.
-        stream: u64,
-        /// At least one.
-        bytes: &'a [u8],
-    },
+    Data { stream: u64, bytes: &'a [u8] },
     /// So many bytes more may be sent.
-    WindowUpdate {
-        /// Of which stream.
-        stream: u64,
-        /// How many.
-        bytes: u32,
-    },
+    WindowUpdate { stream: u64, bytes: u32 },
     /// The other side has no more of this stream.
-    EndStream {
-        /// Which.
-        stream: u64,
-    },
+    EndStream { stream: u64 },
     /// The other side has nothing more to do with this stream.
-    Reset {
-        /// Which.
-        stream: u64,
-    },
+    Reset { stream: u64 },
     /// The same bytes for several streams.
-    Multicast {
-        /// Whose.
-        streams: Streams<'a>,
-        /// At least one.
-        bytes: &'a [u8],
-    },
+    Multicast { streams: Streams<'a>, bytes: &'a [u8] },
 }
 
 /// The numbers of streams, as they travel.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Streams<'a>(&'a [u8]);
+pub(crate) struct Streams<'a>(&'a [u8]);
 
 impl Streams<'_> {
-    /// Their numbers.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.0.as_chunks::<NUMBER>().0.iter().map(|number| u64::from_le_bytes(*number))
     }
@@ -103,7 +79,7 @@ pub enum ProtocolError {
 
 /// Puts what was read together to frames.
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     buffer: Vec<u8>,
     /// What is not yet understood.
     pending: Range<usize>,

@@ -7,7 +7,7 @@
 //! * [`frame`]: what goes over it
 //! * [`send_buffer`]: what is to go next
 //! * [`flow`]: the bytes of one session, and how many may be under way
-//! * [`stream`]: what becomes of it at one end
+//! * `stream`: what becomes of it at one end
 //! * [`endpoint`]: one end, without the socket
 //!
 //! Neither side sends more of a stream than the other has said that it takes ([`flow::WINDOW`]), so nothing that is read
@@ -21,4 +21,4 @@ pub mod endpoint;
 pub mod flow;
 pub mod frame;
 pub mod send_buffer;
-pub mod stream;
+mod stream;

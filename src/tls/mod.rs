@@ -1,4 +1,4 @@
 //! TLS 1.3 connections that httpd has opened, from there on: its records ([`record`]), and the bytes in them ([`stream`]).
 
 pub mod record;
-pub mod stream;
+pub(crate) mod stream;

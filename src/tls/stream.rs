@@ -24,7 +24,6 @@ thread_local! {
 /// bytes, and comes with them again.
 #[derive(Debug)]
 pub struct Tls {
-    /// The connection.
     pub stream: TcpStream,
     opener: Opener,
     /// The beginning of a record.

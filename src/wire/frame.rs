@@ -51,7 +51,6 @@ pub fn put_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
 
 /// The opcodes of section 11.8 that somebody here asks for.
 pub mod opcode {
-    /// A further fragment.
     pub const CONTINUATION: u8 = 0;
     /// A text, or its first fragment.
     pub const TEXT: u8 = 1;

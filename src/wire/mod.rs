@@ -7,14 +7,14 @@
 
 pub mod deflate;
 pub mod extension;
-pub mod frame;
-pub mod frame_scanner;
+pub(crate) mod frame;
+pub(crate) mod frame_scanner;
 pub mod handshake;
 pub mod origin;
 #[cfg(test)]
 mod round_trip;
 pub mod session;
-pub mod utf8;
+mod utf8;
 
 /// A message, a Close frame's content and its codes, as tungstenite defines them.
 pub use tungstenite::protocol::{CloseFrame, Message, frame::Utf8Bytes, frame::coding::CloseCode};

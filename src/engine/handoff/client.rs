@@ -18,9 +18,7 @@ const KEPT_LINKS: usize = 16;
 /// A place that the engine keeps for a session.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Granted {
-    /// The session's number.
     pub ticket: u64,
-    /// What the client is told.
     pub response: Response,
     /// The engine thread that a mux for it has to go to.
     pub thread: u32,
@@ -32,9 +30,7 @@ pub enum HandoffError {
     /// The engine said no: answer with this status.
     #[error("the engine refused: {reason}")]
     Refused {
-        /// An HTTP status.
         status: u16,
-        /// For the log.
         reason: String,
         /// It was configured so, and is no error.
         by_quota: bool,
@@ -237,15 +233,12 @@ impl EngineClient {
         EngineClient { gate: Some(gate), ..self }
     }
 
-    /// Offers a session; returns the link to go on with, and the place that was granted.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
+    #[cfg(test)]
     pub fn offer(&self, spec: &SessionSpec) -> Result<(Link, Granted), HandoffError> {
         self.ask(true, PATIENCE, |link| link.offer(spec))
     }
 
-    /// As [`EngineClient::offer`], for a handler that may take some time.
+    /// Offers a session to a handler that may take some time; returns the link to go on with, and the place that was granted.
     ///
     /// # Errors
     /// See [`HandoffError`].

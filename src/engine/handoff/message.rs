@@ -100,15 +100,11 @@ impl Message for ToEngine {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
     /// The answer to a Hello of another version, and to [`crate::engine::control::Order::Configure`]. Stays as it is in every version.
-    Hello {
-        /// The engine's [`version`].
-        version: String,
-    },
+    Hello { version: String },
     /// The engine keeps a place for the session.
     Granted {
         /// The session's number, as log lines name it.
         ticket: u64,
-        /// What the client is told.
         response: Response,
         /// The engine thread that a mux for it has to go to.
         thread: u32,
@@ -129,9 +125,7 @@ pub enum FromEngine {
     },
     /// The engine cannot run the session, or the handler cannot do what it was called for.
     Refused {
-        /// The HTTP status for the client.
         status: u16,
-        /// For the log.
         reason: String,
         /// It was configured so: one of the session's quotas is used up.
         by_quota: bool,

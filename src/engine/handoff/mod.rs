@@ -22,12 +22,13 @@ mod message;
 mod server;
 
 pub(super) use client::unexpected;
-pub use client::{EngineClient, Granted, HandoffError, Link};
+pub(crate) use client::{EngineClient, Granted, HandoffError, Link};
 pub(crate) use codec::send_with;
 pub use codec::{MAX_MESSAGE, MessageDecoder, encode};
 pub(super) use codec::{hear, say, say_with};
-pub use message::{FromEngine, Message, ToEngine};
-pub use server::Receiver;
+pub(crate) use message::FromEngine;
+pub use message::{Message, ToEngine};
+pub(crate) use server::Receiver;
 
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub fn version() -> &'static str {
 }
 
 /// How long a child waits for the engine. A new engine in the place of one that crashed is there sooner.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,6 @@ use std::time::Duration;
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The engine itself.
     Engine = 0,
     /// What the engine waits for: a server, a program, a broker.
     Behind = 1,

@@ -56,7 +56,6 @@ impl Board {
         Signals(&self.words[number * WORDS..(number + 1) * WORDS])
     }
 
-    /// See [`super::bulkhead`].
     pub fn places(&self) -> &'static [AtomicU64] {
         &self.words[Board::size(self.engines, 0)..]
     }
@@ -109,13 +108,11 @@ impl Signals {
 pub(super) struct Flow(&'static AtomicU64);
 
 impl Flow {
-    /// Something is asked.
     pub fn ask(self) {
         // Who dies with a question leaves this until the next answer: it says that none has come, and so it is.
         let _ = self.0.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Something was answered.
     pub fn answer(self) {
         self.0.store(0, Ordering::Relaxed);
     }

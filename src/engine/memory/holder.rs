@@ -9,7 +9,6 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Demand {
-    /// Nothing.
     None,
     /// It is not to be read for now.
     Pause,

@@ -13,9 +13,9 @@ mod holder;
 mod shared;
 
 pub use bound::Bound;
-pub use holder::{Demand, Held, Holding};
+pub(crate) use holder::{Demand, Held, Holding};
 use holder::{Holder, UNIT};
-pub use shared::{Share, SharedBytes};
+pub(crate) use shared::{Share, SharedBytes};
 
 use super::thread::Command;
 use crate::wire::{CloseCode, CloseFrame, close};
