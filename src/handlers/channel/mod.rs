@@ -69,6 +69,7 @@ impl Handler for Channel {
             self.hub.admit(&subscription.channels).await.map_err(Refused::from)?;
             let since = Since::of(subscription.since.as_deref());
             let recovered = since.recovers(&self.hub, &subscription.channels).await;
+            let since = since.fixed(&self.hub);
             let headers = recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string())).collect();
             let opening = Opening { hub: self.hub.clone(), subscription: Box::new(subscription), since, recovered };
             Ok(Accepted { response: Response::Standard(headers), ..Accepted::messages(opening) })

@@ -25,6 +25,8 @@ pub enum Since {
     Now,
     /// With all that is kept.
     Kept,
+    /// After this message, the last before the client had its 101.
+    Accepted(Id),
     /// After this message, which the client knows.
     Id(Id),
     /// After a message whose id is none: what the client knows cannot be told.
@@ -44,10 +46,15 @@ impl Since {
     /// Whether all of these channels that has come since is kept; `None`: that is no question.
     pub async fn recovers(&self, hub: &Hub, channels: &[impl AsRef<str>]) -> Option<bool> {
         match self {
-            Since::Now | Since::Kept => None,
+            Since::Now | Since::Accepted(_) | Since::Kept => None,
             Since::Id(id) => Some(hub.recovers(channels, id).await),
             Since::Unknown => Some(false),
         }
+    }
+
+    /// The same for a session that begins later.
+    pub fn fixed(self, hub: &Hub) -> Since {
+        if self == Since::Now { Since::Accepted(hub.id(hub.sequence())) } else { self }
     }
 }
 
@@ -190,7 +197,7 @@ impl Session<'_> {
         let mut after = match &since {
             Since::Now => None,
             Since::Kept | Since::Unknown => Some(0),
-            Since::Id(id) => Some(self.hub.after(id)),
+            Since::Accepted(id) | Since::Id(id) => Some(self.hub.after(id)),
         };
         if let Some(offset) = after {
             self.say_subscribed(channels, offset, recovered, reference).await?;

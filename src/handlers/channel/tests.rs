@@ -53,8 +53,19 @@ impl House {
 
     /// What the 101 says, and the client.
     fn greeted(&self, protocol: Option<&str>, subscription: &Subscription) -> (Vec<(String, String)>, Client) {
+        self.greeted_while(protocol, subscription, || {})
+    }
+
+    /// As `greeted`; `then` happens after the 101, and before the engine has the socket.
+    fn greeted_while(
+        &self,
+        protocol: Option<&str>,
+        subscription: &Subscription,
+        then: impl FnOnce(),
+    ) -> (Vec<(String, String)>, Client) {
         let spec = House::spec(protocol, subscription);
         let accepted = now(self.handler.accept(&spec)).unwrap();
+        then();
         let Response::Standard(headers) = accepted.response.clone() else { panic!("another response") };
         let (ours, theirs) = pair();
         self.engine.run(theirs, spec, accepted, vec![], vec![]);
@@ -199,6 +210,26 @@ fn a_client_goes_on_where_it_was() {
     let (headers, mut client) = house.greeted(None, &since(&["a"], "*"));
     assert_eq!(headers, []);
     assert_eq!(text(&mut client), "live");
+}
+
+#[test]
+fn what_is_published_after_the_101_comes() {
+    let house = House::new();
+    house.publish("a", "before");
+    for protocol in [None, Some("ws+meta.nchan"), Some("channels.v1")] {
+        let (_, mut client) =
+            house.greeted_while(protocol, &subscription(&["a"]), || drop(house.publish("a", "after")));
+        if protocol == Some("channels.v1") {
+            let subscribed = said(&mut client);
+            assert_eq!((&subscribed["type"], subscribed.get("recovered")), (&json!("subscribed"), None));
+        }
+        assert!(text(&mut client).contains("after"));
+        house.wait_for("a", 1);
+        house.publish("a", "live");
+        assert!(text(&mut client).contains("live"));
+        drop(client);
+        house.wait_for("a", 0);
+    }
 }
 
 #[test]
