@@ -29,7 +29,7 @@ pub mod stderr;
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, SessionSpec};
 use group::Groups;
 use settings::Settings;
-use shared::Hub;
+use shared::registry::SharedPrograms;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ const DESCRIPTORS: u32 = 4;
 #[derive(Default)]
 pub struct Exec {
     groups: Arc<Groups>,
-    hub: Arc<Hub>,
+    shared: Arc<SharedPrograms>,
 }
 
 impl Handler for Exec {
@@ -65,18 +65,18 @@ impl Handler for Exec {
                 let own = session::Opening { groups, settings };
                 return Ok(Accepted { descriptors: DESCRIPTORS, ..Accepted::messages(own) });
             };
-            if let Some(pause) = self.hub.pause(&shared.place, &handler.args) {
+            if let Some(pause) = self.shared.pause(&shared.place, &handler.args) {
                 let seconds = pause.as_secs() + 1;
                 return Err(refuse(503, format!("{program} has failed, and is not started within {seconds} s")).into());
             }
             let Settings { environment, stop_timeout, .. } = settings;
-            let hub = self.hub.clone();
-            Ok(Accepted::messages(shared::Opening { hub, groups, shared, environment, stop_timeout }))
+            let registry = self.shared.clone();
+            Ok(Accepted::messages(shared::client::Opening { registry, groups, shared, environment, stop_timeout }))
         })
     }
 
     fn end(&self, limit: Duration) -> Option<LocalBoxFuture<'_, ()>> {
-        self.hub.end();
+        self.shared.end();
         Some(Box::pin(self.groups.terminate(limit)))
     }
 }
