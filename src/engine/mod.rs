@@ -16,6 +16,7 @@
 //! * [`crate::tls`]: one that httpd has opened with TLS
 //! * [`mux_task`]: the engine's end of a [`crate::mux`], where a child of httpd stays in between
 //! * [`write_queue`]: what is on its way to one client
+//! * [`bridge`]: messages between a client and somebody behind its handler
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`handle`]: how others reach a connection
 //! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
@@ -31,6 +32,7 @@
 //! [`Engine::adopt`] is the only door in.
 
 pub mod backoff;
+pub mod bridge;
 pub mod broadcast;
 pub mod connection;
 pub mod control;

@@ -4,10 +4,10 @@
 use super::group::{Groups, Leader};
 use super::settings::Variable;
 use super::stderr;
+use crate::engine::bridge::{self, GATHERED, Gathered};
 use crate::engine::quota::Place;
 use log::{debug, info};
 use rustix::process::Signal;
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
@@ -16,25 +16,17 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-/// Bytes for the program that are gathered before they are written.
-const GATHERED: usize = 64 * 1024;
 /// Bytes that are read after a program's end, at most: what a pipe holds at most, where the system's limit is the usual one.
 /// Somebody who has left the group may still be writing.
 const REST: usize = 1 << 20;
-
-thread_local! {
-    /// Where every read of a program lands first.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
-}
 
 /// A program that runs.
 pub struct Program {
     leader: Leader,
     /// `None`: closed, on either side.
     stdin: Option<pipe::Sender>,
-    /// What the program has not taken yet, from `up_sent` on.
-    up: Vec<u8>,
-    up_sent: usize,
+    /// What the program has not taken yet.
+    up: Gathered,
     /// Nothing follows for the program.
     finished: bool,
     /// `None`: it has closed it.
@@ -78,8 +70,7 @@ impl Program {
         Ok(Program {
             leader,
             stdin: Some(stdin),
-            up: Vec::new(),
-            up_sent: 0,
+            up: Gathered::default(),
             finished: false,
             stdout: Some(stdout),
             _stderr: ends,
@@ -94,31 +85,21 @@ impl Program {
 
     /// Lets `put` add to what waits for the program. It goes nowhere when that has closed its input.
     pub fn put(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
-        if self.stdin.is_none() {
-            return;
+        if self.stdin.is_some() {
+            put(self.up.tail());
         }
-        // What is written already would stay as long as something waits.
-        if self.up_sent >= GATHERED {
-            self.up.drain(..self.up_sent);
-            self.up_sent = 0;
-        }
-        put(&mut self.up);
     }
 
     /// No more waits for the program than should.
     pub fn has_room(&self) -> bool {
-        self.up.len() - self.up_sent < GATHERED
-    }
-
-    fn has_more(&self) -> bool {
-        self.up.len() > self.up_sent
+        self.up.len() < GATHERED
     }
 
     /// Waits until something happens. Dropping the future loses nothing.
     pub async fn turn(&mut self, mut take: impl FnMut(&[u8])) -> Turn {
         loop {
             let Program { stdin, stdout, leader, .. } = self;
-            let has_more = self.up.len() > self.up_sent;
+            let has_more = !self.up.is_empty();
             // In no fixed order: neither a flood of output nor one of input may keep the other from its turn.
             tokio::select! {
                 () = writable(stdin.as_ref()), if has_more => {
@@ -136,20 +117,12 @@ impl Program {
     }
 
     fn write(&mut self) {
-        while let Some(stdin) = self.stdin.as_ref().filter(|_| self.up.len() > self.up_sent) {
-            match stdin.try_write(&self.up[self.up_sent..]) {
-                Ok(count) => self.up_sent += count,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) => {
-                    debug!("WS0137: {}: it has closed its input: {e}", self.name);
-                    self.stdin = None;
-                }
-            }
+        let Some(stdin) = &self.stdin else { return };
+        let written = self.up.write(|bytes| stdin.try_write(bytes));
+        if let Err(why) = &written {
+            debug!("WS0137: {}: it has closed its input: {why}", self.name);
         }
-        // An idle session keeps no buffer.
-        self.up = Vec::new();
-        self.up_sent = 0;
-        if self.finished {
+        if written.is_err() || self.finished && self.up.is_empty() {
             self.stdin = None;
         }
     }
@@ -157,7 +130,7 @@ impl Program {
     /// Reads once; returns how much.
     fn read(&mut self, take: &mut impl FnMut(&[u8])) -> usize {
         let Some(stdout) = &self.stdout else { return 0 };
-        let read = BUFFER.with_borrow_mut(|buffer| {
+        let read = bridge::with_buffer(|buffer| {
             let count = stdout.try_read(buffer)?;
             take(&buffer[..count]);
             io::Result::Ok(count)
@@ -175,7 +148,7 @@ impl Program {
     /// Nothing follows for the program: its input is closed after what waits.
     pub fn finish(&mut self) {
         self.finished = true;
-        if !self.has_more() {
+        if self.up.is_empty() {
             self.stdin = None;
         }
     }

@@ -4,23 +4,21 @@ use super::framing::{self, Decoder, Kind, Said, Wrong};
 use super::group::Groups;
 use super::program::{Program, Turn};
 use super::settings::{Framing, Settings, Variable};
+use crate::engine::bridge::{self, Backend};
 use crate::engine::summary::End;
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
-use crate::wire::{CloseCode, CloseFrame, close};
+use crate::wire::{CloseCode, CloseFrame, Message, close};
 use log::{debug, error, warn};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Why a session goes no further.
+/// Why a program says no more.
 enum Stop {
-    /// It is closing already.
-    Closing,
-    /// The program says so.
+    /// It closes the session.
     Close(CloseFrame),
-    /// The program cannot be understood.
+    /// It cannot be understood.
     Wrong(Wrong),
-    /// The program has ended.
     Exited,
 }
 
@@ -82,11 +80,45 @@ pub fn end_of(conn: &Conn) -> (u16, String) {
     }
 }
 
-struct Session<'a> {
-    conn: &'a mut Conn,
+/// A program of one client.
+struct Own {
     program: Program,
     decoder: Decoder,
     framing: Framing,
+    exited: bool,
+}
+
+impl Backend for Own {
+    type End = Stop;
+
+    fn has_room(&self) -> bool {
+        self.program.has_room()
+    }
+
+    fn put(&mut self, message: Message) {
+        let framing = self.framing;
+        self.program.put(|out| framing::put(framing, &message, out));
+    }
+
+    async fn turn(&mut self) {
+        let Own { program, decoder, exited, .. } = self;
+        *exited = program.turn(|bytes| decoder.take(bytes)).await == Turn::Exited;
+    }
+
+    fn said(&mut self) -> Option<bridge::Said<Stop>> {
+        Some(match self.decoder.pop() {
+            Ok(Some(Said::Message(message))) => bridge::Said::Message(message),
+            Ok(Some(Said::Close(frame))) => bridge::Said::End(Stop::Close(frame)),
+            Err(wrong) => bridge::Said::End(Stop::Wrong(wrong)),
+            Ok(None) if std::mem::take(&mut self.exited) => bridge::Said::End(Stop::Exited),
+            Ok(None) => return None,
+        })
+    }
+}
+
+struct Session<'a> {
+    conn: &'a mut Conn,
+    own: Own,
     stop_timeout: Duration,
 }
 
@@ -105,112 +137,68 @@ impl Session<'_> {
             close(CloseCode::Error, "the program cannot be started")
         })?;
         let decoder = Decoder::new(framing, conn.spec().limits.max_message_size);
-        Ok(Session { conn, program, decoder, framing, stop_timeout })
+        Ok(Session { conn, own: Own { program, decoder, framing, exited: false }, stop_timeout })
     }
 
     async fn live(mut self) -> CloseFrame {
-        let stop = loop {
-            if let Err(stop) = self.step().await {
-                break stop;
-            }
-        };
-        let verdict = match stop {
-            Stop::Exited => {
+        let verdict = match bridge::run(self.conn, &mut self.own, self.stop_timeout).await {
+            Some(Stop::Exited) => {
                 let verdict = self.last_words().await;
                 let _ = self.conn.flush().await;
                 return verdict;
             }
-            Stop::Close(frame) => frame,
-            Stop::Wrong(wrong) => self.complain(&wrong),
-            Stop::Closing => close(CloseCode::Normal, ""),
+            Some(Stop::Close(frame)) => frame,
+            Some(Stop::Wrong(wrong)) => self.complain(&wrong),
+            None => close(CloseCode::Normal, ""),
         };
-        if self.framing == Framing::Length {
+        let Own { mut program, framing, .. } = self.own;
+        if framing == Framing::Length {
             let (code, reason) = match self.conn.end() {
                 None => (verdict.code.into(), verdict.reason.to_string()),
                 Some(_) => end_of(self.conn),
             };
             let payload = framing::close_payload(code, &reason);
-            self.program.put(|out| framing::put_record(Kind::Close, None, &payload, out));
+            program.put(|out| framing::put_record(Kind::Close, None, &payload, out));
         }
         // The client needs not wait for it.
-        tokio::task::spawn_local(self.program.stop(self.stop_timeout));
+        tokio::task::spawn_local(program.stop(self.stop_timeout));
         // What the program has said is not to be cut off by the time that the closing handshake may take.
         let _ = self.conn.flush().await;
         verdict
     }
 
-    async fn step(&mut self) -> Result<(), Stop> {
-        let Session { conn, program, decoder, framing, stop_timeout } = self;
-        let turn = if program.has_room() {
-            tokio::select! {
-                message = conn.recv() => {
-                    let message = message.ok_or(Stop::Closing)?;
-                    program.put(|out| framing::put(*framing, &message, out));
-                    return Ok(());
-                }
-                turn = program.turn(|bytes| decoder.take(bytes)) => turn,
-            }
-        } else {
-            tokio::select! {
-                () = conn.tend() => return Err(Stop::Closing),
-                // The program has taken nothing all that time.
-                () = tokio::time::sleep(*stop_timeout) => {
-                    return if conn.notice_end() { Err(Stop::Closing) } else { Ok(()) };
-                }
-                turn = program.turn(|bytes| decoder.take(bytes)) => turn,
-            }
-        };
-        match turn {
-            Turn::Wrote => Ok(()),
-            Turn::Read => self.deliver().await,
-            Turn::Exited => Err(Stop::Exited),
-        }
-    }
-
-    /// Sends what the program has said. Nothing more is read from it before the client has room.
-    async fn deliver(&mut self) -> Result<(), Stop> {
-        while let Some(said) = self.decoder.pop().map_err(Stop::Wrong)? {
-            match said {
-                Said::Message(message) => self.conn.send(message).await.map_err(|_| Stop::Closing)?,
-                Said::Close(frame) => return Err(Stop::Close(frame)),
-            }
-        }
-        Ok(())
-    }
-
     /// The program has ended: sends what it has left behind.
     async fn last_words(&mut self) -> CloseFrame {
-        let status = self.program.reap();
+        let status = self.own.program.reap();
         let mut read = 0;
         loop {
-            let decoder = &mut self.decoder;
-            let goes_on = self.program.read_rest(&mut read, |bytes| decoder.take(bytes));
+            let Own { program, decoder, .. } = &mut self.own;
+            let goes_on = program.read_rest(&mut read, |bytes| decoder.take(bytes));
             if !goes_on {
                 decoder.end();
             }
-            match self.deliver().await {
-                Ok(()) if goes_on => {}
-                Ok(()) => break,
-                Err(Stop::Close(frame)) => return frame,
-                Err(Stop::Wrong(wrong)) => return self.complain(&wrong),
-                Err(Stop::Closing | Stop::Exited) => break,
+            match bridge::deliver(self.conn, &mut self.own).await {
+                Ok(None) if goes_on => {}
+                Ok(Some(Stop::Close(frame))) => return frame,
+                Ok(Some(Stop::Wrong(wrong))) => return self.complain(&wrong),
+                Ok(_) | Err(_) => break,
             }
         }
         match status {
             Ok(status) if status.success() => {
-                debug!("WS0149: {}: it has ended", self.program.name());
+                debug!("WS0149: {}: it has ended", self.own.program.name());
                 close(CloseCode::Normal, "")
             }
             status => {
                 let status = status.as_ref().map_or_else(ToString::to_string, ExitStatus::to_string);
-                warn!("WS0132: {}: {} has failed: {status}", self.program.name(), self.path());
+                warn!("WS0132: {}: {} has failed: {status}", self.own.program.name(), self.path());
                 close(CloseCode::Error, "the program has failed")
             }
         }
     }
 
     fn complain(&self, wrong: &Wrong) -> CloseFrame {
-        error!("WS0133: {}: {}: {wrong}", self.program.name(), self.path());
+        error!("WS0133: {}: {}: {wrong}", self.own.program.name(), self.path());
         close(CloseCode::Error, "the program has failed")
     }
 

@@ -7,6 +7,7 @@
 //! The end: who has nothing more to say closes its side for writing. When the client closes, the child still gets what
 //! came before, and what the plugin answers to that goes out before our Close.
 
+use crate::engine::bridge::{self, Backend, GATHERED, Gathered, Said};
 use crate::engine::summary::End;
 use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
 use crate::handlers::framing::{Splitter, header};
@@ -14,8 +15,8 @@ use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, Utf8Bytes, close};
 use bytes::Bytes;
 use log::{debug, error};
-use std::cell::RefCell;
 use std::io;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
@@ -50,13 +51,8 @@ impl Kind {
     }
 }
 
-/// Bytes for the child that are gathered before they are written.
-const GATHERED: usize = 64 * 1024;
-
-thread_local! {
-    /// Where every read of a link lands first.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
-}
+/// How often it is looked whether a client is still there that is not read.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The plugin handler, and each of its sessions.
 pub struct Plugin;
@@ -92,60 +88,68 @@ impl MessageSession for Plugin {
 /// The stream to the child.
 struct Link {
     stream: UnixStream,
-    /// What the child has not taken yet, from `up_sent` on.
-    up: Vec<u8>,
-    up_sent: usize,
+    /// What the child has not taken yet.
+    up: Gathered,
     splitter: Splitter,
     down: std::vec::IntoIter<(Kind, Vec<u8>)>,
-}
-
-/// What a link has for the session.
-enum Heard {
-    Message(Kind, Vec<u8>),
     /// The child has nothing more to say, or is gone.
-    End,
+    ended: bool,
 }
 
-impl Link {
-    fn new(stream: UnixStream) -> Link {
-        Link { stream, up: Vec::new(), up_sent: 0, splitter: Splitter::default(), down: Vec::new().into_iter() }
+impl Backend for Link {
+    /// The frame to close with.
+    type End = CloseFrame;
+
+    fn has_room(&self) -> bool {
+        self.up.len() < GATHERED
     }
 
-    fn push(&mut self, message: &Message) {
-        let (kind, payload) = match message {
+    fn put(&mut self, message: Message) {
+        let (kind, payload) = match &message {
             Message::Text(text) => (Kind::Text, text.as_bytes()),
             Message::Binary(payload) => (Kind::Binary, &payload[..]),
             _ => return,
         };
-        // What is written already would stay as long as something waits.
-        if self.up_sent >= GATHERED {
-            self.up.drain(..self.up_sent);
-            self.up_sent = 0;
+        let up = self.up.tail();
+        up.extend_from_slice(&header(kind as u8, payload.len()));
+        up.extend_from_slice(payload);
+    }
+
+    async fn turn(&mut self) {
+        self.hear(!self.has_room()).await;
+    }
+
+    fn said(&mut self) -> Option<Said<CloseFrame>> {
+        let said = self.down.find_map(|(kind, payload)| said(kind, payload));
+        said.or_else(|| self.ended.then(|| Said::End(close(CloseCode::Error, "the plugin is gone"))))
+    }
+}
+
+impl Link {
+    fn new(stream: UnixStream) -> Link {
+        let down = Vec::new().into_iter();
+        Link { stream, up: Gathered::default(), splitter: Splitter::default(), down, ended: false }
+    }
+
+    /// Waits until the child has said something; with `or_room`, or taken something. Writes meanwhile.
+    async fn hear(&mut self, or_room: bool) {
+        let before = self.up.len();
+        while !self.ended && self.down.len() == 0 && !(or_room && self.up.len() != before) {
+            if let Err(why) = self.step().await {
+                if why.kind() != io::ErrorKind::UnexpectedEof {
+                    debug!("WS0232: the link to a plugin broke: {why}");
+                }
+                self.ended = true;
+            }
         }
-        self.up.extend_from_slice(&header(kind as u8, payload.len()));
-        self.up.extend_from_slice(payload);
     }
 
-    /// Bytes that wait for the child.
-    fn waiting(&self) -> usize {
-        self.up.len() - self.up_sent
-    }
-
-    fn has_room(&self) -> bool {
-        self.waiting() < GATHERED
-    }
-
-    fn has_more(&self) -> bool {
-        self.waiting() > 0
-    }
-
-    /// Waits until something was written or read; what was read is there for [`Link::heard`]. Dropping the future loses
-    /// nothing.
-    async fn turn(&mut self) -> io::Result<()> {
-        let wanted = if self.has_more() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+    /// Waits until something can be written or read. Dropping the future loses nothing.
+    async fn step(&mut self) -> io::Result<()> {
+        let wanted = if self.up.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
         let ready = self.stream.ready(wanted).await?;
         if ready.is_writable() {
-            self.write()?;
+            self.up.write(|bytes| self.stream.try_write(bytes))?;
         }
         if ready.is_readable() || ready.is_read_closed() {
             self.read()?;
@@ -153,23 +157,9 @@ impl Link {
         Ok(())
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        while self.has_more() {
-            match self.stream.try_write(&self.up[self.up_sent..]) {
-                Ok(count) => self.up_sent += count,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(e),
-            }
-        }
-        // An idle session keeps no buffer.
-        self.up = Vec::new();
-        self.up_sent = 0;
-        Ok(())
-    }
-
     /// Reads once. The end of the stream is the error `UnexpectedEof`.
     fn read(&mut self) -> io::Result<()> {
-        BUFFER.with_borrow_mut(|buffer| {
+        bridge::with_buffer(|buffer| {
             let mut bytes = match self.stream.try_read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => &buffer[..count],
@@ -185,37 +175,6 @@ impl Link {
         })
     }
 
-    /// The next message from the child, waiting for it; writes meanwhile.
-    async fn heard(&mut self) -> Heard {
-        loop {
-            if let Some((kind, payload)) = self.down.next() {
-                return Heard::Message(kind, payload);
-            }
-            if let Err(why) = self.turn().await {
-                if why.kind() != io::ErrorKind::UnexpectedEof {
-                    debug!("WS0232: the link to a plugin broke: {why}");
-                }
-                return Heard::End;
-            }
-        }
-    }
-
-    /// The next message from the child, or `None` when something could be written before one came.
-    async fn heard_or_room(&mut self) -> Option<Heard> {
-        let before = self.waiting();
-        loop {
-            if let Some((kind, payload)) = self.down.next() {
-                return Some(Heard::Message(kind, payload));
-            }
-            if self.turn().await.is_err() {
-                return Some(Heard::End);
-            }
-            if self.waiting() != before {
-                return None;
-            }
-        }
-    }
-
     /// Says that nothing follows.
     fn end_writing(&self) {
         // Fails where the child is gone, and then there is nobody to tell.
@@ -225,46 +184,8 @@ impl Link {
 
 /// Moves messages until the session ends.
 async fn relay(conn: &mut Conn, mut link: Link) -> CloseFrame {
-    loop {
-        let heard = if link.has_room() {
-            tokio::select! {
-                biased;
-                message = conn.recv() => match message {
-                    Some(message) => {
-                        link.push(&message);
-                        continue;
-                    }
-                    None => break,
-                },
-                heard = link.heard() => heard,
-            }
-        } else {
-            tokio::select! {
-                () = conn.tend() => break,
-                heard = link.heard_or_room() => match heard {
-                    Some(heard) => heard,
-                    None => continue,
-                },
-            }
-        };
-        // All that came at once, before `recv` writes it.
-        let mut next = Some(heard);
-        let mut closing = false;
-        while let Some(heard) = next {
-            closing |= match heard {
-                Heard::Message(kind, payload) => match take(kind, payload) {
-                    Taken::Message(message) => conn.send(message).await.is_err(),
-                    Taken::Control(kind, payload) => conn.send_control(kind, &payload).await.is_err(),
-                    Taken::Close(frame) => return frame,
-                    Taken::Nothing => false,
-                },
-                Heard::End => return close(CloseCode::Error, "the plugin is gone"),
-            };
-            next = link.down.next().map(|(kind, payload)| Heard::Message(kind, payload)).filter(|_| !closing);
-        }
-        if closing {
-            break;
-        }
+    if let Some(frame) = bridge::run(conn, &mut link, LOOK).await {
+        return frame;
     }
     let verdict = close(CloseCode::Normal, "");
     if matches!(conn.end(), Some(End::Client(_) | End::Violation(_))) {
@@ -274,7 +195,7 @@ async fn relay(conn: &mut Conn, mut link: Link) -> CloseFrame {
             return verdict;
         }
     }
-    if link.has_more() {
+    if !link.up.is_empty() {
         // The plugin hears what came before the end, however long it takes; the session does not wait for it.
         tokio::task::spawn_local(last_messages(link));
     }
@@ -284,54 +205,44 @@ async fn relay(conn: &mut Conn, mut link: Link) -> CloseFrame {
 /// Lets the child have the last messages, and the client what the plugin says to them.
 async fn last_answers(conn: &mut Conn, link: &mut Link) {
     loop {
-        let all_written = !link.has_more();
-        if all_written {
+        if link.up.is_empty() {
             // A second time does no harm.
             link.end_writing();
         }
-        match if all_written { Some(link.heard().await) } else { link.heard_or_room().await } {
-            None => {}
-            Some(Heard::Message(kind, payload)) => {
-                if let Taken::Message(message) = take(kind, payload)
-                    && conn.send_late(message).await.is_err()
-                {
-                    return;
+        link.hear(!link.up.is_empty()).await;
+        while let Some(said) = link.said() {
+            match said {
+                Said::Message(message) => {
+                    let sent = conn.send_late(message).await;
+                    if sent.is_err() {
+                        return;
+                    }
                 }
+                Said::End(_) if link.ended => return,
+                _ => {}
             }
-            Some(Heard::End) => return,
         }
     }
 }
 
 /// Lets the child have the last messages of a session that is over; nobody is there for what it says.
 async fn last_messages(mut link: Link) {
-    while link.has_more() {
-        if let Some(Heard::End) = link.heard_or_room().await {
-            return;
-        }
+    while !link.up.is_empty() && !link.ended {
+        link.hear(true).await;
+        link.down = Vec::new().into_iter();
     }
 }
 
-enum Taken {
-    Message(Message),
-    Control(Control, Vec<u8>),
-    Close(CloseFrame),
-    Nothing,
-}
-
-/// What the session makes of a message of the child.
-fn take(kind: Kind, payload: Vec<u8>) -> Taken {
-    match kind {
+/// What a message of the child says, if it says anything.
+fn said(kind: Kind, payload: Vec<u8>) -> Option<Said<CloseFrame>> {
+    Some(match kind {
         // The child has looked, so this is UTF-8.
-        Kind::Text => match Utf8Bytes::try_from(Bytes::from(payload)) {
-            Ok(text) => Taken::Message(Message::Text(text)),
-            Err(_) => Taken::Nothing,
-        },
-        Kind::Binary => Taken::Message(Message::Binary(payload.into())),
-        Kind::Close => Taken::Close(close_frame(&payload)),
-        Kind::Ping => Taken::Control(Control::Ping, payload),
-        Kind::Pong => Taken::Control(Control::Pong, payload),
-    }
+        Kind::Text => Said::Message(Message::Text(Utf8Bytes::try_from(Bytes::from(payload)).ok()?)),
+        Kind::Binary => Said::Message(Message::Binary(payload.into())),
+        Kind::Close => Said::End(close_frame(&payload)),
+        Kind::Ping => Said::Control(Control::Ping, payload),
+        Kind::Pong => Said::Control(Control::Pong, payload),
+    })
 }
 
 /// The Close frame with this payload (RFC 6455 section 5.5.1). Without a code: one without a code. In the place of a code

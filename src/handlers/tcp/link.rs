@@ -1,22 +1,17 @@
 //! An open connection to a target.
 
+use crate::engine::bridge::{self, Backend, GATHERED, Said};
 use crate::engine::socket::Socket;
+use crate::wire::Message;
 use bytes::Bytes;
-use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
-/// Bytes for the target that are gathered before its client is read no further; and a message more.
-const GATHERED: usize = 64 * 1024;
 /// Messages that one write takes at most.
 const SLICES: usize = 16;
-
-thread_local! {
-    /// Where every read lands first: an idle connection keeps no buffer.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
-}
 
 /// The connection, and what is on its way to the target.
 #[derive(Debug)]
@@ -27,6 +22,8 @@ pub struct Link {
     waiting: usize,
     /// Why nothing more can be written.
     broken: Option<io::Error>,
+    /// What was read and not delivered.
+    read: Option<Turn>,
 }
 
 /// What has happened on a link.
@@ -40,36 +37,69 @@ pub enum Turn {
     End(io::Result<()>),
 }
 
-impl Link {
-    /// Takes over a connected socket. To be called on an engine thread.
-    ///
-    /// # Errors
-    /// It cannot be watched.
-    pub fn new(socket: OwnedFd) -> io::Result<Link> {
-        Ok(Link { socket: Socket::new(socket)?, up: VecDeque::new(), waiting: 0, broken: None })
+impl Backend for Link {
+    /// The target says no more.
+    type End = io::Result<()>;
+
+    fn has_room(&self) -> bool {
+        self.waiting < GATHERED
     }
 
-    /// Adds to what the target is to get. Where it takes nothing any more, nothing is kept for it.
-    pub fn push(&mut self, bytes: Bytes) {
+    /// Where the target takes nothing any more, nothing is kept for it.
+    fn put(&mut self, message: Message) {
+        let bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => text.into(),
+            _ => return,
+        };
         if !bytes.is_empty() && self.broken.is_none() {
             self.waiting += bytes.len();
             self.up.push_back(bytes);
         }
     }
 
-    /// More may be pushed.
-    pub fn has_room(&self) -> bool {
-        self.waiting < GATHERED
+    async fn turn(&mut self) {
+        // Both: neither a flood to the target nor one from it may keep the other from its turn.
+        poll_fn(|cx| match (Link::poll_write(self, cx), self.poll_read(cx)) {
+            (_, Poll::Ready(read)) => {
+                self.read = Some(read);
+                Poll::Ready(())
+            }
+            (written, Poll::Pending) => written,
+        })
+        .await;
+    }
+
+    fn said(&mut self) -> Option<Said<io::Result<()>>> {
+        Some(match self.read.take()? {
+            Turn::Taken => return None,
+            Turn::Said(bytes) => Said::Message(Message::Binary(bytes)),
+            // A reset that was noticed in writing is told only there. EPIPE: it had ended before.
+            Turn::End(Ok(())) => Said::End(match self.broken.take() {
+                Some(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why),
+                _ => Ok(()),
+            }),
+            Turn::End(Err(why)) => Said::End(Err(why)),
+        })
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) {
+        let _ = Link::poll_write(self, cx);
+    }
+}
+
+impl Link {
+    /// Takes over a connected socket. To be called on an engine thread.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    pub fn new(socket: OwnedFd) -> io::Result<Link> {
+        Ok(Link { socket: Socket::new(socket)?, up: VecDeque::new(), waiting: 0, broken: None, read: None })
     }
 
     /// Something waits for the target.
     pub fn has_more(&self) -> bool {
         self.waiting > 0
-    }
-
-    /// Why the target takes nothing any more.
-    pub fn broken(&self) -> Option<&io::Error> {
-        self.broken.as_ref()
     }
 
     /// Says that nothing follows.
@@ -82,7 +112,11 @@ impl Link {
         if self.poll_write(cx).is_ready() {
             return Poll::Ready(Turn::Taken);
         }
-        BUFFER.with_borrow_mut(|buffer| {
+        self.poll_read(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        bridge::with_buffer(|buffer| {
             self.socket.poll_read(cx, buffer).map(|read| match read {
                 Ok(0) => Turn::End(Ok(())),
                 Ok(count) => Turn::Said(Bytes::copy_from_slice(&buffer[..count])),

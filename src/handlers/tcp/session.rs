@@ -1,17 +1,14 @@
 //! A session: bytes from its client's messages to the target, and the target's bytes in messages to the client.
 //!
 //! Who does not take holds the other up: nothing is read from a target whose client has a full send buffer, nor from a client
-//! whose target lets [`Link::has_room`] be false.
+//! whose target lets its queue fill up.
 
 use super::link::{Link, Turn};
-use crate::engine::{Conn, LocalBoxFuture, MessageSession, connection::Closing};
-use crate::wire::{CloseCode, CloseFrame, Message, close};
-use bytes::Bytes;
+use crate::engine::{Conn, LocalBoxFuture, MessageSession, bridge};
+use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
 use std::future::poll_fn;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::time::Duration;
 
 /// How long a target may take nothing of what a client that has gone has left for it.
@@ -43,12 +40,12 @@ impl MessageSession for Opening {
 }
 
 async fn live(conn: &mut Conn, mut link: Link) -> CloseFrame {
-    let end = exchange(conn, &mut link).await;
+    let end = bridge::run(conn, &mut link, LOOK).await;
     // Both what the client said last, and that it says no more, are still for the target.
     tokio::task::spawn_local(take_leave(link));
     match end {
-        Err(Closing) => close(CloseCode::Normal, ""),
-        Ok(end) => {
+        None => close(CloseCode::Normal, ""),
+        Some(end) => {
             // What the target said before is not to be cut off by the time that the closing handshake may take.
             let _ = conn.flush().await;
             match end {
@@ -60,62 +57,6 @@ async fn live(conn: &mut Conn, mut link: Link) -> CloseFrame {
             }
         }
     }
-}
-
-/// Moves bytes until the session is closing, or the target says no more, and how it does.
-async fn exchange(conn: &mut Conn, link: &mut Link) -> Result<io::Result<()>, Closing> {
-    loop {
-        let turn = if link.has_room() {
-            tokio::select! {
-                message = conn.recv() => {
-                    match message {
-                        Some(Message::Binary(bytes)) => link.push(bytes),
-                        Some(Message::Text(text)) => link.push(text.into()),
-                        Some(_) => {}
-                        None => return Err(Closing),
-                    }
-                    continue;
-                }
-                turn = poll_fn(|cx| link.poll_turn(cx)) => turn,
-            }
-        } else {
-            tokio::select! {
-                () = conn.tend() => return Err(Closing),
-                turn = poll_fn(|cx| link.poll_turn(cx)) => turn,
-                () = tokio::time::sleep(LOOK) => {
-                    if conn.notice_end() {
-                        return Err(Closing);
-                    }
-                    continue;
-                }
-            }
-        };
-        match turn {
-            Turn::Taken => {}
-            Turn::Said(bytes) => deliver(conn, link, bytes).await?,
-            Turn::End(Ok(())) => return Ok(ended(link)),
-            Turn::End(Err(why)) => return Ok(Err(why)),
-        }
-    }
-}
-
-/// How a target has ended that has ended its side: a reset that was noticed in writing is told only there.
-fn ended(link: &Link) -> io::Result<()> {
-    match link.broken() {
-        // EPIPE: it had ended before.
-        Some(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why.kind().into()),
-        _ => Ok(()),
-    }
-}
-
-/// Gives the client what the target said. The target may take more meanwhile.
-async fn deliver(conn: &mut Conn, link: &mut Link, bytes: Bytes) -> Result<(), Closing> {
-    let mut sent = pin!(conn.send(Message::Binary(bytes)));
-    poll_fn(|cx| {
-        let _ = link.poll_write(cx);
-        sent.as_mut().poll(cx)
-    })
-    .await
 }
 
 /// Lets the target have what its client has said last, and waits until it has heard that this was all.

@@ -5,6 +5,7 @@ use crate::harness::plugin::rules;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, heavy, wait_until};
 use crate::tls::http2::Scenario;
+use std::time::Duration;
 
 every_mpm!(what_it_is_told, messages_of_all_sizes, floods, what_is_sent_early_or_late, over_tls);
 
@@ -440,6 +441,33 @@ fn a_client_that_does_not_keep_up() {
     other.expect(&Frame::text("after it"));
     other.close();
     wait_for_the_last(&server, 3);
+}
+
+/// A client goes while its plugin takes nothing. What it has sent is in the way of its end, but a Ping finds out.
+#[test]
+fn who_has_gone_is_missed_where_the_plugin_takes_nothing() {
+    let server = one_child()
+        .config(
+            "WebSocketLog logs/ws.log\nWebSocketPing 1 1\n<Location \"/rules/calm\">\n  WebSocketPing Off\n</Location>",
+        )
+        .start();
+    let mut other = Raw::open(&server, "/rules/calm");
+    let mut client = Raw::open(&server, "/rules");
+    client.send(&Frame::text("block"));
+    wait_until("the function waits", PATIENCE, || {
+        other.send(&Frame::text("blocked"));
+        other.frame() == Frame::text("1")
+    });
+    let frame = Frame::text("x".repeat(500_000)).masked();
+    // Until nothing more is taken; the rest of it is still to come, as from a client whose own system has it.
+    while client.write_some(&frame, Duration::from_millis(200)) == Some(frame.len()) {}
+    drop(client);
+    let ended = || std::fs::read_to_string(server.path("logs/ws.log")).unwrap_or_default().lines().count();
+    wait_until("it is missed", PATIENCE, || ended() == 1);
+    assert_eq!(noted(&server, "disconnect "), 0, "its function still waits");
+    other.send(&Frame::text("release"));
+    other.close();
+    wait_for_the_last(&server, 2);
 }
 
 /// A function that does not return for long is told of, and so is that it has after all.

@@ -2,14 +2,16 @@
 
 use super::registry::SharedPrograms;
 use super::{Down, Event, Join, Launch, gone};
+use crate::engine::bridge::{self, Backend, Said};
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
 use crate::handlers::exec::group::Groups;
 use crate::handlers::exec::session::{end_of, environment_of};
 use crate::handlers::exec::settings::{Shared, Variable};
-use crate::wire::{CloseCode, CloseFrame, close};
+use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 /// What waits for a client's task, which is never long.
 const MESSAGES: usize = 32;
@@ -37,101 +39,78 @@ async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
     let limit = conn.spec().limits.max_message_size;
     let key = (shared.place.clone(), conn.spec().handler.args.clone());
     let environment = serde_json::Value::Object(environment_of(environment, conn)).to_string().into_bytes();
-    let (client, mut messages) = mpsc::channel(MESSAGES);
+    let (client, messages) = mpsc::channel(MESSAGES);
     let launch = Launch { shared, stop_timeout, limit };
-    let mut first = Event::Join(Box::new(Join { id, environment, client, launch }));
-    let events = loop {
-        let events = registry.events(&groups, &key);
-        match give(conn, &events, &mut messages, first).await {
-            Given::Taken => break events,
-            // It has just ended.
-            Given::Gone(event) => first = event,
-            Given::Closing => return close(CloseCode::Normal, ""),
-            Given::Closed(frame) => return frame,
-        }
-    };
-    drop(key);
-    let verdict = converse(conn, &events, &mut messages).await;
-    let (code, reason) = match (conn.end(), &verdict) {
+    let pending = Some(Event::Join(Box::new(Join { id, environment, client, launch })));
+    let find = move || registry.events(&groups, &key);
+    let mut client =
+        Client { id, events: find(), messages, pending, find: Some(Box::new(find)), said: None, gone: false };
+    let closed = bridge::run(conn, &mut client, LOOK).await;
+    let (code, reason) = match (conn.end(), &closed) {
         (None, Some(frame)) => (frame.code.into(), frame.reason.to_string()),
         _ => end_of(conn),
     };
     // The client needs not wait for it.
     tokio::task::spawn_local(async move {
-        let _ = events.send(Event::Leave(id, code, reason)).await;
+        let _ = client.events.send(Event::Leave(id, code, reason)).await;
     });
-    verdict.unwrap_or_else(|| close(CloseCode::Normal, ""))
+    closed.unwrap_or_else(|| close(CloseCode::Normal, ""))
 }
 
-/// Moves messages until the session ends; yields what the program closes it with, if it does.
-async fn converse(
-    conn: &mut Conn,
-    events: &mpsc::Sender<Event>,
-    messages: &mut mpsc::Receiver<Down>,
-) -> Option<CloseFrame> {
-    let id = conn.id();
-    loop {
-        tokio::select! {
-            message = conn.recv() => match give(conn, events, messages, Event::Message(id, message?)).await {
-                Given::Taken => {}
-                Given::Closing => return None,
-                Given::Closed(frame) => return Some(frame),
-                Given::Gone(_) => return Some(gone()),
-            },
-            down = messages.recv() => match down {
-                Some(Down::Message(message)) => conn.push(&message).ok()?,
-                Some(Down::Close(frame)) => return Some(frame),
-                None => return Some(gone()),
-            },
+/// The way of one client to the supervisor.
+struct Client {
+    id: u64,
+    events: mpsc::Sender<Event>,
+    messages: mpsc::Receiver<Down>,
+    /// What the supervisor has not taken yet. The client is not read meanwhile.
+    pending: Option<Event>,
+    /// The way to another supervisor, until one has the client.
+    find: Option<Box<dyn Fn() -> mpsc::Sender<Event>>>,
+    said: Option<Down>,
+    gone: bool,
+}
+
+impl Backend for Client {
+    /// The frame to close with.
+    type End = CloseFrame;
+
+    fn has_room(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    fn put(&mut self, message: Message) {
+        self.pending = self.events.try_send(Event::Message(self.id, message)).err().map(TrySendError::into_inner);
+    }
+
+    async fn turn(&mut self) {
+        let given = tokio::select! {
+            biased;
+            permit = self.events.reserve(), if self.pending.is_some() => permit.is_ok_and(|permit| {
+                if let Some(event) = self.pending.take() {
+                    permit.send(event);
+                }
+                true
+            }),
+            // Its sender may be in the event.
+            down = self.messages.recv() => {
+                self.gone = down.is_none();
+                self.said = down;
+                return;
+            }
+        };
+        match &self.find {
+            _ if given => self.find = None,
+            // It has just ended.
+            Some(find) => self.events = find(),
+            None => self.gone = true,
         }
     }
-}
 
-/// What became of an event.
-enum Given {
-    Taken,
-    /// The supervisor has ended before it took it.
-    Gone(Event),
-    /// The session is closing.
-    Closing,
-    /// The program closes the session.
-    Closed(CloseFrame),
-}
-
-/// Gives the supervisor an event as soon as it takes it. The client is not read meanwhile, but gets its messages.
-async fn give(
-    conn: &mut Conn,
-    events: &mpsc::Sender<Event>,
-    messages: &mut mpsc::Receiver<Down>,
-    event: Event,
-) -> Given {
-    loop {
-        tokio::select! {
-            biased;
-            permit = events.reserve() => {
-                return match permit {
-                    Ok(permit) => {
-                        permit.send(event);
-                        Given::Taken
-                    }
-                    Err(_) => Given::Gone(event),
-                };
-            }
-            () = conn.tend() => return Given::Closing,
-            () = tokio::time::sleep(LOOK) => {
-                if conn.notice_end() {
-                    return Given::Closing;
-                }
-            }
-            // Its sender may be in the event.
-            Some(down) = messages.recv() => match down {
-                Down::Message(message) => {
-                    if conn.push(&message).is_err() {
-                        return Given::Closing;
-                    }
-                }
-                Down::Close(frame) => return Given::Closed(frame),
-            },
+    fn said(&mut self) -> Option<Said<CloseFrame>> {
+        match self.said.take().or_else(|| self.messages.try_recv().ok()) {
+            Some(Down::Message(message)) => Some(Said::Shared(message)),
+            Some(Down::Close(frame)) => Some(Said::End(frame)),
+            None => self.gone.then(|| Said::End(gone())),
         }
     }
 }
