@@ -2,17 +2,17 @@
 
 use super::abi::{Callback, Object, Plugin, Private};
 use super::executor::Hub;
-use super::send_queue::Outbound;
+use super::receive_queue::ReceiveQueue;
+use super::send_queue::SendQueue;
 use super::watchdog::{self, Caller};
 use crate::apache::log::{self, Level};
 use crate::apache::request::{Kept, Request};
 use crate::front::child;
 use crate::front::relay::hold::{RequestHold, Waiter};
-use crate::handlers::framing::Splitter;
 use crate::handlers::plugin::session::Kind;
 use crate::wire::handshake::is_token;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::io::{self, Read};
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -27,15 +27,15 @@ const BATCH: usize = 32;
 
 /// What a plugin has said about the 101.
 #[derive(Default)]
-struct Answer {
-    headers: Vec<(CString, CString)>,
-    protocol: Option<CString>,
+pub(super) struct Answer {
+    pub(super) headers: Vec<(CString, CString)>,
+    pub(super) protocol: Option<CString>,
 }
 
-struct State {
-    outbound: Outbound,
+pub(super) struct State {
+    outbound: SendQueue,
     /// Until the 101 is made.
-    answer: Option<Box<Answer>>,
+    pub(super) answer: Option<Box<Answer>>,
     /// `send` takes nothing any more.
     closing: bool,
     /// The engine has said all, and gets what waits, and then the end.
@@ -48,14 +48,6 @@ struct State {
     senders: usize,
     /// It was logged that a text is none.
     complained: bool,
-}
-
-/// What the engine has sent and the plugin has not got yet.
-#[derive(Default)]
-struct Inbound {
-    bytes: Vec<u8>,
-    taken: usize,
-    splitter: Splitter,
 }
 
 /// How a turn on a thread of the hub ended.
@@ -76,32 +68,72 @@ const AGAIN: u8 = 2;
 
 /// A session of a plugin.
 pub struct Connection {
-    hub: &'static Hub,
-    plugin: Arc<Plugin>,
-    object: &'static Object,
+    pub(super) hub: &'static Hub,
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) object: &'static Object,
     /// What `on_connect` has returned; nothing where it has refused.
-    private: OnceLock<Private>,
+    pub(super) private: OnceLock<Private>,
     /// The session's number; 0 before the engine has given it one.
-    session: AtomicU64,
+    pub(super) session: AtomicU64,
     request: Mutex<Option<Kept>>,
     offered: Vec<CString>,
     /// Bytes that may wait for a client where others send to it without waiting.
     send_buffer: usize,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     room: Condvar,
-    link: OnceLock<UnixStream>,
+    pub(super) link: OnceLock<UnixStream>,
     key: AtomicU64,
     turn: AtomicU8,
-    inbound: Mutex<Inbound>,
+    inbound: Mutex<ReceiveQueue>,
     over: AtomicBool,
     waiter: Mutex<Option<Waiter>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connection {
+    /// Of a request whose plugin has yet to be asked.
+    pub(super) fn new(
+        hub: &'static Hub,
+        plugin: &Arc<Plugin>,
+        request: &mut Request,
+        offered: &[String],
+        send_buffer: usize,
+    ) -> Arc<Connection> {
+        let object = Object::take();
+        let state = State {
+            outbound: SendQueue::default(),
+            answer: Some(Box::default()),
+            closing: false,
+            ending: false,
+            gated: false,
+            over: false,
+            senders: 0,
+            complained: false,
+        };
+        Arc::new(Connection {
+            hub,
+            plugin: plugin.clone(),
+            object,
+            private: OnceLock::new(),
+            session: AtomicU64::new(0),
+            request: Mutex::new(Some(request.keep())),
+            // Tokens have no NUL in them.
+            offered: offered.iter().filter_map(|name| CString::new(&**name).ok()).collect(),
+            send_buffer,
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            link: OnceLock::new(),
+            key: AtomicU64::new(u64::MAX),
+            turn: AtomicU8::new(IDLE),
+            inbound: Mutex::default(),
+            over: AtomicBool::new(false),
+            waiter: Mutex::new(None),
+        })
+    }
+
     /// Whose connection it is.
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
@@ -210,7 +242,7 @@ impl Connection {
     }
 
     /// From now on `send` takes nothing, and nobody waits in it.
-    fn refuse_more(&self, state: &mut State) {
+    pub(super) fn refuse_more(&self, state: &mut State) {
         state.closing = true;
         self.room.notify_all();
     }
@@ -362,7 +394,7 @@ impl Connection {
     }
 
     /// Tells the plugin, if it has accepted the connection; then nothing of it is the plugin's any more.
-    fn disconnect(&self) {
+    pub(super) fn disconnect(&self) {
         if let Some(private) = self.private.get()
             && self.plugin.has(Callback::Disconnect)
         {
@@ -393,132 +425,5 @@ impl RequestHold for Connection {
 
     fn wake_at_the_end(&self, waiter: Waiter) {
         *locked(&self.waiter) = Some(waiter);
-    }
-}
-
-impl Inbound {
-    /// The next message; `None` when no whole one is there.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` at the end of the stream.
-    fn next(&mut self, link: Option<&UnixStream>, buffer: &mut [u8]) -> io::Result<Option<(Kind, Vec<u8>)>> {
-        let Some(mut link) = link else { return Ok(None) };
-        loop {
-            let mut bytes = &self.bytes[self.taken..];
-            let message = self.splitter.next(&mut bytes, 1, usize::MAX)?;
-            self.taken = self.bytes.len() - bytes.len();
-            if let Some((kind, payload)) = message {
-                return Ok(Some((Kind::from_byte(kind)?, payload)));
-            }
-            // An idle connection keeps no buffer.
-            self.bytes = Vec::new();
-            self.taken = 0;
-            match link.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-}
-
-/// A connection that is not open yet: the thread of its request has it. Dropped, it is over: the plugin is told.
-pub struct Opening {
-    connection: Arc<Connection>,
-    opened: bool,
-}
-
-impl Opening {
-    /// Asks the plugin whether it wants this connection; `None`: no.
-    ///
-    /// What it says about the 101 is in the request's headers then, but for the subprotocol.
-    pub fn ask(
-        hub: &'static Hub,
-        plugin: &Arc<Plugin>,
-        request: &mut Request,
-        offered: &[String],
-        send_buffer: usize,
-    ) -> Option<Opening> {
-        request.connection().share_memory();
-        let object = Object::take();
-        let state = State {
-            outbound: Outbound::default(),
-            answer: Some(Box::default()),
-            closing: false,
-            ending: false,
-            gated: false,
-            over: false,
-            senders: 0,
-            complained: false,
-        };
-        let connection = Arc::new(Connection {
-            hub,
-            plugin: plugin.clone(),
-            object,
-            private: OnceLock::new(),
-            session: AtomicU64::new(0),
-            request: Mutex::new(Some(request.keep())),
-            // Tokens have no NUL in them.
-            offered: offered.iter().filter_map(|name| CString::new(&**name).ok()).collect(),
-            send_buffer,
-            state: Mutex::new(state),
-            room: Condvar::new(),
-            link: OnceLock::new(),
-            key: AtomicU64::new(u64::MAX),
-            turn: AtomicU8::new(IDLE),
-            inbound: Mutex::default(),
-            over: AtomicBool::new(false),
-            waiter: Mutex::new(None),
-        });
-        hub.count_up();
-        object.attach(connection.clone());
-        let opening = Opening { connection, opened: false };
-        let connection = &opening.connection;
-        let private = watchdog::call(connection, Callback::Connect, || connection.plugin.on_connect(object))?;
-        // Nobody else sets it.
-        let _ = connection.private.set(private);
-        if let Some(answer) = &locked(&connection.state).answer {
-            for (key, value) in &answer.headers {
-                request.headers_out().set_bytes(key, value);
-            }
-        }
-        Some(opening)
-    }
-
-    /// The subprotocol that the plugin has set.
-    pub fn protocol(&self) -> Option<String> {
-        let state = locked(&self.connection.state);
-        let protocol = state.answer.as_ref()?.protocol.as_ref()?;
-        Some(protocol.to_string_lossy().into_owned())
-    }
-
-    /// The engine has the other end of `link`, and the session: from now on the hub's threads have the connection.
-    pub fn open(mut self, session: u64, link: UnixStream) -> Arc<Connection> {
-        self.opened = true;
-        let connection = &self.connection;
-        connection.session.store(session, Ordering::Relaxed);
-        {
-            let mut state = locked(&connection.state);
-            state.answer = None;
-            // Nobody else sets it.
-            let _ = connection.link.set(link);
-        }
-        connection.hub.watch(connection);
-        connection.flush();
-        connection.wake();
-        self.connection.clone()
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        if self.opened {
-            return;
-        }
-        let connection = &self.connection;
-        connection.refuse_more(&mut locked(&connection.state));
-        connection.disconnect();
     }
 }

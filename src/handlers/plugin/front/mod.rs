@@ -4,20 +4,22 @@
 //! handler. Between the two goes a Unix stream socket with whole messages ([`crate::handlers::plugin`]).
 //!
 //! * [`abi`]: the binary interface: structures, the functions that a plugin calls, those that it has
-//! * [`connection`]: one session, as the child sees it
-//! * [`send_queue`]: what its plugin has sent and the engine has not taken
+//! * [`opening`]: a connection on the thread of its request, before the 101
+//! * [`connection`]: one session from then on, as the child sees it
+//! * `send_queue`, `receive_queue`: what its plugin has sent, and what it has not got yet
 //! * [`executor`]: a child's threads: one that watches all the sockets to the engine, a few on which plugins' functions run
 //! * [`watchdog`]: which of their functions are running, and for how long
 //!
-//! A connection's life: [`connection::Opening`] on the thread of the request, before the 101; [`connection::Connection`]
-//! from then on. The request is kept until `on_disconnect` has returned: suspended on event, see [`crate::front::relay`], else by
+//! The request is kept until `on_disconnect` has returned: suspended on event, see [`crate::front::relay`], else by
 //! its waiting thread.
 
 #[allow(unsafe_code)] // The C interface: every block in it says who guarantees what it relies on.
 pub mod abi;
 pub mod connection;
 pub mod executor;
-pub mod send_queue;
+pub mod opening;
+mod receive_queue;
+mod send_queue;
 pub mod watchdog;
 
 use crate::apache::directive::{Context, Directive};
@@ -31,8 +33,8 @@ use crate::front::config::{Config, merged};
 use crate::front::handler::{Front, Needs, Prepared, Registration, only_in_httpds};
 use crate::wire::handshake::Accept;
 use abi::Plugin;
-use connection::Opening;
 use executor::Hub;
+use opening::Opening;
 use std::sync::Arc;
 
 /// The default of `WebSocketMaxMessageSize`: that of the modules that plugins are written for.

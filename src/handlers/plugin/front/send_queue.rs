@@ -14,7 +14,7 @@ const CHUNKS: usize = 32;
 
 /// The queue.
 #[derive(Debug, Default)]
-pub struct Outbound {
+pub struct SendQueue {
     /// What waits, the first of it perhaps partly written.
     chunks: VecDeque<Vec<u8>>,
     /// Bytes of the first chunk that are written.
@@ -22,7 +22,7 @@ pub struct Outbound {
     waiting: usize,
 }
 
-impl Outbound {
+impl SendQueue {
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.waiting
@@ -97,7 +97,7 @@ impl Outbound {
 
     /// Forgets what waits: nobody will take it.
     pub fn clear(&mut self) {
-        *self = Outbound::default();
+        *self = SendQueue::default();
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
         ) {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.set_nonblocking(true).unwrap();
-            let mut outbound = Outbound::default();
+            let mut outbound = SendQueue::default();
             let expected: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(n, size)| vec![n as u8; *size]).collect();
             for payload in &expected {
                 outbound.push((!late).then_some(&ours), Kind::Binary, payload).unwrap();
@@ -153,7 +153,7 @@ mod tests {
     fn who_is_gone_is_an_error_and_no_signal() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        let mut outbound = Outbound::default();
+        let mut outbound = SendQueue::default();
         assert!(outbound.push(Some(&ours), Kind::Text, b"x").is_err());
     }
 }
