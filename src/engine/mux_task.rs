@@ -85,9 +85,9 @@ impl MuxTask {
     }
 
     /// The stream of this session.
-    pub fn open(self: &Rc<MuxTask>, session: u64) -> Stream {
+    pub fn open(self: &Rc<MuxTask>, session: u64) -> MuxStream {
         self.endpoint.borrow_mut().open(session, Wakers::default());
-        Stream { mux: self.clone(), number: session }
+        MuxStream { mux: self.clone(), number: session }
     }
 
     /// Reads and writes until the other end is closed; then all its streams are broken off.
@@ -198,12 +198,12 @@ impl fmt::Debug for MuxTask {
 
 /// The bytes of one session; gone when dropped.
 #[derive(Debug)]
-pub struct Stream {
+pub struct MuxStream {
     mux: Rc<MuxTask>,
     number: u64,
 }
 
-impl Stream {
+impl MuxStream {
     /// Reads once; 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut endpoint = self.mux.endpoint.borrow_mut();
@@ -250,7 +250,7 @@ impl Stream {
         self.mux.add(|endpoint| endpoint.write(self.number, slices))
     }
 
-    /// As [`Stream::try_write`], for bytes that others get as well: all who get them right after each other share a copy.
+    /// As [`MuxStream::try_write`], for bytes that others get as well: all who get them right after each other share a copy.
     ///
     /// # Errors
     /// As there.
@@ -269,7 +269,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for MuxStream {
     fn drop(&mut self) {
         self.mux.add(|endpoint| endpoint.close(self.number));
     }

@@ -1,7 +1,7 @@
 //! The byte stream of a session: a client's TCP connection, with or without TLS on it; or where httpd must stay in between,
 //! one end of a socketpair, or a stream of a mux.
 
-use super::mux_task::Stream;
+use super::mux_task::MuxStream;
 use crate::tls::record::Keys;
 use crate::tls::stream::Tls;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ pub enum Socket {
     /// A relay in an httpd child, of this connection alone.
     Unix(UnixStream),
     /// A relay in an httpd child, of many.
-    Mux(Stream),
+    Mux(MuxStream),
 }
 
 impl Socket {

@@ -1,7 +1,7 @@
 //! One end of a mux, without its socket: what is read goes in, what is to be written comes out.
 
 use super::flow::{Remote, SpareBuffers};
-use super::frame::{Decoder, Frame, ProtocolError};
+use super::frame::{Frame, FrameDecoder, ProtocolError};
 use super::send_buffer::SendBuffer;
 use super::stream::{Local, Stream};
 pub use super::stream::{Received, StreamEvent};
@@ -17,7 +17,7 @@ pub const MAX_BUFFERED: usize = 1 << 20;
 /// One end. `T` is what its owner keeps of a stream.
 #[derive(Debug)]
 pub struct Endpoint<T> {
-    decoder: Decoder,
+    decoder: FrameDecoder,
     /// What is to be written.
     pub send_buffer: SendBuffer,
     streams: HashMap<u64, Stream<T>, BuildHasherDefault<Spread>>,
@@ -29,7 +29,7 @@ pub struct Endpoint<T> {
 impl<T> Default for Endpoint<T> {
     fn default() -> Self {
         Endpoint {
-            decoder: Decoder::default(),
+            decoder: FrameDecoder::default(),
             send_buffer: SendBuffer::default(),
             streams: HashMap::default(),
             spare: SpareBuffers::default(),
@@ -69,7 +69,7 @@ impl<T: Default> Endpoint<T> {
         }
     }
 
-    /// Streams that are not over.
+    /// StreamNumbers that are not over.
     pub fn len(&self) -> usize {
         self.streams.len()
     }

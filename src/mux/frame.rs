@@ -23,7 +23,7 @@ const READ: usize = 64 * 1024;
 /// The byte that says what a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     Data = 1,
     WindowUpdate = 2,
     EndStream = 3,
@@ -42,14 +42,14 @@ pub(crate) enum Frame<'a> {
     /// The other side has nothing more to do with this stream.
     Reset { stream: u64 },
     /// The same bytes for several streams.
-    Multicast { streams: Streams<'a>, bytes: &'a [u8] },
+    Multicast { streams: StreamNumbers<'a>, bytes: &'a [u8] },
 }
 
 /// The numbers of streams, as they travel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Streams<'a>(&'a [u8]);
+pub(crate) struct StreamNumbers<'a>(&'a [u8]);
 
-impl Streams<'_> {
+impl StreamNumbers<'_> {
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.0.as_chunks::<NUMBER>().0.iter().map(|number| u64::from_le_bytes(*number))
     }
@@ -79,7 +79,7 @@ pub enum ProtocolError {
 
 /// Puts what was read together to frames.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub(crate) struct FrameDecoder {
     buffer: Vec<u8>,
     /// What is not yet understood.
     pending: Range<usize>,
@@ -87,14 +87,14 @@ pub(crate) struct Decoder {
     data: Option<(u64, usize)>,
 }
 
-impl Default for Decoder {
+impl Default for FrameDecoder {
     fn default() -> Self {
-        Decoder { buffer: Vec::new(), pending: 0..0, data: None }
+        FrameDecoder { buffer: Vec::new(), pending: 0..0, data: None }
     }
 }
 
-impl Decoder {
-    /// Where to read to; to be called when [`Decoder::frame`] has nothing more.
+impl FrameDecoder {
+    /// Where to read to; to be called when [`FrameDecoder::frame`] has nothing more.
     pub fn space(&mut self) -> &mut [u8] {
         let waiting = self.pending.len();
         if self.pending.start > 0 {
@@ -110,7 +110,7 @@ impl Decoder {
         &mut self.buffer[waiting..]
     }
 
-    /// So many bytes were read to [`Decoder::space`].
+    /// So many bytes were read to [`FrameDecoder::space`].
     pub fn filled(&mut self, count: usize) {
         self.pending.end = (self.pending.end + count).min(self.buffer.len());
     }
@@ -134,11 +134,11 @@ impl Decoder {
         if length > MAX_BODY {
             return Err(bad);
         }
-        const DATA: u8 = Kind::Data as u8;
-        const WINDOW_UPDATE: u8 = Kind::WindowUpdate as u8;
-        const END_STREAM: u8 = Kind::EndStream as u8;
-        const RESET: u8 = Kind::Reset as u8;
-        const MULTICAST: u8 = Kind::Multicast as u8;
+        const DATA: u8 = FrameKind::Data as u8;
+        const WINDOW_UPDATE: u8 = FrameKind::WindowUpdate as u8;
+        const END_STREAM: u8 = FrameKind::EndStream as u8;
+        const RESET: u8 = FrameKind::Reset as u8;
+        const MULTICAST: u8 = FrameKind::Multicast as u8;
         match (kind, length) {
             (DATA, 1..) => {
                 self.pending.start += HEAD;
@@ -166,7 +166,7 @@ impl Decoder {
             }
             _ => {
                 let (bytes, numbers) = body.split_at(length - stream as usize * NUMBER);
-                Frame::Multicast { streams: Streams(numbers), bytes }
+                Frame::Multicast { streams: StreamNumbers(numbers), bytes }
             }
         }))
     }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn decode(bytes: &[u8], chunk: usize) -> (Vec<Told>, Option<ProtocolError>) {
-        let (mut decoder, mut told) = (Decoder::default(), Vec::new());
+        let (mut decoder, mut told) = (FrameDecoder::default(), Vec::new());
         let mut whole = true;
         for piece in bytes.chunks(chunk.max(1)) {
             let mut piece = piece;
@@ -236,7 +236,7 @@ mod tests {
 
     fn encode(frames: &[Told]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut put = |kind: Kind, stream: u64, body: &[u8]| {
+        let mut put = |kind: FrameKind, stream: u64, body: &[u8]| {
             bytes.extend((body.len() as u32).to_le_bytes());
             bytes.push(kind as u8);
             bytes.extend(stream.to_le_bytes());
@@ -244,14 +244,14 @@ mod tests {
         };
         for frame in frames {
             match frame {
-                Told::Data(stream, data) => put(Kind::Data, *stream, data),
-                Told::WindowUpdate(stream, count) => put(Kind::WindowUpdate, *stream, &count.to_le_bytes()),
-                Told::EndStream(stream) => put(Kind::EndStream, *stream, &[]),
-                Told::Reset(stream) => put(Kind::Reset, *stream, &[]),
+                Told::Data(stream, data) => put(FrameKind::Data, *stream, data),
+                Told::WindowUpdate(stream, count) => put(FrameKind::WindowUpdate, *stream, &count.to_le_bytes()),
+                Told::EndStream(stream) => put(FrameKind::EndStream, *stream, &[]),
+                Told::Reset(stream) => put(FrameKind::Reset, *stream, &[]),
                 Told::Multicast(streams, data) => {
                     let numbers = streams.iter().flat_map(|stream| stream.to_le_bytes());
                     put(
-                        Kind::Multicast,
+                        FrameKind::Multicast,
                         streams.len() as u64,
                         &data.iter().copied().chain(numbers).collect::<Vec<_>>(),
                     );
@@ -314,7 +314,7 @@ mod tests {
         }
         // Nobody; nothing for somebody; more than fit in.
         for (length, streams) in [(8, 0), (8, 1), (16, 2), (17, 3), (17, u64::MAX)] {
-            refused(Kind::Multicast as u8, length, streams);
+            refused(FrameKind::Multicast as u8, length, streams);
         }
         for kind in [1, 5] {
             refused(kind, MAX_BODY as u32 + 1, 1);
@@ -326,7 +326,7 @@ mod tests {
         let long = Told::Multicast((0..1000).collect(), vec![7; 900_000]);
         let bytes = encode(&[long.clone(), long.clone()]);
         assert_eq!(decode(&bytes, 10_000).0, [long.clone(), long]);
-        let mut decoder = Decoder::default();
+        let mut decoder = FrameDecoder::default();
         for piece in bytes.chunks(1000) {
             decoder.space()[..piece.len()].copy_from_slice(piece);
             decoder.filled(piece.len());

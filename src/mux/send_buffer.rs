@@ -2,7 +2,7 @@
 //!
 //! The last of them may grow until it is written: by more bytes of its stream, or by more streams for the same bytes.
 
-use super::frame::{HEAD, Kind, MAX_BODY, NUMBER};
+use super::frame::{FrameKind, HEAD, MAX_BODY, NUMBER};
 use bytes::Bytes;
 use std::io;
 
@@ -76,7 +76,7 @@ impl SendBuffer {
             Last::Data { begin, stream: last } if last == stream && self.body(begin) + more <= MAX_BODY => begin,
             _ => {
                 let begin = self.bytes.len();
-                self.head(Kind::Data, stream, 0);
+                self.head(FrameKind::Data, stream, 0);
                 begin
             }
         }
@@ -94,7 +94,7 @@ impl SendBuffer {
             && last.len() + (*count + 1) * NUMBER <= MAX_BODY
         {
             if *count == 1 {
-                self.bytes[*begin + 4] = Kind::Multicast as u8;
+                self.bytes[*begin + 4] = FrameKind::Multicast as u8;
                 self.bytes.extend_from_slice(&first.to_le_bytes());
             }
             *count += 1;
@@ -105,31 +105,31 @@ impl SendBuffer {
             return;
         }
         let begin = self.bytes.len();
-        self.head(Kind::Data, stream, payload.len());
+        self.head(FrameKind::Data, stream, payload.len());
         self.bytes.extend_from_slice(payload);
         self.last = Last::Shared { begin, stream, payload: payload.clone(), count: 1 };
     }
 
-    /// Adds a [`Kind::WindowUpdate`].
+    /// Adds a [`FrameKind::WindowUpdate`].
     pub fn window_update(&mut self, stream: u64, bytes: u32) {
-        self.head(Kind::WindowUpdate, stream, 4);
+        self.head(FrameKind::WindowUpdate, stream, 4);
         self.bytes.extend_from_slice(&bytes.to_le_bytes());
         self.last = Last::Finished;
     }
 
-    /// Adds a [`Kind::EndStream`].
+    /// Adds a [`FrameKind::EndStream`].
     pub fn end_stream(&mut self, stream: u64) {
-        self.head(Kind::EndStream, stream, 0);
+        self.head(FrameKind::EndStream, stream, 0);
         self.last = Last::Finished;
     }
 
-    /// Adds a [`Kind::Reset`].
+    /// Adds a [`FrameKind::Reset`].
     pub fn reset(&mut self, stream: u64) {
-        self.head(Kind::Reset, stream, 0);
+        self.head(FrameKind::Reset, stream, 0);
         self.last = Last::Finished;
     }
 
-    fn head(&mut self, kind: Kind, stream: u64, length: usize) {
+    fn head(&mut self, kind: FrameKind, stream: u64, length: usize) {
         let mut head = [0; HEAD];
         head[..4].copy_from_slice(&(length as u32).to_le_bytes());
         head[4] = kind as u8;
@@ -184,7 +184,7 @@ impl SendBuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Decoder, Frame};
+    use super::super::frame::{Frame, FrameDecoder};
     use super::*;
 
     /// All that waits, in words.
@@ -198,7 +198,7 @@ mod tests {
             .unwrap()
         );
         assert!(out.is_empty());
-        let (mut decoder, mut told) = (Decoder::default(), Vec::new());
+        let (mut decoder, mut told) = (FrameDecoder::default(), Vec::new());
         decoder.space()[..bytes.len()].copy_from_slice(&bytes);
         decoder.filled(bytes.len());
         while let Some(frame) = decoder.frame().unwrap() {

@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692 section 7.2) under tungstenite, which knows nothing of it: the frames of a client with
 //! their compression undone, and the payloads of our own compressed.
 //!
-//! What a connection does not need between two messages belongs to its thread ([`Pool`]): without context takeover a
+//! What a connection does not need between two messages belongs to its thread ([`DeflatePool`]): without context takeover a
 //! connection that compresses costs no more than one that does not.
 
 mod incoming;
@@ -9,7 +9,7 @@ mod pool;
 mod slices;
 
 pub use incoming::Incoming;
-pub use pool::Pool;
+pub use pool::DeflatePool;
 pub use slices::Slices;
 
 use super::extension::{MAX_WINDOW_BITS, Parameters};
@@ -75,7 +75,7 @@ impl PerMessageDeflate {
     }
 
     /// The compressed form of a message; `None`: it goes out as it is.
-    pub fn compress(&mut self, pool: &mut Pool, payload: &[u8]) -> Option<Bytes> {
+    pub fn compress(&mut self, pool: &mut DeflatePool, payload: &[u8]) -> Option<Bytes> {
         let Compression { parameters, level, min_size } = self.compression;
         // An empty message has nothing that could become smaller.
         if payload.len() < min_size.max(1) as usize {
@@ -95,7 +95,7 @@ impl PerMessageDeflate {
     }
 
     /// As [`PerMessageDeflate::compress`], in slices. `None`: the message is small, or goes out as it is.
-    pub fn begin(&mut self, pool: &mut Pool, payload: &Bytes) -> Option<Slices> {
+    pub fn begin(&mut self, pool: &mut DeflatePool, payload: &Bytes) -> Option<Slices> {
         let Compression { parameters, level, min_size } = self.compression;
         if payload.len() <= Slices::SLICE || payload.len() < min_size as usize {
             return None;
@@ -111,7 +111,7 @@ impl PerMessageDeflate {
     }
 
     /// What came of it, after the last slice; `None`: the message goes out as it is.
-    pub fn end(&mut self, pool: &mut Pool, slices: Slices) -> Option<Bytes> {
+    pub fn end(&mut self, pool: &mut DeflatePool, slices: Slices) -> Option<Bytes> {
         let Slices { payload, mut out, written, compressor, has_failed, .. } = slices;
         out.truncate(written.saturating_sub(TAIL.len()));
         let mut is_of_use = !has_failed;

@@ -56,13 +56,13 @@ pub struct Negotiated {
 pub fn negotiate(lines: &[&str], config: &Config) -> Option<Negotiated> {
     // As one line, which is what httpd makes of several: in it a string that never ends reaches into the next.
     let line = lines.join(", ");
-    let mut offers = unquoted(&line, ',').filter_map(Offer::parse);
+    let mut offers = unquoted(&line, ',').filter_map(ParsedOffer::parse);
     offers.next().map(|offer| offer.accept(config))
 }
 
 /// One offer of permessage-deflate.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Offer {
+struct ParsedOffer {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
@@ -70,15 +70,15 @@ struct Offer {
     client_max_window_bits: Option<Option<u8>>,
 }
 
-impl Offer {
+impl ParsedOffer {
     /// Reads `name *( ";" parameter )`. `None`: another extension, or one of the reasons of section 7.1 to decline: an
     /// unknown parameter, a parameter given twice, a value that is not allowed.
-    fn parse(element: &str) -> Option<Offer> {
+    fn parse(element: &str) -> Option<ParsedOffer> {
         let mut parts = unquoted(element, ';');
         if trim(parts.next()?) != NAME {
             return None;
         }
-        let mut offer = Offer::default();
+        let mut offer = ParsedOffer::default();
         for part in parts {
             let (name, value) = match part.split_once('=') {
                 Some((name, value)) => (trim(name), Some(plain(trim(value))?)),
@@ -125,19 +125,19 @@ impl Offer {
             client_max_window_bits,
         };
         let names_server_window = self.server_max_window_bits.is_some();
-        Negotiated { parameters, response: Answer { parameters, names_server_window }.to_string() }
+        Negotiated { parameters, response: ResponseHeader { parameters, names_server_window }.to_string() }
     }
 }
 
 /// An answer's parameters. What is not said stands for the largest window, and for context takeover.
-struct Answer {
+struct ResponseHeader {
     parameters: Parameters,
     /// Section 7.1.2.1 wants the server's window in the answer wherever the offer has it. Where it has not, a window that is
     /// smaller than the client expects needs no word, and some clients fail the connection for one.
     names_server_window: bool,
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for ResponseHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Parameters {
             server_no_context_takeover,

@@ -18,7 +18,7 @@ use super::{CloseCode, CloseFrame, Message, close};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
-use stream::{Stream, Streamed};
+use stream::{ContextStream, Streamed};
 use tungstenite::error::Error;
 use tungstenite::protocol::WebSocketContext;
 
@@ -188,7 +188,7 @@ impl Session {
     fn decode(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
         let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.scanner.max_message_size()));
         let inflate = self.deflate.as_mut().map(|deflate| (&mut **deflate, &mut contexts.deflate));
-        let mut stream = Stream { input: bytes, output: control, inflate, left: Self::SLICE };
+        let mut stream = ContextStream { input: bytes, output: control, inflate, left: Self::SLICE };
         let mut decoded = 0;
         loop {
             match context.read(&mut stream) {
@@ -318,7 +318,7 @@ impl Session {
         if let (Phase::Closed, Some(context)) = (self.phase, self.context.as_mut()) {
             let before = out.len();
             // ConnectionClosed is how the context says that it wrote the reply.
-            let _ = context.flush(&mut Stream::to(out));
+            let _ = context.flush(&mut ContextStream::to(out));
             // Where there is a reply at all, and not our own Close out already.
             if let (Some(code), true) = (self.reserved_code(), out.len() > before) {
                 out.truncate(before);
@@ -339,7 +339,7 @@ impl Session {
                 // 1005 stands for a Close without a code, and is never sent (RFC 6455 section 7.4.1).
                 let frame = Some(frame).filter(|frame| frame.code != CloseCode::Status);
                 // The stream below takes everything, so this cannot fail half-way.
-                let _ = context.close(&mut Stream::to(out), frame);
+                let _ = context.close(&mut ContextStream::to(out), frame);
                 if self.phase == Phase::Open {
                     self.phase = Phase::Closing;
                     self.context = Some(context);

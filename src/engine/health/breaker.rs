@@ -39,8 +39,8 @@ impl Breaker {
     /// breaker was open.
     pub fn renew(self) -> bool {
         self.0.clear_beats();
-        self.0.flow(0).answer();
-        self.0.flow(1).answer();
+        self.0.progress(0).answer();
+        self.0.progress(1).answer();
         let state = self.0.state().load(Ordering::SeqCst);
         self.0.state().store(((state >> 1) + 1) << 1, Ordering::SeqCst);
         state & 1 != 0

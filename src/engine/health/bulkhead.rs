@@ -27,12 +27,12 @@ pub struct Bulkhead {
 
 /// A place of one who waits, until dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct Permit {
     place: &'static AtomicU64,
     word: u64,
 }
 
-impl Drop for Held {
+impl Drop for Permit {
     fn drop(&mut self) {
         // One whose time was over may be somebody else's.
         let _ = self.place.compare_exchange(self.word, 0, Ordering::SeqCst, Ordering::SeqCst);
@@ -77,11 +77,11 @@ impl Bulkhead {
     }
 
     /// A place for one who waits no longer than this; `None`: they are all taken.
-    pub fn take(&self, side: Side, time: Duration) -> Option<Held> {
+    pub fn take(&self, side: Side, time: Duration) -> Option<Permit> {
         let now = now() / 1000;
         let word = word(std::process::id(), now + time.as_secs() + 1, side);
         let place = self.claim(word, now)?;
-        let held = Held { place, word };
+        let held = Permit { place, word };
         // Counted when the place is taken: of two who come together one at least sees the other.
         let is_within = || self.count(side, now) <= self.limits[side as usize];
         if is_within() {
@@ -127,7 +127,7 @@ mod tests {
     fn there_are_so_many_on_either_side() {
         let bulkhead = Bulkhead::private(20, 2);
         let take = |side| bulkhead.take(side, TIME);
-        let mut held: Vec<Held> = (0..2).map(|_| take(Side::Engine).unwrap()).collect();
+        let mut held: Vec<Permit> = (0..2).map(|_| take(Side::Engine).unwrap()).collect();
         assert!(take(Side::Engine).is_none());
         held.extend((0..4).map(|_| take(Side::Behind).unwrap()));
         assert!(take(Side::Behind).is_none() && take(Side::Engine).is_none());

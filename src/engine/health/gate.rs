@@ -4,7 +4,7 @@
 //! ([`FromEngine::Asking`](crate::engine::handoff::FromEngine::Asking)), and the question waits on the other side of the bulkhead.
 
 use super::breaker::{Breaker, Generation, Probe};
-use super::bulkhead::{Bulkhead, Held, Side};
+use super::bulkhead::{Bulkhead, Permit, Side};
 use super::signals::{Signals, now};
 use crate::engine::handoff::PATIENCE;
 use log::warn;
@@ -71,7 +71,7 @@ pub struct Question {
     generation: Generation,
     probe: Option<Probe>,
     side: Side,
-    place: Option<Held>,
+    place: Option<Permit>,
     /// Slices since it was asked, or since it is on this side.
     waited: u32,
     /// And how many there may be for what is behind the engine.
@@ -96,12 +96,12 @@ impl Gate {
         let (generation, is_open) = breaker.state();
         let probe = if is_open { Some(breaker.probe().ok_or(Late::Open)?) } else { None };
         let place = self.bulkhead.take(Side::Engine, PATIENCE);
-        let flow = self.signals.flow(Side::Engine as usize);
-        if place.is_none() && probe.is_none() && flow.has_stopped(STILL[0]) {
+        let progress = self.signals.progress(Side::Engine as usize);
+        if place.is_none() && probe.is_none() && progress.has_stopped(STILL[0]) {
             self.say_full(Side::Engine);
             return Err(Late::Full);
         }
-        flow.ask();
+        progress.ask();
         Ok(Question {
             gate: *self,
             generation,
@@ -176,9 +176,9 @@ impl Question {
             let left = SLICE * self.patience.max(slices(PATIENCE)).saturating_sub(self.waited);
             self.place = self.gate.bulkhead.take(self.side, left);
         }
-        let flow = self.gate.signals.flow(self.side as usize);
+        let progress = self.gate.signals.progress(self.side as usize);
         if self.place.is_none()
-            && (flow.has_stopped(STILL[self.side as usize]) || self.waited >= WITHOUT_A_PLACE[self.side as usize])
+            && (progress.has_stopped(STILL[self.side as usize]) || self.waited >= WITHOUT_A_PLACE[self.side as usize])
         {
             self.gate.say_full(self.side);
             return Err(Late::Full);
@@ -193,7 +193,7 @@ impl Question {
         self.side = Side::Behind;
         self.waited = 0;
         self.place = self.gate.bulkhead.take(Side::Behind, SLICE * self.patience);
-        self.gate.signals.flow(Side::Behind as usize).ask();
+        self.gate.signals.progress(Side::Behind as usize).ask();
     }
 
     /// The answer has come.
@@ -202,7 +202,7 @@ impl Question {
     }
 
     fn note_answer(&self) {
-        self.gate.signals.flow(self.side as usize).answer();
+        self.gate.signals.progress(self.side as usize).answer();
         Breaker::new(self.gate.signals).close(self.generation);
     }
 }
@@ -228,7 +228,7 @@ mod tests {
 
     /// Nobody has been answered for a while.
     fn stand_still(gate: Gate, side: Side) {
-        while !gate.signals.flow(side as usize).has_stopped(STILL[side as usize]) {
+        while !gate.signals.progress(side as usize).has_stopped(STILL[side as usize]) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -310,9 +310,9 @@ mod tests {
         let next = gate.enter(LONG).unwrap();
         let mut more = gate.enter(LONG).unwrap();
         // While answers come there is some more time.
-        let flow = gate.signals.flow(0);
+        let progress = gate.signals.progress(0);
         let answers = || {
-            flow.answer();
+            progress.answer();
             live(gate);
         };
         assert_eq!(outcome(&mut more, answers), (WITHOUT_A_PLACE[0], Late::Full));

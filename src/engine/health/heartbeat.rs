@@ -195,11 +195,11 @@ pub struct Watchdog {
     /// The process that was looked at.
     pid: i32,
     last: u64,
-    threads: Vec<Watch>,
+    threads: Vec<ThreadWatch>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Watch {
+struct ThreadWatch {
     beat: u64,
     /// Milliseconds.
     silent: u64,
@@ -220,17 +220,19 @@ impl Watchdog {
         }
         let passed = now.saturating_sub(self.last).min(ROUND);
         self.last = now;
-        self.threads.resize(signals.beats().len(), Watch::default());
+        self.threads.resize(signals.beats().len(), ThreadWatch::default());
         for (watch, beat) in self.threads.iter_mut().zip(signals.beats()) {
             let beat = beat.load(Ordering::Relaxed);
             *watch = match beat {
-                0 => Watch::default(),
-                same if same == watch.beat => Watch { beat, silent: watch.silent + passed, rounds: watch.rounds + 1 },
-                _ => Watch { beat, silent: 0, rounds: 0 },
+                0 => ThreadWatch::default(),
+                same if same == watch.beat => {
+                    ThreadWatch { beat, silent: watch.silent + passed, rounds: watch.rounds + 1 }
+                }
+                _ => ThreadWatch { beat, silent: 0, rounds: 0 },
             };
         }
         let limit = limit.as_millis() as u64;
-        let is_over = |watch: &Watch| watch.silent >= limit && watch.rounds >= ROUNDS;
+        let is_over = |watch: &ThreadWatch| watch.silent >= limit && watch.rounds >= ROUNDS;
         let seen = self.threads.iter().any(is_over).then(|| self.describe(now, handlers));
         if seen.is_some() {
             // Said once, should it live on.
@@ -241,7 +243,7 @@ impl Watchdog {
 
     fn describe(&self, now: u64, handlers: &[&str]) -> String {
         let mut text = String::new();
-        for (number, Watch { beat, .. }) in self.threads.iter().enumerate().filter(|(_, watch)| watch.beat != 0) {
+        for (number, ThreadWatch { beat, .. }) in self.threads.iter().enumerate().filter(|(_, watch)| watch.beat != 0) {
             let name = if number == 0 { "the main thread".into() } else { format!("engine thread {}", number - 1) };
             let separator = if text.is_empty() { "" } else { "; " };
             let seconds = now.saturating_sub(time(*beat)) / 1000;

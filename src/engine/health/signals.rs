@@ -83,8 +83,8 @@ impl Signals {
         &self.0[2]
     }
 
-    pub(super) fn flow(&self, number: usize) -> Flow {
-        Flow(&self.0[[3, 4][number]])
+    pub(super) fn progress(&self, number: usize) -> Progress {
+        Progress(&self.0[[3, 4][number]])
     }
 
     /// When it was last said in the log that too many wait.
@@ -105,9 +105,9 @@ impl Signals {
 
 /// Whether answers come: since when questions have been asked without one coming.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flow(&'static AtomicU64);
+pub(super) struct Progress(&'static AtomicU64);
 
-impl Flow {
+impl Progress {
     pub fn ask(self) {
         // Who dies with a question leaves this until the next answer: it says that none has come, and so it is.
         let _ = self.0.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);

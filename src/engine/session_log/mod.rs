@@ -31,10 +31,10 @@ pub type NamedLog = (String, OwnedFd);
 
 /// The logs of the current configuration, for all threads of the engine.
 #[derive(Default)]
-pub struct SessionLogs(Mutex<Registered>);
+pub struct SessionLogs(Mutex<OpenLogs>);
 
 #[derive(Default)]
-struct Registered {
+struct OpenLogs {
     open: HashMap<String, Log>,
     /// Not started before there is a log.
     writer: Option<WriterThread>,
@@ -129,7 +129,7 @@ impl SessionLogs {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Registered> {
+    fn state(&self) -> MutexGuard<'_, OpenLogs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -241,11 +241,11 @@ impl Sink {
 /// What becomes of the lines of a log: each is let go once, written or lost.
 struct Stats {
     name: String,
-    counts: Mutex<Counts>,
+    counts: Mutex<LineCounts>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct LineCounts {
     /// Lines on their way, and their bytes.
     waiting: u64,
     bytes: usize,
@@ -258,7 +258,7 @@ impl Stats {
         Stats { name: name.into(), counts: Mutex::default() }
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, LineCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -300,7 +300,7 @@ impl Stats {
         self.report(&mut counts);
     }
 
-    fn report(&self, counts: &mut Counts) {
+    fn report(&self, counts: &mut LineCounts) {
         let lost = std::mem::take(&mut counts.lost);
         if lost > 0 {
             warn!("WS0124: the session log {} has lost {lost} lines", self.name);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn wait_for(logs: &SessionLogs, what: impl Fn(&Counts) -> bool) {
+    fn wait_for(logs: &SessionLogs, what: impl Fn(&LineCounts) -> bool) {
         let start = Instant::now();
         while !what(&logs.state().open["x"].stats.counts()) {
             assert!(start.elapsed() < PATIENCE);

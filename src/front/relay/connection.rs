@@ -3,7 +3,7 @@
 use super::drain::Drain;
 use super::ending::Order;
 use super::hold::RequestHold;
-use super::mux::Stream;
+use super::mux::RelayedStream;
 use super::pump::{Pair, Pump, Turn};
 use super::{Session, variables};
 use crate::apache::connection::Connection;
@@ -50,7 +50,7 @@ pub(super) enum Phase {
 /// The engine's side of a pump.
 pub(super) enum EngineSide {
     Pair(Pair),
-    Mux(Stream),
+    Mux(RelayedStream),
 }
 
 impl RelayedConnection {

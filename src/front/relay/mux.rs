@@ -142,9 +142,9 @@ impl MuxEnd {
     }
 
     /// The stream of this session, whose connection has this key.
-    pub fn open(self: &Rc<MuxEnd>, session: u64, key: usize) -> Stream {
+    pub fn open(self: &Rc<MuxEnd>, session: u64, key: usize) -> RelayedStream {
         self.endpoint.borrow_mut().open(session, key);
-        Stream { mux: self.clone(), number: session }
+        RelayedStream { mux: self.clone(), number: session }
     }
 
     /// Reads what there is; `news` are the keys of the connections for which something has come, and what.
@@ -214,12 +214,12 @@ impl AsFd for MuxEnd {
 }
 
 /// The stream of one session, as the engine's side of a pump; gone when dropped.
-pub struct Stream {
+pub struct RelayedStream {
     mux: Rc<MuxEnd>,
     number: u64,
 }
 
-impl Engine for Stream {
+impl Engine for RelayedStream {
     fn has_room(&mut self) -> io::Result<bool> {
         let mut endpoint = self.mux.endpoint.borrow_mut();
         if endpoint.send_buffer.len() > MUCH {
@@ -261,7 +261,7 @@ impl Engine for Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for RelayedStream {
     fn drop(&mut self) {
         self.mux.endpoint.borrow_mut().close(self.number);
     }
@@ -350,7 +350,7 @@ mod tests {
         let (client, mut pump) = (Scripted::default(), Pump::default());
         let mut stream = opened.mux.open(5, 50);
         opened.engine.open(5, ());
-        let mut turn = |stream: &mut Stream| while pump.turn(stream, &client, &mut []) == Turn::Again {};
+        let mut turn = |stream: &mut RelayedStream| while pump.turn(stream, &client, &mut []) == Turn::Again {};
         let text: Vec<u8> = (0..1_000_000usize).map(|n| (n % 251) as u8).collect();
         client.to_send.borrow_mut().extend(&text);
         let (mut heard, mut said) = (Vec::new(), 0);

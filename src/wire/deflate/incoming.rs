@@ -1,6 +1,6 @@
 //! The frames of a client, with their compression undone.
 
-use super::{Pool, TAIL};
+use super::{DeflatePool, TAIL};
 use crate::wire::extension::MAX_WINDOW_BITS;
 use crate::wire::frame::{Header, HeaderReader, unmask};
 use std::io;
@@ -67,7 +67,7 @@ pub struct Incoming {
     ended: bool,
     header: HeaderReader,
     /// The frame under way.
-    frame: Option<Payload>,
+    frame: Option<OpenFrame>,
     /// The message under way is compressed.
     compressed: bool,
     /// What the next piece of it is called: its own opcode, then a continuation's.
@@ -79,13 +79,13 @@ pub struct Incoming {
 }
 
 #[derive(Clone, Copy)]
-struct Payload {
+struct OpenFrame {
     header: Header,
     /// Bytes that have come.
     position: u64,
 }
 
-impl Payload {
+impl OpenFrame {
     fn left(&self) -> u64 {
         self.header.length - self.position
     }
@@ -104,11 +104,11 @@ impl Incoming {
     ///
     /// # Errors
     /// `WouldBlock`: `input` is used up. `InvalidData`: it is no compressed data.
-    pub fn read(&mut self, pool: &mut Pool, input: &mut &[u8], out: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, pool: &mut DeflatePool, input: &mut &[u8], out: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(payload) = self.frame else {
                 let header = self.header.read(input).ok_or(io::ErrorKind::WouldBlock)?;
-                self.frame = Some(Payload { header, position: 0 });
+                self.frame = Some(OpenFrame { header, position: 0 });
                 if !header.is_control() && header.opcode != 0 {
                     self.compressed = header.reserved == Header::COMPRESSED;
                     self.opcode = header.opcode;
@@ -139,7 +139,7 @@ impl Incoming {
         }
     }
 
-    fn copy(&mut self, payload: Payload, input: &mut &[u8], out: &mut [u8]) -> io::Result<usize> {
+    fn copy(&mut self, payload: OpenFrame, input: &mut &[u8], out: &mut [u8]) -> io::Result<usize> {
         if input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -147,15 +147,15 @@ impl Incoming {
         let (piece, rest) = input.split_at(count as usize);
         out[..piece.len()].copy_from_slice(piece);
         *input = rest;
-        self.frame = Some(Payload { position: payload.position + count, ..payload });
+        self.frame = Some(OpenFrame { position: payload.position + count, ..payload });
         Ok(piece.len())
     }
 
     /// Writes one fragment. `None`: this frame is used up without one.
     fn inflate(
         &mut self,
-        mut payload: Payload,
-        pool: &mut Pool,
+        mut payload: OpenFrame,
+        pool: &mut DeflatePool,
         input: &mut &[u8],
         out: &mut [u8],
     ) -> io::Result<Option<usize>> {

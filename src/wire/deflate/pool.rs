@@ -7,7 +7,7 @@ use zlib_rs::{Deflate, DeflateFlush, Inflate};
 
 /// Compressors and decompressors that no session needs at the moment, shared by the sessions of a thread.
 #[derive(Default)]
-pub struct Pool {
+pub struct DeflatePool {
     pub(super) inflaters: Vec<Inflate>,
     pub(super) deflaters: Vec<Deflater>,
     /// Where compressed bytes land first.
@@ -27,7 +27,7 @@ impl Deflater {
     }
 }
 
-impl Pool {
+impl DeflatePool {
     /// Decompressors that are kept: as many sessions as are in the middle of a message at a time, usually. Each has 20 to
     /// 50 KB.
     pub(super) const INFLATERS: usize = 16;

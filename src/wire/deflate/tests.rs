@@ -221,7 +221,7 @@ proptest! {
         level in 1u8..=9,
         messages in prop::collection::vec(any_payload(), 1..6),
     ) {
-        let mut pool = Pool::default();
+        let mut pool = DeflatePool::default();
         let mut sender = PerMessageDeflate::new(Compression { level, ..compression(parameters) });
         let mut client = Client::new(parameters, 1);
         for payload in messages {
@@ -272,7 +272,7 @@ fn an_idle_session_owns_no_codec() {
     rig.receive(&bytes[50..]);
     assert!(!rig.session.is_in_a_message());
     let mut deflate = PerMessageDeflate::new(compression(PARAMETERS));
-    assert!(deflate.compress(&mut Pool::default(), &prose(100)).is_some());
+    assert!(deflate.compress(&mut DeflatePool::default(), &prose(100)).is_some());
     assert!(deflate.deflate.is_none() && deflate.incoming.inflate.is_none());
     assert!(std::mem::size_of::<PerMessageDeflate>() <= 160, "{}", std::mem::size_of::<PerMessageDeflate>());
 }
@@ -284,7 +284,7 @@ fn between_two_messages_there_is_but_a_window() {
         let takes_over = Parameters { client_no_context_takeover: false, client_max_window_bits: bits, ..PARAMETERS };
         let mut client = Client::new(takes_over, 1 << 20);
         let mut deflate = PerMessageDeflate::new(compression(takes_over));
-        let (mut pool, mut out) = (Pool::default(), [0; 4096]);
+        let (mut pool, mut out) = (DeflatePool::default(), [0; 4096]);
         let (before, mut held) = (deflate.held(), Vec::new());
         for length in [40, 40, 40, 300, 70_000, 10] {
             let bytes = client.message(false, &prose(length), true);
@@ -359,7 +359,7 @@ fn slices_add_up_to_the_message() {
     let takes_over = Parameters { server_no_context_takeover: false, ..PARAMETERS };
     for parameters in [PARAMETERS, takes_over, Parameters { server_max_window_bits: 10, ..PARAMETERS }] {
         for level in [1, 3, 6, 9] {
-            let mut pool = Pool::default();
+            let mut pool = DeflatePool::default();
             let mut sender = PerMessageDeflate::new(Compression { level, ..compression(parameters) });
             let mut client = Client::new(parameters, 1);
             for payload in [prose(1000), prose(500_000), noise(200_000), vec![7; 600_000], prose(300)] {
@@ -489,7 +489,7 @@ fn examples_of_the_rfc() {
 
 #[test]
 fn small_messages_and_those_that_do_not_shrink_go_out_as_they_are() {
-    let mut pool = Pool::default();
+    let mut pool = DeflatePool::default();
     let mut sender = PerMessageDeflate::new(Compression { min_size: 100, ..compression(PARAMETERS) });
     assert!(sender.compress(&mut pool, &prose(99)).is_none());
     assert!(sender.compress(&mut pool, &prose(100)).is_some());
@@ -503,26 +503,26 @@ fn small_messages_and_those_that_do_not_shrink_go_out_as_they_are() {
 
 #[test]
 fn compressors_of_many_kinds_are_not_all_kept() {
-    let mut pool = Pool::default();
+    let mut pool = DeflatePool::default();
     for level in 1..=9 {
         assert!(pool.compress(level, 15, &prose(1000)).is_some());
-        assert!(pool.compress(level, 15, &prose(Pool::SCRATCH * 8)).is_some());
+        assert!(pool.compress(level, 15, &prose(DeflatePool::SCRATCH * 8)).is_some());
     }
-    assert_eq!(pool.deflaters.len(), Pool::DEFLATERS);
+    assert_eq!(pool.deflaters.len(), DeflatePool::DEFLATERS);
     assert!(pool.deflaters.iter().any(|d| d.level == 9));
-    assert!(pool.scratch.len() <= Pool::SCRATCH);
+    assert!(pool.scratch.len() <= DeflatePool::SCRATCH);
 }
 
 #[test]
 fn a_compressor_is_as_new_after_a_message_that_does_not_shrink() {
     for level in 1..=9 {
-        let mut pool = Pool::default();
+        let mut pool = DeflatePool::default();
         for length in [300, 24_000, 24_000, 50_000, 150_000, 24_000] {
             assert!(pool.compress(level, 15, &noise(length)).is_none(), "{level}");
         }
         assert_eq!(
             pool.compress(level, 15, &prose(5000)),
-            Pool::default().compress(level, 15, &prose(5000)),
+            DeflatePool::default().compress(level, 15, &prose(5000)),
             "{level}"
         );
     }

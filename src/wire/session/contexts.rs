@@ -1,6 +1,6 @@
 //! What the sessions of a thread share.
 
-use crate::wire::deflate::Pool;
+use crate::wire::deflate::DeflatePool;
 use crate::wire::frame::MAX_CONTROL;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
@@ -10,7 +10,7 @@ pub struct Contexts {
     // Boxed, so that lending one moves a pointer and not some hundred bytes.
     #[allow(clippy::vec_box)]
     pub(super) spare: Vec<Box<WebSocketContext>>,
-    pub(super) deflate: Pool,
+    pub(super) deflate: DeflatePool,
 }
 
 impl Contexts {

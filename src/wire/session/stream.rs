@@ -1,24 +1,24 @@
 //! What the context takes for its socket, and what is passed by it.
 
-use crate::wire::deflate::{PerMessageDeflate, Pool};
+use crate::wire::deflate::{DeflatePool, PerMessageDeflate};
 use crate::wire::frame::opcode::CLOSE;
 use crate::wire::frame::{Header, unmask};
 use crate::wire::frame_scanner::FrameVisitor;
 use std::io::{self, Read, Write};
 
 /// What the context takes for its socket: a slice to read, decompressed where that was negotiated, and a vector to write.
-pub(super) struct Stream<'a> {
+pub(super) struct ContextStream<'a> {
     pub(super) input: &'a [u8],
     pub(super) output: &'a mut Vec<u8>,
-    pub(super) inflate: Option<(&'a mut PerMessageDeflate, &'a mut Pool)>,
+    pub(super) inflate: Option<(&'a mut PerMessageDeflate, &'a mut DeflatePool)>,
     /// Bytes that may still be decompressed in this turn.
     pub(super) left: usize,
 }
 
-impl Stream<'_> {
+impl ContextStream<'_> {
     /// One that is only written to.
-    pub(super) fn to(output: &mut Vec<u8>) -> Stream<'_> {
-        Stream { input: &[], output, inflate: None, left: 0 }
+    pub(super) fn to(output: &mut Vec<u8>) -> ContextStream<'_> {
+        ContextStream { input: &[], output, inflate: None, left: 0 }
     }
 
     /// Keeps what was not read for later; false where nothing is decompressed, so that what is at hand is not large.
@@ -33,7 +33,7 @@ impl Stream<'_> {
     }
 }
 
-impl Read for Stream<'_> {
+impl Read for ContextStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if let Some((deflate, pool)) = &mut self.inflate {
             if self.left == 0 {
@@ -50,7 +50,7 @@ impl Read for Stream<'_> {
     }
 }
 
-impl Write for Stream<'_> {
+impl Write for ContextStream<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.output.extend_from_slice(buf);
         Ok(buf.len())
