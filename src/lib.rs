@@ -42,7 +42,7 @@
 // The one folder that speaks C, but for the interface of plugins: every block in it says who guarantees what it relies on.
 #[cfg(feature = "httpd")]
 #[allow(unsafe_code)]
-pub mod apache;
+mod apache;
 pub(crate) mod channels;
 pub mod engine;
 #[cfg(feature = "httpd")]

@@ -8,7 +8,6 @@ use std::os::fd::BorrowedFd;
 
 const NONBLOCK: ffi::apr_read_type_e = ffi::apr_read_type_e_APR_NONBLOCK_READ;
 
-/// A client's connection.
 #[repr(transparent)]
 pub struct Connection(UnsafeCell<ffi::conn_rec>);
 

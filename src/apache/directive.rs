@@ -31,6 +31,7 @@ impl Context {
     }
 
     /// As the documentation says it.
+    #[cfg(test)]
     pub fn describe(self) -> &'static str {
         match self {
             Context::Global => "server (global)",
@@ -46,7 +47,6 @@ impl Context {
 pub struct Place {
     /// In an .htaccess file.
     pub in_htaccess: bool,
-    /// In a `<VirtualHost>`.
     pub in_virtual_host: bool,
     /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
     pub path: Option<String>,
@@ -59,6 +59,7 @@ pub trait Section {
 }
 
 /// A directive of a module whose configuration is `C`.
+#[cfg_attr(not(test), allow(dead_code, reason = "tests compare the docs with it"))]
 pub struct Directive<C: 'static> {
     /// As it is written.
     pub name: &'static CStr,

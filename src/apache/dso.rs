@@ -53,7 +53,6 @@ impl Library {
         Ok(library)
     }
 
-    /// The absolute path.
     pub fn path(&self) -> String {
         self.path.to_string_lossy().into_owned()
     }

@@ -66,7 +66,6 @@ pub(super) unsafe fn reading<T>(parms: *const ffi::cmd_parms, read: impl FnOnce(
     read()
 }
 
-/// See [`Parse`].
 unsafe fn parse(parms: *const ffi::cmd_parms, text: &CStr) -> Result<*const ffi::ap_expr_info_t, String> {
     let mut error: *const c_char = ptr::null();
     let mut flags = ffi::AP_EXPR_FLAG_STRING_RESULT | ffi::AP_EXPR_FLAG_DONT_VARY;

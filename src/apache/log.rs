@@ -11,17 +11,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub enum Level {
     /// The server cannot go on as it is.
     Critical = ffi::APLOG_CRIT as i32,
-    /// Something failed.
     Error = ffi::APLOG_ERR as i32,
     /// Something may fail, or was refused.
     Warning = ffi::APLOG_WARNING as i32,
     /// Normal and worth telling; always logged.
     Notice = ffi::APLOG_NOTICE as i32,
-    /// What happens.
     Info = ffi::APLOG_INFO as i32,
-    /// Each connection's life.
     Debug = ffi::APLOG_DEBUG as i32,
-    /// Everything.
     Trace = ffi::APLOG_TRACE1 as i32,
 }
 
@@ -41,9 +37,7 @@ pub(super) fn module_index() -> c_int {
 /// Where in the source a line comes from; httpd shows it at debug level and below.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
-    /// The file's path.
     pub file: &'a str,
-    /// The line's number.
     pub line: u32,
 }
 

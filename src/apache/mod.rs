@@ -35,7 +35,6 @@ pub type HookResult = Result<Verdict, u16>;
 pub enum Verdict {
     /// The request was answered (OK).
     Answered,
-    /// Somebody else's (DECLINED).
     Declined,
     /// The request goes on without this thread (SUSPENDED), see [`suspended`].
     Suspended,

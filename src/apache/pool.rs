@@ -6,7 +6,6 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_void};
 
-/// A pool.
 #[repr(transparent)]
 pub struct Pool(UnsafeCell<ffi::apr_pool_t>);
 

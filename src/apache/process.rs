@@ -356,7 +356,6 @@ pub struct DaemonRecord {
     pub control: Descriptor,
     /// What tells it from others of the same parent.
     pub serial: u32,
-    /// The parent's pid.
     pub parent: i32,
     /// When it was started: seconds since 1970.
     pub started: u64,

@@ -17,7 +17,6 @@ pub struct Request(UnsafeCell<ffi::request_rec>);
 /// What mod_proxy has to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxying {
-    /// Nothing.
     None,
     /// It names a server elsewhere, as clients ask a forward proxy.
     Forward,
@@ -35,7 +34,6 @@ unsafe impl Send for Kept {}
 unsafe impl Sync for Kept {}
 
 impl Kept {
-    /// The request_rec.
     pub fn as_ptr(&self) -> *mut c_void {
         self.0.cast()
     }
@@ -71,7 +69,6 @@ impl Request {
         unsafe { &*self.0.get() }
     }
 
-    /// The request's pool.
     pub fn pool(&self) -> &Pool {
         // SAFETY: safety.md 2.
         unsafe { Pool::from_ptr(self.record().pool) }
@@ -175,7 +172,6 @@ impl Request {
         Kept(self.as_ptr())
     }
 
-    /// "GET".
     pub fn method(&self) -> Cow<'_, str> {
         // SAFETY: safety.md 2.
         unsafe { text(self.record().method) }.unwrap_or_default()
@@ -213,7 +209,6 @@ impl Request {
         }
     }
 
-    /// REMOTE_USER.
     pub fn user(&self) -> Option<Cow<'_, str>> {
         // SAFETY: safety.md 2.
         unsafe { text(self.record().user) }

@@ -28,7 +28,6 @@ impl Suspended {
         Suspended { request: request.as_ptr(), connection: request.connection().as_ptr() }
     }
 
-    /// The connection.
     pub fn connection(&self) -> &Connection {
         // SAFETY: valid until `destroy`.
         unsafe { Connection::from_ptr(self.connection) }

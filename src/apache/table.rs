@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char};
 
-/// A table.
 #[repr(transparent)]
 pub struct Table(UnsafeCell<ffi::apr_table_t>);
 
@@ -87,7 +86,6 @@ impl Table {
         unsafe { ffi::apr_table_add(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
-    /// Takes everything out.
     pub fn clear(&self) {
         // SAFETY: the table is valid.
         unsafe { ffi::apr_table_clear(self.as_ptr()) }

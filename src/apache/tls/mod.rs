@@ -31,9 +31,7 @@ pub struct Traffic {
 pub struct State {
     /// The number of the cipher suite.
     pub suite: u16,
-    /// From the client.
     pub client: Traffic,
-    /// To it.
     pub server: Traffic,
 }
 
