@@ -55,7 +55,8 @@ impl Parent {
 
     /// Calls `what`, one for all pools, when this one ends in this process: children run its cleanups too, when they exit.
     pub fn on_end(&self, pool: &Pool, what: fn(&mut Parent)) {
-        static AT_END: OnceLock<(u32, fn(&mut Parent))> = OnceLock::new();
+        type AtEnd = fn(&mut Parent);
+        static AT_END: OnceLock<(u32, AtEnd)> = OnceLock::new();
         AT_END.get_or_init(|| (std::process::id(), what));
         pool.on_end(|| {
             if let Some((_, what)) = AT_END.get().filter(|(process, _)| *process == std::process::id()) {
