@@ -1,9 +1,8 @@
 //! A message for many clients: what it takes to send it is worked out once for all who get the same bytes.
 
+use super::codec::{Contexts, Encoded, Encoding, MAX_HEADER};
 use super::memory::{Memory, Share, SharedBytes};
 use super::write_queue::WriteQueue;
-use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
-use crate::wire::session::{Contexts, Encoding};
 use crate::wire::{Message, Utf8Bytes};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -22,9 +21,6 @@ pub struct Broadcast {
 
 /// An encoding, what the message is in it, and those who wait for that.
 type InEncoding = (Encoding, Encoded, OnceLock<Arc<SharedBytes>>);
-
-/// A payload as it goes out, and whether it is compressed.
-pub type Encoded = (Bytes, bool);
 
 impl Broadcast {
     /// Of a text or binary message; `None` for others, which are a session's own business.
@@ -162,12 +158,12 @@ impl Batch {
 
 impl Frames {
     fn of(messages: &[Arc<Broadcast>], encoding: Encoding, contexts: &mut Contexts) -> Frames {
-        let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.payload().len() + MAX_SERVER_HEADER).sum());
+        let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.payload().len() + MAX_HEADER).sum());
         let mut begins = Vec::with_capacity(messages.len());
         for message in messages {
             let (payload, compressed) = message.encoded(encoding, |payload| encoding.encode(contexts, payload));
             begins.push(bytes.len());
-            put_data_header(&mut bytes, Kind { text: message.is_text(), compressed }, payload.len());
+            encoding.put_header(&mut bytes, message.is_text(), compressed, payload.len());
             bytes.extend_from_slice(&payload);
         }
         Frames { bytes: bytes.into(), begins, common: None }
@@ -179,7 +175,7 @@ mod tests {
     use super::*;
     use crate::wire::deflate::Compression;
     use crate::wire::extension::Parameters;
-    use crate::wire::session::{Contexts, Rules, Session};
+    use crate::wire::session::{Rules, Session};
 
     const LIMITS: Rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
 
@@ -200,7 +196,7 @@ mod tests {
         let mut times = 0;
         let mut send = |rules: &Rules| {
             let mut session = Session::new(rules);
-            session.encoding().map(|encoding| {
+            session.encoding().map(Encoding::WebSocket).map(|encoding| {
                 message.encoded(encoding, |payload| {
                     times += 1;
                     session.encode(&mut contexts, payload)
@@ -226,13 +222,13 @@ mod tests {
         let messages = [Message::text(text), Message::binary(vec![7; 3])];
         let batch = Batch::new(messages.map(|message| Arc::new(Broadcast::new(message).unwrap())).into());
         let contexts = RefCell::default();
-        let plain = Session::new(&LIMITS).encoding().unwrap();
+        let plain = Encoding::WebSocket(Session::new(&LIMITS).encoding().unwrap());
         let whole = batch.frames(plain, &contexts, 0);
         assert_eq!(whole[..], [&[0x81, 35], text.as_bytes(), &[0x82, 3, 7, 7, 7]].concat());
         assert_eq!(batch.frames(plain, &contexts, 1), whole[37..]);
         assert_eq!(batch.frames(plain, &contexts, 1).as_ptr(), whole[37..].as_ptr());
         assert_eq!((batch.frames(plain, &contexts, 2).len(), batch.messages(2).len()), (0, 0));
-        let compressed = Session::new(&compressed(true, 3)).encoding().unwrap();
+        let compressed = Encoding::WebSocket(Session::new(&compressed(true, 3)).encoding().unwrap());
         let frames = batch.frames(compressed, &contexts, 0);
         assert_eq!(frames[0], 0xc1);
         assert!(frames.len() < whole.len());

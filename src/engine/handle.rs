@@ -1,12 +1,12 @@
 //! How others on its thread reach a connection: messages for it, a request to close, and the clock.
 
 use super::broadcast::{Batch, Broadcast};
+use super::codec::Encoding;
 use super::health::heartbeat::HandlerNumber;
 use super::liveness::{Liveness, Look};
 use super::memory::Share;
 use super::spec::Limits;
 use super::writer::{Writer, WriterCell, Written};
-use crate::wire::session::Encoding;
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

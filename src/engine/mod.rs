@@ -9,6 +9,7 @@
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * `session_task`: a session from its begin to its end
 //! * [`connection`]: one connection, as a handler sees it
+//! * [`codec`]: what is spoken on it
 //! * [`summary`]: what there is to say about one that has ended
 //! * [`writer`]: the way to its client, for the connection and for those who have something for many
 //! * [`raw`]: one whose bytes are somebody else's
@@ -34,6 +35,7 @@
 pub mod backoff;
 pub mod bridge;
 pub mod broadcast;
+pub mod codec;
 pub mod connection;
 pub mod control;
 pub(crate) mod entrance;

@@ -2,7 +2,7 @@
 //! and an engine that was started before it agree on every session.
 
 use crate::wire::deflate::Compression;
-use crate::wire::session::{Rules, Session};
+use crate::wire::session::Rules;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -37,14 +37,6 @@ pub struct SessionSpec {
 }
 
 impl SessionSpec {
-    /// The protocol state that the session begins with.
-    pub fn session(&self) -> Session {
-        match self.limits.max_message_size == Limits::UNLIMITED && self.compression.is_none() {
-            true => Session::streaming(&self.rules()),
-            false => Session::new(&self.rules()),
-        }
-    }
-
     /// What the protocol state of the session keeps to.
     pub fn rules(&self) -> Rules {
         Rules {

@@ -1,5 +1,6 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
+use super::codec::{Contexts, Event};
 use super::handle::ConnectionHandle;
 use super::handler::LocalBoxFuture;
 use super::health::heartbeat;
@@ -12,7 +13,6 @@ use super::socket::Socket;
 use super::timer::Timer;
 use super::{Adoption, Limits, Source, session_task};
 use crate::wire::CloseFrame;
-use crate::wire::session::{Contexts, Event};
 use log::{debug, error};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};

@@ -3,9 +3,9 @@
 //! A small message is copied behind its header into one buffer, so that all replies of one readiness leave in one write. A
 //! large payload is queued as it is, shared with whoever else holds it.
 
+use super::codec::MAX_HEADER;
 use super::memory::Share;
 use crate::tls::stream::CHUNKS;
-use crate::wire::frame::{Kind, MAX_SERVER_HEADER, put_data_header};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -66,14 +66,14 @@ impl WriteQueue {
         payload.len() >= SHARED
     }
 
-    /// Adds a whole message as one frame; `common`: others wait for the same payload.
-    pub fn push(&mut self, kind: Kind, payload: Bytes, common: Option<Share>) {
+    /// Adds a whole message; `common`: others wait for the same payload.
+    pub(super) fn push(&mut self, put_header: impl FnOnce(&mut Vec<u8>), payload: Bytes, common: Option<Share>) {
         if payload.len() < SHARED {
-            self.open.reserve(MAX_SERVER_HEADER + payload.len());
-            put_data_header(&mut self.open, kind, payload.len());
+            self.open.reserve(MAX_HEADER + payload.len());
+            put_header(&mut self.open);
             self.open.extend_from_slice(&payload);
         } else {
-            put_data_header(&mut self.open, kind, payload.len());
+            put_header(&mut self.open);
             self.push_encoded(payload, common);
         }
     }
@@ -163,8 +163,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TEXT: Kind = Kind { text: true, compressed: false };
-    const BINARY: Kind = Kind { text: false, compressed: false };
+    fn put_header(out: &mut Vec<u8>) {
+        out.extend(b"header");
+    }
 
     fn drain(queue: &mut WriteQueue, per_write: usize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -195,10 +196,9 @@ mod tests {
             let mut expected = Vec::new();
             for (n, size) in sizes.iter().enumerate() {
                 let payload = vec![n as u8; *size];
-                let kind = Kind { text: n % 2 == 0, compressed: n % 3 == 0 };
-                put_data_header(&mut expected, kind, *size);
+                put_header(&mut expected);
                 expected.extend_from_slice(&payload);
-                queue.push(kind, payload.into(), None);
+                queue.push(put_header, payload.into(), None);
                 prop_assert_eq!(queue.len(), expected.len());
             }
             prop_assert_eq!(drain(&mut queue, per_write), expected);
@@ -211,7 +211,7 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let payload = Bytes::from(vec![1; SHARED]);
         let mut queue = WriteQueue::default();
-        queue.push(BINARY, payload.clone(), None);
+        queue.push(put_header, payload.clone(), None);
         assert_eq!(queue.sealed[1].bytes.as_ptr(), payload.as_ptr());
         assert!(queue.reclaim().is_none());
     }
@@ -220,7 +220,7 @@ mod tests {
     fn an_idle_queue_owns_nothing() {
         let mut queue = WriteQueue::default();
         queue.lend(|| Vec::with_capacity(100));
-        queue.push(TEXT, Bytes::from_static(b"x"), None);
+        queue.push(put_header, Bytes::from_static(b"x"), None);
         drain(&mut queue, 10);
         assert_eq!(queue.reclaim().map(|b| b.capacity()), Some(100));
         assert_eq!((queue.open.capacity(), queue.sealed.capacity()), (0, 0));
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_dead_socket_is_an_error() {
         let mut queue = WriteQueue::default();
-        queue.push(TEXT, Bytes::from_static(b"x"), None);
+        queue.push(put_header, Bytes::from_static(b"x"), None);
         assert!(queue.flush(|_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
         assert!(queue.flush(|_| Ok(0)).is_err());
     }

@@ -2,12 +2,12 @@
 //! something for many: while nothing waits, a message goes straight into the socket, and the task sleeps on.
 
 use super::broadcast::Batch;
+use super::codec::Encoding;
 use super::memory::Memory;
 use super::socket::Socket;
 use super::summary::Traffic;
 use super::thread::ThreadState;
 use super::write_queue::WriteQueue;
-use crate::wire::session::Encoding;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,7 +79,8 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::engine::Broadcast;
-    use crate::wire::session::{Rules, Session};
+    use crate::engine::codec::Codec;
+    use crate::engine::testing;
     use std::io::{self, Read};
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
@@ -90,8 +91,7 @@ mod tests {
 
     fn writer() -> (Writer, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let rules = Rules { max_message_size: 1000, compression: None, reserved_close_codes: false };
-        let encoding = Session::new(&rules).encoding();
+        let encoding = Codec::new(&testing::spec("echo")).encoding();
         (Writer::new(Socket::new(ours.into()).unwrap(), encoding, Rc::new(ThreadState::new())), theirs)
     }
 

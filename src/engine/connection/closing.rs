@@ -34,7 +34,7 @@ impl Conn {
         match &end {
             End::Lost(_) | End::Unanswered => {}
             End::Client(_) => {
-                self.session.reply(self.writer.borrow_mut().queue.tail());
+                self.codec.reply(self.writer.borrow_mut().queue.tail());
                 self.hang_up(LINGER).await;
             }
             End::Violation(frame) => {
@@ -43,7 +43,7 @@ impl Conn {
             }
             // Nothing is read any more, since it would only become more that is held.
             End::Engine(frame) if self.demand() >= Demand::Close => {
-                self.session.give_up();
+                self.codec.give_up();
                 self.events = VecDeque::new();
                 self.say_close(frame.clone());
                 self.settle();
@@ -53,7 +53,7 @@ impl Conn {
                 self.say_close(frame.clone());
                 self.within(close_timeout, Self::poll_answer).await;
                 // Nothing is written here but where the client's Close and ours crossed and its own still waits.
-                self.session.reply(self.writer.borrow_mut().queue.tail());
+                self.codec.reply(self.writer.borrow_mut().queue.tail());
                 self.hang_up(LINGER).await;
             }
         }
@@ -63,7 +63,7 @@ impl Conn {
 
     fn say_close(&mut self, frame: CloseFrame) {
         let mut contexts = self.registered.shared.contexts.borrow_mut();
-        self.session.close(&mut contexts, frame, self.writer.borrow_mut().queue.tail());
+        self.codec.close(&mut contexts, frame, self.writer.borrow_mut().queue.tail());
     }
 
     /// Writes what waits, says that nothing follows, and waits until the client has closed its side: as long as it sends, up to
@@ -110,7 +110,7 @@ impl Conn {
                     return Poll::Ready(());
                 }
             }
-            if self.session.has_more() {
+            if self.codec.has_more() {
                 self.decode_more();
                 continue;
             }

@@ -4,6 +4,7 @@
 //! send buffer waits for the client, nothing is read from it.
 
 use super::SessionSpec;
+use super::codec::{Codec, Contexts, Event};
 use super::handle::ConnectionHandle;
 use super::health::heartbeat::{self, Activity};
 use super::memory::{Demand, Held, Holding};
@@ -13,7 +14,6 @@ use super::summary::{End, Traffic};
 use super::thread::{Registered, step_aside};
 use super::timer::ticks;
 use super::writer::Writer;
-use crate::wire::session::{Contexts, Event, Session};
 use crate::wire::{CloseCode, Message, close};
 use log::info;
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ const KEPT_EVENTS: usize = 1024;
 /// One open session.
 pub struct Conn {
     writer: Rc<RefCell<Writer>>,
-    session: Session,
+    codec: Codec,
     /// What was decoded and not yet handed out.
     events: VecDeque<Event>,
     registered: Registered,
@@ -85,13 +85,13 @@ impl Conn {
         places: Vec<Place>,
         link: Option<OwnedFd>,
     ) -> Conn {
-        let session = spec.session();
-        let writer = Writer::new(socket, session.encoding(), registered.shared.clone());
+        let codec = Codec::new(&spec);
+        let writer = Writer::new(socket, codec.encoding(), registered.shared.clone());
         let writer = Rc::new(RefCell::new(writer));
         registered.handle.connect(writer.clone());
         let mut conn = Conn {
             writer,
-            session,
+            codec,
             events: VecDeque::new(),
             registered,
             spec: Box::new(spec),
@@ -156,7 +156,7 @@ impl Conn {
                 }
                 Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
                 Some(Event::Failed(frame)) => {
-                    if self.session.has_forgotten() {
+                    if self.codec.has_forgotten() {
                         let (id, client) = (self.id(), &self.spec.client);
                         info!("WS0175: session {id}: {client} compresses otherwise than was agreed: {}", frame.reason);
                     }
@@ -218,7 +218,7 @@ impl Conn {
         let writer = self.writer.borrow();
         let (begun, sealed) = writer.socket.held();
         let taken: usize = self.events.iter().map(Event::size).sum();
-        let unfinished = self.session.held() + begun + taken;
+        let unfinished = self.codec.held() + begun + taken;
         let (own, share) = if writer.queue.is_empty() { (0, 0) } else { writer.queue.held() };
         Held { unfinished, unsent: own + sealed, share }
     }
@@ -238,24 +238,24 @@ impl Conn {
 
     fn decode(&mut self, bytes: &[u8]) {
         let now = self.registered.shared.timer.now();
-        self.take_in(|session, contexts, events, control| session.receive(contexts, bytes, events, control));
+        self.take_in(|codec, contexts, events, control| codec.receive(contexts, bytes, events, control));
         self.registered.handle.liveness.note_life(now);
         if let (Some(keep), false) = (&mut self.keep, self.events.is_empty()) {
             // What is unfinished now is another message.
             keep.rest = Rest::default();
         }
         // A large message that is still coming is no idleness.
-        if !self.events.is_empty() || self.session.is_in_a_message() {
+        if !self.events.is_empty() || self.codec.is_in_a_message() {
             self.registered.handle.liveness.note_data(now);
         }
     }
 
     /// Decodes what came before and was too much to be decoded at once.
     fn decode_more(&mut self) {
-        self.take_in(Session::more);
+        self.take_in(Codec::more);
     }
 
-    fn take_in(&mut self, step: impl FnOnce(&mut Session, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
+    fn take_in(&mut self, step: impl FnOnce(&mut Codec, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
         let _at = heartbeat::within(Activity::Decoding);
         let shared = &self.registered.shared;
         if self.events.capacity() == 0 {
@@ -263,7 +263,7 @@ impl Conn {
         }
         let mut writer = self.writer.borrow_mut();
         writer.queue.lend(|| shared.buffers.borrow_mut().take());
-        step(&mut self.session, &mut shared.contexts.borrow_mut(), &mut self.events, writer.queue.tail());
+        step(&mut self.codec, &mut shared.contexts.borrow_mut(), &mut self.events, writer.queue.tail());
     }
 
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
@@ -298,7 +298,7 @@ impl Conn {
                 self.registered.shared.timer.pause(&self.registered.handle);
                 return Poll::Pending;
             }
-            if self.session.has_more() {
+            if self.codec.has_more() {
                 // It may be much, and the other sessions of the thread want their turn, too.
                 self.stepped_aside = !self.stepped_aside;
                 if self.stepped_aside {
@@ -326,7 +326,7 @@ impl Conn {
                 Poll::Pending => {
                     self.writer.borrow_mut().is_open = true;
                     self.settle();
-                    if !self.session.is_in_a_message() {
+                    if !self.codec.is_in_a_message() {
                         if let Some(keep) = &mut self.keep {
                             keep.rest.waited = 0;
                         }
@@ -352,7 +352,7 @@ impl Conn {
         let now = shared.timer.now();
         // The first tick is 0, which stands for something else here.
         keep.rest.since = now.max(1);
-        let late = now + ticks(timeout.allows(self.session.unfinished())).saturating_sub(keep.rest.waited);
+        let late = now + ticks(timeout.allows(self.codec.unfinished())).saturating_sub(keep.rest.waited);
         // As in `is_given_up`: not because of tokio, which wants others to have their turn.
         if late <= now && tokio::task::coop::has_budget_remaining() {
             return true;

@@ -1,14 +1,15 @@
 //! What goes to the client: what the handler sends, what others have posted, and Pings.
 
 use super::Conn;
-use crate::engine::broadcast::{Broadcast, Encoded};
+use crate::engine::broadcast::Broadcast;
+use crate::engine::codec::Encoded;
 use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::memory::Share;
 use crate::engine::summary::End;
 use crate::engine::thread::{Registered, step_aside};
 use crate::engine::writer::Writer;
 use crate::wire::deflate::Slices;
-use crate::wire::frame::{Control, Kind, MAX_CONTROL, put_control};
+use crate::wire::frame::Control;
 use crate::wire::{CloseCode, Message, close};
 use bytes::Bytes;
 use std::cell::RefMut;
@@ -49,7 +50,7 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        match self.session.encoding().filter(|_| self.session.is_slow(message.payload().len())) {
+        match self.codec.encoding().filter(|_| self.codec.is_slow(message.payload().len())) {
             Some(encoding) => {
                 let shared = self.registered.shared.clone();
                 // Boxed, so that it makes no handler's state larger.
@@ -100,7 +101,7 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        put_control(self.ready_writer().queue.tail(), kind, &payload[..payload.len().min(MAX_CONTROL)]);
+        self.codec.put_control(self.ready_writer().queue.tail(), kind, payload);
         if !self.is_full() {
             return Ok(());
         }
@@ -169,11 +170,11 @@ impl Conn {
         self.hasten();
         let Registered { shared, .. } = &self.registered;
         let contexts = &shared.contexts;
-        let encoded = match self.session.encoding() {
+        let encoded = match self.codec.encoding() {
             Some(encoding) => {
-                message.encoded(encoding, |payload| self.session.encode(&mut contexts.borrow_mut(), payload))
+                message.encoded(encoding, |payload| self.codec.encode(&mut contexts.borrow_mut(), payload))
             }
-            None => self.session.encode(&mut contexts.borrow_mut(), message.payload().clone()),
+            None => self.codec.encode(&mut contexts.borrow_mut(), message.payload().clone()),
         };
         let common = message.wait_for(&encoded.0, shared.memory());
         self.writer.borrow_mut().sent.count(message.payload().len());
@@ -201,15 +202,15 @@ impl Conn {
         let mut writer = self.writer.borrow_mut();
         writer.sent.count(payload.len());
         let mut contexts = self.registered.shared.contexts.borrow_mut();
-        if self.session.is_slow(payload.len())
-            && let Some(slices) = self.session.begin_encode(&mut contexts, &payload)
+        if self.codec.is_slow(payload.len())
+            && let Some(slices) = self.codec.begin_encode(&mut contexts, &payload)
         {
             // What others have for the client is not to come in between.
             writer.is_open = false;
             self.slow = Some(Box::new(Slow { text, payload, slices }));
             return;
         }
-        let encoded = self.session.encode(&mut contexts, payload);
+        let encoded = self.codec.encode(&mut contexts, payload);
         drop((contexts, writer));
         self.enqueue(text, encoded, None);
     }
@@ -223,7 +224,7 @@ impl Conn {
         }
         if let Some(slow) = self.slow.take() {
             let Slow { text, payload, slices } = *slow;
-            let encoded = self.session.end_encode(&mut self.registered.shared.contexts.borrow_mut(), payload, slices);
+            let encoded = self.codec.end_encode(&mut self.registered.shared.contexts.borrow_mut(), payload, slices);
             self.enqueue(text, encoded, None);
         }
         true
@@ -245,7 +246,9 @@ impl Conn {
 
     /// `common`: others wait for the same payload.
     fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
-        self.ready_writer().queue.push(Kind { text, compressed }, payload, common);
+        let length = payload.len();
+        let put_header = |out: &mut Vec<u8>| self.codec.put_header(out, text, compressed, length);
+        self.ready_writer().queue.push(put_header, payload, common);
         self.registered.handle.liveness.note_data(self.registered.shared.timer.now());
     }
 
@@ -313,7 +316,7 @@ impl Conn {
     pub(super) fn ping(&mut self) {
         let Registered { shared, handle } = &self.registered;
         if handle.liveness.is_ping_due() {
-            put_control(self.ready_writer().queue.tail(), Control::Ping, b"");
+            self.codec.put_control(self.ready_writer().queue.tail(), Control::Ping, b"");
             let late = handle.liveness.note_ping(shared.timer.now());
             shared.timer.look_at(handle, late);
         }
