@@ -1,9 +1,10 @@
 //! What all handlers share in httpd's children.
 //!
-//! * [`upgrade`]: the content handler: the opening handshake and the handoff
+//! * [`upgrade`]: the content handler: the opening handshake
+//! * [`custody`]: the way of a session's bytes to the engine
 //! * [`handler`]: what a handler is to httpd
 //! * [`refusal`]: what the log says of handshakes that are refused
-//! * [`switching`]: the 101
+//! * [`response`]: the 101
 //! * [`others`]: the requests that another module answers, or nobody but httpd
 //! * [`access`]: who may publish over HTTP
 //! * [`child`]: what a child has for all its requests: the way to the engine, the relay thread
@@ -18,15 +19,16 @@
 pub mod access;
 pub mod child;
 pub mod config;
+pub mod custody;
 pub mod h2;
 pub mod handler;
 pub mod once;
 pub mod others;
 pub mod refusal;
 pub mod relay;
+pub mod response;
 pub mod session_logs;
 pub mod signals;
-pub mod switching;
 pub mod tls_handoff;
 pub mod upgrade;
 

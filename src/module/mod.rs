@@ -20,7 +20,7 @@ use crate::apache::server::Server;
 use crate::apache::{HookResult, Verdict};
 use crate::front::config::{Config, Merge};
 use crate::front::handler::Front;
-use crate::front::{WebSocket, access, child, h2, once, others, relay, session_logs, upgrade};
+use crate::front::{WebSocket, access, child, custody, h2, once, others, relay, session_logs, upgrade};
 use crate::handlers::FRONTS;
 use directives::DIRECTIVES;
 use std::ffi::CStr;
@@ -86,7 +86,7 @@ impl HttpdModule for WebSocket {
     }
 
     fn let_go(connection: &Connection, suspended: bool) {
-        upgrade::let_go(connection, suspended);
+        custody::let_go(connection, suspended);
     }
 
     fn bypasses_caches(request: &Request) -> bool {

@@ -30,7 +30,7 @@ fn site(mpm: Mpm) -> Httpd {
 fn handed_over(server: &Server, sessions: usize) -> usize {
     let by = |way: &str| server.error_log().matches(&format!("is the engine's, by {way}")).count();
     wait_until("each session has its line", PATIENCE, || by("") == sessions);
-    by("Encrypted")
+    by("TlsSocket")
 }
 
 fn more_sockets_than_workers(mpm: Mpm) {

@@ -18,12 +18,12 @@ const HEADER_FILTERS: [&CStr; 3] = [c"MOD_SESSION_OUT", c"FIXUP_HEADERS_OUT", c"
 const HTTP2: &CStr = c"H2_C2_RESPONSE_OUT";
 
 /// The header lines of a 101, in the order in which they are sent.
-pub struct Head(Vec<(CString, CString)>);
+pub(super) struct Head(Vec<(CString, CString)>);
 
 impl Head {
     /// Works the head out: the lines of the handshake and those of the handler, and what httpd's modules add, change and
     /// take away. `accept` is what was negotiated, if that was here; else the handler's lines are the handshake's as well.
-    pub fn new(request: &mut Request, accept: Option<&Accept>, handlers: &[(String, String)]) -> Head {
+    pub(super) fn new(request: &mut Request, accept: Option<&Accept>, handlers: &[(String, String)]) -> Head {
         let mut own = accept.map(negotiated).unwrap_or_default();
         let shared = handlers.iter().enumerate().filter(|(_, (name, _))| !is_reserved(name.as_bytes()));
         for (number, (name, value)) in shared {
@@ -63,7 +63,7 @@ impl Head {
     }
 
     /// As HTTP/1.1 has it.
-    pub fn bytes(&self) -> Vec<u8> {
+    fn bytes(&self) -> Vec<u8> {
         let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
         for (name, value) in &self.0 {
             bytes.extend([name.to_bytes(), b": ", value.to_bytes(), b"\r\n"].concat());
@@ -74,7 +74,7 @@ impl Head {
 
     /// Sends the head, and returns when it has gone. It is the last of HTTP on this connection, or stream: nothing of the
     /// request's filters is run again when it ends.
-    pub fn send(&self, request: &mut Request) {
+    pub(super) fn send(&self, request: &mut Request) {
         // The access log may want to know.
         request.err_headers_out().clear();
         request.headers_out().clear();
