@@ -46,10 +46,10 @@ mod apache;
 pub(crate) mod channels;
 pub mod engine;
 #[cfg(feature = "httpd")]
-pub mod front;
+mod front;
 pub mod handlers;
 #[cfg(feature = "httpd")]
-pub mod module;
+mod module;
 pub mod mux;
 pub mod tls;
 pub mod wire;

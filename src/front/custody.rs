@@ -40,9 +40,6 @@ pub(super) enum Handover {
 }
 
 /// The way that a request's connection goes.
-///
-/// # Errors
-/// The status, where there is none.
 pub(super) fn choose(request: &Request, needs: Needs) -> Result<Handover, u16> {
     let connection = request.connection();
     if connection.is_secondary() {
@@ -90,9 +87,6 @@ pub(super) struct Terms {
 }
 
 /// Asks the engine, sends the 101, and gives the byte stream away.
-///
-/// # Errors
-/// The status of the refusal.
 pub(super) fn hand_over(
     request: &mut Request,
     accept: Option<&Accept>,

@@ -38,9 +38,6 @@ pub(crate) trait Front: Sync {
     }
 
     /// Takes the words behind `WebSocketHandler`, its own name the first of them; returns what the engine is to have of them.
-    ///
-    /// # Errors
-    /// What is wrong with them.
     fn configure(&self, _config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
         match words {
             [] | [_] => Ok(Vec::new()),
@@ -109,9 +106,6 @@ pub(crate) trait Front: Sync {
     }
 
     /// In httpd's parent, with a new configuration.
-    ///
-    /// # Errors
-    /// What keeps httpd from starting.
     fn check(&self, _parent: &mut Parent, _server: &Server) -> Result<(), String> {
         Ok(())
     }
@@ -165,10 +159,6 @@ impl Default for Prepared {
 }
 
 impl Prepared {
-    /// With these settings.
-    ///
-    /// # Errors
-    /// 500: they have no form.
     pub(crate) fn with(settings: &impl Serialize) -> Result<Prepared, u16> {
         let settings = postcard::to_stdvec(settings).map_err(|_| INTERNAL_SERVER_ERROR)?;
         Ok(Prepared { settings, ..Prepared::default() })
@@ -189,9 +179,6 @@ impl Chosen {
 }
 
 /// Reads `WebSocketHandler`, which may mean one of these.
-///
-/// # Errors
-/// What is wrong with its words.
 pub(crate) fn choose(all: &[Registration], config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let names = all.iter().map(|known| known.front).filter(|front| front.is_meant_by(front.name()));
     let known = || names.map(Front::name).collect::<Vec<_>>().join(", ");

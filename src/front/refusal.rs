@@ -9,9 +9,6 @@ use crate::wire::handshake::Refusal;
 use crate::wire::origin::{Difference, Origin, Trusted, difference};
 
 /// Answers a handshake that is none, or not as it should be.
-///
-/// # Errors
-/// The status of the refusal.
 pub fn answer(request: &Request, refusal: &Refusal) -> HookResult {
     let Some(status) = refusal.status() else {
         left_to_the_site(request, refusal);

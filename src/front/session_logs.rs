@@ -14,9 +14,6 @@ use std::io;
 const KEY: &CStr = c"mod_websocket session logs";
 
 /// Opens the logs of all virtual hosts, each name once.
-///
-/// # Errors
-/// What keeps httpd from starting.
 pub fn open(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), String> {
     let mut open: Vec<NamedLog> = Vec::new();
     for host in server.hosts() {
@@ -36,9 +33,6 @@ pub fn current(server: &Server) -> &[NamedLog] {
 }
 
 /// The same, for a process that will close what it inherited.
-///
-/// # Errors
-/// dup(2) fails.
 pub fn duplicates(server: &Server) -> io::Result<Vec<NamedLog>> {
     current(server).iter().map(|(name, log)| Ok((name.clone(), log.try_clone()?))).collect()
 }

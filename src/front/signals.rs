@@ -34,9 +34,6 @@ fn board() -> io::Result<Board> {
 }
 
 /// In httpd's parent, before it starts the engine with this number: its signals, of which none is known yet.
-///
-/// # Errors
-/// There is no memory to share.
 pub fn renew(number: usize) -> io::Result<Signals> {
     let signals = board()?.engine(number);
     if Breaker::new(signals).renew() {
@@ -82,9 +79,6 @@ pub(crate) fn limit() -> u32 {
 }
 
 /// In a new child of httpd: what it passes before it asks the engine with this number.
-///
-/// # Errors
-/// There is no memory.
 pub fn gate(number: usize) -> io::Result<Gate> {
     let board = board()?;
     let bulkhead = match mpm::is_threaded() {

@@ -13,9 +13,6 @@ use std::borrow::Cow;
 const INTERNAL_SERVER_ERROR: u16 = 500;
 
 /// Answers a request if it is a WebSocket's and a handler is configured for it; or if it is one of these handlers' own.
-///
-/// # Errors
-/// The status of the refusal.
 pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult {
     let config = request.config::<WebSocket>();
     let Some(chosen) = config.handler().cloned() else { return without_handler(request, all) };
@@ -104,9 +101,6 @@ pub(crate) fn is_handshake(request: &Request) -> bool {
 }
 
 /// Lets a request's handshake be judged by the policy that holds here.
-///
-/// # Errors
-/// What `judge` says.
 pub(crate) fn with_offer<T>(
     request: &Request,
     judge: impl FnOnce(&Offer<'_>, &Policy) -> Result<T, Refusal>,

@@ -41,9 +41,6 @@ fn current(parent: &mut Parent) -> Option<usize> {
 }
 
 /// In httpd's parent, with a new configuration: an engine of this module's version is running when this returns.
-///
-/// # Errors
-/// What keeps httpd from starting.
 pub(crate) fn start(parent: &mut Parent, server: &Server) -> Result<(), String> {
     logger::install(server.log_level());
     let pool = server.configuration_pool();

@@ -6,7 +6,6 @@ use crate::apache::directive::{Context, Directive};
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{self, MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters};
 
-/// See [`Config::compression`].
 const DEFAULT_LEVEL: u8 = 3;
 /// The window, in bits, of clients that need not refer to earlier messages, and do all the same: what it saves them for its
 /// memory is measured in `docs/protocol.md`.

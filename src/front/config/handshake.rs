@@ -13,7 +13,6 @@ pub(super) enum OriginRule {
     Trusted,
 }
 
-/// `WebSocketPublishAccess`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum PublishAccess {
     /// This machine alone, and of it whom `Require` lets in.

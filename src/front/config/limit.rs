@@ -34,7 +34,6 @@ impl<T: Smaller + Copy> Limit<T> {
         }
     }
 
-    /// What holds.
     pub(crate) fn unwrap_or(&self, default: T) -> T {
         let set = self.set.unwrap_or(default);
         self.cap.map_or(set, |cap| cap.smaller(set))
@@ -120,7 +119,6 @@ impl Bounds {
         }
     }
 
-    /// Those that hold.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Bound> {
         self.set.iter().flatten().chain(&self.beside)
     }

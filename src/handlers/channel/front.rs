@@ -93,12 +93,7 @@ enum NoSubscription {
     SlashedUser(String),
     /// Answer 400: what the client has sent makes no name.
     #[error("\"{expression}\" is no name of a channel: {why}")]
-    BadName {
-        /// As configured.
-        expression: String,
-        /// What is wrong.
-        why: String,
-    },
+    BadName { expression: String, why: String },
     /// Answer 400.
     #[error("{0} channels, and {1} are allowed (WebSocketChannelMax)")]
     TooMany(usize, u32),

@@ -14,11 +14,11 @@
 //! its program has not taken what came before.
 
 #[cfg(feature = "httpd")]
-pub mod config;
+pub(crate) mod config;
 pub mod executable;
 pub mod framing;
 #[cfg(feature = "httpd")]
-pub mod front;
+pub(crate) mod front;
 pub mod group;
 pub mod program;
 pub mod session;

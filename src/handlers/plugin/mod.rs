@@ -1,7 +1,7 @@
 //! C plugins: their functions are called in httpd's children (`front`), their sessions are the engine's ([`session`]).
 
 #[cfg(feature = "httpd")]
-pub mod front;
+pub(crate) mod front;
 pub mod session;
 
 #[cfg(feature = "httpd")]

@@ -10,9 +10,9 @@
 //! until the worker says how it ended.
 
 #[cfg(feature = "httpd")]
-pub mod config;
+pub(crate) mod config;
 #[cfg(feature = "httpd")]
-pub mod front;
+pub(crate) mod front;
 pub mod link;
 pub mod settings;
 pub mod workers;

@@ -8,9 +8,9 @@
 //! The connection is made before the 101, so that a target that is not there becomes an answer of HTTP.
 
 #[cfg(feature = "httpd")]
-pub mod config;
+pub(crate) mod config;
 #[cfg(feature = "httpd")]
-pub mod front;
+pub(crate) mod front;
 pub mod link;
 pub mod session;
 pub mod target;

@@ -94,11 +94,8 @@ unsafe impl Sync for Plugin {}
 /// A function of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callback {
-    /// `on_connect`
     Connect,
-    /// `on_message`
     Message,
-    /// `on_disconnect`
     Disconnect,
 }
 

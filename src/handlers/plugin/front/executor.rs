@@ -118,7 +118,6 @@ impl Hub {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One connection more.
     pub(super) fn count_up(&self) {
         if self.count.fetch_add(1, Ordering::SeqCst) == 0 {
             // The watching thread is to look at the clock from now on. Fails only when it is going to wake anyway.
@@ -126,7 +125,6 @@ impl Hub {
         }
     }
 
-    /// One less.
     pub(super) fn count_down(&self) {
         self.count.fetch_sub(1, Ordering::SeqCst);
     }
