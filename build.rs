@@ -36,6 +36,7 @@ fn list_handlers() -> io::Result<()> {
         each(&|name| format!(".with(\"{name}\", {name}::handler())")),
         each(&|name| format!("{name}::FRONT,")),
     );
+    println!("cargo::rustc-env=HANDLERS={}", names.join(", "));
     let out = env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?;
     fs::write(Path::new(&out).join("handlers.rs"), list)
 }

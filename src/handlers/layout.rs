@@ -7,7 +7,7 @@ use crate::channels::api::{self, Info, PublishResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::engine::control::{Configuration, Order};
-use crate::engine::handoff::{FromEngine, LAYOUT, ToEngine, version};
+use crate::engine::handoff::{self, FromEngine, LAYOUT, ToEngine};
 use crate::engine::memory::Bound;
 use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
 use crate::tls::record::{Direction, Keys};
@@ -201,6 +201,11 @@ fn settings() -> Vec<u8> {
         bytes(&python),
     ]
     .concat()
+}
+
+/// Its number, without the handlers that are named behind it.
+fn version() -> &'static str {
+    handoff::version().split(',').next().unwrap_or_default()
 }
 
 /// What an engine that was started before a restart of httpd gets from a newer module must mean the same to it.

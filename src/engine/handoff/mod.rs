@@ -32,8 +32,8 @@ pub(crate) use server::Receiver;
 
 use std::time::Duration;
 
-/// What both ends must agree on: the messages, and [`SessionSpec`](super::SessionSpec).
-const VERSION: &str = "mod_websocket handoff 11";
+/// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
+const VERSION: &str = concat!("mod_websocket handoff 11, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
