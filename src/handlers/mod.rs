@@ -3,6 +3,7 @@
 //! Each has a `handler()`, what runs its sessions in the engine; and a `FRONT`, what it is to httpd.
 
 pub mod channel;
+pub mod discard;
 pub mod echo;
 pub mod exec;
 mod framing;

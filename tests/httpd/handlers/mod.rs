@@ -1,5 +1,6 @@
 //! The handlers, each with what it runs.
 
+mod discard;
 pub mod echo;
 mod exec;
 pub mod plugin;
