@@ -1,8 +1,7 @@
 //! What is compressed, and how.
 
-use super::Config;
-use super::words::{Words, bytes, on_off, one, within};
-use crate::apache::directive::{Context, Directive};
+use super::words::{Words, bytes, on_off, one, set, within};
+use super::{Config, directives};
 use crate::wire::deflate::Compression;
 use crate::wire::extension::{self, MAX_WINDOW_BITS, MIN_KEPT_WINDOW_BITS, Parameters};
 
@@ -20,48 +19,18 @@ pub(super) struct Takeover {
     client: bool,
 }
 
-pub(super) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketCompression",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether messages are compressed (permessage-deflate) for clients that can: 'On' or 'Off'",
-        set: compression,
-    },
-    Directive {
-        name: c"WebSocketCompressionLevel",
-        arguments: "level",
-        context: Context::Everywhere,
-        default: "3",
-        help: c"How hard the server compresses: from 1 (fast) to 9 (small)",
-        set: compression_level,
-    },
-    Directive {
-        name: c"WebSocketCompressionMinSize",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "256",
-        help: c"Bytes of the smallest message that the server compresses",
-        set: compression_min_size,
-    },
-    Directive {
-        name: c"WebSocketCompressionContextTakeover",
-        arguments: "Off|Server|Client|Both",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Which side may refer to earlier messages when it compresses one: neither ('Off'), 'Server', 'Client' or 'Both'",
-        set: compression_takeover,
-    },
-    Directive {
-        name: c"WebSocketCompressionWindow",
-        arguments: "bits [client's bits]",
-        context: Context::Everywhere,
-        default: "15 11",
-        help: c"How far back the compressor of the server, and that of a client, may refer, in bits: from 9 (512 bytes) to 15 (32 KB)",
-        set: compression_window,
-    },
-];
+directives! { pub(super) DIRECTIVES =
+    c"WebSocketCompression" "On|Off" in Everywhere, else "Off" => |config, words| set(&mut config.compression, on_off(words)),
+        c"Whether messages are compressed (permessage-deflate) for clients that can: 'On' or 'Off'";
+    c"WebSocketCompressionLevel" "level" in Everywhere, else "3" => |config, words| set(&mut config.compression_level, within(words, "a level", 1..=9)),
+        c"How hard the server compresses: from 1 (fast) to 9 (small)";
+    c"WebSocketCompressionMinSize" "bytes" in Everywhere, else "256" => compression_min_size,
+        c"Bytes of the smallest message that the server compresses";
+    c"WebSocketCompressionContextTakeover" "Off|Server|Client|Both" in Everywhere, else "Off" => compression_takeover,
+        c"Which side may refer to earlier messages when it compresses one: neither ('Off'), 'Server', 'Client' or 'Both'";
+    c"WebSocketCompressionWindow" "bits [client's bits]" in Everywhere, else "15 11" => compression_window,
+        c"How far back the compressor of the server, and that of a client, may refer, in bits: from 9 (512 bytes) to 15 (32 KB)";
+}
 
 impl Config {
     pub(super) fn wish(&self) -> Option<extension::Config> {
@@ -82,16 +51,6 @@ impl Config {
             min_size: self.compression_min_size.unwrap_or(DEFAULT_MIN_SIZE),
         }
     }
-}
-
-fn compression(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.compression = Some(on_off(words)?);
-    Ok(())
-}
-
-fn compression_level(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.compression_level = Some(within(words, "a level", 1..=9)?);
-    Ok(())
 }
 
 fn compression_window(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {

@@ -1,8 +1,7 @@
 //! Who may open a WebSocket or publish, and which subprotocols are spoken.
 
-use super::Config;
 use super::words::{Words, one};
-use crate::apache::directive::{Context, Directive};
+use super::{Config, directives};
 use crate::wire::handshake::{OriginCheck, Protocols, is_token};
 use crate::wire::origin::Trusted;
 
@@ -22,40 +21,16 @@ pub(crate) enum PublishAccess {
     Require,
 }
 
-pub(super) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketProtocols",
-        arguments: "name ...|*",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"The subprotocols that are spoken here, the preferred first; '*' for whichever the client offers first",
-        set: protocols,
-    },
-    Directive {
-        name: c"WebSocketOriginCheck",
-        arguments: "Off|Same|Trusted",
-        context: Context::Everywhere,
-        default: "Same",
-        help: c"Which pages may connect: any ('Off'), those of this site ('Same') or of the origins of WebSocketTrustedOrigin ('Trusted')",
-        set: origin_check,
-    },
-    Directive {
-        name: c"WebSocketTrustedOrigin",
-        arguments: "origin ...",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"The origins whose pages may connect under 'WebSocketOriginCheck Trusted', as https://www.example.com",
-        set: trusted_origin,
-    },
-    Directive {
-        name: c"WebSocketPublishAccess",
-        arguments: "Local|Require",
-        context: Context::Sections,
-        default: "Local",
-        help: c"Who may publish with 'SetHandler websocket-publish': this machine alone ('Local'), or whom Require lets in ('Require')",
-        set: publish_access,
-    },
-];
+directives! { pub(super) DIRECTIVES =
+    c"WebSocketProtocols" "name ...|*" in Everywhere, else "none" => protocols,
+        c"The subprotocols that are spoken here, the preferred first; '*' for whichever the client offers first";
+    c"WebSocketOriginCheck" "Off|Same|Trusted" in Everywhere, else "Same" => origin_check,
+        c"Which pages may connect: any ('Off'), those of this site ('Same') or of the origins of WebSocketTrustedOrigin ('Trusted')";
+    c"WebSocketTrustedOrigin" "origin ..." in Everywhere, else "none" => trusted_origin,
+        c"The origins whose pages may connect under 'WebSocketOriginCheck Trusted', as https://www.example.com";
+    c"WebSocketPublishAccess" "Local|Require" in Sections, else "Local" => publish_access,
+        c"Who may publish with 'SetHandler websocket-publish': this machine alone ('Local'), or whom Require lets in ('Require')";
+}
 
 impl Config {
     pub(super) fn origins(&self) -> OriginCheck {

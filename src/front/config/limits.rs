@@ -1,8 +1,7 @@
 //! What a session may use, and how many there may be.
 
-use super::Config;
-use super::words::{MAX_SECONDS, Words, bound, bytes, is_off, on_off, one, or_off, seconds};
-use crate::apache::directive::{Context, Directive};
+use super::words::{MAX_SECONDS, Words, bound, bytes, is_off, on_off, one, or_off, seconds, set};
+use super::{Config, directives};
 use crate::engine::{Limits, MessageTimeout, Ping, Quota};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,96 +9,30 @@ use std::time::Duration;
 /// The default of `WebSocketMaxMessageSize` where there is none, but for what is compressed: only whole ones can be decompressed.
 const COMPRESSED_MESSAGE_SIZE: usize = 32 << 20;
 
-pub(super) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketMaxMessageSize",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "1048576",
-        help: c"Bytes of the largest message that is accepted, its fragments added up",
-        set: max_message_size,
-    },
-    Directive {
-        name: c"MaxMessageSize",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"The older name of WebSocketMaxMessageSize",
-        set: old_max_message_size,
-    },
-    Directive {
-        name: c"WebSocketPing",
-        arguments: "interval [timeout]|Off",
-        context: Context::Everywhere,
-        default: "30 10",
-        help: c"Seconds of silence before a client is sent a Ping, and seconds after which an unanswered one ends the connection; or 'Off'",
-        set: ping,
-    },
-    Directive {
-        name: c"WebSocketIdleTimeout",
-        arguments: "seconds|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Seconds without a message either way before a connection is closed, or 'Off'",
-        set: idle_timeout,
-    },
-    Directive {
-        name: c"WebSocketMessageTimeout",
-        arguments: "seconds [rate]|Off",
-        context: Context::Everywhere,
-        default: "60 500",
-        help: c"Seconds that a message may take to come once it has begun, and bytes of it that add a second; or 'Off'",
-        set: message_timeout,
-    },
-    Directive {
-        name: c"WebSocketCloseTimeout",
-        arguments: "seconds",
-        context: Context::Everywhere,
-        default: "5",
-        help: c"Seconds that a client has to answer a Close of the server",
-        set: close_timeout,
-    },
-    Directive {
-        name: c"WebSocketSendBuffer",
-        arguments: "bytes",
-        context: Context::Everywhere,
-        default: "1048576",
-        help: c"Bytes that may wait for a client before nothing more is read from it or it is given up",
-        set: send_buffer,
-    },
-    Directive {
-        name: c"WebSocketAllowReservedStatusCodes",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether clients may close with the codes 1004, 1014 and 1016 to 2999: 'On' or 'Off'",
-        set: reserved_close_codes,
-    },
-    Directive {
-        name: c"WebSocketMaxConnections",
-        arguments: "number|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Connections that may be open here at a time, or 'Off'",
-        set: max_connections,
-    },
-    Directive {
-        name: c"WebSocketMaxConnectionsPerClient",
-        arguments: "number|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Connections that one client address may have open here at a time, or 'Off'",
-        set: max_connections_per_client,
-    },
-    Directive {
-        name: c"WebSocketDrainTimeout",
-        arguments: "seconds",
-        context: Context::Everywhere,
-        default: "60",
-        help: c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1012",
-        set: drain_timeout,
-    },
-];
+directives! { pub(super) DIRECTIVES =
+    c"WebSocketMaxMessageSize" "bytes" in Everywhere, else "1048576" => max_message_size,
+        c"Bytes of the largest message that is accepted, its fragments added up";
+    c"MaxMessageSize" "bytes" in Everywhere, else "none" => old_max_message_size,
+        c"The older name of WebSocketMaxMessageSize";
+    c"WebSocketPing" "interval [timeout]|Off" in Everywhere, else "30 10" => ping,
+        c"Seconds of silence before a client is sent a Ping, and seconds after which an unanswered one ends the connection; or 'Off'";
+    c"WebSocketIdleTimeout" "seconds|Off" in Everywhere, else "Off" => idle_timeout,
+        c"Seconds without a message either way before a connection is closed, or 'Off'";
+    c"WebSocketMessageTimeout" "seconds [rate]|Off" in Everywhere, else "60 500" => message_timeout,
+        c"Seconds that a message may take to come once it has begun, and bytes of it that add a second; or 'Off'";
+    c"WebSocketCloseTimeout" "seconds" in Everywhere, else "5" => close_timeout,
+        c"Seconds that a client has to answer a Close of the server";
+    c"WebSocketSendBuffer" "bytes" in Everywhere, else "1048576" => send_buffer,
+        c"Bytes that may wait for a client before nothing more is read from it or it is given up";
+    c"WebSocketAllowReservedStatusCodes" "On|Off" in Everywhere, else "Off" => |config, words| set(&mut config.reserved_close_codes, on_off(words)),
+        c"Whether clients may close with the codes 1004, 1014 and 1016 to 2999: 'On' or 'Off'";
+    c"WebSocketMaxConnections" "number|Off" in Everywhere, else "Off" => max_connections,
+        c"Connections that may be open here at a time, or 'Off'";
+    c"WebSocketMaxConnectionsPerClient" "number|Off" in Everywhere, else "Off" => max_connections_per_client,
+        c"Connections that one client address may have open here at a time, or 'Off'";
+    c"WebSocketDrainTimeout" "seconds" in Everywhere, else "60" => drain_timeout,
+        c"How long sessions over TLS or HTTP/2 go on after a graceful restart, before they are closed with 1012";
+}
 
 impl Config {
     /// What a session may use.
@@ -209,11 +142,6 @@ fn close_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String
 
 fn send_buffer(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     config.send_buffer.write(&config.place, bytes(words)?);
-    Ok(())
-}
-
-fn reserved_close_codes(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.reserved_close_codes = Some(on_off(words)?);
     Ok(())
 }
 

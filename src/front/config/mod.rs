@@ -33,6 +33,22 @@ pub use merge::Merge;
 pub(crate) use merge::merged;
 pub(crate) use server::Lateness;
 
+/// A table of directives: of each its name, what follows, where it may stand, its default, its parser and its help.
+macro_rules! directives {
+    ($vis:vis $table:ident = $($name:literal $arguments:literal in $context:ident, else $default:literal => $set:expr, $help:literal;)*) => {
+        $vis const $table: &[$crate::apache::directive::Directive<$crate::front::config::Config>] =
+            &[$($crate::apache::directive::Directive {
+                name: $name,
+                arguments: $arguments,
+                context: $crate::apache::directive::Context::$context,
+                default: $default,
+                help: $help,
+                set: $set,
+            }),*];
+    };
+}
+pub(crate) use directives;
+
 /// The directives that hold for every handler.
 pub(crate) const DIRECTIVES: [&[Directive<Config>]; 4] =
     [handshake::DIRECTIVES, limits::DIRECTIVES, compression::DIRECTIVES, server::DIRECTIVES];

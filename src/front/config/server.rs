@@ -1,8 +1,7 @@
 //! What holds for the server, or a virtual host: of the engine, its threads, memory and logs; of TLS and HTTP/2.
 
-use super::words::{MAX_SECONDS, Words, is_off, on_off, one, threads};
-use super::{Config, merged};
-use crate::apache::directive::{Context, Directive};
+use super::words::{MAX_SECONDS, Words, is_off, on_off, one, set, threads};
+use super::{Config, directives, merged};
 use crate::engine::memory::Bound as Memory;
 use std::time::Duration;
 
@@ -18,72 +17,24 @@ merged! {
     }
 }
 
-pub(super) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketEngineThreads",
-        arguments: "number",
-        context: Context::Global,
-        default: "the number of CPUs",
-        help: c"Threads that run all sessions; takes effect when the server is started",
-        set: engine_threads,
-    },
-    Directive {
-        name: c"WebSocketEngineWait",
-        arguments: "number",
-        context: Context::Global,
-        default: "a quarter of the workers",
-        help: c"How many worker threads of a child (under prefork: how many children) may wait for the engine; others then get 503",
-        set: engine_wait,
-    },
-    Directive {
-        name: c"WebSocketEngineTimeout",
-        arguments: "seconds|Off",
-        context: Context::Global,
-        default: "30",
-        help: c"Seconds without a sign of life of an engine thread after which the engine is replaced, or 'Off'",
-        set: engine_timeout,
-    },
-    Directive {
-        name: c"WebSocketMemory",
-        arguments: "bytes|Off",
-        context: Context::Global,
-        default: "a quarter of the machine's",
-        help: c"Bytes that all sockets may hold together: of unfinished messages, of what is not sent; or 'Off'",
-        set: memory,
-    },
-    Directive {
-        name: c"WebSocketLog",
-        arguments: "file|\"|program\" [query]",
-        context: Context::Host,
-        default: "none",
-        help: c"A file, or a '|program', that gets a line for each session that ends; with the query of its URL where 'query' follows",
-        set: session_log,
-    },
-    Directive {
-        name: c"WebSocketTLSHandoff",
-        arguments: "On|Off",
-        context: Context::Host,
-        default: "On",
-        help: c"Whether the engine goes on with TLS 1.3 connections by itself: they need neither memory nor a thread of httpd",
-        set: tls_handoff,
-    },
-    Directive {
-        name: c"WebSocketH2Streams",
-        arguments: "number",
-        context: Context::Host,
-        default: "4",
-        help: c"WebSockets that one connection of HTTP/2 may have open at a time; one more gets 503",
-        set: h2_streams,
-    },
-    Directive {
-        name: c"WebSocketStopCode",
-        arguments: "1012|1001",
-        context: Context::Global,
-        default: "1012",
-        help: c"The close code of all sockets when the server stops: 1012 (service restart), after which clients come back, or 1001 (going away)",
-        set: stop_code,
-    },
-];
+directives! { pub(super) DIRECTIVES =
+    c"WebSocketEngineThreads" "number" in Global, else "the number of CPUs" => |config, words| set(&mut config.engine_threads, threads(words)),
+        c"Threads that run all sessions; takes effect when the server is started";
+    c"WebSocketEngineWait" "number" in Global, else "a quarter of the workers" => engine_wait,
+        c"How many worker threads of a child (under prefork: how many children) may wait for the engine; others then get 503";
+    c"WebSocketEngineTimeout" "seconds|Off" in Global, else "30" => engine_timeout,
+        c"Seconds without a sign of life of an engine thread after which the engine is replaced, or 'Off'";
+    c"WebSocketMemory" "bytes|Off" in Global, else "a quarter of the machine's" => memory,
+        c"Bytes that all sockets may hold together: of unfinished messages, of what is not sent; or 'Off'";
+    c"WebSocketLog" "file|\"|program\" [query]" in Host, else "none" => session_log,
+        c"A file, or a '|program', that gets a line for each session that ends; with the query of its URL where 'query' follows";
+    c"WebSocketTLSHandoff" "On|Off" in Host, else "On" => |config, words| set(&mut config.tls_handoff, on_off(words)),
+        c"Whether the engine goes on with TLS 1.3 connections by itself: they need neither memory nor a thread of httpd";
+    c"WebSocketH2Streams" "number" in Host, else "4" => h2_streams,
+        c"WebSockets that one connection of HTTP/2 may have open at a time; one more gets 503";
+    c"WebSocketStopCode" "1012|1001" in Global, else "1012" => stop_code,
+        c"The close code of all sockets when the server stops: 1012 (service restart), after which clients come back, or 1001 (going away)";
+}
 
 impl Config {
     /// The engine goes on with TLS connections by itself, where that can be.
@@ -158,11 +109,6 @@ fn engine_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), Strin
     Ok(())
 }
 
-fn tls_handoff(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.tls_handoff = Some(on_off(words)?);
-    Ok(())
-}
-
 fn h2_streams(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number")?;
     let number = word.parse().ok().filter(|number| (1..=1000).contains(number));
@@ -176,11 +122,6 @@ fn stop_code(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
         "1001" => 1001,
         word => return Err(format!("expected 1012 or 1001, got \"{word}\"")),
     });
-    Ok(())
-}
-
-fn engine_threads(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    config.engine_threads = Some(threads(words)?);
     Ok(())
 }
 

@@ -18,6 +18,11 @@ pub(crate) fn one<'a>(words: Words<'a, '_>, expected: &str) -> Result<&'a str, S
     }
 }
 
+pub(super) fn set<T>(field: &mut Option<T>, word: Result<T, String>) -> Result<(), String> {
+    *field = Some(word?);
+    Ok(())
+}
+
 pub(crate) fn is_off(word: &str) -> bool {
     word.eq_ignore_ascii_case("off")
 }

@@ -1,13 +1,12 @@
 //! The directives of channels.
 
-use crate::apache::directive::{Context, Directive};
 use crate::apache::expr::Expression;
 use crate::channels::History;
 use crate::channels::name::{MAX_NAME, is_name};
 use crate::channels::subscription::ServerSettings;
 use crate::front::config::limit::{Limit, Smaller};
 use crate::front::config::words::{Words, is_off, on_off, one};
-use crate::front::config::{Config, merged};
+use crate::front::config::{Config, directives, merged};
 
 merged! {
     /// What the directives of a section say of channels; `None` where they say nothing.
@@ -47,96 +46,30 @@ impl Smaller for History {
 /// A pattern: what stands before, between and after its asterisks, each an expression where there is something.
 pub(super) type Allowed = Vec<Option<Expression>>;
 
-pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketChannelPrefix",
-        arguments: "name|Off",
-        context: Context::Sections,
-        default: "Off",
-        help: c"The name below which all channels are here: what clients and publishers call x is NAME/x; or 'Off'",
-        set: prefix,
-    },
-    Directive {
-        name: c"WebSocketChannelMax",
-        arguments: "number",
-        context: Context::Everywhere,
-        default: "64",
-        help: c"Channels that one connection may be subscribed to at a time",
-        set: max,
-    },
-    Directive {
-        name: c"WebSocketChannelAllow",
-        arguments: "pattern ...|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Channels that clients of channels.v1 may subscribe to while connected: expressions, in which '*' matches anything",
-        set: allow,
-    },
-    Directive {
-        name: c"WebSocketChannelPublish",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether what subscribers send is published: 'On' or 'Off'",
-        set: publish,
-    },
-    Directive {
-        name: c"WebSocketChannelHistory",
-        arguments: "messages seconds|Off",
-        context: Context::Everywhere,
-        default: "10 3600",
-        help: c"How many messages of a channel are kept, and for how long, of those that are published here; or 'Off'",
-        set: history,
-    },
-    Directive {
-        name: c"WebSocketChannelPresence",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether clients may ask who is subscribed, and be told who comes and goes: 'On' or 'Off'",
-        set: presence,
-    },
-    Directive {
-        name: c"WebSocketChannelHeartbeat",
-        arguments: "ping pong|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"A text with which clients ask whether the server is there, and the answer; neither is published; or 'Off'",
-        set: heartbeat,
-    },
-    Directive {
-        name: c"WebSocketChannelMember",
-        arguments: "expression",
-        context: Context::Everywhere,
-        default: "%{REMOTE_USER}",
-        help: c"As whom a connection is present in its channels: an expression; nobody in particular where it is empty",
-        set: member,
-    },
-    Directive {
-        name: c"WebSocketChannelsMax",
-        arguments: "number",
-        context: Context::Global,
-        default: "1000000",
-        help: c"Channels that may exist at a time",
-        set: total,
-    },
-    Directive {
-        name: c"WebSocketHistoryMemory",
-        arguments: "bytes",
-        context: Context::Global,
-        default: "67108864",
-        help: c"Bytes of all messages that are kept, together; the oldest go first",
-        set: memory,
-    },
-    Directive {
-        name: c"WebSocketBroker",
-        arguments: "url|Off",
-        context: Context::Global,
-        default: "Off",
-        help: c"A Redis server, redis://host:port/db, through which the channels of several servers are one",
-        set: broker,
-    },
-];
+directives! { pub(crate) DIRECTIVES =
+    c"WebSocketChannelPrefix" "name|Off" in Sections, else "Off" => prefix,
+        c"The name below which all channels are here: what clients and publishers call x is NAME/x; or 'Off'";
+    c"WebSocketChannelMax" "number" in Everywhere, else "64" => max,
+        c"Channels that one connection may be subscribed to at a time";
+    c"WebSocketChannelAllow" "pattern ...|Off" in Everywhere, else "Off" => allow,
+        c"Channels that clients of channels.v1 may subscribe to while connected: expressions, in which '*' matches anything";
+    c"WebSocketChannelPublish" "On|Off" in Everywhere, else "Off" => publish,
+        c"Whether what subscribers send is published: 'On' or 'Off'";
+    c"WebSocketChannelHistory" "messages seconds|Off" in Everywhere, else "10 3600" => history,
+        c"How many messages of a channel are kept, and for how long, of those that are published here; or 'Off'";
+    c"WebSocketChannelPresence" "On|Off" in Everywhere, else "Off" => presence,
+        c"Whether clients may ask who is subscribed, and be told who comes and goes: 'On' or 'Off'";
+    c"WebSocketChannelHeartbeat" "ping pong|Off" in Everywhere, else "Off" => heartbeat,
+        c"A text with which clients ask whether the server is there, and the answer; neither is published; or 'Off'";
+    c"WebSocketChannelMember" "expression" in Everywhere, else "%{REMOTE_USER}" => member,
+        c"As whom a connection is present in its channels: an expression; nobody in particular where it is empty";
+    c"WebSocketChannelsMax" "number" in Global, else "1000000" => total,
+        c"Channels that may exist at a time";
+    c"WebSocketHistoryMemory" "bytes" in Global, else "67108864" => memory,
+        c"Bytes of all messages that are kept, together; the oldest go first";
+    c"WebSocketBroker" "url|Off" in Global, else "Off" => broker,
+        c"A Redis server, redis://host:port/db, through which the channels of several servers are one";
+}
 
 impl ChannelConfig {
     /// What all names of channels begin with here, and clients and publishers neither write nor see: `NAME/`, or nothing.

@@ -1,11 +1,11 @@
 //! The directives of programs.
 
 use super::settings::Framing;
-use crate::apache::directive::{Context, Directive, Place};
+use crate::apache::directive::Place;
 use crate::engine::Quota;
 use crate::front::config::limit::{Bound, locate};
 use crate::front::config::words::{Words, bound, is_off, one, or_off, seconds};
-use crate::front::config::{Config, merged};
+use crate::front::config::{Config, directives, merged};
 use crate::front::handler::only_in_httpds;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -30,48 +30,18 @@ const MAX: u32 = 1024;
 /// What `WebSocketExecShared On` says.
 const LINGER: Duration = Duration::from_secs(60);
 
-pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketExecFraming",
-        arguments: "lines|chunks|length",
-        context: Context::Sections,
-        default: "lines",
-        help: c"How a program's messages are told apart: by newlines ('lines'), not at all ('chunks'), by a header with the length ('length')",
-        set: framing,
-    },
-    Directive {
-        name: c"WebSocketExecMax",
-        arguments: "number|Off",
-        context: Context::Sections,
-        default: "1024",
-        help: c"How many programs may run at a time, or 'Off'; one more client gets 503",
-        set: max,
-    },
-    Directive {
-        name: c"WebSocketExecMaxPerClient",
-        arguments: "number|Off",
-        context: Context::Sections,
-        default: "a quarter of WebSocketExecMax",
-        help: c"How many programs may run at a time for one client address, or 'Off'; one more gets 503",
-        set: max_per_client,
-    },
-    Directive {
-        name: c"WebSocketExecStopTimeout",
-        arguments: "seconds",
-        context: Context::Sections,
-        default: "2",
-        help: c"Seconds that a program has to end when its input was closed, and again after SIGTERM",
-        set: stop_timeout,
-    },
-    Directive {
-        name: c"WebSocketExecShared",
-        arguments: "On|Off|seconds",
-        context: Context::Sections,
-        default: "Off",
-        help: c"Whether all clients have one program, and how many seconds it stays after the last one: 'On' is 60",
-        set: shared,
-    },
-];
+directives! { pub(crate) DIRECTIVES =
+    c"WebSocketExecFraming" "lines|chunks|length" in Sections, else "lines" => framing,
+        c"How a program's messages are told apart: by newlines ('lines'), not at all ('chunks'), by a header with the length ('length')";
+    c"WebSocketExecMax" "number|Off" in Sections, else "1024" => max,
+        c"How many programs may run at a time, or 'Off'; one more client gets 503";
+    c"WebSocketExecMaxPerClient" "number|Off" in Sections, else "a quarter of WebSocketExecMax" => max_per_client,
+        c"How many programs may run at a time for one client address, or 'Off'; one more gets 503";
+    c"WebSocketExecStopTimeout" "seconds" in Sections, else "2" => stop_timeout,
+        c"Seconds that a program has to end when its input was closed, and again after SIGTERM";
+    c"WebSocketExecShared" "On|Off|seconds" in Sections, else "Off" => shared,
+        c"Whether all clients have one program, and how many seconds it stays after the last one: 'On' is 60";
+}
 
 impl ExecConfig {
     /// How messages are told apart.

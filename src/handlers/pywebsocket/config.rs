@@ -1,10 +1,9 @@
 //! The directives of handlers in Python: what `WebSocketHandler pywebsocket` needs beside its folder.
 
 use super::settings::Worker;
-use crate::apache::directive::{Context, Directive};
 use crate::apache::server;
 use crate::front::config::words::{Words, on_off, one};
-use crate::front::config::{Config, merged};
+use crate::front::config::{Config, directives, merged};
 use crate::front::handler::only_in_httpds;
 use std::path::PathBuf;
 
@@ -21,40 +20,16 @@ merged! {
     }
 }
 
-pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketPython",
-        arguments: "path",
-        context: Context::Everywhere,
-        default: "/usr/bin/python3",
-        help: c"The python3, with the package pywebsocket3, that runs the handlers of 'WebSocketHandler pywebsocket'",
-        set: program,
-    },
-    Directive {
-        name: c"WebSocketPythonScan",
-        arguments: "dir",
-        context: Context::Everywhere,
-        default: "the whole directory",
-        help: c"The part of the directory of 'WebSocketHandler pywebsocket' in which handlers are looked for",
-        set: scan,
-    },
-    Directive {
-        name: c"WebSocketPythonMap",
-        arguments: "file",
-        context: Context::Everywhere,
-        default: "none",
-        help: c"A file with a line '/alias /existing' for each further path of a handler in Python",
-        set: map,
-    },
-    Directive {
-        name: c"WebSocketPythonOutsideRoot",
-        arguments: "On|Off",
-        context: Context::Everywhere,
-        default: "Off",
-        help: c"Whether handlers in Python are taken to which links lead out of their directory: 'On' or 'Off'",
-        set: outside_root,
-    },
-];
+directives! { pub(crate) DIRECTIVES =
+    c"WebSocketPython" "path" in Everywhere, else "/usr/bin/python3" => program,
+        c"The python3, with the package pywebsocket3, that runs the handlers of 'WebSocketHandler pywebsocket'";
+    c"WebSocketPythonScan" "dir" in Everywhere, else "the whole directory" => scan,
+        c"The part of the directory of 'WebSocketHandler pywebsocket' in which handlers are looked for";
+    c"WebSocketPythonMap" "file" in Everywhere, else "none" => map,
+        c"A file with a line '/alias /existing' for each further path of a handler in Python";
+    c"WebSocketPythonOutsideRoot" "On|Off" in Everywhere, else "Off" => outside_root,
+        c"Whether handlers in Python are taken to which links lead out of their directory: 'On' or 'Off'";
+}
 
 impl PythonConfig {
     /// The worker for the handlers in this folder.

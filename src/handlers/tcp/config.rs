@@ -1,10 +1,9 @@
 //! The directives of TCP servers.
 
 use super::target::Target;
-use crate::apache::directive::{Context, Directive};
 use crate::apache::server::root_relative;
 use crate::front::config::words::{Words, one, seconds};
-use crate::front::config::{Config, merged};
+use crate::front::config::{Config, directives, merged};
 use crate::front::handler::only_in_httpds;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,24 +20,12 @@ merged! {
     }
 }
 
-pub(crate) const DIRECTIVES: &[Directive<Config>] = &[
-    Directive {
-        name: c"WebSocketTcpTargets",
-        arguments: "file",
-        context: Context::Sections,
-        default: "none",
-        help: c"A file with lines 'name: host:port': what clients of 'WebSocketHandler tcp token' may name by '?token=name'",
-        set: targets,
-    },
-    Directive {
-        name: c"WebSocketConnectTimeout",
-        arguments: "seconds",
-        context: Context::Sections,
-        default: "3",
-        help: c"Seconds that connecting to the server of 'WebSocketHandler tcp' may take, before the client gets 504",
-        set: timeout,
-    },
-];
+directives! { pub(crate) DIRECTIVES =
+    c"WebSocketTcpTargets" "file" in Sections, else "none" => targets,
+        c"A file with lines 'name: host:port': what clients of 'WebSocketHandler tcp token' may name by '?token=name'";
+    c"WebSocketConnectTimeout" "seconds" in Sections, else "3" => timeout,
+        c"Seconds that connecting to the server of 'WebSocketHandler tcp' may take, before the client gets 504";
+}
 
 impl TcpConfig {
     /// The file that says what tokens stand for.
