@@ -1,12 +1,14 @@
-//! CPU time to publish a message by HTTP to a channel that nobody is subscribed to: this build of the module beside another one.
+//! CPU time to publish a message by HTTP to a channel that nobody is subscribed to: this build of the module beside another
+//! one.
 //!
 //! ```text
 //! cargo build --release        # the module that httpd loads; `cargo bench` does not make it
 //! cargo bench --bench publish -- --beside OTHER.so --rounds 9
 //! ```
 //!
-//! One connection sends one request after the other. What counts is the CPU time, user and system, of httpd's *whole process
-//! tree*, the engine and the children, divided by the messages. The rounds and the ratios are those of `benches/echo.rs`.
+//! One connection sends one request after the other. What counts is the CPU time, user and system, of httpd's *whole
+//! process tree*, the engine and the children, divided by the messages. The rounds and the ratios are those of
+//! `benches/echo.rs`.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! The broker: what makes the channels of several engines one. It reads the log of [`crate::channels::redis`] into the hub, and
-//! tells the others who is subscribed here.
+//! The broker: what makes the channels of several engines one. It reads the log of [`crate::channels::redis`] into the hub,
+//! and tells the others who is subscribed here.
 //!
 //! While the broker is away publishers are refused; subscribers stay, and get what they missed when it is back.
 

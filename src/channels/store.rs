@@ -184,7 +184,8 @@ impl<M: Payload> Store<M> {
         self.keep_within_bytes();
     }
 
-    /// A message for a channel, with an offset above all there were, and at a time that may be past; `make` makes it from its id.
+    /// A message for a channel, with an offset above all there were, and at a time that may be past; `make` makes it from
+    /// its id.
     pub fn publish_at(
         &mut self,
         now: u64,
@@ -404,7 +405,8 @@ impl<M: Payload> Store<M> {
             .map_or(Vec::new(), |channel| channel.members.iter().map(|(name, count)| (name.clone(), *count)).collect())
     }
 
-    /// At most `limit` channels whose names begin with `prefix` and come after `after`, by name; and whether there are more.
+    /// At most `limit` channels whose names begin with `prefix` and come after `after`, by name; and whether there are
+    /// more.
     pub fn list(&mut self, now: u64, prefix: &str, after: &str, limit: usize) -> (Vec<ChannelInfo>, bool) {
         self.expire(now);
         let from = if after >= prefix && !after.is_empty() { Bound::Excluded(after) } else { Bound::Included(prefix) };

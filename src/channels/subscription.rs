@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// What a session on channels is, beside what every session is. Travels in [`crate::engine::HandlerSpec::settings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
-    /// What all of its channels begin with, and the client neither writes nor sees: "", or `NAME/`. It stands in `channels` and
-    /// in `allowed`.
+    /// What all of its channels begin with, and the client neither writes nor sees: "", or `NAME/`. It stands in `channels`
+    /// and in `allowed`.
     pub prefix: String,
     /// The channels that it begins with, none twice.
     pub channels: Vec<String>,
@@ -26,8 +26,8 @@ pub struct Subscription {
     pub since: Option<String>,
     /// How what it publishes is kept.
     pub history: History,
-    /// A text of the client that asks whether somebody is there, and the answer: neither is published. For clients that speak
-    /// no subprotocol of requests.
+    /// A text of the client that asks whether somebody is there, and the answer: neither is published. For clients that
+    /// speak no subprotocol of requests.
     pub heartbeat: Option<Box<(String, String)>>,
 }
 

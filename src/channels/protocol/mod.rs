@@ -1,5 +1,5 @@
-//! How clients and the engine speak of channels: one file for each way. A protocol knows syntax; what a client may do is the
-//! session's business.
+//! How clients and the engine speak of channels: one file for each way. A protocol knows syntax; what a client may do is
+//! the session's business.
 //!
 //! * [`bare`]: messages as they were published, and nothing else
 //! * [`nchan`]: `ws+meta.nchan`, messages after lines of metadata
@@ -28,8 +28,8 @@ pub trait Protocol: Sync {
     /// What a client wants with this message.
     fn decode(&self, message: Message) -> Result<Request, DecodeError>;
 
-    /// An event as clients get it, as the reply to the request of that reference where there is one. `None`: the protocol has
-    /// no words for such events.
+    /// An event as clients get it, as the reply to the request of that reference where there is one. `None`: the protocol
+    /// has no words for such events.
     fn encode(&self, event: &Event<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>>;
 }
 

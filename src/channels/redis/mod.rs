@@ -4,19 +4,19 @@
 //! All keys begin with `{mod_websocket}:` (one slot of a cluster). `log` is a stream whose entries are numbered by
 //! `sequence`; the number of a message is its offset. The scripts do what must be done in one piece:
 //!
-//! * `publish.lua`, `delete.lua`: append to the log. What is too old, or too much, is taken off its front: `gone` is the last
-//!   number that was
-//! * `set_presence.lua`: how many connections a node (an engine) has in a channel, and of a member there; a member that comes to the
-//!   first node or leaves the last is an entry of the log, too
-//! * `heartbeat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out. A log that has gone back behind what
-//!   the node has read (Redis came back with older data) begins another epoch: a number never stands for two messages
+//! * `publish.lua`, `delete.lua`: append to the log. What is too old, or too much, is taken off its front: `gone` is the
+//!   last number that was
+//! * `set_presence.lua`: how many connections a node (an engine) has in a channel, and of a member there; a member that
+//!   comes to the first node or leaves the last is an entry of the log, too
+//! * `heartbeat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out. A log that has gone back behind
+//!   what the node has read (Redis came back with older data) begins another epoch: a number never stands for two messages
 //! * `leave.lua`: a node says that it ends
 //! * `counts.lua`: who is subscribed; `registered.lua`: of them those that a node has told of
 //! * `renew.lua`: somebody has read what none of these scripts has written
 //!
-//! Others may write to the same Redis. What is there and is none of ours is a number that is none, a key of another type, an
-//! entry in the log: it is taken away, and where the numbers cannot be trusted any more another epoch begins, with an empty
-//! log. What is read is checked before it is used.
+//! Others may write to the same Redis. What is there and is none of ours is a number that is none, a key of another type,
+//! an entry in the log: it is taken away, and where the numbers cannot be trusted any more another epoch begins, with an
+//! empty log. What is read is checked before it is used.
 
 use super::{Error, History, Id, epoch};
 use bytes::Bytes;

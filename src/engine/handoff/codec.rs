@@ -162,8 +162,8 @@ pub(in crate::engine) fn say_with(
 
 /// Waits for an answer, over a stream that blocks.
 pub(in crate::engine) fn hear(stream: &mut (impl Read + Wait)) -> io::Result<FromEngine> {
-    // But for what is said before an answer, nothing follows before the next question, and most are short. A long one grows with
-    // what comes of it.
+    // But for what is said before an answer, nothing follows before the next question, and most are short. A long one grows
+    // with what comes of it.
     let (mut heard, mut count) = (vec![0; ANSWER], 0);
     loop {
         if count == heard.len() {

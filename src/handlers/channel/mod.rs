@@ -2,8 +2,8 @@
 //!
 //! * `session`: one client
 //!
-//! A message goes from its publisher to the hub, which numbers and keeps it; from there to each thread that has subscribers;
-//! there into the mailboxes of their connections ([`crate::engine::handle::ConnectionHandle::enqueue`]).
+//! A message goes from its publisher to the hub, which numbers and keeps it; from there to each thread that has
+//! subscribers; there into the mailboxes of their connections ([`crate::engine::handle::ConnectionHandle::enqueue`]).
 
 #[cfg(feature = "httpd")]
 pub(crate) mod config;
