@@ -26,14 +26,14 @@
 //! | [`engine`] | the process that owns the sockets | those above |
 //! | `channels` | channels: their history, who is there, the way to all subscribers | those above |
 //! | `front` | what all handlers share in httpd's children | those above |
-//! | [`handlers`] | what a location does with its sessions: a folder each | those above |
+//! | `handlers` | what a location does with its sessions: a folder each | those above |
 //! | `module` | the composition root: directives, hooks, the parent that supervises the engine | everything |
 //!
 //! `apache`, `front`, `module` and the parts of handlers that are httpd's are compiled with the feature `httpd` (the default) only: without it the crate builds and tests
 //! with neither httpd's headers nor libclang, which proves the border.
 //!
 //! A reader who wants to follow one connection reads `front/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
-//! [`engine::connection`], [`wire::session`] and [`handlers::echo`], in this order; where the connection is TLS's, `apache/tls.rs`,
+//! [`engine::connection`], [`wire::session`] and `handlers::echo`, in this order; where the connection is TLS's, `apache/tls.rs`,
 //! [`tls::stream`] and [`tls::record`], too.
 
 // Much of the engine is called by httpd's half alone.
@@ -47,7 +47,7 @@ pub(crate) mod channels;
 pub mod engine;
 #[cfg(feature = "httpd")]
 mod front;
-pub mod handlers;
+mod handlers;
 #[cfg(feature = "httpd")]
 mod module;
 pub mod mux;

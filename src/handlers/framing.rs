@@ -1,6 +1,7 @@
 //! The framing of the private links, to C plugins and to Python workers: a byte says the kind of a message, and four in
-//! network byte order the length of its payload.
+//! network byte order the length of its payload. And of what programs and plugins close with.
 
+use crate::wire::{CloseCode, CloseFrame, close};
 use std::io;
 
 /// Bytes before each payload.
@@ -55,10 +56,35 @@ impl Splitter {
     }
 }
 
+/// The Close frame with this payload (RFC 6455 section 5.5.1). Without a code: one without a code. In the place of a code
+/// that no Close frame may carry goes 1011; what is no UTF-8 in the reason is replaced.
+pub(crate) fn close_frame(payload: &[u8]) -> CloseFrame {
+    match payload {
+        [a, b, reason @ ..] => {
+            let code = match u16::from_be_bytes([*a, *b]) {
+                0..1000 | 1005 | 1006 | 1015 | 5000.. => CloseCode::Error,
+                code => CloseCode::from(code),
+            };
+            close(code, &String::from_utf8_lossy(reason))
+        }
+        _ => close(CloseCode::Status, ""),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_close_is_one_that_may_be_sent() {
+        assert_eq!(close_frame(b""), close(CloseCode::Status, ""));
+        assert_eq!(close_frame(b"\x03"), close(CloseCode::Status, ""));
+        assert_eq!(close_frame(b"\x03\xe8bye"), close(CloseCode::Normal, "bye"));
+        assert_eq!(close_frame(b"\x0f\xa0"), close(CloseCode::Library(4000), ""));
+        assert_eq!(close_frame(b"\x03\xee").code, CloseCode::Error);
+        assert_eq!(close_frame(b"\x00\x00\xff").reason.as_str(), "\u{fffd}");
+    }
 
     #[test]
     fn what_is_too_long_is_an_error() {

@@ -22,7 +22,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Who waits with others: the workers of a child of httpd, or its children, where each is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crowd {
-    /// Which.
     pub group: u32,
     /// How many of it may wait for one target.
     pub limit: u32,

@@ -10,8 +10,6 @@ const EXCEPTIONS: &[&str] = &[
     // Their tests need some handler, and this is the least that can be one.
     "engine/session_task: handlers::echo",
     "engine/tests: handlers::echo",
-    // Until they are mended.
-    "handlers/exec/framing: handlers::plugin",
 ];
 
 #[test]

@@ -79,6 +79,7 @@ impl Link {
     ///
     /// # Errors
     /// As [`entrance::open`].
+    #[cfg(test)]
     pub fn open(entrance: BorrowedFd<'_>) -> io::Result<Link> {
         Link::open_with(entrance, None, None)
     }

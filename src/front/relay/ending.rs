@@ -78,7 +78,6 @@ pub enum Cause {
     Restart,
     /// There are more children than are needed, or it has had its `MaxConnectionsPerChild`.
     Retirement,
-    /// httpd stops.
     Stop,
 }
 
@@ -186,7 +185,6 @@ impl Order {
         self.urgent.is_some()
     }
 
-    /// Why.
     pub fn cause(&self) -> Cause {
         self.cause
     }

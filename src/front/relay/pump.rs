@@ -113,7 +113,6 @@ impl Pair {
         Pair { socket, up: Vec::new(), sent: 0 }
     }
 
-    /// To wait on.
     pub fn socket(&self) -> &UnixStream {
         &self.socket
     }

@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 pub enum Kind {
     /// Either way. UTF-8.
     Text = 1,
-    /// Either way.
     Binary = 2,
     /// To a shared program: a client has come; the payload is a JSON object, its environment.
     Open = 3,
@@ -159,7 +158,7 @@ pub fn said(kind: Kind, payload: Vec<u8>) -> Result<Said, Wrong> {
             let text = Utf8Bytes::try_from(Bytes::from(payload)).map_err(|_| Wrong::Utf8)?;
             Said::Message(Message::Text(text))
         }
-        Kind::Close => Said::Close(crate::handlers::plugin::session::close_frame(&payload)),
+        Kind::Close => Said::Close(crate::handlers::framing::close_frame(&payload)),
         Kind::Binary | Kind::Open => Said::Message(Message::Binary(payload.into())),
     })
 }

@@ -154,7 +154,6 @@ impl Leader {
         }
     }
 
-    /// Its number.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }

@@ -40,7 +40,6 @@ pub(crate) use front::FRONT;
 /// Descriptors for a program: its three pipes, and what its end is seen by.
 const DESCRIPTORS: u32 = 4;
 
-/// The exec handler.
 #[derive(Default)]
 pub struct Exec {
     groups: Arc<Groups>,

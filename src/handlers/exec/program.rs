@@ -37,10 +37,8 @@ pub struct Program {
     name: String,
 }
 
-/// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Something was read.
     Read,
     /// Something was written, or its input is closed: there may be room.
     Wrote,

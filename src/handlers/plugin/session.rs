@@ -10,7 +10,7 @@
 use crate::engine::bridge::{self, Backend, GATHERED, Gathered, Said};
 use crate::engine::summary::End;
 use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rejection, SessionSpec};
-use crate::handlers::framing::{Splitter, header};
+use crate::handlers::framing::{Splitter, close_frame, header};
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, Utf8Bytes, close};
 use bytes::Bytes;
@@ -26,7 +26,6 @@ use tokio::net::UnixStream;
 pub enum Kind {
     /// Either way. UTF-8.
     Text = 1,
-    /// Either way.
     Binary = 2,
     /// From the plugin: the payload of a Close frame, as the plugin has it. Nothing follows.
     Close = 8,
@@ -245,34 +244,9 @@ fn said(kind: Kind, payload: Vec<u8>) -> Option<Said<CloseFrame>> {
     })
 }
 
-/// The Close frame with this payload (RFC 6455 section 5.5.1). Without a code: one without a code. In the place of a code
-/// that no Close frame may carry goes 1011; what is no UTF-8 in the reason is replaced.
-pub fn close_frame(payload: &[u8]) -> CloseFrame {
-    match payload {
-        [a, b, reason @ ..] => {
-            let code = match u16::from_be_bytes([*a, *b]) {
-                0..1000 | 1005 | 1006 | 1015 | 5000.. => CloseCode::Error,
-                code => CloseCode::from(code),
-            };
-            close(code, &String::from_utf8_lossy(reason))
-        }
-        _ => close(CloseCode::Status, ""),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_close_is_one_that_may_be_sent() {
-        assert_eq!(close_frame(b""), close(CloseCode::Status, ""));
-        assert_eq!(close_frame(b"\x03"), close(CloseCode::Status, ""));
-        assert_eq!(close_frame(b"\x03\xe8bye"), close(CloseCode::Normal, "bye"));
-        assert_eq!(close_frame(b"\x0f\xa0"), close(CloseCode::Library(4000), ""));
-        assert_eq!(close_frame(b"\x03\xee").code, CloseCode::Error);
-        assert_eq!(close_frame(b"\x00\x00\xff").reason.as_str(), "\u{fffd}");
-    }
 
     #[test]
     fn a_message_of_no_kind_is_an_error() {

@@ -23,7 +23,6 @@ pub enum Verdict {
     Accepted(Vec<(String, String)>),
     /// A session, of sorts: the worker wants the stream, and says to the client what there is to say.
     Claimed,
-    /// This status.
     Refused(u16, String),
     /// No handler is there.
     Declined,

@@ -38,7 +38,6 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long httpd waits for that.
 pub const PATIENCE: Duration = Duration::from_secs(35);
 
-/// The pywebsocket handler.
 #[derive(Default)]
 pub struct PyWebSocket {
     workers: Workers,

@@ -20,16 +20,13 @@ pub struct Worker {
     pub outside_root: bool,
 }
 
-/// A session's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Which worker.
     pub worker: Worker,
     /// The request's header lines.
     pub headers: Vec<(String, String)>,
     /// The client's address and port.
     pub remote: (String, u16),
-    /// The server's.
     pub local: (String, u16),
     /// The client speaks TLS.
     pub secure: bool,

@@ -44,7 +44,6 @@ struct Slot {
     backoff: Backoff,
 }
 
-/// A process.
 struct Running {
     control: Arc<UnixStream>,
     pid: u32,

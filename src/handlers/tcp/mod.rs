@@ -34,7 +34,6 @@ pub const PROTOCOL: &str = "binary";
 /// What the handler is to know of a session. Travels in [`crate::engine::HandlerSpec::settings`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where to.
     pub to: To,
     /// How long connecting may take, all in all.
     pub timeout: Duration,
@@ -45,7 +44,6 @@ pub struct Settings {
 /// Where a session is to be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum To {
-    /// There, whoever comes.
     Target(Target),
     /// To what the client's token stands for.
     Token {
@@ -56,7 +54,6 @@ pub enum To {
     },
 }
 
-/// The tcp handler.
 #[derive(Default)]
 pub struct Tcp {
     tokens: Arc<Tokens>,

@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// How often a Unix socket whose queue is full is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Target {
     /// By its name or address, without brackets, and its port.

@@ -12,7 +12,6 @@ const CHUNK: usize = 16 * 1024;
 /// Chunks that one write takes.
 const CHUNKS: usize = 32;
 
-/// The queue.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     /// What waits, the first of it perhaps partly written.
@@ -23,12 +22,10 @@ pub struct SendQueue {
 }
 
 impl SendQueue {
-    /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.waiting
     }
 
-    /// Nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
