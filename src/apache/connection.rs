@@ -258,7 +258,7 @@ impl Connection {
     ///
     /// With `aborted` set the core's output filter drops what later filters and the end of the request still write, and
     /// `ap_start_lingering_close` closes without a shutdown(2), which would reach the other owner of the socket too.
-    pub fn abandon(&self) {
+    pub fn detach(&self) {
         // SAFETY: safety.md 1, 3.
         unsafe { ffi::shim_connection_abandon(self.as_ptr()) }
     }

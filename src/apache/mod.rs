@@ -3,12 +3,12 @@
 //! The words are httpd's: [`request::Request`], [`pool::Pool`], [`table::Table`], [`server::Server`]. What all of it relies on,
 //! `docs/development/safety.md` says once, in points that SAFETY comments cite.
 
+pub mod body;
 pub mod conftree;
 pub mod connection;
 pub mod crash;
 pub mod directive;
 pub mod dso;
-pub mod exchange;
 pub mod expr;
 mod ffi;
 pub(crate) mod guard;
@@ -28,13 +28,13 @@ pub mod table;
 pub mod tls;
 
 /// What a hook answers where it is neither "mine" nor "not mine": an HTTP status, or a failure of the start.
-pub type HookResult = Result<Verdict, u16>;
+pub type HookResult = Result<HookStatus, u16>;
 
 /// What a content handler says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HookStatus {
     /// The request was answered (OK).
-    Answered,
+    Ok,
     Declined,
     /// The request goes on without this thread (SUSPENDED), see [`suspended`].
     Suspended,

@@ -10,7 +10,7 @@ use super::process::Parent;
 use super::request::Request;
 use super::server::Server;
 use super::tls;
-use super::{HookResult, Verdict};
+use super::{HookResult, HookStatus};
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 pub use ffi::module as Record;
@@ -50,8 +50,8 @@ pub trait HttpdModule: 'static {
     fn child_init(main: &mut Parent, pool: &Pool, server: &Server);
 
     /// The MPM lets go of a connection, on the worker thread: for a while, or, when `suspended`, because its request said
-    /// [`Verdict::Suspended`]; then it is its suspender's from now on.
-    fn let_go(connection: &Connection, suspended: bool);
+    /// [`HookStatus::Suspended`]; then it is its suspender's from now on.
+    fn suspend_connection(connection: &Connection, suspended: bool);
 
     /// This child of httpd is told to end: when its connections have (graceful), or now. Comes early with graceful, and
     /// perhaps twice.
@@ -140,7 +140,12 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_monitor(Some(monitor::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_init(Some(child_init::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
         ffi::ap_hook_child_stopping(Some(child_stopping::<M>), nobody, after, ffi::APR_HOOK_MIDDLE as c_int);
-        ffi::ap_hook_suspend_connection(Some(let_go::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_suspend_connection(
+            Some(suspend_connection::<M>),
+            nobody,
+            after,
+            ffi::APR_HOOK_REALLY_LAST as c_int,
+        );
         ffi::ap_hook_post_read_request(Some(read::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
         ffi::ap_hook_map_to_storage(Some(translated::<M>), nobody, after, before as c_int);
         ffi::ap_hook_quick_handler(Some(before_caches::<M>), nobody, after, before as c_int);
@@ -212,10 +217,12 @@ extern "C" fn child_stopping<M: HttpdModule>(_pool: *mut ffi::apr_pool_t, gracef
     guard("child_stopping", (), || M::child_stopping(graceful != 0));
 }
 
-extern "C" fn let_go<M: HttpdModule>(connection: *mut ffi::conn_rec, _request: *mut ffi::request_rec) {
+extern "C" fn suspend_connection<M: HttpdModule>(connection: *mut ffi::conn_rec, _request: *mut ffi::request_rec) {
     guard("suspend_connection", (), || {
         // SAFETY: the connection is valid.
-        unsafe { M::let_go(Connection::from_ptr(connection), ffi::shim_connection_is_suspended(connection) != 0) }
+        unsafe {
+            M::suspend_connection(Connection::from_ptr(connection), ffi::shim_connection_is_suspended(connection) != 0)
+        }
     });
 }
 
@@ -280,9 +287,9 @@ fn handled(request: *mut ffi::request_rec, handle: fn(&mut Request) -> HookResul
     guard("the content handler", ffi::HTTP_INTERNAL_SERVER_ERROR as c_int, || {
         // SAFETY: the request lives until the hook returns, and longer.
         match handle(unsafe { Request::from_ptr(request) }) {
-            Ok(Verdict::Answered) => ffi::OK as c_int,
-            Ok(Verdict::Declined) => ffi::DECLINED,
-            Ok(Verdict::Suspended) => ffi::SUSPENDED,
+            Ok(HookStatus::Ok) => ffi::OK as c_int,
+            Ok(HookStatus::Declined) => ffi::DECLINED,
+            Ok(HookStatus::Suspended) => ffi::SUSPENDED,
             Err(status) => c_int::from(status),
         }
     })

@@ -24,7 +24,7 @@ pub fn is_shutting_down() -> bool {
     }
 }
 
-/// A handler may answer [`super::Verdict::Suspended`]: the MPM is asynchronous, which in httpd 2.4 is event alone.
+/// A handler may answer [`super::HookStatus::Suspended`]: the MPM is asynchronous, which in httpd 2.4 is event alone.
 pub fn can_suspend() -> bool {
     query(ffi::AP_MPMQ_IS_ASYNC).is_some_and(|is_async| is_async != 0)
 }

@@ -26,14 +26,14 @@ pub enum Proxying {
 
 /// A request that somebody holds on to from other threads. Who has asked for it sees to it that it is dropped before the
 /// request ends.
-pub struct Kept(*mut ffi::request_rec);
+pub struct RequestRef(*mut ffi::request_rec);
 
 // SAFETY: safety.md 8; header lines of a request are not changed after the handler began.
-unsafe impl Send for Kept {}
+unsafe impl Send for RequestRef {}
 // SAFETY: safety.md 8.
-unsafe impl Sync for Kept {}
+unsafe impl Sync for RequestRef {}
 
-impl Kept {
+impl RequestRef {
     pub fn as_ptr(&self) -> *mut c_void {
         self.0.cast()
     }
@@ -167,9 +167,9 @@ impl Request {
         unsafe { ffi::shim_handler_is_from_htaccess(self.as_ptr()) != 0 }
     }
 
-    /// A reference that other threads may have, see [`Kept`].
-    pub fn keep(&mut self) -> Kept {
-        Kept(self.as_ptr())
+    /// A reference that other threads may have, see [`RequestRef`].
+    pub fn keep(&mut self) -> RequestRef {
+        RequestRef(self.as_ptr())
     }
 
     pub fn method(&self) -> Cow<'_, str> {
@@ -294,7 +294,7 @@ impl Request {
     }
 
     /// Sets variables for the access log (`%{NAME}e`), and the bytes it counts.
-    pub fn describe(&self, variables: &[(&str, String)], bytes_sent: u64) {
+    pub fn set_log_variables(&self, variables: &[(&str, String)], bytes_sent: u64) {
         // SAFETY: safety.md 2.
         let environment = unsafe { Table::from_ptr(self.record().subprocess_env) };
         for (name, value) in variables {

@@ -23,7 +23,7 @@ pub struct Suspended {
 unsafe impl Send for Suspended {}
 
 impl Suspended {
-    /// Of a request whose handler is about to answer [`super::Verdict::Suspended`].
+    /// Of a request whose handler is about to answer [`super::HookStatus::Suspended`].
     pub fn new(request: &mut Request) -> Suspended {
         Suspended { request: request.as_ptr(), connection: request.connection().as_ptr() }
     }

@@ -49,14 +49,7 @@ impl Table {
         unsafe { ffi::apr_table_setn(self.as_ptr(), pool.string(name), pool.string(value)) }
     }
 
-    /// As [`Table::set`], for a name that is there as long as the program: a suspended request keeps all that it has taken of
-    /// its pool.
-    pub fn set_named(&self, pool: &Pool, name: &'static CStr, value: &str) {
-        // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
-        unsafe { ffi::apr_table_setn(self.as_ptr(), name.as_ptr(), pool.string(value)) }
-    }
-
-    /// As [`Table::set_named`], for a value of which that is true as well.
+    /// As [`Table::set`], for a name and a value that are there as long as the program.
     pub fn set_constant(&self, name: &'static CStr, value: &'static CStr) {
         // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_setn(self.as_ptr(), name.as_ptr(), value.as_ptr()) }

@@ -11,7 +11,7 @@ use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::suspended::Suspended;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::engine::handoff::{Granted, HandoffError, Link};
 use crate::engine::{Response, SessionSpec};
 use crate::wire::handshake::Accept;
@@ -70,7 +70,7 @@ thread_local! {
 }
 
 /// The MPM lets go of a connection: if it is the one that was suspended, it is the relay thread's now.
-pub(crate) fn let_go(connection: &Connection, suspended: bool) {
+pub(crate) fn suspend_connection(connection: &Connection, suspended: bool) {
     let pending = SUSPENDED.take().filter(|(request, _)| request.is(connection) && suspended);
     if let (Some((request, relayed)), Some(relay)) = (pending, child::relay()) {
         relay.adopt(request, relayed);
@@ -99,11 +99,11 @@ pub(super) fn hand_over(
     let door = child::door().ok_or(SERVICE_UNAVAILABLE)?;
     let (mut link, Granted { ticket, response, thread }) = match door.offer_within(spec, patience) {
         Ok(offered) => offered,
-        Err(HandoffError::Declined) => return Ok(Verdict::Declined),
+        Err(HandoffError::Declined) => return Ok(HookStatus::Declined),
         Err(HandoffError::Dropped) => {
             log::request(Level::Info, request, "WS0024: dropped by the handler");
-            request.connection().abandon();
-            return Ok(Verdict::Answered);
+            request.connection().detach();
+            return Ok(HookStatus::Ok);
         }
         Err(why) => return Err(no_session(request, &why)),
     };
@@ -138,16 +138,16 @@ pub(super) fn hand_over(
         if failure.tell(request, ticket) && link.abandon(ticket).is_ok() {
             door.check_in(link);
         }
-        connection.abandon();
-        return Ok(Verdict::Answered);
+        connection.detach();
+        return Ok(HookStatus::Ok);
     }
     log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {handover:?}"));
     door.check_in(link);
     let (engine, messages) = streams.into_ours(ticket);
     if engine.is_none() && hold.is_none() {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
-        connection.abandon();
-        return Ok(Verdict::Answered);
+        connection.detach();
+        return Ok(HookStatus::Ok);
     }
     if engine.is_some() {
         connection.make_raw();
@@ -168,13 +168,13 @@ fn park(request: &mut Request, handover: Handover, relayed: Relayed) -> HookResu
     };
     if suspends {
         SUSPENDED.set(Some((Suspended::new(request), relayed)));
-        return Ok(Verdict::Suspended);
+        return Ok(HookStatus::Suspended);
     }
     relay::blocking::run(request, relayed);
     if handover == Handover::Socket {
-        request.connection().abandon();
+        request.connection().detach();
     }
-    Ok(Verdict::Answered)
+    Ok(HookStatus::Ok)
 }
 
 /// The engine has refused a session, or does not answer: the status for the client.

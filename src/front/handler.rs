@@ -9,7 +9,7 @@ use crate::apache::pool::Pool;
 use crate::apache::process::Parent;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::engine::handoff::PATIENCE;
 use crate::engine::{HandlerSpec, Limits, Quota};
 use crate::wire::handshake::{Accept, Protocols, Refusal, negotiate};
@@ -97,7 +97,7 @@ pub(crate) trait Front: Sync {
     /// # Errors
     /// A status that httpd makes a page for.
     fn answer_last(&self, _request: &mut Request) -> HookResult {
-        Ok(Verdict::Declined)
+        Ok(HookStatus::Declined)
     }
 
     /// What the server's configuration says to the handler as a whole, in a form of the handler's own.

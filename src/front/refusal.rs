@@ -3,7 +3,7 @@
 
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::front::once;
 use crate::wire::handshake::Refusal;
 use crate::wire::origin::{Difference, Origin, Trusted, difference};
@@ -12,7 +12,7 @@ use crate::wire::origin::{Difference, Origin, Trusted, difference};
 pub fn answer(request: &Request, refusal: &Refusal) -> HookResult {
     let Some(status) = refusal.status() else {
         left_to_the_site(request, refusal);
-        return Ok(Verdict::Declined);
+        return Ok(HookStatus::Declined);
     };
     let mut admitted = String::new();
     if let Refusal::OriginForbidden { origin, site } = refusal {

@@ -5,7 +5,7 @@ use super::handler::{Prepared, Registration};
 use super::{WebSocket, refusal, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::engine::SessionSpec;
 use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         Err(refusal) => {
             let verdict = refusal::answer(request, &refusal)?;
             // Not an upgrade: one address may serve subscribers and publishers.
-            return if verdict == Verdict::Declined { answer_ordinary(request, all) } else { Ok(verdict) };
+            return if verdict == HookStatus::Declined { answer_ordinary(request, all) } else { Ok(verdict) };
         }
     };
     let handover = custody::choose(request, front.needs())?;
@@ -52,7 +52,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
 
 /// An ordinary request, which may be one of these handlers' own.
 fn answer_ordinary(request: &mut Request, all: &[Registration]) -> HookResult {
-    all.iter().find_map(|known| known.front.answer(request)).unwrap_or(Ok(Verdict::Declined))
+    all.iter().find_map(|known| known.front.answer(request)).unwrap_or(Ok(HookStatus::Declined))
 }
 
 /// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.

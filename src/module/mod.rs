@@ -17,7 +17,7 @@ use crate::apache::pool::Pool;
 use crate::apache::process::Parent;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::front::config::{Config, Merge};
 use crate::front::handler::Front;
 use crate::front::{WebSocket, access, child, custody, h2, once, others, relay, session_logs, upgrade};
@@ -85,8 +85,8 @@ impl HttpdModule for WebSocket {
         at_once().for_each(Front::child_stopped);
     }
 
-    fn let_go(connection: &Connection, suspended: bool) {
-        custody::let_go(connection, suspended);
+    fn suspend_connection(connection: &Connection, suspended: bool) {
+        custody::suspend_connection(connection, suspended);
     }
 
     fn bypasses_caches(request: &Request) -> bool {
@@ -105,11 +105,11 @@ impl HttpdModule for WebSocket {
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {
-        if others::is_anothers(request) { Ok(Verdict::Declined) } else { upgrade::handle(request, FRONTS) }
+        if others::is_anothers(request) { Ok(HookStatus::Declined) } else { upgrade::handle(request, FRONTS) }
     }
 
     fn last_handler(request: &mut Request) -> HookResult {
         let chosen = request.config::<WebSocket>().handler();
-        chosen.map(|chosen| chosen.front).map_or(Ok(Verdict::Declined), |front| front.answer_last(request))
+        chosen.map(|chosen| chosen.front).map_or(Ok(HookStatus::Declined), |front| front.answer_last(request))
     }
 }

@@ -84,7 +84,7 @@ impl Link {
         Link::open_with(entrance, None, None)
     }
 
-    /// As [`Link::open`], past this gate, and for this question.
+    /// Opens a link past this gate, and for this question.
     fn open_with(entrance: BorrowedFd<'_>, gate: Option<Gate>, question: Option<Question>) -> io::Result<Link> {
         let mut link = Link { stream: PatientStream::new(entrance::open(entrance)?, gate, question)? };
         link.say(&ToEngine::Hello { version: version().into() })?;

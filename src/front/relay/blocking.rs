@@ -34,7 +34,7 @@ pub fn run(request: &Request, relayed: Relayed) {
     if let Some(hold) = hold {
         wait_for(&*hold, session, &mut ending, &mut drain);
     }
-    request.describe(&variables(session.ticket, since, received, sent), sent);
+    request.set_log_variables(&variables(session.ticket, since, received, sent), sent);
     drop(deferral);
 }
 
@@ -77,7 +77,7 @@ fn relay(
             Turn::Again => {}
             Turn::Ended => break,
             Turn::Lost => {
-                connection.abandon();
+                connection.detach();
                 break;
             }
             Turn::Wait(waiting) => {
@@ -91,7 +91,7 @@ fn relay(
             drain.obey(order, &session);
         }
         if drain.is_late(Instant::now()) {
-            connection.abandon();
+            connection.detach();
             break;
         }
     }

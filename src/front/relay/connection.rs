@@ -120,7 +120,7 @@ impl RelayedConnection {
 
     /// The client is gone, or has to be given up.
     fn give_up(&mut self) {
-        self.request.connection().abandon();
+        self.request.connection().detach();
         self.end_request();
         self.phase = Phase::Over;
     }
@@ -130,7 +130,7 @@ impl RelayedConnection {
         if let Phase::Pumping(pump, _) = std::mem::replace(&mut self.phase, Phase::Over)
             && let Some(request) = self.request.request()
         {
-            request.describe(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
+            request.set_log_variables(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
         }
         if self.hold.is_none() {
             self.request.finish_request();
@@ -144,14 +144,14 @@ impl RelayedConnection {
             Phase::Pumping(..) => return,
             Phase::Held => {
                 if let Some(request) = self.request.request() {
-                    request.describe(&variables(self.session.ticket, self.since, 0, 0), 0);
+                    request.set_log_variables(&variables(self.session.ticket, self.since, 0, 0), 0);
                 }
                 self.phase = Phase::Over;
             }
             Phase::Lingering(..) | Phase::Over => {}
         }
         // Nothing that the end of the request writes is for the client.
-        self.request.connection().abandon();
+        self.request.connection().detach();
         self.request.finish_request();
     }
 

@@ -5,7 +5,7 @@ use super::{NAME, publish};
 use crate::apache::expr::{Expression, Value};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::channels::name::{MAX_NAME, Pattern, is_name};
 use crate::channels::protocol::SUBPROTOCOLS;
 use crate::channels::subscription::Subscription;
@@ -61,7 +61,7 @@ impl Front for ChannelFront {
         let is_plain =
             matches!(&*request.method(), "GET" | "HEAD") && !request.is_subrequest() && !request.is_redirected();
         if !is_plain || !request.has_no_file() {
-            return Ok(Verdict::Declined);
+            return Ok(HookStatus::Declined);
         }
         // RFC 9110 section 15.5.22; HTTP/2 has no such lines (RFC 9113 section 8.2.2).
         if request.http_version() < (2, 0) {
@@ -73,7 +73,7 @@ impl Front for ChannelFront {
             c"text/plain; charset=utf-8",
             b"This URL is a WebSocket's: open it with ws: or wss:.\n",
         );
-        Ok(Verdict::Answered)
+        Ok(HookStatus::Ok)
     }
 
     fn server_settings(&self, config: &Config) -> Option<Vec<u8>> {

@@ -2,10 +2,10 @@
 
 use super::NAME;
 use super::config::ChannelConfig;
-use crate::apache::exchange::BodyError;
+use crate::apache::body::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::{HookResult, Verdict};
+use crate::apache::{HookResult, HookStatus};
 use crate::channels::api::{self, Info, may_be_sent};
 use crate::channels::name::is_name;
 use crate::channels::publication::is_line;
@@ -39,7 +39,7 @@ type Reply = (u16, Value);
 /// Answers a request of a location that publishes.
 pub(super) fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
-        return Ok(Verdict::Declined);
+        return Ok(HookStatus::Declined);
     }
     // Also for what httpd answers on our behalf.
     request.err_headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
@@ -63,7 +63,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
             log::request(Level::Warning, request, &format!("WS0035: refused: {why}"));
         }
         reply(request, 403, &line(&problem(&why)));
-        return Ok(Verdict::Answered);
+        return Ok(HookStatus::Ok);
     }
     if !is_own_page(request) {
         log::request(
@@ -76,14 +76,14 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
     let (status, body) = match &*request.method() {
         "POST" | "PUT" => match publish(request).transpose() {
             Some(reply) => reply,
-            None => return Ok(Verdict::Answered),
+            None => return Ok(HookStatus::Ok),
         },
         "GET" | "HEAD" => tell(request),
         "DELETE" => delete(request),
         "OPTIONS" => {
             request.headers_out().set(request.pool(), "Allow", METHODS);
             reply(request, 200, b"");
-            return Ok(Verdict::Answered);
+            return Ok(HookStatus::Ok);
         }
         method => {
             let why = format!("{method} is none of {METHODS}");
@@ -96,7 +96,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
         request.headers_out().set(request.pool(), "Retry-After", "5");
     }
     reply(request, status, &line(&body));
-    Ok(Verdict::Answered)
+    Ok(HookStatus::Ok)
 }
 
 fn line(body: &Value) -> Vec<u8> {

@@ -6,7 +6,7 @@ use super::receive_queue::ReceiveQueue;
 use super::send_queue::SendQueue;
 use super::watchdog::{self, Caller};
 use crate::apache::log::{self, Level};
-use crate::apache::request::{Kept, Request};
+use crate::apache::request::{Request, RequestRef};
 use crate::front::child;
 use crate::front::relay::hold::{RequestHold, Waiter};
 use crate::handlers::plugin::session::Kind;
@@ -75,7 +75,7 @@ pub struct Connection {
     pub(super) private: OnceLock<Private>,
     /// The session's number; 0 before the engine has given it one.
     pub(super) session: AtomicU64,
-    request: Mutex<Option<Kept>>,
+    request: Mutex<Option<RequestRef>>,
     offered: Vec<CString>,
     /// Bytes that may wait for a client where others send to it without waiting.
     send_buffer: usize,
@@ -146,7 +146,7 @@ impl Connection {
 
     /// The request_rec; NULL when the connection is over.
     pub fn request(&self) -> *mut c_void {
-        locked(&self.request).as_ref().map_or(std::ptr::null_mut(), Kept::as_ptr)
+        locked(&self.request).as_ref().map_or(std::ptr::null_mut(), RequestRef::as_ptr)
     }
 
     /// A header line of the request; NULL for none.
