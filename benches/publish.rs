@@ -67,7 +67,7 @@ fn run() -> Result<()> {
     let mut notes = Vec::new();
     let setting = options.setting(Children::One, &mut notes)?;
     let Some(module) = setting.module else {
-        println!("the module is not built: cargo build --release");
+        eprintln!("the module is not built: cargo build --release");
         return Ok(());
     };
     let mut servers = vec![("mod_websocket", Server::httpd(&module, setting.cpu, SITE, "/channel")?)];

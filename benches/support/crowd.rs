@@ -155,9 +155,7 @@ impl Crowd {
     /// True when somebody was served.
     fn wait(&mut self, time: Duration) -> Result<bool> {
         let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        let found = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&time))?;
+        let found = poll(&self.epoll, &mut events, time)?;
         for event in &events {
             // Copied: the kernel's struct is packed.
             self.read(event.data.u64() as usize)?;
@@ -248,4 +246,11 @@ impl AsFd for Crowd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
+}
+
+/// Waits for that time, at most; returns how many events there are.
+pub fn poll(epoll: &OwnedFd, events: &mut Vec<epoll::Event>, time: Duration) -> Result<usize> {
+    events.clear();
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    Ok(epoll::wait(epoll, spare_capacity(events), Some(&time))?)
 }

@@ -6,11 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 
 use super::Result;
 use super::client::{self, Target};
+use super::crowd::poll;
 use super::page::Beside;
 use super::tls::Socket;
 
@@ -90,9 +90,7 @@ impl Returning {
     /// True when somebody was served.
     fn wait(&mut self, time: Duration) -> Result<bool> {
         let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        let found = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&time))?;
+        let found = poll(&self.epoll, &mut events, time)?;
         for event in &events {
             // Copied: the kernel's struct is packed.
             self.advance(event.data.u64() as usize)?;

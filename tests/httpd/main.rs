@@ -9,13 +9,9 @@ mod harness;
 mod browser;
 mod channels;
 mod docs;
-mod engine_late;
 mod front;
 mod handlers;
 mod harness_itself;
 mod operations;
 mod protocol;
-mod redis_foreign;
 mod tls;
-
-use handlers::{echo, tcp};

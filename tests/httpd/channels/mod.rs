@@ -7,6 +7,7 @@ pub mod php;
 mod protocol_v1;
 mod publish;
 mod redis;
+mod redis_foreign;
 mod redis_lost;
 mod resume;
 mod subscriptions;

@@ -2,6 +2,7 @@
 
 mod drain;
 mod engine;
+mod engine_late;
 mod limits;
 mod log_rotation;
 mod module_upgrade;

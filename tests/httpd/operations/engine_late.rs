@@ -1,8 +1,8 @@
 //! An engine that hangs: the site does not, and another engine takes its place.
 
+use crate::handlers::tcp::Full;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, wait_until};
-use crate::tcp::Full;
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,7 +220,7 @@ fn one_that_is_busy_is_not_replaced() {
     let clients: Vec<_> = (0..2)
         .map(|_| {
             let (mut client, is_over) = (Client::open(&server, "/echo"), is_over.clone());
-            let text = String::from_utf8(crate::echo::letters(1 << 19)).expect("letters");
+            let text = String::from_utf8(crate::handlers::echo::letters(1 << 19)).expect("letters");
             thread::spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
                     client.echo_text(&text);
