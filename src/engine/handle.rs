@@ -18,7 +18,6 @@ pub type Posted = (Arc<Broadcast>, Option<Share>);
 
 /// The part of a connection that its thread can see. Never leaves the thread.
 pub struct ConnectionHandle {
-    /// The session's number.
     pub id: u64,
     /// The number of what runs it.
     pub handler: Cell<HandlerNumber>,

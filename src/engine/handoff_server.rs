@@ -116,7 +116,6 @@ struct Link {
     stream: Receiver,
     /// The thread that serves it.
     here: ThreadHandle,
-    /// By their tickets.
     granted: HashMap<u64, PendingSession>,
 }
 

@@ -17,7 +17,6 @@ use tokio::net::{TcpStream, UnixStream};
 /// Never waits; is watched by the runtime of its thread.
 #[derive(Debug)]
 pub enum Socket {
-    /// The client itself.
     Tcp(TcpStream),
     /// The client itself, over TLS. Boxed, since others need no room for its keys.
     Tls(Box<Tls>),

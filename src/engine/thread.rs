@@ -28,9 +28,7 @@ use tokio::sync::{Notify, mpsc};
 
 /// What a thread is told from outside.
 pub enum Command {
-    /// Run this session.
     Adopt(Box<Adoption>),
-    /// Serve this mux.
     OpenMux(Box<NewMux>),
     /// Close the session of this number with this frame, if it is one of the thread's.
     Close(u64, CloseFrame),
@@ -47,7 +45,6 @@ pub type Task = Box<dyn FnOnce(ThreadHandle) -> LocalBoxFuture<'static, ()> + Se
 pub struct NewMux {
     /// Its number in the engine.
     pub number: u64,
-    /// Its end.
     pub mux: OwnedFd,
     /// What it takes of the descriptors.
     pub places: Vec<Place>,
@@ -157,11 +154,9 @@ pub struct ThreadState {
     pub contexts: RefCell<Contexts>,
     /// Empty queues and buffers, for connections that have something to do.
     pub queues: RefCell<FreeList<VecDeque<Event>>>,
-    /// See `queues`.
     pub buffers: RefCell<FreeList<Vec<u8>>>,
     handles: RefCell<HashMap<u64, Rc<ConnectionHandle>>>,
     muxes: RefCell<HashMap<u64, Rc<MuxTask>>>,
-    /// Its clock.
     pub(super) timer: Timer,
     /// What sockets hold, and the thread's number there.
     memory: Arc<Memory>,
@@ -329,7 +324,6 @@ impl ThreadHandle {
         self.begin(adoption);
     }
 
-    /// Serves a mux.
     pub fn open_mux(&self, new: NewMux) {
         self.shared.open_mux(new);
     }

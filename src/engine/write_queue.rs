@@ -46,7 +46,6 @@ impl WriteQueue {
         (own, share)
     }
 
-    /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.sealed_len + self.open.len()
     }

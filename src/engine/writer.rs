@@ -12,13 +12,10 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// See the module.
 pub struct Writer {
-    /// The byte stream.
     pub socket: Socket,
     /// What the socket has not taken.
     pub queue: WriteQueue,
-    /// What was sent.
     pub sent: Traffic,
     /// The handler has sent what it has to send, and waits for the client: what others send may go out.
     pub is_open: bool,
