@@ -33,7 +33,7 @@
 //! with neither httpd's headers nor libclang, which proves the border.
 //!
 //! A reader who wants to follow one connection reads `front/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
-//! [`engine::connection`], [`wire::session`] and `handlers::echo`, in this order; where the connection is TLS's, `apache/tls.rs`,
+//! [`engine::connection`], [`wire::session`] and `handlers::echo`, in this order; where the connection is TLS's, `apache/tls/`,
 //! [`tls::stream`] and [`tls::record`], too.
 
 // Much of the engine is called by httpd's half alone.
