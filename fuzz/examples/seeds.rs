@@ -4,11 +4,11 @@
 use mod_websocket::engine::control::{Configuration, Order};
 use mod_websocket::engine::handoff::{Message, ToEngine, encode, version};
 use mod_websocket::engine::memory::Bound;
-use mod_websocket::mux::send_buffer::SendBuffer;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
+use mod_websocket::mux::send_buffer::SendBuffer;
+use mod_websocket::tls::record::{Direction, Keys};
 use mod_websocket::wire::deflate::Compression;
 use mod_websocket::wire::extension::Parameters;
-use mod_websocket::tls::record::{Direction, Keys};
 use mod_websocket_fuzz::stream::frame;
 use std::path::Path;
 
@@ -299,13 +299,9 @@ fn mux() -> Vec<(&'static str, Vec<u8>)> {
 
 fn main() -> std::io::Result<()> {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    for (target, inputs) in [
-        ("session", session()),
-        ("deflate", deflate()),
-        ("handoff", handoff()),
-        ("mux", mux()),
-        ("record", record()),
-    ] {
+    for (target, inputs) in
+        [("session", session()), ("deflate", deflate()), ("handoff", handoff()), ("mux", mux()), ("record", record())]
+    {
         for (name, input) in inputs {
             std::fs::create_dir_all(seeds.join(target))?;
             std::fs::write(seeds.join(target).join(name), input)?;

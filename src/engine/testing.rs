@@ -3,13 +3,53 @@
 use super::memory::Bound;
 use super::quota::Place;
 use super::*;
+use std::io::{Read, Write};
 use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
-pub type Client = WebSocket<UnixStream>;
+pub type Client = WebSocket<Uninterrupted>;
+
+/// A read with a timeout is ended by every signal of the process (signal(7)), and other tests have children that end.
+#[derive(Debug)]
+pub struct Uninterrupted(UnixStream);
+
+impl Uninterrupted {
+    fn again<T>(&self, mut step: impl FnMut(&UnixStream) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match step(&self.0) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Deref for Uninterrupted {
+    type Target = UnixStream;
+
+    fn deref(&self) -> &UnixStream {
+        &self.0
+    }
+}
+
+impl Read for Uninterrupted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.again(|mut stream| stream.read(buffer))
+    }
+}
+
+impl Write for Uninterrupted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.again(|mut stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A wait that is longer than anything here takes, unless something is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +73,7 @@ pub fn pair() -> (UnixStream, UnixStream) {
 }
 
 pub fn websocket(stream: UnixStream) -> Client {
-    WebSocket::from_raw_socket(stream, Role::Client, None)
+    WebSocket::from_raw_socket(Uninterrupted(stream), Role::Client, None)
 }
 
 /// A handler whose sessions are this function.
