@@ -12,7 +12,7 @@
 //!        │            SCM_RIGHTS fd + SessionSpec        │
 //!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
 //!                                                         │
-//!                                                   engine::connection      socket + wire::session + engine::write_queue
+//!                                                   engine::connection  socket + codec + engine::write_queue
 //!                                                         │
 //!   handlers::plugin  C plugins' functions  ◀─────▶  handlers          echo, plugin, …
 //! ```
@@ -29,12 +29,20 @@
 //! | `handlers` | what a location does with its sessions: a folder each | those above |
 //! | `module` | the composition root: directives, hooks, the parent that supervises the engine | everything |
 //!
-//! `apache`, `front`, `module` and the parts of handlers that are httpd's are compiled with the feature `httpd` (the default) only: without it the crate builds and tests
-//! with neither httpd's headers nor libclang, which proves the border.
+//! `apache`, `front`, `module` and the parts of handlers that are httpd's are compiled with the feature `httpd` (the default)
+//! only: without it the crate builds and tests with neither httpd's headers nor libclang, which proves the border.
 //!
-//! A reader who wants to follow one connection reads `front/upgrade.rs`, [`engine::handoff`], [`engine::thread`],
-//! [`engine::connection`], [`wire::session`] and `handlers::echo`, in this order; where the connection is TLS's, `apache/tls/`,
-//! [`tls::stream`] and [`tls::record`], too.
+//! # Where is …
+//!
+//! | what | where |
+//! |---|---|
+//! | an opening handshake judged | `front/upgrade.rs` asks [`wire::handshake`], and then the engine: [`engine::handoff`], `engine/handoff_server.rs` |
+//! | the socket given away, or the bytes relayed | `front/custody.rs`; `front/relay/`, [`mux`] |
+//! | where TLS keys leave httpd | `apache/tls/` sees them, `front/tls_handoff.rs` takes them, [`tls::record`] goes on with them |
+//! | a session run | `engine/session_task.rs`, [`engine::connection`] over [`wire::session`], its handler: `handlers/echo` is the smallest |
+//! | a message published and fanned out | `handlers/channel/publish.rs`, `channels/hub/`, `channels/shard.rs`, [`engine::broadcast`] |
+//! | a directive declared and merged | `front/config/`, `handlers/*/config.rs`; all of them together: `module/directives` |
+//! | the engine started, told and replaced | `module/parent.rs`, [`engine::process`], [`engine::control`] |
 
 // Much of the engine is called by httpd's half alone.
 #![cfg_attr(not(feature = "httpd"), allow(dead_code, unused_imports))]
