@@ -38,11 +38,12 @@ fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=…
 	@fuzz/run '$(or $(TIME),60)' '$(TARGET)'
 
 # --all-targets leaves out what `cargo test` leaves out.
-lint: ## Formatting and clippy
+lint: ## Formatting, clippy, and links in docs
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --test conformance --test hostile --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items --lib --locked
 	CARGO_TARGET_DIR='$(abspath $(target))' $(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)

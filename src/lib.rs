@@ -44,6 +44,8 @@
 //! | a directive declared and merged | `front/config/`, `handlers/*/config.rs`; all of them together: `module/directives` |
 //! | the engine started, told and replaced | `module/parent.rs`, [`engine::process`], [`engine::control`] |
 
+// Its docs are for those who work on it.
+#![allow(rustdoc::private_intra_doc_links)]
 // Much of the engine is called by httpd's half alone.
 #![cfg_attr(not(feature = "httpd"), allow(dead_code, unused_imports))]
 

@@ -99,7 +99,7 @@ impl Server {
 }
 
 /// The main server of the current configuration. The reference is good until this process reads its configuration anew,
-/// which children and the processes that [`super::process::fork`] makes never do.
+/// which children and the processes that [`super::process::Parent::fork`] makes never do.
 pub fn main() -> Option<&'static Server> {
     // SAFETY: NULL before the first configuration, and then the main server.
     unsafe { (!ffi::ap_server_conf.is_null()).then(|| Server::from_ptr(ffi::ap_server_conf)) }

@@ -37,7 +37,7 @@ pub struct State {
 
 impl Connection {
     /// The number of the cipher suite, if the TLS of this connection can be gone on with: TLS 1.3 by mod_ssl, for a server of
-    /// which [`HttpdModule::wants_tls_secrets`].
+    /// which [`crate::apache::module::HttpdModule::wants_tls_secrets`].
     pub fn tls_suite(&self) -> Option<u16> {
         let (watch, openssl) = self.watch()?;
         // SAFETY: safety.md 3; the SSL lives as long as the connection.

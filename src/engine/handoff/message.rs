@@ -5,7 +5,7 @@ use crate::tls::record::Keys;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// What travels: see [`encode`].
+/// What travels: see [`super::codec::encode`].
 pub trait Message: Serialize + DeserializeOwned {
     /// It is to be wiped where it has been.
     fn is_secret(&self) -> bool {
@@ -26,7 +26,7 @@ pub trait Message: Serialize + DeserializeOwned {
 pub enum ToEngine {
     /// First on every link.
     Hello {
-        /// The sender's [`version`].
+        /// The sender's [`super::version`].
         version: String,
     },
     /// Will you run this session?
@@ -37,7 +37,7 @@ pub enum ToEngine {
         ticket: u64,
         /// Bytes that the client sent after its handshake and that httpd has read.
         early: Vec<u8>,
-        /// A second descriptor comes behind the socket: see [`super::Adoption::link`].
+        /// A second descriptor comes behind the socket: see [`crate::engine::Adoption::link`].
         linked: bool,
         /// The socket has TLS on it, with these keys. `early` is what came in it.
         tls: Option<Box<Keys>>,
@@ -68,7 +68,7 @@ pub enum ToEngine {
         /// The reason that the Close frame gives; its first 123 bytes.
         reason: String,
     },
-    /// A question to a handler, or something it is to do: see [`super::Handler::call`].
+    /// A question to a handler, or something it is to do: see [`crate::engine::Handler::call`].
     Call {
         /// As in `WebSocketHandler NAME`.
         handler: String,

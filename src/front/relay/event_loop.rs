@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 /// How often the thread looks at the clock while something has a deadline.
 const TICK: Duration = Duration::from_millis(100);
-/// No connection is destroyed earlier than this after its suspension, see [`Suspended::destroy`].
+/// No connection is destroyed earlier than this after its suspension, see [`crate::apache::suspended::Suspended::destroy`].
 const SETTLED: Duration = Duration::from_millis(100);
 /// How often connections are looked at that say nothing.
 const SILENCE_CHECK: Duration = Duration::from_secs(1);
