@@ -216,7 +216,7 @@ fn what_programs_leave_behind_is_the_engines() {
     let server = Httpd::new(Mpm::Event)
         .config(
             "<Location \"/leave\">\n  WebSocketHandler exec /bin/sh -c \
-             \"setsid sleep 1000 >/dev/null 2>&1 & echo $!; read line\"\n</Location>",
+             \"setsid sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1' & read line\"\n</Location>",
         )
         .start();
     let engine = server.engine();
