@@ -12,20 +12,19 @@
 pub(crate) mod channel;
 pub(crate) mod client;
 pub(crate) mod config;
-pub(crate) mod frame;
-pub(crate) mod handshake;
-pub(crate) mod installation;
 pub(crate) mod log;
 pub(crate) mod plugin;
-pub(crate) mod port;
-pub(crate) mod process;
 pub(crate) mod publish;
 pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod tls;
-pub(crate) mod wait;
+
+#[path = "../../../testkit/mod.rs"]
+mod testkit;
+
+pub(crate) use testkit::{frame, handshake, installation, port, process, wait};
 
 pub(crate) use client::Client;
 pub(crate) use config::{Httpd, Mpm};
