@@ -43,6 +43,7 @@ use support::page::{Pages, Times};
 use support::report::{self, median, percentile};
 use support::returning::{NO_ANSWER, Returning};
 use support::server::{Children, Httpd, Server};
+use support::testkit::installation::Installation;
 use support::{Result, idle, machine, proc};
 
 const USAGE: &str = "\
@@ -122,7 +123,6 @@ impl Options {
     fn parse() -> Result<Self> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
-        let target = machine::target_directory()?;
         let mut options = Self {
             clients: if smoke { 20 } else { 1000 },
             spread: if smoke { 0.1 } else { 1.0 },
@@ -130,8 +130,8 @@ impl Options {
             seconds: if smoke { 0.3 } else { 30.0 },
             rounds: if smoke { 1 } else { 3 },
             directives: String::new(),
-            json: (!smoke).then(|| target.join("bench/engine_late.json")),
-            module: target.join("release/libmod_websocket.so"),
+            json: (!smoke).then(|| Installation::built("bench/engine_late.json")),
+            module: Installation::built("release/libmod_websocket.so"),
             smoke,
         };
         let mut arguments = arguments.iter().filter(|argument| !["--bench", "--test"].contains(&argument.as_str()));

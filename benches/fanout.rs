@@ -46,6 +46,7 @@ use support::fanout::{DIGITS, FanOut};
 use support::load::Pace;
 use support::report::median;
 use support::server::Server;
+use support::testkit::installation::Installation;
 use support::{Result, machine, report};
 
 const USAGE: &str = "\
@@ -143,7 +144,7 @@ fn main() -> ExitCode {
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
         let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
-        let module = machine::target_directory()?.join("release/libmod_websocket.so");
+        let module = Installation::built("release/libmod_websocket.so");
         let mut options = Self {
             seconds: if smoke { 0.2 } else { 2.0 },
             rounds: if smoke { 1 } else { 5 },
@@ -153,7 +154,7 @@ impl Options {
             only: None,
             remote: Remote::No,
             spin: false,
-            json: if smoke { None } else { Some(machine::target_directory()?.join("bench/fanout.json")) },
+            json: if smoke { None } else { Some(Installation::built("bench/fanout.json")) },
             module,
             smoke,
         };

@@ -18,8 +18,9 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use support::Result;
 use support::plot::{Bar, Panel, markdown, svg};
-use support::{Result, machine};
+use support::testkit::installation::Installation;
 
 const USAGE: &str = "usage: cargo bench --bench plot -- [--directory DIR]";
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut directory, mut bench, mut test) = (machine::target_directory()?.join("bench"), false, false);
+    let (mut directory, mut bench, mut test) = (Installation::built("bench"), false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {

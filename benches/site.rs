@@ -44,6 +44,7 @@ use support::proc::{self, CpuTime};
 use support::report::{median, percentile};
 use support::serve::{SERVE_PEER, serve_peer};
 use support::server::{Children, Httpd, Server};
+use support::testkit::installation::Installation;
 use support::{Result, idle, machine, report};
 
 const USAGE: &str = "\
@@ -138,8 +139,8 @@ impl Options {
             scale: 0,
             watch: if smoke { 1.0 } else { 65.0 },
             directives: String::new(),
-            json: if smoke { None } else { Some(machine::target_directory()?.join("bench/site.json")) },
-            module: machine::target_directory()?.join("release/libmod_websocket.so"),
+            json: if smoke { None } else { Some(Installation::built("bench/site.json")) },
+            module: Installation::built("release/libmod_websocket.so"),
             smoke,
         };
         let mut arguments = arguments.iter();

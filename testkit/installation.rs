@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 /// Where httpd is and what is compiled into it.
 pub(crate) struct Installation {
-    httpd: PathBuf,
+    pub(crate) httpd: PathBuf,
     setpriv: Option<PathBuf>,
-    modules: PathBuf,
+    pub(crate) modules: PathBuf,
     include: PathBuf,
     compiled_in: Vec<String>,
 }
@@ -118,12 +118,26 @@ pub(crate) fn module_under_test() -> PathBuf {
 }
 
 fn find(variable: &str, names: &[&str]) -> Option<PathBuf> {
-    if let Some(named) = env::var_os(variable) {
-        return Some(PathBuf::from(named));
-    }
+    env::var_os(variable).map(PathBuf::from).or_else(|| names.iter().find_map(|name| program(name)))
+}
+
+/// The program of that name, in PATH or where distributions put servers.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).collect();
-    names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|file| file.is_file())
+    let usual = ["/usr/sbin", "/usr/local/sbin", "/usr/local/apache2/bin"].map(PathBuf::from);
+    env::split_paths(&path).chain(usual).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Name, user and group for a server that is not to run as root; `None` where nobody is root.
+pub(crate) fn unprivileged() -> Option<[String; 3]> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let entry = |name| users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|entry| entry[0] == name);
+    let entry = ["www-data", "apache", "http", "daemon", "nobody"].into_iter().find_map(entry);
+    let entry = entry.expect("an unprivileged user to run a server as");
+    Some([entry[0], entry[2], entry[3]].map(str::to_owned))
 }
 
 fn output(command: &mut Command) -> String {

@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 
 use super::Result;
 use super::frame::compressed;
+use super::testkit::handshake::{Handshake, SAMPLE_ACCEPT};
 use super::tls::Socket;
 
 /// Handshakes under way at once: enough to keep the server busy, fewer than httpd has workers.
@@ -18,10 +19,6 @@ const WAVE: usize = 16;
 const PER_ADDRESS: usize = 1000;
 /// Source addresses in turn, for those who never stop opening connections.
 const ADDRESSES: usize = 250;
-
-/// The key and its answer are the example of RFC 6455 section 1.3.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Where to open a WebSocket.
 #[derive(Clone, Copy)]
@@ -73,7 +70,7 @@ pub(crate) fn exchange(sockets: &mut [Socket]) -> Result<()> {
 
 fn request(server: Target, index: usize) -> Result<Socket> {
     let mut socket = connect_to(server, index)?;
-    socket.write_all(opening(server).as_bytes())?;
+    socket.write_all(&opening(server))?;
     Ok(socket)
 }
 
@@ -105,12 +102,10 @@ pub(crate) fn begin(server: Target, number: usize) -> Result<Socket> {
 }
 
 /// The request of the opening handshake.
-pub(crate) fn opening(Target { address, path, compressed, .. }: Target) -> String {
-    let offer = if compressed { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{offer}\r\n"
-    )
+pub(crate) fn opening(Target { address, path, compressed, .. }: Target) -> Vec<u8> {
+    let plain = Handshake::new(path);
+    let request = if compressed { plain.header("Sec-WebSocket-Extensions", "permessage-deflate") } else { plain };
+    request.bytes(&address.to_string())
 }
 
 /// The address from which the connection of that number comes.
@@ -137,7 +132,10 @@ fn response(socket: &mut Socket, compressed: bool) -> Result<()> {
 pub(crate) fn accepted(head: &[u8], compressed: bool) -> Result<()> {
     let head = String::from_utf8_lossy(head);
     let agreed = head.contains("permessage-deflate");
-    if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) && head.ends_with("\r\n\r\n") && agreed == compressed
+    if head.starts_with("HTTP/1.1 101 ")
+        && head.contains(SAMPLE_ACCEPT)
+        && head.ends_with("\r\n\r\n")
+        && agreed == compressed
     {
         Ok(())
     } else {

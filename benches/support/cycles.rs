@@ -14,6 +14,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::client::{self, Target};
 use super::load::Done;
+use super::testkit::handshake::Handshake;
 use super::tls::Socket;
 use super::{Result, server};
 
@@ -70,14 +71,12 @@ impl Cycles {
     pub(crate) fn new(target: Target, kind: Kind, depth: usize, spin: bool) -> Result<Self> {
         let request = match kind {
             Kind::WebSocket => client::opening(target),
-            Kind::Page => {
-                format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.path, target.address)
-            }
+            Kind::Page => Handshake::page(target.path).header("Connection", "close").bytes(&target.address.to_string()),
         };
         Ok(Self {
             target,
             kind,
-            request: request.into(),
+            request,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             look: Timespec { tv_sec: if spin { 0 } else { 1 }, tv_nsec: 0 },
             places: (0..depth).map(|_| None).collect(),

@@ -15,6 +15,7 @@ use rustix::event::{Timespec, epoll};
 use super::Result;
 use super::client::{self, Target};
 use super::load::{Done, Pace};
+use super::testkit::frame::Frame;
 use super::tls::Socket;
 
 /// A server that is silent for so long has lost a message.
@@ -137,7 +138,7 @@ impl FanOut {
         let number = self.completed + self.under_way.len() as u64;
         let message = format!("{number:0DIGITS$}{:.<1$}", "", self.length - DIGITS);
         self.publisher.post(message.as_bytes())?;
-        let frame = text_frame(message.as_bytes());
+        let frame = Frame::text(message).unmasked();
         self.under_way.push_back(UnderWay { frame, missing: self.subscribers.len() });
         Ok(())
     }
@@ -180,24 +181,6 @@ impl FanOut {
         drop(self);
         await_subscribers(target, publish, 0)
     }
-}
-
-/// An unmasked text frame (RFC 6455 section 5.2).
-fn text_frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match payload.len() {
-        length @ 0..=125 => frame.push(length as u8),
-        length @ 126..=0xffff => {
-            frame.push(126);
-            frame.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            frame.push(127);
-            frame.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(payload);
-    frame
 }
 
 fn frame_length(payload: usize) -> usize {

@@ -48,12 +48,6 @@ pub(crate) fn run_steered(arguments: &[String]) -> Result<()> {
     if status.success() { Ok(()) } else { Err("the run in a network of its own has failed (it takes a root)".into()) }
 }
 
-/// The directory of which this program lies in `PROFILE/deps`.
-pub(crate) fn target_directory() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    Ok(program.ancestors().nth(3).ok_or("this program is not in a target directory")?.to_path_buf())
-}
-
 /// A source of the module that changed after the module was built.
 pub(crate) fn newer_source(module: &Path) -> Option<PathBuf> {
     let built = module.metadata().ok()?.modified().ok()?;

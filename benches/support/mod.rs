@@ -24,5 +24,8 @@ pub(crate) mod serve;
 pub(crate) mod server;
 pub(crate) mod tls;
 
+#[path = "../../testkit/mod.rs"]
+pub(crate) mod testkit;
+
 /// Whatever stops a benchmark: it is printed, and the run fails.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

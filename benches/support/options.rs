@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::peers::{Peer, Setting};
 use super::server::Children;
+use super::testkit::installation::Installation;
 use super::{Result, machine};
 
 /// How these are explained.
@@ -34,15 +35,14 @@ impl Options {
     pub(crate) fn new(name: &str) -> Result<Self> {
         let arguments: Vec<String> = std::env::args().collect();
         let smoke = !arguments.iter().any(|a| a == "--bench") || arguments.iter().any(|a| a == "--test");
-        let target = machine::target_directory()?;
         Ok(Self {
             seconds: if smoke { 0.1 } else { 2.0 },
             rounds: if smoke { 1 } else { 5 },
             peers: Peer::ALL.into(),
             schemes: vec![false, true],
             spin: false,
-            json: (!smoke).then(|| target.join(format!("bench/{name}.json"))),
-            module: target.join("release/libmod_websocket.so"),
+            json: (!smoke).then(|| Installation::built(&format!("bench/{name}.json"))),
+            module: Installation::built("release/libmod_websocket.so"),
             smoke,
         })
     }

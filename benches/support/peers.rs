@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Result;
 use super::frame::Batch;
 use super::serve::{FASTWEBSOCKETS, TOKIO_TUNGSTENITE};
-use super::server::{Children, Httpd, Server, confined, httpd_modules, programs};
-use super::{Result, machine};
+use super::server::{Children, Httpd, Server, confined};
+use super::testkit::installation::{Installation, installation, program};
 
 /// A server to compare.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,7 +134,7 @@ impl Peer {
                 Httpd { module: Some(module), modules: &[], site, path, tls, children, cpu }.start().map(Some)
             }
             Self::UWebSockets => {
-                let program = uwebsockets()?;
+                let program = Installation::built(UWEBSOCKETS);
                 if !program.is_file() {
                     return Ok(None);
                 }
@@ -142,7 +143,7 @@ impl Peer {
             Self::TokioTungstenite | Self::FastWebSockets => Server::library(self.name(), tls, cpu).map(Some),
             Self::NodeWs => {
                 let packages = Path::new("/usr/share/nodejs");
-                let Some(node) = programs("node").next().filter(|_| packages.join("ws").is_dir()) else {
+                let Some(node) = program("node").filter(|_| packages.join("ws").is_dir()) else {
                     return Ok(None);
                 };
                 let mut command = confined(&node, cpu);
@@ -151,7 +152,7 @@ impl Peer {
                 Server::program(command, tls).map(Some)
             }
             Self::Wstunnel => {
-                if !httpd_modules()?.join("mod_proxy_wstunnel.so").is_file() {
+                if !installation().modules.join("mod_proxy_wstunnel.so").is_file() {
                     return Ok(None);
                 }
                 let backend = Server::peer(cpu)?;
@@ -161,7 +162,7 @@ impl Peer {
                 Ok(Some(front.start()?.before(backend)))
             }
             Self::Websocketd => {
-                let Some(program) = programs("websocketd").next() else { return Ok(None) };
+                let Some(program) = program("websocketd") else { return Ok(None) };
                 // Its port cannot be the last argument.
                 let mut command = confined(Path::new("/bin/sh"), cpu);
                 command.args(["-c", "exec \"$0\" --address=127.0.0.1 --port=\"$1\" --loglevel=fatal cat"]).arg(program);
@@ -172,10 +173,8 @@ impl Peer {
     }
 }
 
-/// Where `make bench` builds the program with uWebSockets.
-fn uwebsockets() -> Result<PathBuf> {
-    Ok(machine::target_directory()?.join("bench/uwebsockets-echo"))
-}
+/// Where `make bench` builds the program with uWebSockets, in the target directory.
+const UWEBSOCKETS: &str = "bench/uwebsockets-echo";
 
 /// Starts those that are there, and notes which are not.
 pub(crate) fn start(

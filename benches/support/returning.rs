@@ -104,7 +104,7 @@ impl Returning {
         self.opened += 1;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(index as u64), flags)?;
-        let unsent = client::opening(self.target).into_bytes();
+        let unsent = client::opening(self.target);
         self.clients[index] = Client { socket: Some(socket), unsent, received: Vec::new() };
         Ok(())
     }

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use super::client::Target;
 use super::proc::CpuTime;
 use super::serve::{SERVE_PEER, TOKIO_TUNGSTENITE};
+use super::testkit::certificate::make_certificate;
+use super::testkit::installation::{installation, program, unprivileged};
 use super::{Result, client, proc};
 
 /// A page of httpd's, below its root.
@@ -66,42 +68,37 @@ pub(crate) enum Children {
 impl Httpd<'_> {
     pub(crate) fn start(self) -> Result<Server> {
         let Self { path, tls, cpu, .. } = self;
-        let httpd = httpd_program()?;
         let (root, address) = (new_root()?, free_address()?);
         fs::create_dir(root.path().join("run"))?;
         fs::create_dir(root.path().join("htdocs"))?;
         fs::write(root.path().join("htdocs").join(PAGE), page())?;
         if tls {
-            make_certificate(root.path())?;
+            make_certificate(root.path());
         }
         let configuration = root.path().join("httpd.conf");
-        fs::write(&configuration, self.configuration(root.path(), address.port())?)?;
-        let mut command = confined(&httpd, cpu);
+        fs::write(&configuration, self.configuration(root.path(), address.port()))?;
+        let mut command = confined(&installation().httpd, cpu);
         command.arg("-d").arg(root.path()).arg("-f").arg(&configuration).arg("-DFOREGROUND");
         Server::start(command, root, Target { address, path, tls, compressed: false })
     }
 
-    fn configuration(&self, root: &Path, port: u16) -> Result<String> {
-        let directory = httpd_modules()?;
-        let (root, modules) = (root.display(), directory.display());
+    fn configuration(&self, root: &Path, port: u16) -> String {
+        let (installation, root) = (installation(), root.display());
         let mut configuration = format!(
             "ServerRoot \"{root}\"\nDefaultRuntimeDir \"{root}/run\"\nPidFile \"{root}/run/httpd.pid\"\n\
              ServerName localhost\nListen 127.0.0.1:{port}\n"
         );
         let tls: &[&str] = if self.tls { &["socache_shmcb", "ssl"] } else { &[] };
-        for name in ["mpm_event", "unixd", "authz_core", "authz_host"].iter().chain(tls).chain(self.modules) {
-            let _ = writeln!(
-                configuration,
-                "<IfModule !{name}_module>\nLoadModule {name}_module \"{modules}/mod_{name}.so\"\n</IfModule>"
-            );
+        let mpm: &[&str] = if installation.static_mpm().is_none() { &["mpm_event"] } else { &[] };
+        for name in mpm.iter().chain(&["unixd", "authz_core", "authz_host"]).chain(tls).chain(self.modules) {
+            configuration += &installation.load(name);
         }
         if let Some(module) = self.module {
             let _ = writeln!(configuration, "LoadModule websocket_module \"{}\"", module.display());
             configuration += "WebSocketEngineThreads 1\n";
         }
-        if let Some(user) = unprivileged() {
-            let group = if user == "nobody" { "#65534" } else { user };
-            let _ = writeln!(configuration, "User {user}\nGroup {group}");
+        if let Some([_, user, group]) = unprivileged() {
+            let _ = writeln!(configuration, "User #{user}\nGroup #{group}");
         }
         let children = match self.children {
             Children::One => 1,
@@ -118,7 +115,7 @@ impl Httpd<'_> {
             configuration += "SSLSessionCache shmcb:run/tls-cache(512000)\nSSLEngine On\n\
                               SSLCertificateFile certificate.pem\nSSLCertificateKeyFile key.pem\n";
         }
-        Ok(configuration + self.site)
+        configuration + self.site
     }
 }
 
@@ -133,7 +130,7 @@ impl Server {
     /// nginx with nchan, one worker, and the lines `site` in its `server`, which give a WebSocket at `path`; `None` where
     /// one of them is not installed. `cpu`: the only core it may use.
     pub(crate) fn nchan(cpu: Option<usize>, site: &str, path: &'static str) -> Result<Option<Self>> {
-        let Some((nginx, module)) = programs("nginx").next().zip(nchan_module()) else { return Ok(None) };
+        let Some((nginx, module)) = program("nginx").zip(nchan_module()) else { return Ok(None) };
         let (root, address) = (new_root()?, free_address()?);
         let configuration = root.path().join("nginx.conf");
         fs::write(&configuration, nginx_conf(&module, address.port(), site))?;
@@ -178,7 +175,7 @@ impl Server {
         let (root, address) = (new_root()?, free_address()?);
         command.arg(address.port().to_string());
         if tls {
-            make_certificate(root.path())?;
+            make_certificate(root.path());
             command.args(["certificate.pem", "key.pem"].map(|name| root.path().join(name)));
         }
         Self::start(command, root, Target { address, path: "/", tls, compressed: false })
@@ -300,19 +297,9 @@ pub(crate) fn page() -> String {
     format!("<!DOCTYPE html><title>A page</title><p>{}\n", "All is well. ".repeat(75))
 }
 
-/// Writes a certificate for 127.0.0.1, signed by itself, and its key.
-fn make_certificate(root: &Path) -> Result<()> {
-    let mut openssl = Command::new("openssl");
-    openssl.current_dir(root).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
-    openssl.args(["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]);
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "certificate.pem"]);
-    let made = openssl.output().map_err(|error| format!("openssl: {error}"))?;
-    if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into()) }
-}
-
 fn nginx_conf(module: &Path, port: u16, site: &str) -> String {
     let mut configuration = format!("load_module {};\n", module.display());
-    if let Some(user) = unprivileged() {
+    if let Some([user, ..]) = unprivileged() {
         let _ = writeln!(configuration, "user {user};");
     }
     // Names of files are relative to the prefix.
@@ -326,44 +313,8 @@ fn nginx_conf(module: &Path, port: u16, site: &str) -> String {
     configuration
 }
 
-/// The user as whom a root serves that must not serve as root; `None`: this is no root.
-fn unprivileged() -> Option<&'static str> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let known = |name: &&str| passwd.lines().any(|line| line.split(':').next() == Some(name));
-    Some(["www-data", "apache", "http"].into_iter().find(known).unwrap_or("nobody"))
-}
-
-/// Programs of that name, in PATH or where distributions put httpd and nginx.
-pub(crate) fn programs(name: &'static str) -> impl Iterator<Item = PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/apache2/bin"].map(PathBuf::from);
-    let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(usual).collect();
-    directories.into_iter().map(move |directory| directory.join(name)).filter(|program| program.is_file())
-}
-
-/// Debian's or everybody else's httpd.
-fn httpd_program() -> Result<PathBuf> {
-    let found = ["apache2", "httpd"].into_iter().find_map(|name| programs(name).next());
-    found.ok_or_else(|| "no httpd found: install apache2".into())
-}
-
 /// nginx's module nchan where distributions put it.
 fn nchan_module() -> Option<PathBuf> {
     let directories = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"].map(PathBuf::from);
     directories.map(|directory| directory.join("ngx_nchan_module.so")).into_iter().find(|module| module.is_file())
-}
-
-/// Where httpd keeps its modules: what apxs says, else where distributions put them.
-pub(crate) fn httpd_modules() -> Result<PathBuf> {
-    let asked = ["apxs", "apxs2"].into_iter().filter_map(|apxs| {
-        let output = Command::new(apxs).args(["-q", "LIBEXECDIR"]).output().ok()?;
-        Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
-    });
-    let usual =
-        ["/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/usr/local/apache2/modules"].map(PathBuf::from);
-    let found = asked.chain(usual).find(|directory| directory.join("mod_authz_core.so").is_file());
-    found.ok_or_else(|| "httpd's modules are not found: install apache2-dev (apxs)".into())
 }

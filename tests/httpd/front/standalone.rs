@@ -1,5 +1,6 @@
 //! `websocket-standalone`: httpd without a configuration, in the foreground.
 
+use crate::harness::certificate::make_certificate;
 use crate::harness::installation::installation;
 use crate::harness::port::Port;
 use crate::harness::process::{Process, family};
@@ -240,7 +241,7 @@ fn a_login() {
 fn over_tls() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("conf")).expect("a folder for them");
-    tls::make_certificate(folder.path());
+    make_certificate(&folder.path().join("conf"));
     let path = |name: &str| folder.path().join("conf").join(name).to_str().expect("UTF-8").to_owned();
     let server = Standalone::start(&["--echo", "-t", "-c", &path("certificate.pem"), "-k", &path("key.pem")]);
     let config = tls::client(folder.path(), rustls::ALL_VERSIONS, false);

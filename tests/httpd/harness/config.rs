@@ -1,6 +1,7 @@
 //! The configuration of a private httpd, built up by the test that wants it.
 
-use super::installation::{installation, module_under_test};
+use super::certificate::make_certificate;
+use super::installation::{installation, module_under_test, unprivileged};
 use super::port::Port;
 use super::server::Server;
 use super::tls;
@@ -144,7 +145,7 @@ impl Httpd {
     pub(crate) fn tls(mut self) -> Self {
         assert!(!self.tls, "TLS once");
         self.tls = true;
-        tls::make_certificate(self.root.path());
+        make_certificate(&self.root.path().join("conf"));
         self.module("socache_shmcb").module("ssl").config(format!(
             "SSLSessionCache \"shmcb:{{root}}/run/tls-cache(512000)\"\nSSLEngine On\n\
              SSLCertificateFile \"{{root}}/{}\"\nSSLCertificateKeyFile \"{{root}}/{}\"",
@@ -283,7 +284,8 @@ impl Httpd {
              PidFile \"{root}/run/httpd.pid\"\n{user}DocumentRoot \"{root}/htdocs\"\n\
              ErrorLog \"{root}/logs/error.log\"\nLogLevel info{module_level}\n\
              LogFormat \"%h %u \\\"%r\\\" %>s\" short\nCustomLog \"{root}/logs/access.log\" short\n{sizing}{snippets}",
-            user = unprivileged_user(),
+            user =
+                unprivileged().map_or_else(String::new, |[_, user, group]| format!("User #{user}\nGroup #{group}\n")),
             module_level = if self.websocket { " websocket:debug" } else { "" },
             sizing = self.mpm.sizing(self.workers),
             snippets = self.snippets,
@@ -311,21 +313,4 @@ impl fmt::Debug for Httpd {
 fn make_folder(folder: &Path) {
     fs::create_dir_all(folder).expect("a folder of the site");
     fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("its permissions");
-}
-
-/// User and Group lines when the tests run as root.
-fn unprivileged_user() -> String {
-    if !rustix::process::geteuid().is_root() {
-        return String::new();
-    }
-    let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-    for name in ["www-data", "apache", "daemon", "nobody"] {
-        for line in users.lines() {
-            let fields: Vec<&str> = line.split(':').collect();
-            if fields.len() > 3 && fields[0] == name {
-                return format!("User #{}\nGroup #{}\n", fields[2], fields[3]);
-            }
-        }
-    }
-    panic!("no unprivileged user to run httpd as");
 }

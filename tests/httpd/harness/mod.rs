@@ -24,7 +24,7 @@ pub(crate) mod tls;
 #[path = "../../../testkit/mod.rs"]
 mod testkit;
 
-pub(crate) use testkit::{frame, handshake, installation, port, process, wait};
+pub(crate) use testkit::{certificate, frame, handshake, installation, port, process, wait};
 
 pub(crate) use client::Client;
 pub(crate) use config::{Httpd, Mpm};

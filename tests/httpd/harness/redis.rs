@@ -1,5 +1,6 @@
 //! A Redis of a test's own.
 
+use super::certificate::make_certificate;
 use super::port::Port;
 use super::tls;
 use super::wait::{PATIENCE, wait_until};
@@ -40,7 +41,7 @@ impl Redis {
         fs::create_dir(folder.path().join("data")).expect("a folder for its data");
         if with_tls {
             fs::create_dir(folder.path().join("conf")).expect("a folder for its certificate");
-            tls::make_certificate(folder.path());
+            make_certificate(&folder.path().join("conf"));
         }
         let mut redis = Self { port: Port::reserve(), folder, with_tls, process: None };
         redis.come_back();

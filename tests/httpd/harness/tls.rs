@@ -1,5 +1,6 @@
-//! TLS for the tests: the certificates of a server, and a client that checks them.
+//! TLS for the tests: the certificates of clients, and a client that checks the server's.
 
+use super::certificate::openssl;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -7,7 +8,6 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 /// Where a server's certificate lies under its ServerRoot.
@@ -17,57 +17,14 @@ pub(crate) const KEY: &str = "conf/key.pem";
 /// The authority that signs clients' certificates.
 pub(crate) const CLIENT_AUTHORITY: &str = "conf/client-authority.pem";
 
-/// What openssl(1) says.
-fn openssl(conf: &Path, arguments: &[&str]) {
-    let made = Command::new("openssl")
-        .current_dir(conf)
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(arguments)
-        .output()
-        .expect("openssl");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-/// Writes a certificate for 127.0.0.1 and localhost, signed by itself, and its key.
-pub(crate) fn make_certificate(root: &Path) {
-    openssl(
-        &root.join("conf"),
-        &[
-            "-subj",
-            "/CN=127.0.0.1",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "certificate.pem",
-        ],
-    );
-}
-
 /// Writes an authority, and the certificate of a client that it has signed.
 pub(super) fn make_client_certificate(root: &Path) {
     let conf = root.join("conf");
-    let authority = ["-subj", "/CN=Clients", "-keyout", "client-authority-key.pem", "-out", "client-authority.pem"];
-    openssl(&conf, &authority);
+    openssl(&conf, "-subj /CN=Clients -keyout client-authority-key.pem -out client-authority.pem");
     openssl(
         &conf,
-        &[
-            "-subj",
-            "/CN=alice",
-            "-CA",
-            "client-authority.pem",
-            "-CAkey",
-            "client-authority-key.pem",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            "client-key.pem",
-            "-out",
-            "client.pem",
-        ],
+        "-subj /CN=alice -CA client-authority.pem -CAkey client-authority-key.pem \
+         -addext basicConstraints=critical,CA:FALSE -keyout client-key.pem -out client.pem",
     );
 }
 
