@@ -27,9 +27,7 @@ static TABLE: [Slot; SLOTS] = [const {
 
 /// What a line says that does not change from call to call.
 pub struct Note {
-    /// Whose code it is.
     pub owner: String,
-    /// Which of its functions.
     pub function: &'static str,
 }
 

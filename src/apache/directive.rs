@@ -45,7 +45,6 @@ impl Context {
 /// Where directives stand, as far as a module may want to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
-    /// In an .htaccess file.
     pub in_htaccess: bool,
     pub in_virtual_host: bool,
     /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
@@ -61,11 +60,9 @@ pub trait Section {
 /// A directive of a module whose configuration is `C`.
 #[cfg_attr(not(test), allow(dead_code, reason = "tests compare the docs with it"))]
 pub struct Directive<C: 'static> {
-    /// As it is written.
     pub name: &'static CStr,
     /// What follows the name, as the documentation shows it.
     pub arguments: &'static str,
-    /// Where it may stand.
     pub context: Context,
     /// What holds where it does not stand, as the documentation says it.
     pub default: &'static str,

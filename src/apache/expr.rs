@@ -103,7 +103,6 @@ impl Expression {
         }
     }
 
-    /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
     }

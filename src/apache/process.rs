@@ -219,7 +219,6 @@ pub fn redirect(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> io::Result<()
     }
 }
 
-/// The standard error output.
 pub fn stderr() -> BorrowedFd<'static> {
     // SAFETY: httpd keeps 2 open (it is the error log, or /dev/null).
     unsafe { BorrowedFd::borrow_raw(2) }

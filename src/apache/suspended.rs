@@ -33,7 +33,6 @@ impl Suspended {
         unsafe { Connection::from_ptr(self.connection) }
     }
 
-    /// It is this connection.
     pub fn is(&self, connection: &Connection) -> bool {
         self.connection == connection.as_ptr()
     }

@@ -21,7 +21,6 @@ impl Table {
         self.0.get()
     }
 
-    /// All pairs, in order.
     pub fn lines(&self) -> impl Iterator<Item = (&CStr, &CStr)> {
         // SAFETY: the table is valid; its array holds `nelts` entries whose keys and values are NUL-terminated strings
         // (a key is never NULL in httpd's tables; a value may be).

@@ -10,7 +10,6 @@ pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1009 | 1011..=1014 | 3000..=4999) && CloseCode::from(code).is_allowed()
 }
 
-/// What httpd asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Give the message that comes with this to the subscribers of these channels, none of them named twice.
@@ -20,7 +19,6 @@ pub enum Command {
         text: bool,
         /// The media type that the publisher gave.
         content_type: Option<String>,
-        /// How it is kept.
         history: History,
     },
     /// What is known of a channel.
@@ -31,7 +29,6 @@ pub enum Command {
         prefix: String,
         /// And come after this one; "" for the first page.
         after: String,
-        /// That many at most.
         limit: u32,
     },
     /// Close the subscribers of these channels, and drop what is kept of them.
@@ -103,7 +100,6 @@ pub enum Reply {
     Info(Option<Info>),
     /// To [`Command::List`], by name.
     List {
-        /// A page of them.
         channels: Vec<Info>,
         /// There are more after the last.
         more: bool,
@@ -125,11 +121,8 @@ pub struct PublishResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     pub channel: String,
-    /// Connections that are subscribed.
     pub subscribers: u64,
-    /// Messages that are kept.
     pub messages: u64,
-    /// Bytes of their payloads.
     pub bytes: u64,
     /// The id of the last message; `None`: there was none that is remembered.
     pub last_id: Option<String>,

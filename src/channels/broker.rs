@@ -73,7 +73,6 @@ impl Broker {
         matches!(tokio::time::timeout(PATIENCE, read.wait_for(is_there)).await, Ok(Ok(_)))
     }
 
-    /// Tells the others, soon.
     pub fn note(&self, change: Change) {
         // It ends with the engine.
         let _ = self.changes.send(change);

@@ -54,7 +54,6 @@ impl Default for History {
     }
 }
 
-/// What a channel carries.
 pub trait Payload: Clone {
     /// The bytes that it counts for in the history.
     fn size(&self) -> usize;

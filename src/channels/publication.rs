@@ -57,7 +57,6 @@ impl Publication {
         self.content_type.as_deref()
     }
 
-    /// As it was published.
     pub fn message(&self) -> &Arc<Broadcast> {
         &self.message
     }

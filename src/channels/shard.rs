@@ -32,7 +32,6 @@ pub enum Presence {
 /// One connection, subscribed to one channel.
 pub struct Subscriber {
     pub handle: Rc<ConnectionHandle>,
-    /// How it sees them.
     pub view: View,
     /// What came up to this offset it has, or does not want.
     pub known: Cell<u64>,
@@ -94,7 +93,6 @@ impl ChannelBatch {
     }
 }
 
-/// Takes what has come.
 fn gather(deliveries: &mut Deliveries, pending: &mut VecDeque<Delivery>) {
     while let Some(delivery) = deliveries.try_next() {
         pending.push_back(delivery);
@@ -249,7 +247,6 @@ impl Shard {
         }
     }
 
-    /// Takes a subscriber away.
     pub fn remove(&self, channel: &Arc<str>, key: usize) {
         let mut channels = self.channels.borrow_mut();
         if let Some(subscribers) = channels.get_mut(channel) {

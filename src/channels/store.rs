@@ -30,7 +30,6 @@ pub struct CapacityError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item<M> {
     pub offset: u64,
-    /// When it was published.
     pub time: u64,
     pub message: M,
 }
@@ -61,7 +60,6 @@ pub struct HistoryPage<M> {
 pub struct ChannelInfo {
     pub channel: Arc<str>,
     pub subscribers: u64,
-    /// Messages that are kept.
     pub messages: usize,
     pub bytes: usize,
     /// The offset of the last message; 0 for none.

@@ -28,10 +28,8 @@ pub(crate) fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
 
 /// Somebody to whom a client's messages go.
 pub(crate) trait Backend {
-    /// How it ends.
     type End;
 
-    /// It takes another message.
     fn has_room(&self) -> bool;
 
     /// Gives it a message, where there is room.
@@ -48,13 +46,11 @@ pub(crate) trait Backend {
     fn poll_write(&mut self, _cx: &mut Context<'_>) {}
 }
 
-/// What a backend says.
 pub(crate) enum Said<End> {
     Message(Message),
     /// A message that others get as well: its client is not waited for.
     Shared(Arc<Broadcast>),
     Control(Control, Vec<u8>),
-    /// Nothing more.
     End(End),
 }
 

@@ -119,7 +119,6 @@ pub struct Batch {
 #[derive(Debug)]
 struct Frames {
     bytes: Bytes,
-    /// Where each begins.
     begins: Vec<usize>,
     common: Option<Arc<SharedBytes>>,
 }

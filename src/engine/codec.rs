@@ -153,7 +153,6 @@ impl Codec {
         }
     }
 
-    /// Bytes that it holds.
     pub(super) fn held(&self) -> usize {
         match self {
             Codec::WebSocket(session) => session.held(),

@@ -36,7 +36,6 @@ const MUXES: &str = "muxes";
 
 /// What the links of the children share.
 pub struct HandoffServer {
-    /// Who runs the sessions.
     pub engine: Engine,
     /// What they are run by.
     pub handlers: Arc<Registry>,

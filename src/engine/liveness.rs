@@ -20,7 +20,6 @@ enum PingState {
     PingDue,
     /// A Ping was sent at this tick.
     AwaitingPong(u32),
-    /// Nothing came in time.
     TimedOut,
 }
 

@@ -62,7 +62,6 @@ pub struct Setup {
     /// How long a session that was granted may take to come: [`handoff_server::GRANT_TIME`], but for tests.
     pub grant_time: Duration,
     pub threads: usize,
-    /// What the threads run.
     pub handlers: Registry,
     pub configure: Configure,
     /// What the handlers are told by the first configuration; later ones bring their own. See [`Configuration::settings`].
@@ -91,7 +90,6 @@ pub fn run(setup: Setup) -> io::Result<()> {
 
 /// What httpd's parent wants of the main thread.
 pub enum ControlMessage {
-    /// A new configuration generation.
     Configure {
         configuration: Configuration,
         /// The error log, where that is another one.

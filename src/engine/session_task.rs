@@ -17,7 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Starts a session's task.
 pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<SessionLogs>, counted: CountGuard) {
     let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
     match session {
@@ -108,7 +107,6 @@ fn note_end(id: u64, summary: &Summary, logs: &SessionLogs) {
     debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
 }
 
-/// What a panic says.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

@@ -291,7 +291,6 @@ impl Default for ThreadState {
 
 /// A connection's place in its thread, until dropped.
 pub struct Registered {
-    /// What the thread shares.
     pub shared: Rc<ThreadState>,
     /// The connection as the thread sees it.
     pub handle: Rc<ConnectionHandle>,

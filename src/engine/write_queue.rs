@@ -50,7 +50,6 @@ impl WriteQueue {
         self.sealed_len + self.open.len()
     }
 
-    /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.sealed_len == 0 && self.open.is_empty()
     }

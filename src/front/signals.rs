@@ -21,7 +21,6 @@ const KEY: &CStr = c"mod_websocket signals 1";
 /// Engines that can be at once: the one that is used, and some of other versions that end with their last session.
 pub(crate) const ENGINES: usize = 8;
 
-/// The parent's.
 static WATCHDOG: Mutex<Option<Watchdog>> = Mutex::new(None);
 
 /// The shared words. In httpd's parent first.

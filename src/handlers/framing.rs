@@ -4,7 +4,6 @@
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::io;
 
-/// Bytes before each payload.
 pub(crate) const HEADER: usize = 5;
 
 /// What stands before a payload of that length, which is below 4 GiB.

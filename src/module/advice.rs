@@ -22,7 +22,6 @@ struct Facts {
     suspends: bool,
     /// Threads of all children together: `MaxRequestWorkers`.
     workers: u64,
-    /// Children at most.
     children: u64,
     /// `AsyncRequestWorkerFactor`.
     factor: f64,

@@ -11,7 +11,6 @@ const UPDATE_AFTER: u32 = WINDOW / 4;
 #[derive(Debug, Default)]
 pub(crate) struct SpareBuffers {
     inboxes: Vec<Vec<u8>>,
-    /// What they take together.
     bytes: usize,
 }
 
@@ -41,12 +40,10 @@ impl SpareBuffers {
 /// What the other side still does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Remote {
-    /// It sends and takes.
     #[default]
     Open,
     /// It takes.
     HalfClosed,
-    /// Neither.
     Closed,
 }
 

@@ -13,7 +13,6 @@ const KEPT: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct SendBuffer {
     bytes: Vec<u8>,
-    /// Bytes that are written.
     written: usize,
     last: Last,
 }
@@ -23,10 +22,17 @@ pub struct SendBuffer {
 enum Last {
     #[default]
     Finished,
-    /// Bytes of this stream.
-    Data { begin: usize, stream: u64 },
+    Data {
+        begin: usize,
+        stream: u64,
+    },
     /// Bytes that others may get as well, for so many streams. They are kept so that no others can take their place.
-    Shared { begin: usize, stream: u64, payload: Bytes, count: usize },
+    Shared {
+        begin: usize,
+        stream: u64,
+        payload: Bytes,
+        count: usize,
+    },
 }
 
 impl SendBuffer {

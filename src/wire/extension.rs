@@ -60,7 +60,6 @@ pub fn negotiate(lines: &[&str], config: &Config) -> Option<Negotiated> {
     offers.next().map(|offer| offer.accept(config))
 }
 
-/// One offer of permessage-deflate.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ParsedOffer {
     server_no_context_takeover: bool,

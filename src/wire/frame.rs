@@ -20,7 +20,6 @@ pub fn put_data_header(out: &mut Vec<u8>, kind: Kind, length: usize) {
 /// What the header of a data frame of ours says of its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// Text, and not binary.
     pub text: bool,
     /// permessage-deflate was applied to it (RFC 7692 section 6: RSV1).
     pub compressed: bool,
@@ -71,7 +70,6 @@ pub struct Header {
     pub opcode: u8,
     /// The mask; `None` is a client's error.
     pub mask: Option<[u8; 4]>,
-    /// Bytes of payload.
     pub length: u64,
 }
 

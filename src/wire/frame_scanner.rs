@@ -17,10 +17,8 @@ pub struct FrameScanner {
     header: HeaderReader,
     /// Payload bytes of the current frame that are still to come.
     payload: u64,
-    /// How many have come.
     position: u64,
     mask: [u8; 4],
-    /// The current frame's opcode.
     opcode: u8,
     /// Payload bytes of the current message that have come, or of the last.
     message: u64,
@@ -60,7 +58,6 @@ pub enum Violation {
     /// A control frame of more than 125 bytes.
     #[error("control frame over 125 bytes")]
     OversizedControl,
-    /// A continuation of nothing.
     #[error("continuation without a message")]
     UnexpectedContinuation,
     /// A new message in the middle of one.
@@ -78,7 +75,6 @@ pub enum Violation {
 pub trait FrameVisitor {
     /// Small messages may be passed over, and nothing be told of them.
     fn may_pass(&self) -> bool;
-    /// A frame has begun.
     fn header(&mut self, header: &Header);
     /// Bytes of the payload of a frame with this opcode, as they came: its mask, and where in it they stand. `ends`: with them its
     /// message does, if it is of one.

@@ -59,7 +59,6 @@ impl Event {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
-    /// Messages go both ways.
     Open,
     /// A Close frame of ours is out; the client's may come.
     Closing,

@@ -47,7 +47,6 @@ impl Delivery {
     }
 }
 
-/// How much there is.
 #[derive(Debug, Default)]
 pub struct Load {
     bytes: AtomicUsize,
@@ -55,7 +54,6 @@ pub struct Load {
 }
 
 impl Load {
-    /// More than may be.
     pub fn is_full(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) >= ENOUGH
     }
@@ -87,7 +85,6 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Both of its ends.
     pub fn new() -> (Queue, Deliveries) {
         let (sender, receiver) = unbounded_channel();
         let load = Arc::<Load>::default();

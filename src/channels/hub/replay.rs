@@ -23,7 +23,6 @@ impl Hub {
         }
     }
 
-    /// What has happened next.
     pub fn apply(&self, entry: Entry) {
         let now = self.now();
         let Entry { number, at, channel, event } = entry;

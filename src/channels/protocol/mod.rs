@@ -99,9 +99,7 @@ impl CommandError {
 pub enum ErrorCode {
     BadRequest,
     Forbidden,
-    /// There is a limit.
     TooMany,
-    /// It needs a subscription.
     NotSubscribed,
     /// It may be tried again later.
     Unavailable,
@@ -109,7 +107,6 @@ pub enum ErrorCode {
     Unknown,
 }
 
-/// What clients are told.
 #[derive(Debug)]
 pub enum Event<'a> {
     Message {

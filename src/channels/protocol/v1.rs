@@ -81,7 +81,6 @@ impl Input {
     }
 }
 
-/// What clients are told.
 #[derive(Default, Serialize)]
 struct Output<'a> {
     r#type: &'static str,

@@ -55,7 +55,6 @@ pub enum LogEvent {
     /// A member has come to the first node, or left the last.
     Presence {
         member: String,
-        /// Come, and not left.
         joined: bool,
     },
     /// Of another version: it only has its number.
@@ -64,12 +63,10 @@ pub enum LogEvent {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Text, and not binary.
     pub text: bool,
     /// The media type that the publisher gave.
     pub content_type: Option<String>,
     pub payload: Bytes,
-    /// How it is kept.
     pub history: History,
 }
 
@@ -81,7 +78,6 @@ pub struct StreamState {
     pub sequence: u64,
     /// The last number that is not kept.
     pub gone: u64,
-    /// The node was known.
     pub known: bool,
 }
 

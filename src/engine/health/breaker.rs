@@ -11,7 +11,6 @@ pub type Generation = u64;
 /// How long one may probe, at most (milliseconds): somebody who dies meanwhile is not waited for any longer.
 const PROBE: u64 = 7_000;
 
-/// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
 pub struct Breaker(Signals);
 

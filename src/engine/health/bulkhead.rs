@@ -9,7 +9,6 @@ use rustix::process::{Pid, test_kill_process};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Engine = 0,
@@ -17,7 +16,6 @@ pub enum Side {
     Behind = 1,
 }
 
-/// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
 pub struct Bulkhead {
     places: &'static [AtomicU64],

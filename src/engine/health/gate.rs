@@ -40,7 +40,6 @@ pub enum Late {
     /// It is known to be late.
     #[error("the engine is late")]
     Open,
-    /// Too many wait already.
     #[error("too many wait for the engine already (WebSocketEngineWait)")]
     Full,
     /// It was asked, and turned out to be late.
@@ -196,7 +195,6 @@ impl Question {
         self.gate.signals.progress(Side::Behind as usize).ask();
     }
 
-    /// The answer has come.
     pub fn answered(self) {
         self.note_answer();
     }
@@ -219,7 +217,6 @@ mod tests {
         Gate::new(signals, Bulkhead::private(100, limit))
     }
 
-    /// The engine is alive.
     fn live(gate: Gate) {
         let time = gate.signals.last_sign().unwrap_or(1000);
         gate.signals.threads().store(1, Ordering::Relaxed);

@@ -48,7 +48,6 @@ impl PatientStream {
         Ok(())
     }
 
-    /// The answer has come.
     pub fn answered(&mut self) {
         if let Some(question) = self.question.take() {
             question.answered();

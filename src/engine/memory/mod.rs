@@ -76,7 +76,6 @@ impl Memory {
     const NEAR: usize = 7;
     /// and from this sixteenth on, or when that has taken as long, they are closed,
     const SHORT: usize = 15;
-    /// See there.
     const PATIENCE: Duration = Duration::from_secs(3);
     /// until it is less than this fourth.
     const ROOM: usize = 3;

@@ -4,7 +4,6 @@ use crate::apache::directive::Place;
 use std::any::Any;
 use std::borrow::Cow;
 
-/// What a section says.
 pub trait Merge: Clone + Default + 'static {
     /// This, an inner section's, over an outer one's.
     fn over(&self, outer: &Self) -> Self;

@@ -72,7 +72,6 @@ impl Config {
         self.memory.unwrap_or_default()
     }
 
-    /// Threads of the engine.
     pub(crate) fn engine_threads(&self) -> usize {
         self.engine_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }

@@ -61,7 +61,6 @@ pub(super) fn within(words: Words<'_, '_>, what: &str, bounds: RangeInclusive<u8
     number.ok_or_else(|| format!("\"{word}\" is not {what} from {} to {}", bounds.start(), bounds.end()))
 }
 
-/// Threads of one kind.
 pub(crate) fn threads(words: Words<'_, '_>) -> Result<usize, String> {
     let word = one(words, "a number")?;
     let number = word.parse().ok().filter(|number| (1..=1024).contains(number));

@@ -71,7 +71,6 @@ fn is_left_behind() -> bool {
     !mpm::is_threaded() && (mpm::running_generation() != mpm::generation() || pid_file_is_gone())
 }
 
-/// Why a child ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// Children of a new configuration take its place.

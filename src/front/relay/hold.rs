@@ -5,7 +5,6 @@ use std::thread::Thread;
 
 /// What keeps a request until it is over.
 pub trait RequestHold: Send + Sync {
-    /// The request may end.
     fn is_over(&self) -> bool;
 
     /// Names whom to wake when it is over. (It may be over already.)

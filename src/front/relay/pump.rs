@@ -53,7 +53,6 @@ pub enum Turn {
     Again,
     /// The engine has ended the session, and the client's connection has taken the last byte.
     Ended,
-    /// The client is gone.
     Lost,
 }
 
@@ -175,9 +174,7 @@ pub struct Pump {
     /// httpd's network filter answers a non-blocking read with "nothing there" when it meets that end, and says so only at
     /// the next. Who polls by level asks again anyway, who polls by edge says it here.
     pub client_hung_up: bool,
-    /// Bytes from the client.
     pub received: u64,
-    /// Bytes to the client.
     pub sent: u64,
 }
 

@@ -27,7 +27,6 @@ pub struct Relay {
 
 #[derive(Default)]
 pub(super) struct Inbox {
-    /// Muxes that were opened.
     pub(super) opened: Vec<Arc<MuxSocket>>,
     pub(super) new: Vec<(Suspended, Relayed)>,
     /// Muxes and sessions of streams that nobody wants.

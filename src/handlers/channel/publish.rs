@@ -20,7 +20,6 @@ use std::ffi::CStr;
 
 /// The name in `SetHandler`.
 pub(super) const HANDLER: &str = "websocket-publish";
-/// What is answered to.
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// Channels in a request, at most.
 const MAX_CHANNELS: usize = 255;

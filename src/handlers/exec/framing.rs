@@ -47,7 +47,6 @@ pub enum Wrong {
     Cut,
 }
 
-/// What a program says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// A text or binary message.

@@ -56,7 +56,6 @@ impl Groups {
         self.ended.notify_waiters();
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().len()
     }

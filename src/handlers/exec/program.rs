@@ -20,7 +20,6 @@ use tokio::sync::oneshot;
 /// Somebody who has left the group may still be writing.
 const REST: usize = 1 << 20;
 
-/// A program that runs.
 pub struct Program {
     leader: Leader,
     /// `None`: closed, on either side.

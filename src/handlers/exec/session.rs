@@ -15,9 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Why a program says no more.
 enum Stop {
-    /// It closes the session.
     Close(CloseFrame),
-    /// It cannot be understood.
     Wrong(Wrong),
     Exited,
 }

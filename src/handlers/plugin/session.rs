@@ -29,9 +29,7 @@ pub enum Kind {
     Binary = 2,
     /// From the plugin: the payload of a Close frame, as the plugin has it. Nothing follows.
     Close = 8,
-    /// From the plugin.
     Ping = 9,
-    /// From the plugin.
     Pong = 10,
 }
 
@@ -174,7 +172,6 @@ impl Link {
         })
     }
 
-    /// Says that nothing follows.
     fn end_writing(&self) {
         // Fails where the child is gone, and then there is nobody to tell.
         let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);

@@ -24,7 +24,6 @@ pub enum Verdict {
     /// A session, of sorts: the worker wants the stream, and says to the client what there is to say.
     Claimed,
     Refused(u16, String),
-    /// No handler is there.
     Declined,
     /// No answer, and no connection.
     Dropped,

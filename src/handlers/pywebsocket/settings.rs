@@ -14,7 +14,6 @@ pub struct Worker {
     pub root: PathBuf,
     /// The part of it that is searched, if not all.
     pub scan: Option<PathBuf>,
-    /// The file of aliases.
     pub map: Option<PathBuf>,
     /// Handlers that links lead to out of the folder are taken, too.
     pub outside_root: bool,
@@ -23,12 +22,10 @@ pub struct Worker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub worker: Worker,
-    /// The request's header lines.
     pub headers: Vec<(String, String)>,
     /// The client's address and port.
     pub remote: (String, u16),
     pub local: (String, u16),
-    /// The client speaks TLS.
     pub secure: bool,
     /// With whom the client's worker of httpd waits.
     pub crowd: Crowd,

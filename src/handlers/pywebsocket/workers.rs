@@ -23,7 +23,6 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-/// What a worker runs.
 const SCRIPT: &str = include_str!("worker.py");
 /// A worker that ends within this time of its start has failed to start.
 const STILLBORN: Duration = Duration::from_secs(10);

@@ -29,9 +29,7 @@ pub struct Link {
 /// What has happened on a link.
 #[derive(Debug)]
 pub enum Turn {
-    /// The target took something.
     Taken,
-    /// The target said this.
     Said(Bytes),
     /// The target says no more: it has ended its side, or the connection is broken.
     End(io::Result<()>),
@@ -102,7 +100,6 @@ impl Link {
         self.waiting > 0
     }
 
-    /// Says that nothing follows.
     pub fn end_writing(&self) {
         self.socket.end_writing();
     }

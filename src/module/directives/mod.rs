@@ -18,7 +18,6 @@ const HANDLER: &[Directive<Config>] = &[
 
 const COUNT: usize = 1 + config::DIRECTIVES.len() + FRONTS.len();
 
-/// The tables of them.
 pub(crate) const DIRECTIVES: [&[Directive<Config>]; COUNT] = {
     let mut tables = [HANDLER; COUNT];
     let mut i = 1;

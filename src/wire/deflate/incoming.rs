@@ -66,7 +66,6 @@ pub struct Incoming {
     /// The stream in `inflate` had an end (a DEFLATE block with BFINAL, section 7.2.3.4).
     ended: bool,
     header: HeaderReader,
-    /// The frame under way.
     frame: Option<OpenFrame>,
     /// The message under way is compressed.
     compressed: bool,
@@ -81,7 +80,6 @@ pub struct Incoming {
 #[derive(Clone, Copy)]
 struct OpenFrame {
     header: Header,
-    /// Bytes that have come.
     position: u64,
 }
 

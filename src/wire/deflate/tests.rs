@@ -161,7 +161,6 @@ fn prose(length: usize) -> Vec<u8> {
     words.take(length).collect()
 }
 
-/// Something that does not.
 fn noise(length: usize) -> Vec<u8> {
     let bytes = std::iter::successors(Some(7u32), |n| Some(n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)));
     bytes.map(|n| (n >> 24) as u8).take(length).collect()

@@ -42,11 +42,9 @@ struct Running {
 
 /// Why a program runs no longer.
 enum Ended {
-    /// By itself.
     Exited(io::Result<ExitStatus>),
     /// It has had no client for a while.
     Idle,
-    /// It cannot be understood.
     Wrong(Wrong),
     /// There is no supervisor's queue any more.
     Over,

@@ -153,7 +153,6 @@ impl Plugin {
         &self.notes[callback as usize]
     }
 
-    /// It has that function.
     pub fn has(&self, callback: Callback) -> bool {
         match callback {
             Callback::Connect => self.on_connect.is_some(),

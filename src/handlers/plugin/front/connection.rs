@@ -134,7 +134,6 @@ impl Connection {
         })
     }
 
-    /// Whose connection it is.
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
     }

@@ -33,7 +33,6 @@ static HUB: OnceCell<Hub> = OnceCell::new();
 /// The watching thread was started.
 static WATCHED: OnceCell<()> = OnceCell::new();
 
-/// See the file's documentation.
 pub struct Hub {
     epoll: OwnedFd,
     alarm: OwnedFd,
