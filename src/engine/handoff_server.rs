@@ -4,8 +4,8 @@
 use super::handoff::{self, FromEngine, Receiver, ToEngine};
 use super::health::heartbeat::{self, Activity, HandlerNumber};
 use super::mux_task as carrier;
-use super::numbers::Numbers;
 use super::quota::{Counts, Place};
+use super::session_ids::SessionIds;
 use super::thread::{NewMux, ThreadHandle};
 use super::{Accepted, Adoption, Engine, Quota, Refused, Registry, Rejection, Response, Session, SessionSpec, Source};
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -46,7 +46,7 @@ pub struct HandoffServer {
     granted: Arc<AtomicU64>,
     /// Sessions of each quota, granted or open.
     counts: Arc<Counts>,
-    tickets: Numbers,
+    ids: SessionIds,
     grant_time: Duration,
     next_mux: AtomicU64,
     /// What every session is closed with, when the end has come: those that arrive late, too.
@@ -137,18 +137,18 @@ impl Link {
                     let considered = server.consider(*spec, self.here.number());
                     let answer = match await_answer(&mut self.stream, considered).await? {
                         Ok((pending, response)) => {
-                            let (ticket, thread) = (server.tickets.next(), pending.thread as u32);
-                            self.granted.insert(ticket, pending);
-                            FromEngine::Granted { ticket, response, thread }
+                            let (id, thread) = (server.ids.next(), pending.thread as u32);
+                            self.granted.insert(id, pending);
+                            FromEngine::Granted { id, response, thread }
                         }
                         Err(refusal) => refusal,
                     };
                     self.stream.say(&answer).await?;
                 }
-                ToEngine::Take { ticket, early, linked, tls } => {
+                ToEngine::Take { id, early, linked, tls } => {
                     let socket = self.stream.descriptor()?;
                     let link = if linked { Some(self.stream.descriptor()?) } else { None };
-                    let pending = self.pending(ticket)?;
+                    let pending = self.pending(id)?;
                     let source = match tls {
                         Some(keys) => {
                             keep_to_itself();
@@ -156,23 +156,23 @@ impl Link {
                         }
                         None => Source::Socket(socket),
                     };
-                    self.begin(&server, ticket, pending, source, early, link);
+                    self.begin(&server, id, pending, source, early, link);
                 }
-                ToEngine::Carry { ticket, mux: number } => {
-                    let pending = self.pending(ticket)?;
+                ToEngine::Carry { id, mux: number } => {
+                    let pending = self.pending(id)?;
                     let source = Source::Mux { thread: pending.thread, number };
-                    self.begin(&server, ticket, pending, source, Vec::new(), None);
+                    self.begin(&server, id, pending, source, Vec::new(), None);
                 }
                 ToEngine::Mux { thread } => {
                     let mux = self.stream.descriptor()?;
                     let answer = self.open_mux(&server, thread as usize, mux);
                     self.stream.say(&answer).await?;
                 }
-                ToEngine::Abandon { ticket } => drop(self.granted.remove(&ticket)),
-                ToEngine::Close { ticket, code, reason } => {
+                ToEngine::Abandon { id } => drop(self.granted.remove(&id)),
+                ToEngine::Close { id, code, reason } => {
                     // RFC 6455 section 7.4.1: some codes stand for what no Close frame may say.
                     let code = Some(CloseCode::from(code)).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Away);
-                    server.engine.close(ticket, &close(code, &reason));
+                    server.engine.close(id, &close(code, &reason));
                 }
                 ToEngine::Call { handler, request, payload } => {
                     let held = server.engine.memory().take(request.len() + payload.len());
@@ -197,10 +197,10 @@ impl Link {
             if let Ok(message) = tokio::time::timeout_at(until, self.stream.next()).await {
                 return message;
             }
-            self.granted.retain(|ticket, pending| {
+            self.granted.retain(|id, pending| {
                 let waits = pending.until > Instant::now();
                 if !waits {
-                    info!("WS0154: session {ticket} was granted and has not come: its place is given up");
+                    info!("WS0154: session {id} was granted and has not come: its place is given up");
                 }
                 waits
             });
@@ -208,9 +208,9 @@ impl Link {
     }
 
     /// What was kept for the session that comes now.
-    fn pending(&mut self, ticket: u64) -> io::Result<PendingSession> {
-        let pending = self.granted.remove(&ticket);
-        pending.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no ticket {ticket}")))
+    fn pending(&mut self, id: u64) -> io::Result<PendingSession> {
+        let pending = self.granted.remove(&id);
+        pending.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no session {id} was granted")))
     }
 
     fn open_mux(&self, server: &HandoffServer, thread: usize, mux: OwnedFd) -> FromEngine {
@@ -228,15 +228,15 @@ impl Link {
     fn begin(
         &self,
         server: &HandoffServer,
-        ticket: u64,
+        id: u64,
         pending: PendingSession,
         socket: Source,
         early: Vec<u8>,
         link: Option<OwnedFd>,
     ) {
         let PendingSession { spec, places, handler, session, thread, granted, .. } = pending;
-        debug!("WS0102: session {ticket} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-        let adoption = Adoption { socket, spec, early, id: ticket, places, link, handler, session };
+        debug!("WS0102: session {id} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
+        let adoption = Adoption { socket, spec, early, id, places, link, handler, session };
         if thread == self.here.number() {
             self.here.adopt(adoption);
         } else {
@@ -245,7 +245,7 @@ impl Link {
         // Not before it counts as open.
         drop(granted);
         if let Some(frame) = &*server.ending() {
-            server.engine.close(ticket, frame);
+            server.engine.close(id, frame);
         }
     }
 }
@@ -292,7 +292,7 @@ impl HandoffServer {
             links: Arc::default(),
             granted: Arc::default(),
             counts: Arc::default(),
-            tickets: Numbers::default(),
+            ids: SessionIds::default(),
             grant_time,
             next_mux: AtomicU64::new(1),
             ending: Mutex::default(),

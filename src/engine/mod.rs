@@ -4,7 +4,7 @@
 //! * [`process`]: the process that httpd's parent forks; its signals, its end
 //! * [`control`]: what httpd's parent says to it
 //! * [`entrance`]: how httpd's children open links to it
-//! * [`handoff_server`]: where the children come with their sessions: offers, quotas, tickets
+//! * [`handoff_server`]: where the children come with their sessions: offers, quotas, session ids
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * `session_task`: a session from its begin to its end
@@ -22,7 +22,7 @@
 //! * [`handle`]: how others reach a connection
 //! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
 //! * [`memory`]: what sockets hold, and the bound on it
-//! * [`numbers`]: the numbers of sessions
+//! * [`session_ids`]: the ids of sessions
 //! * [`backoff`]: how long nobody tries again what has failed
 //! * [`programs`]: what holds for all programs that handlers start
 //! * [`quota`]: of which sessions there may be only so many
@@ -47,11 +47,11 @@ pub(crate) mod health;
 mod liveness;
 pub mod memory;
 pub(crate) mod mux_task;
-pub mod numbers;
 pub(crate) mod process;
 pub mod programs;
 pub(crate) mod quota;
 pub mod raw;
+pub mod session_ids;
 pub(crate) mod session_log;
 mod session_task;
 pub(crate) mod socket;

@@ -7,16 +7,16 @@ use crate::apache::{mpm, pool::Pool};
 use crate::engine::handoff::EngineClient;
 use once_cell::sync::OnceCell;
 
-static DOOR: OnceCell<EngineClient> = OnceCell::new();
+static ENGINE_CLIENT: OnceCell<EngineClient> = OnceCell::new();
 
 static RELAY: OnceCell<&'static Relay> = OnceCell::new();
 
 /// In a new child, whose way to the engine this is.
-pub(crate) fn enter(pool: &Pool, door: Option<EngineClient>) {
+pub(crate) fn enter(pool: &Pool, client: Option<EngineClient>) {
     ending::enter_child(pool);
-    let Some(door) = door else { return };
+    let Some(client) = client else { return };
     // In one-process mode (httpd -X) the child is the parent, and comes once.
-    drop(DOOR.set(door));
+    drop(ENGINE_CLIENT.set(client));
     if mpm::can_suspend() {
         match RELAY.get_or_try_init(Relay::start) {
             Ok(_) => pool.on_end(|| relay().map_or((), Relay::halt)),
@@ -33,6 +33,6 @@ pub(crate) fn relay() -> Option<&'static Relay> {
 }
 
 /// The way to the engine, in a child of httpd.
-pub(crate) fn door() -> Option<&'static EngineClient> {
-    DOOR.get()
+pub(crate) fn engine_client() -> Option<&'static EngineClient> {
+    ENGINE_CLIENT.get()
 }

@@ -96,8 +96,8 @@ pub(super) fn hand_over(
     let Terms { handover, needs, patience, drain_timeout, hold } = terms;
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
-    let door = child::door().ok_or(SERVICE_UNAVAILABLE)?;
-    let (mut link, Granted { ticket, response, thread }) = match door.offer_within(spec, patience) {
+    let engine = child::engine_client().ok_or(SERVICE_UNAVAILABLE)?;
+    let (mut link, Granted { id, response, thread }) = match engine.offer_within(spec, patience) {
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(HookStatus::Declined),
         Err(HandoffError::Dropped) => {
@@ -107,7 +107,7 @@ pub(super) fn hand_over(
         }
         Err(why) => return Err(no_session(request, &why)),
     };
-    let session = Session { ticket, drain_timeout, close_timeout: spec.limits.close_timeout };
+    let session = Session { id, drain_timeout, close_timeout: spec.limits.close_timeout };
     let by_mux = handover == Handover::SuspendedRelay && needs == Needs::Stream;
     let bytes = match child::relay().filter(|_| by_mux) {
         Some(relay) => relay.mux(thread, &mut link).map(Bytes::Mux).map_err(io::Error::other),
@@ -117,7 +117,7 @@ pub(super) fn hand_over(
     };
     let messages = hold.is_some().then(pair).transpose();
     let streams = bytes.and_then(|bytes| Ok(Streams { bytes, messages: messages? })).map_err(|why| {
-        log::request(Level::Error, request, &format!("WS0011: session {ticket}: no way to the engine: {why}"));
+        log::request(Level::Error, request, &format!("WS0011: session {id}: no way to the engine: {why}"));
         SERVICE_UNAVAILABLE
     })?;
 
@@ -134,16 +134,16 @@ pub(super) fn hand_over(
     }
 
     let connection = request.connection();
-    if let Err(failure) = send(&mut link, ticket, connection, &streams, early) {
-        if failure.tell(request, ticket) && link.abandon(ticket).is_ok() {
-            door.check_in(link);
+    if let Err(failure) = send(&mut link, id, connection, &streams, early) {
+        if failure.tell(request, id) && link.abandon(id).is_ok() {
+            engine.check_in(link);
         }
         connection.detach();
         return Ok(HookStatus::Ok);
     }
-    log::request(Level::Debug, request, &format!("WS0008: session {ticket} is the engine's, by {handover:?}"));
-    door.check_in(link);
-    let (engine, messages) = streams.into_ours(ticket);
+    log::request(Level::Debug, request, &format!("WS0008: session {id} is the engine's, by {handover:?}"));
+    engine.check_in(link);
+    let (engine, messages) = streams.into_ours(id);
     if engine.is_none() && hold.is_none() {
         // There is no HTTP on this connection any more, and httpd has its descriptor only to close it.
         connection.detach();
@@ -155,7 +155,7 @@ pub(super) fn hand_over(
     // Else the end of the request would look for a body, and wait for it.
     connection.close_after();
     request.bypass_http();
-    let hold = hold.zip(messages).map(|(hold, ours)| hold(ticket, ours));
+    let hold = hold.zip(messages).map(|(hold, ours)| hold(id, ours));
     park(request, handover, Relayed { engine, session, hold })
 }
 
@@ -224,11 +224,11 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
 
 impl Streams {
     /// Our ends. The others are closed here: the engine has its own descriptors of them, and must be the only one.
-    fn into_ours(self, ticket: u64) -> (Option<Way>, Option<UnixStream>) {
+    fn into_ours(self, id: u64) -> (Option<Way>, Option<UnixStream>) {
         let bytes = match self.bytes {
             Bytes::Socket | Bytes::TlsSocket => None,
             Bytes::Pair((ours, _)) => Some(Way::Pair(ours)),
-            Bytes::Mux(wire) => child::relay().map(|relay| Way::Mux(PendingStream::new(relay, wire, ticket))),
+            Bytes::Mux(wire) => child::relay().map(|relay| Way::Mux(PendingStream::new(relay, wire, id))),
         };
         (bytes, self.messages.map(|(ours, _)| ours))
     }
@@ -242,14 +242,14 @@ enum HandoffFailure {
 
 impl HandoffFailure {
     /// Writes it down; true when there is still an engine to be told.
-    fn tell(&self, request: &Request, ticket: u64) -> bool {
+    fn tell(&self, request: &Request, id: u64) -> bool {
         match self {
             HandoffFailure::Engine(why) => {
-                let text = format!("WS0009: session {ticket}: the engine is gone: {why}");
+                let text = format!("WS0009: session {id}: the engine is gone: {why}");
                 once::tell_of_engine(OfEngine::LostSession, request, &text);
             }
             HandoffFailure::Client(why) => {
-                let text = format!("WS0010: session {ticket}: the client is gone: {why}");
+                let text = format!("WS0010: session {id}: the client is gone: {why}");
                 log::request(Level::Debug, request, &text);
             }
         }
@@ -264,7 +264,7 @@ type Early = io::Result<Vec<u8>>;
 /// the holder's messages.
 fn send(
     link: &mut Link,
-    ticket: u64,
+    id: u64,
     connection: &Connection,
     streams: &Streams,
     early: Early,
@@ -275,18 +275,18 @@ fn send(
     }
     let messages = streams.messages.as_ref().map(|(_, theirs)| theirs.as_fd());
     match &streams.bytes {
-        Bytes::Mux(wire) => link.carry(ticket, wire.number).map_err(HandoffFailure::Engine),
+        Bytes::Mux(wire) => link.carry(id, wire.number).map_err(HandoffFailure::Engine),
         Bytes::Pair((_, theirs)) => {
-            link.give(ticket, Vec::new(), theirs.as_fd(), None, messages).map_err(HandoffFailure::Engine)
+            link.give(id, Vec::new(), theirs.as_fd(), None, messages).map_err(HandoffFailure::Engine)
         }
         Bytes::Socket => {
             let socket = connection.socket().map_err(HandoffFailure::Client)?;
-            link.give(ticket, early, socket, None, messages).map_err(HandoffFailure::Engine)
+            link.give(id, early, socket, None, messages).map_err(HandoffFailure::Engine)
         }
         Bytes::TlsSocket => {
             let (early, keys) = tls_handoff::take(connection).map_err(HandoffFailure::Client)?;
             let socket = connection.socket().map_err(HandoffFailure::Client)?;
-            link.give(ticket, early, socket, Some(keys), messages).map_err(HandoffFailure::Engine)
+            link.give(id, early, socket, Some(keys), messages).map_err(HandoffFailure::Engine)
         }
     }
 }

@@ -285,13 +285,13 @@ pub(crate) fn tend(parent: &mut Parent, server: &Server) {
 pub(crate) fn enter_child(main: &mut Parent) -> Option<EngineClient> {
     let number = current(main)?;
     let engine = &engines(main)[number];
-    let door = match engine.entrance.duplicate() {
+    let client = match engine.entrance.duplicate() {
         Ok(entrance) => {
-            let door = EngineClient::new(entrance);
+            let client = EngineClient::new(entrance);
             // Who has an engine has its memory from before.
             Some(match signals::gate(number) {
-                Ok(gate) => door.behind(gate),
-                Err(_) => door,
+                Ok(gate) => client.behind(gate),
+                Err(_) => client,
             })
         }
         Err(why) => {
@@ -303,7 +303,7 @@ pub(crate) fn enter_child(main: &mut Parent) -> Option<EngineClient> {
         // What httpd's parent may say is for no child, and what the engine hears neither.
         engines(main).iter_mut().for_each(DaemonRecord::close);
     }
-    door
+    client
 }
 
 /// At the end of httpd's parent: every engine closes its sessions, and ends.

@@ -18,7 +18,7 @@ const KEPT_LINKS: usize = 16;
 /// A place that the engine keeps for a session.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Granted {
-    pub ticket: u64,
+    pub id: u64,
     pub response: Response,
     /// The engine thread that a mux for it has to go to.
     pub thread: u32,
@@ -110,7 +110,7 @@ impl Link {
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<Granted, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
-            FromEngine::Granted { ticket, response, thread } => Ok(Granted { ticket, response, thread }),
+            FromEngine::Granted { id, response, thread } => Ok(Granted { id, response, thread }),
             FromEngine::Declined => Err(HandoffError::Declined),
             FromEngine::Dropped => Err(HandoffError::Dropped),
             other => Err(unexpected(&other).into()),
@@ -171,38 +171,38 @@ impl Link {
     /// The engine is gone.
     pub fn give(
         &mut self,
-        ticket: u64,
+        id: u64,
         early: Vec<u8>,
         socket: BorrowedFd<'_>,
         tls: Option<Box<Keys>>,
         link: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
-        self.say_with(&ToEngine::Take { ticket, early, linked: link.is_some(), tls }, &descriptors)
+        self.say_with(&ToEngine::Take { id, early, linked: link.is_some(), tls }, &descriptors)
     }
 
     /// Says that a granted session comes over this mux, which goes to the thread of its [`Granted`].
     ///
     /// # Errors
     /// The engine is gone.
-    pub fn carry(&mut self, ticket: u64, mux: u64) -> io::Result<()> {
-        self.say(&ToEngine::Carry { ticket, mux })
+    pub fn carry(&mut self, id: u64, mux: u64) -> io::Result<()> {
+        self.say(&ToEngine::Carry { id, mux })
     }
 
-    /// Gives a ticket back.
+    /// Gives a granted session back.
     ///
     /// # Errors
     /// The engine is gone.
-    pub fn abandon(&mut self, ticket: u64) -> io::Result<()> {
-        self.say(&ToEngine::Abandon { ticket })
+    pub fn abandon(&mut self, id: u64) -> io::Result<()> {
+        self.say(&ToEngine::Abandon { id })
     }
 
     /// Closes a session that was handed over, over this link or another, with this code and reason.
     ///
     /// # Errors
     /// The engine is gone.
-    pub fn close_session(&mut self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
-        self.say(&ToEngine::Close { ticket, code, reason: reason.into() })
+    pub fn close_session(&mut self, id: u64, code: u16, reason: &str) -> io::Result<()> {
+        self.say(&ToEngine::Close { id, code, reason: reason.into() })
     }
 }
 
@@ -302,13 +302,13 @@ impl EngineClient {
     ///
     /// # Errors
     /// The engine is gone, and the session with it.
-    pub fn close_session(&self, ticket: u64, code: u16, reason: &str) -> io::Result<()> {
+    pub fn close_session(&self, id: u64, code: u16, reason: &str) -> io::Result<()> {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut link = match kept {
             Some(link) => link,
             None => Link::open_with(self.entrance.as_fd(), self.gate, None)?,
         };
-        link.close_session(ticket, code, reason)?;
+        link.close_session(id, code, reason)?;
         self.check_in(link);
         Ok(())
     }

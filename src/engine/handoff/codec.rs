@@ -204,12 +204,12 @@ mod tests {
         let messages = [
             ToEngine::Hello { version: "x".into() },
             ToEngine::Offer(Box::new(spec())),
-            ToEngine::Take { ticket: 7, early: vec![1; 300], linked: false, tls: None },
+            ToEngine::Take { id: 7, early: vec![1; 300], linked: false, tls: None },
             ToEngine::Mux { thread: 1 },
-            ToEngine::Carry { ticket: 8, mux: 3 },
-            ToEngine::Close { ticket: 7, code: 1001, reason: "bye".into() },
+            ToEngine::Carry { id: 8, mux: 3 },
+            ToEngine::Close { id: 7, code: 1001, reason: "bye".into() },
             ToEngine::Call { handler: "channel".into(), request: vec![1], payload: vec![2; 2 * READ].into() },
-            ToEngine::Abandon { ticket: 9 },
+            ToEngine::Abandon { id: 9 },
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
         for chunk in [1, 3, 100, 10_000, 40_000] {
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_length_that_no_message_has_is_refused() {
         assert!(MessageDecoder { buffer: vec![0xff; 8] }.take::<ToEngine>().is_err());
-        assert!(encode(&ToEngine::Take { ticket: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
+        assert!(encode(&ToEngine::Take { id: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
     }
 
     proptest! {

@@ -34,7 +34,7 @@ pub enum ToEngine {
     /// The session's socket comes with this message.
     Take {
         /// From [`FromEngine::Granted`].
-        ticket: u64,
+        id: u64,
         /// Bytes that the client sent after its handshake and that httpd has read.
         early: Vec<u8>,
         /// A second descriptor comes behind the socket: see [`crate::engine::Adoption::link`].
@@ -42,10 +42,10 @@ pub enum ToEngine {
         /// The socket has TLS on it, with these keys. `early` is what came in it.
         tls: Option<Box<Keys>>,
     },
-    /// The session comes over a mux, as the stream with the ticket's number.
+    /// The session comes over a mux, as the stream with the session's number.
     Carry {
         /// From [`FromEngine::Granted`].
-        ticket: u64,
+        id: u64,
         /// From [`FromEngine::Mux`].
         mux: u64,
     },
@@ -57,12 +57,12 @@ pub enum ToEngine {
     /// The session will not come.
     Abandon {
         /// From [`FromEngine::Granted`].
-        ticket: u64,
+        id: u64,
     },
     /// Close an open session. Nothing happens where it has ended.
     Close {
         /// From [`FromEngine::Granted`].
-        ticket: u64,
+        id: u64,
         /// The close code; in the place of one that may not be sent goes 1001.
         code: u16,
         /// The reason that the Close frame gives; its first 123 bytes.
@@ -104,7 +104,7 @@ pub enum FromEngine {
     /// The engine keeps a place for the session.
     Granted {
         /// The session's number, as log lines name it.
-        ticket: u64,
+        id: u64,
         response: Response,
         /// The engine thread that a mux for it has to go to.
         thread: u32,

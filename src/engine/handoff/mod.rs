@@ -3,15 +3,15 @@
 //! ```text
 //! child                                     engine
 //!   Hello { version } Offer(SessionSpec) ──▶
-//!                            ◀── Granted { ticket, … } or  Refused { … }: the client gets that status, and no 101
+//!                            ◀── Granted { id, … } or  Refused { … }: the client gets that status, and no 101
 //!                                                     or   Declined, Dropped: no answer of ours, or none at all
 //!   (the 101 goes to the client, unless the handler has said that it answers by itself)
-//!   Take { ticket, early }  + the socket  ──▶           or   Abandon { ticket }: the client was gone
+//!   Take { id, early }  + the socket  ──▶           or   Abandon { id }: the client was gone
 //!                           (and a link to the child, for a handler that has its other half there)
-//!   Carry { ticket, … }                   ──▶           or, in the place of Take: its bytes come over a mux
+//!   Carry { id, … }                   ──▶           or, in the place of Take: its bytes come over a mux
 //!   Mux { thread }    + its other end     ──▶           before the first of these
 //!                            ◀── Mux { number }
-//!   Close { ticket, … }                   ──▶           later, over any link
+//!   Close { id, … }                   ──▶           later, over any link
 //!   Call { handler, … }                   ──▶           something a handler is asked that belongs to no session
 //!                            ◀── Answer { … }         or   Refused { … }
 //! ```

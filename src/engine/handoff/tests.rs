@@ -60,11 +60,11 @@ fn a_call_that_was_heard_is_not_made_again() {
         }
         calls
     });
-    let door = EngineClient::new(entrance);
-    assert_eq!(door.call("channel", vec![1], &[]).unwrap(), [1]);
-    assert!(matches!(door.call("channel", vec![2], &[]), Err(HandoffError::Unanswered(_))));
-    assert_eq!(door.call("channel", vec![3], &[]).unwrap(), [3]);
-    drop(door);
+    let client = EngineClient::new(entrance);
+    assert_eq!(client.call("channel", vec![1], &[]).unwrap(), [1]);
+    assert!(matches!(client.call("channel", vec![2], &[]), Err(HandoffError::Unanswered(_))));
+    assert_eq!(client.call("channel", vec![3], &[]).unwrap(), [3]);
+    drop(client);
     assert_eq!(engine.join().unwrap(), 1);
 }
 
@@ -81,12 +81,12 @@ fn link() -> (Link, Receiver) {
 async fn a_message_that_does_not_end_is_an_error() {
     let (mut link, mut receiver) = link();
     receiver.message_time = Duration::from_millis(20);
-    let message = encode(&ToEngine::Abandon { ticket: 1 }).unwrap();
+    let message = encode(&ToEngine::Abandon { id: 1 }).unwrap();
     let (begin, end) = message.split_at(3);
     link.stream.write_all(begin).unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(1), receiver.next()).await.is_err());
     link.stream.write_all(end).unwrap();
-    assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { ticket: 1 }));
+    assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { id: 1 }));
     let silence = tokio::time::timeout(3 * receiver.message_time, receiver.next()).await;
     assert!(silence.is_err(), "there may be silence between two");
     link.stream.write_all(begin).unwrap();
@@ -98,8 +98,8 @@ async fn a_message_that_does_not_end_is_an_error() {
 async fn descriptors_do_not_pile_up() {
     let (mut link, mut receiver) = link();
     let (socket, mut far) = UnixStream::pair().unwrap();
-    for ticket in 0..=DESCRIPTORS as u64 {
-        link.say_with(&ToEngine::Abandon { ticket }, &[socket.as_fd()]).unwrap();
+    for id in 0..=DESCRIPTORS as u64 {
+        link.say_with(&ToEngine::Abandon { id }, &[socket.as_fd()]).unwrap();
     }
     drop(socket);
     let mut heard = 0;
@@ -117,7 +117,7 @@ async fn descriptors_do_not_pile_up() {
 #[tokio::test]
 async fn a_descriptor_arrives_with_its_message() {
     let (mut link, mut receiver) = link();
-    link.say(&ToEngine::Abandon { ticket: 1 }).unwrap();
+    link.say(&ToEngine::Abandon { id: 1 }).unwrap();
     // More than one read's worth: the descriptor belongs to the first byte.
     let (socket, mut far) = UnixStream::pair().unwrap();
     let (second, mut far_second) = UnixStream::pair().unwrap();
@@ -125,10 +125,10 @@ async fn a_descriptor_arrives_with_its_message() {
     let keys = Box::new(Keys { suite: 0x1301, client: direction(1, 2), server: direction(3, 4) });
     link.give(2, vec![9; 10_000], socket.as_fd(), Some(keys.clone()), Some(second.as_fd())).unwrap();
     drop((link, socket, second));
-    assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { ticket: 1 }));
+    assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { id: 1 }));
     assert_eq!(
         receiver.next().await.unwrap(),
-        Some(ToEngine::Take { ticket: 2, early: vec![9; 10_000], linked: true, tls: Some(keys) })
+        Some(ToEngine::Take { id: 2, early: vec![9; 10_000], linked: true, tls: Some(keys) })
     );
     for far in [&mut far, &mut far_second] {
         let mut received = UnixStream::from(receiver.descriptor().unwrap());
@@ -154,7 +154,7 @@ async fn a_payload_arrives_with_its_message_and_takes_nothing_of_the_next() {
             }
         });
         assert_eq!(receiver.next().await.unwrap(), Some(call(vec![7; length])));
-        let take = ToEngine::Take { ticket: 2, early: vec![9; 100], linked: false, tls: None };
+        let take = ToEngine::Take { id: 2, early: vec![9; 100], linked: false, tls: None };
         assert_eq!(receiver.next().await.unwrap(), Some(take));
         UnixStream::from(receiver.descriptor().unwrap()).write_all(b"x").unwrap();
         far.read_exact(&mut [0]).unwrap();

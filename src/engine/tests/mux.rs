@@ -23,16 +23,16 @@ impl Child {
     }
 
     fn offer(&mut self, spec: &SessionSpec) -> u64 {
-        let Granted { ticket, thread, .. } = self.link.offer(spec).unwrap();
+        let Granted { id, thread, .. } = self.link.offer(spec).unwrap();
         assert_eq!(thread, 0);
-        ticket
+        id
     }
 
     fn session(&mut self, spec: &SessionSpec) -> u64 {
-        let ticket = self.offer(spec);
-        self.endpoint.open(ticket, ());
-        self.link.carry(ticket, self.mux).unwrap();
-        ticket
+        let id = self.offer(spec);
+        self.endpoint.open(id, ());
+        self.link.carry(id, self.mux).unwrap();
+        id
     }
 
     /// A client's message, as much of it as may go.
@@ -123,17 +123,17 @@ fn sessions_share_a_mux() {
 fn bytes_may_come_before_their_session() {
     let mut engine = Process::start();
     let mut child = Child::new(&engine);
-    let ticket = child.offer(&spec("echo"));
+    let id = child.offer(&spec("echo"));
     let (sent, echo) = frames(&[1; 500]);
-    child.endpoint.open(ticket, ());
-    child.send(ticket, &sent);
+    child.endpoint.open(id, ());
+    child.send(id, &sent);
     // Something that is answered, so that they have been read.
     let other = child.session(&spec("echo"));
     child.send(other, &sent);
     child.expect(other, &echo);
-    assert_eq!(child.endpoint.received(ticket), Received::Nothing);
-    child.link.carry(ticket, child.mux).unwrap();
-    child.expect(ticket, &echo);
+    assert_eq!(child.endpoint.received(id), Received::Nothing);
+    child.link.carry(id, child.mux).unwrap();
+    child.expect(id, &echo);
     drop(child);
     engine.retire();
 }
@@ -189,8 +189,8 @@ fn with_a_mux_its_sessions_end() {
     let mut engine = Process::start();
     // Of no mux; of one that carries rubbish; of one that ends.
     let mut child = Child::new(&engine);
-    let ticket = child.offer(&spec("echo"));
-    child.link.carry(ticket, 999).unwrap();
+    let id = child.offer(&spec("echo"));
+    child.link.carry(id, 999).unwrap();
     let rubbish = {
         let mut child = Child::new(&engine);
         child.session(&spec("echo"));

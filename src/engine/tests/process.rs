@@ -45,7 +45,7 @@ impl Process {
         self.parent.try_clone().unwrap().into()
     }
 
-    fn door(&self) -> EngineClient {
+    fn child(&self) -> EngineClient {
         EngineClient::new(self.entrance.try_clone().unwrap())
     }
 
@@ -62,74 +62,74 @@ impl Process {
 #[test]
 fn a_socket_is_handed_over() {
     let mut engine = Process::start();
-    let door = engine.door();
+    let child = engine.child();
     for _ in 0..3 {
-        let (mut link, Granted { ticket, .. }) = door.offer(&spec("echo")).unwrap();
+        let (mut link, Granted { id, .. }) = child.offer(&spec("echo")).unwrap();
         let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
+        link.give(id, vec![], theirs.as_fd(), None, None).unwrap();
         drop(theirs);
-        door.check_in(link);
+        child.check_in(link);
         let mut client = websocket(ours);
         echoes(&mut client, "hello");
         client.close(None).unwrap();
         assert_eq!(closed(&mut client), None);
     }
-    drop(door);
+    drop(child);
     engine.retire();
 }
 
 #[test]
 fn offers_are_refused_before_the_upgrade() {
     let mut engine = Process::start();
-    let door = engine.door();
-    match door.offer(&spec("nobody")) {
+    let child = engine.child();
+    match child.offer(&spec("nobody")) {
         Err(HandoffError::Refused { status: 500, reason, by_quota: false }) => assert!(reason.contains("nobody")),
         other => panic!("{other:?}"),
     }
-    let (mut link, Granted { ticket, .. }) = door.offer(&spec("echo")).unwrap();
-    link.abandon(ticket).unwrap();
-    assert_ne!(link.offer(&spec("echo")).unwrap().ticket, ticket);
-    // With the link its ticket is given back, for which the engine would wait a minute.
+    let (mut link, Granted { id, .. }) = child.offer(&spec("echo")).unwrap();
+    link.abandon(id).unwrap();
+    assert_ne!(link.offer(&spec("echo")).unwrap().id, id);
+    // With the link its session is given back, for which the engine would wait a minute.
     drop(link);
     engine.retire();
-    assert!(matches!(door.offer(&spec("echo")), Err(HandoffError::Unreachable(_))));
+    assert!(matches!(child.offer(&spec("echo")), Err(HandoffError::Unreachable(_))));
 }
 
 impl Process {
-    fn session(&self, door: &EngineClient, spec: &SessionSpec) -> (u64, Client) {
-        let (mut link, Granted { ticket, .. }) = door.offer(spec).unwrap();
+    fn session(&self, child: &EngineClient, spec: &SessionSpec) -> (u64, Client) {
+        let (mut link, Granted { id, .. }) = child.offer(spec).unwrap();
         let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
-        door.check_in(link);
-        (ticket, websocket(ours))
+        link.give(id, vec![], theirs.as_fd(), None, None).unwrap();
+        child.check_in(link);
+        (id, websocket(ours))
     }
 }
 
 #[test]
 fn a_session_is_closed_from_outside() {
     let mut engine = Process::start();
-    let door = engine.door();
+    let child = engine.child();
     for (code, sent) in [(1001, CloseCode::Away), (4000, CloseCode::Library(4000)), (1006, CloseCode::Away)] {
-        let (ticket, mut client) = engine.session(&door, &spec("echo"));
+        let (id, mut client) = engine.session(&child, &spec("echo"));
         echoes(&mut client, "hello");
         let mut link = Link::open(engine.entrance.as_fd()).unwrap();
-        link.close_session(ticket + 1, 1001, "nobody").unwrap();
-        link.close_session(ticket, code, "the relay is ending").unwrap();
+        link.close_session(id + 1, 1001, "nobody").unwrap();
+        link.close_session(id, code, "the relay is ending").unwrap();
         assert_eq!(closed(&mut client), Some(close(sent, "the relay is ending")));
     }
-    drop(door);
+    drop(child);
     engine.retire();
 }
 
 #[test]
 fn quotas_are_kept_and_given_back() {
     let mut engine = Process::start();
-    let door = engine.door();
+    let child = engine.child();
     let limited = |handler: &str| {
         let quota = |scope: &str, max| Quota { scope: scope.into(), max };
         SessionSpec { quotas: vec![quota("one client's", 1), quota("all", 10)], ..impatient(handler) }
     };
-    let refused = || match door.offer(&limited("echo")) {
+    let refused = || match child.offer(&limited("echo")) {
         Err(HandoffError::Refused { status: 503, reason, by_quota: true }) => {
             assert!(reason.contains("one client's: 1"))
         }
@@ -138,7 +138,7 @@ fn quotas_are_kept_and_given_back() {
     let admitted = |handler: &str| {
         let start = Instant::now();
         loop {
-            match door.offer(&limited(handler)) {
+            match child.offer(&limited(handler)) {
                 Ok(granted) => return granted,
                 Err(why) => assert!(start.elapsed() < PATIENCE, "{why}"),
             }
@@ -146,16 +146,16 @@ fn quotas_are_kept_and_given_back() {
         }
     };
     let session = |handler: &str| {
-        let (mut link, Granted { ticket, .. }) = admitted(handler);
+        let (mut link, Granted { id, .. }) = admitted(handler);
         let (ours, theirs) = pair();
-        link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
-        door.check_in(link);
+        link.give(id, vec![], theirs.as_fd(), None, None).unwrap();
+        child.check_in(link);
         websocket(ours)
     };
-    // A place is taken from the grant on, and free again when the ticket is given back or its link ends.
-    let (mut link, Granted { ticket, .. }) = admitted("echo");
+    // A place is taken from the grant on, and free again when the session is given back or its link ends.
+    let (mut link, Granted { id, .. }) = admitted("echo");
     refused();
-    link.abandon(ticket).unwrap();
+    link.abandon(id).unwrap();
     let lost = admitted("echo");
     refused();
     drop((link, lost));
@@ -182,7 +182,7 @@ fn quotas_are_kept_and_given_back() {
     last.send(Message::text("one")).unwrap();
     drop((violates, unanswered, closes, panics));
     drop(session("echo"));
-    drop((last, door));
+    drop((last, child));
     engine.retire();
 }
 
@@ -196,18 +196,18 @@ fn a_new_configuration_and_its_log_arrive() {
 }
 
 /// A session that has ended, with this log.
-fn logged_session(door: &EngineClient, name: &str) -> String {
-    let (mut link, Granted { ticket, .. }) = door.offer(&logged(name)).unwrap();
+fn logged_session(child: &EngineClient, name: &str) -> String {
+    let (mut link, Granted { id, .. }) = child.offer(&logged(name)).unwrap();
     let (ours, theirs) = pair();
-    link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
+    link.give(id, vec![], theirs.as_fd(), None, None).unwrap();
     drop(theirs);
-    door.check_in(link);
+    child.check_in(link);
     let mut client = websocket(ours);
     echoes(&mut client, "hello");
     echoes(&mut client, "");
     client.close(Some(close(CloseCode::Normal, ""))).unwrap();
     closed(&mut client);
-    format!(" 192.0.2.1 - www.example.com \"/\" echo - 0.000 2 5 2 5 1000 client {ticket}")
+    format!(" 192.0.2.1 - www.example.com \"/\" echo - 0.000 2 5 2 5 1000 client {id}")
 }
 
 fn logged(name: &str) -> SessionSpec {
@@ -232,17 +232,17 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let log = || UnixStream::pair().unwrap();
     let ((a, a_write), (b, b_write)) = (log(), log());
     let mut engine = Process::start_with(vec![("a".into(), a_write.into()), ("b".into(), b_write.into())], PATIENCE);
-    let door = engine.door();
+    let child = engine.child();
     let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
-    let first = logged_session(&door, "a");
+    let first = logged_session(&child, "a");
     assert_eq!(read_line(&mut a), first);
-    let second = logged_session(&door, "b");
+    let second = logged_session(&child, "b");
     assert_eq!(read_line(&mut b), second);
 
     // One is open while the configuration changes.
-    let (mut link, Granted { ticket, .. }) = door.offer(&logged("a")).unwrap();
+    let (mut link, Granted { id, .. }) = child.offer(&logged("a")).unwrap();
     let (ours, theirs) = pair();
-    link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
+    link.give(id, vec![], theirs.as_fd(), None, None).unwrap();
     drop(theirs);
     let mut client = websocket(ours);
     echoes(&mut client, "old");
@@ -255,12 +255,12 @@ fn session_logs_come_with_the_start_and_with_each_configuration() {
     let mut new = BufReader::new(new);
     drop(client);
     let line = read_line(&mut new);
-    assert!(line.ends_with(&format!(" 1 3 1 3 1006 lost {ticket}")), "{line}");
-    let third = logged_session(&door, "a");
+    assert!(line.ends_with(&format!(" 1 3 1 3 1006 lost {id}")), "{line}");
+    let third = logged_session(&child, "a");
     assert_eq!(read_line(&mut new), third);
     // No such log any more: no line, and nothing else either.
-    logged_session(&door, "b");
-    drop((link, door));
+    logged_session(&child, "b");
+    drop((link, child));
     engine.retire();
     for mut log in [a, b, new] {
         assert_eq!(log.read(&mut [0]).unwrap(), 0, "nothing more");
@@ -286,8 +286,8 @@ fn another_version_is_told_so_and_may_retire_the_engine() {
 fn the_parent_stops_the_engine_by_a_word_or_by_its_end() {
     for by_word in [true, false] {
         let mut engine = Process::start();
-        let door = engine.door();
-        let (_, mut client) = engine.session(&door, &spec("echo"));
+        let child = engine.child();
+        let (_, mut client) = engine.session(&child, &spec("echo"));
         echoes(&mut client, "hello");
         if by_word {
             engine.control().stop().unwrap();
@@ -302,8 +302,8 @@ fn the_parent_stops_the_engine_by_a_word_or_by_its_end() {
 #[test]
 fn a_child_gives_no_orders() {
     let mut engine = Process::start();
-    let door = engine.door();
-    let (_, mut client) = engine.session(&door, &spec("echo"));
+    let child = engine.child();
+    let (_, mut client) = engine.session(&child, &spec("echo"));
     for order in [control::Order::Retire, control::Order::Stop] {
         let mut link = entrance::open(engine.entrance.as_fd()).unwrap();
         link.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -311,7 +311,7 @@ fn a_child_gives_no_orders() {
         assert_eq!(link.read(&mut [0]).unwrap(), 0, "hung up");
     }
     echoes(&mut client, "still there");
-    drop((client, door));
+    drop((client, child));
     engine.retire();
 }
 
@@ -320,18 +320,18 @@ fn a_grant_that_nobody_takes_is_given_up() {
     let mut engine = Process::start_with(vec![], Duration::from_millis(20));
     let limited = SessionSpec { quotas: vec![Quota { scope: "all".into(), max: 1 }], ..spec("echo") };
     let mut link = Link::open(engine.entrance.as_fd()).unwrap();
-    let Granted { ticket, .. } = link.offer(&limited).unwrap();
-    let door = engine.door();
+    let Granted { id, .. } = link.offer(&limited).unwrap();
+    let child = engine.child();
     let start = Instant::now();
-    while let Err(why) = door.offer(&limited).map(drop) {
+    while let Err(why) = child.offer(&limited).map(drop) {
         assert!(start.elapsed() < PATIENCE, "{why}");
         std::thread::yield_now();
     }
     // Whoever comes after all is hung up.
     let (_ours, theirs) = pair();
-    link.give(ticket, vec![], theirs.as_fd(), None, None).unwrap();
+    link.give(id, vec![], theirs.as_fd(), None, None).unwrap();
     assert!(matches!(link.offer(&limited), Err(HandoffError::Unreachable(_) | HandoffError::Unanswered(_))));
-    drop((link, door));
+    drop((link, child));
     engine.retire();
 }
 

@@ -34,7 +34,7 @@ pub fn run(request: &Request, relayed: Relayed) {
     if let Some(hold) = hold {
         wait_for(&*hold, session, &mut ending, &mut drain);
     }
-    request.set_log_variables(&variables(session.ticket, since, received, sent), sent);
+    request.set_log_variables(&variables(session.id, since, received, sent), sent);
     drop(deferral);
 }
 

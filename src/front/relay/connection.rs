@@ -130,7 +130,7 @@ impl RelayedConnection {
         if let Phase::Pumping(pump, _) = std::mem::replace(&mut self.phase, Phase::Over)
             && let Some(request) = self.request.request()
         {
-            request.set_log_variables(&variables(self.session.ticket, self.since, pump.received, pump.sent), pump.sent);
+            request.set_log_variables(&variables(self.session.id, self.since, pump.received, pump.sent), pump.sent);
         }
         if self.hold.is_none() {
             self.request.finish_request();
@@ -144,7 +144,7 @@ impl RelayedConnection {
             Phase::Pumping(..) => return,
             Phase::Held => {
                 if let Some(request) = self.request.request() {
-                    request.set_log_variables(&variables(self.session.ticket, self.since, 0, 0), 0);
+                    request.set_log_variables(&variables(self.session.id, self.since, 0, 0), 0);
                 }
                 self.phase = Phase::Over;
             }

@@ -207,7 +207,7 @@ impl Loop {
                         let wire = passage.enter().ok_or(rustix::io::Errno::NOTCONN)?;
                         // If there is none any more, the engine has gone meanwhile, as it may at any time.
                         let mux = self.mux(&wire).unwrap_or_else(|| MuxEnd::dead(wire));
-                        EngineSide::Mux(mux.open(session.ticket, key))
+                        EngineSide::Mux(mux.open(session.id, key))
                     }
                 })
             });
@@ -217,7 +217,7 @@ impl Loop {
                 Some(Err::<_, rustix::io::Errno>(why)) => {
                     log::main(
                         Level::Error,
-                        &format!("WS0302: session {} is lost, it cannot be watched: {why}", session.ticket),
+                        &format!("WS0302: session {} is lost, it cannot be watched: {why}", session.id),
                     );
                     Phase::Over
                 }
@@ -316,9 +316,9 @@ impl Loop {
     /// Lets one connection do what it can; a panic costs the others nothing. What it has left of this one is not touched
     /// again, and the MPM goes on counting it.
     fn guarded(&mut self, key: usize) {
-        let ticket = self.connections[key].session.ticket;
+        let id = self.connections[key].session.id;
         if catch_unwind(AssertUnwindSafe(|| self.advance(key))).is_err() {
-            log::main(Level::Error, &format!("WS0304: session {ticket}: a panic in the relay thread: it is lost"));
+            log::main(Level::Error, &format!("WS0304: session {id}: a panic in the relay thread: it is lost"));
             std::mem::forget(self.connections.try_remove(key));
             self.forget_one();
         }

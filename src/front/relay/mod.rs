@@ -53,7 +53,7 @@ pub enum Way {
 #[derive(Debug, Clone, Copy)]
 pub struct Session {
     /// Its number in the engine.
-    pub ticket: u64,
+    pub id: u64,
     /// How long it may go on when this child is to end.
     pub drain_timeout: Duration,
     /// How long the engine waits for the client's Close.
@@ -63,7 +63,7 @@ pub struct Session {
 impl Session {
     /// In a child that is to end since that moment: it is this session's turn to close.
     fn is_due(&self, since: Instant) -> bool {
-        since.elapsed() >= self.drain_timeout + spread(self.ticket, SPREAD.min(self.drain_timeout))
+        since.elapsed() >= self.drain_timeout + spread(self.id, SPREAD.min(self.drain_timeout))
     }
 
     /// When it is given up, if it is to end from now on.
@@ -74,18 +74,18 @@ impl Session {
     /// Lets the engine close it.
     fn ask_to_close(&self, cause: Cause) {
         let (code, reason) = cause.word();
-        let asked = child::door().map(|door| door.close_session(self.ticket, code, reason));
+        let asked = child::engine_client().map(|engine| engine.close_session(self.id, code, reason));
         if let Some(Err(why)) = asked {
-            let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.ticket);
+            let text = format!("WS0303: session {}: the engine cannot be told to close it: {why}", self.id);
             log::main(Level::Warning, &text);
         }
     }
 }
 
 /// The variables that a relayed session has for the access log, see `docs/operations/logging.md`.
-fn variables(ticket: u64, since: Instant, received: u64, sent: u64) -> [(&'static str, String); 4] {
+fn variables(id: u64, since: Instant, received: u64, sent: u64) -> [(&'static str, String); 4] {
     [
-        ("WS_SESSION", ticket.to_string()),
+        ("WS_SESSION", id.to_string()),
         ("WS_SECONDS", format!("{:.3}", since.elapsed().as_secs_f64())),
         ("WS_BYTES_IN", received.to_string()),
         ("WS_BYTES_OUT", sent.to_string()),
@@ -94,9 +94,9 @@ fn variables(ticket: u64, since: Instant, received: u64, sent: u64) -> [(&'stati
 
 /// The moment within `window` of a drain at which this session is to close: spread, so that not all clients come back
 /// at once; by the session's number, so that it needs not be remembered.
-fn spread(ticket: u64, window: Duration) -> Duration {
+fn spread(id: u64, window: Duration) -> Duration {
     // Fibonacci hashing: neighbours end up far apart.
-    let fraction = (ticket.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
+    let fraction = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
     window.mul_f64(fraction)
 }
 
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn closings_are_spread_over_the_window() {
         let window = Duration::from_secs(10);
-        let mut moments: Vec<Duration> = (1..=100).map(|ticket| spread(ticket, window)).collect();
+        let mut moments: Vec<Duration> = (1..=100).map(|id| spread(id, window)).collect();
         moments.sort();
         assert!(moments[99] < window);
         let widest = moments.windows(2).map(|pair| pair[1] - pair[0]).max();

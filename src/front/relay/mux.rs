@@ -81,13 +81,13 @@ impl Muxes {
 pub struct PendingStream {
     relay: &'static Relay,
     wire: Option<Arc<MuxSocket>>,
-    ticket: u64,
+    id: u64,
 }
 
 impl PendingStream {
     /// Of the session of this number.
-    pub fn new(relay: &'static Relay, wire: Arc<MuxSocket>, ticket: u64) -> PendingStream {
-        PendingStream { relay, wire: Some(wire), ticket }
+    pub fn new(relay: &'static Relay, wire: Arc<MuxSocket>, id: u64) -> PendingStream {
+        PendingStream { relay, wire: Some(wire), id }
     }
 
     /// The mux, for the relay thread.
@@ -99,7 +99,7 @@ impl PendingStream {
 impl Drop for PendingStream {
     fn drop(&mut self) {
         if let Some(wire) = self.wire.take() {
-            self.relay.close_stream(wire, self.ticket);
+            self.relay.close_stream(wire, self.id);
         }
     }
 }

@@ -349,12 +349,12 @@ fn unexpected() -> Reply {
 /// Asks the engine, of channels below the prefix of this place.
 fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, Reply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
-    let door = child::door().ok_or_else(unavailable)?;
+    let engine = child::engine_client().ok_or_else(unavailable)?;
     let prefix = request.config::<WebSocket>().of::<ChannelConfig>().prefix();
     let command =
         command.below(&prefix).map_err(|name| bad(&format!("{name:?} is too long for the name of a channel")))?;
     let question = postcard::to_stdvec(&command).map_err(|_| unexpected())?;
-    match door.call(NAME, question, payload) {
+    match engine.call(NAME, question, payload) {
         Ok(answer) => {
             postcard::from_bytes(&answer).map(|answer: api::Reply| answer.without(&prefix)).map_err(|_| unexpected())
         }

@@ -253,7 +253,7 @@ impl Connection {
     }
 
     fn close_slow(&self) {
-        let asked = child::door().map(|door| door.close_session(self.session(), 1013, "slow consumer"));
+        let asked = child::engine_client().map(|engine| engine.close_session(self.session(), 1013, "slow consumer"));
         if !matches!(asked, Some(Ok(()))) {
             self.cut();
         }

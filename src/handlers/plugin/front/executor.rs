@@ -262,10 +262,10 @@ impl Hub {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let Some(door) = child::door() else { return };
+        let Some(engine) = child::engine_client() else { return };
         let (code, reason) = Cause::now().word();
         for session in sessions {
-            if let Err(why) = door.close_session(session, code, reason) {
+            if let Err(why) = engine.close_session(session, code, reason) {
                 log::main(Level::Warning, &format!("WS0248: the engine cannot be told to close its sessions: {why}"));
                 return;
             }

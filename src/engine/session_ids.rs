@@ -8,13 +8,13 @@ const ROUNDS: u8 = 6;
 
 /// Counts, and shuffles the count: a permutation of all 64-bit numbers, under a key that nobody knows.
 #[derive(Debug, Default)]
-pub struct Numbers {
+pub struct SessionIds {
     /// Keyed with random bits of the system.
     key: RandomState,
     count: AtomicU64,
 }
 
-impl Numbers {
+impl SessionIds {
     /// The next number; never 0, which stands for all sessions elsewhere.
     pub fn next(&self) -> u64 {
         loop {
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn no_number_comes_twice_and_none_tells_of_another() {
-        let (numbers, others) = (Numbers::default(), Numbers::default());
+        let (numbers, others) = (SessionIds::default(), SessionIds::default());
         let seen: HashSet<u64> = (0..100_000).map(|_| numbers.next()).collect();
         assert_eq!(seen.len(), 100_000);
         // Of random numbers each bit is set in half of them: the deviation is 158.
