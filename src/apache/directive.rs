@@ -44,7 +44,7 @@ impl Context {
 
 /// Where directives stand, as far as a module may want to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct DirectivePlace {
     pub in_htaccess: bool,
     pub in_virtual_host: bool,
     /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
@@ -54,7 +54,7 @@ pub struct Place {
 /// The configuration of a section, which directives change.
 pub trait Section {
     /// Called before each directive: the place where it stands.
-    fn enter(&mut self, place: Place);
+    fn enter(&mut self, place: DirectivePlace);
 }
 
 /// A directive of a module whose configuration is `C`.
@@ -158,7 +158,7 @@ extern "C" fn set<C: Section + 'static>(
         // SAFETY: server and path are valid during the call, the latter or NULL.
         let place = unsafe {
             let path = (!parms.path.is_null()).then(|| CStr::from_ptr(parms.path).to_string_lossy().into_owned());
-            Place { in_htaccess: is_htaccess(parms), in_virtual_host: (*parms.server).is_virtual != 0, path }
+            DirectivePlace { in_htaccess: is_htaccess(parms), in_virtual_host: (*parms.server).is_virtual != 0, path }
         };
         config.enter(place);
         // SAFETY: httpd's own parameters.

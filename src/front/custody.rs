@@ -4,7 +4,7 @@
 use super::handler::{Hold, Needs};
 use super::once::{self, OfEngine};
 use super::relay::mux::{MuxSocket, PendingStream};
-use super::relay::{self, Relayed, Session, Way};
+use super::relay::{self, EngineEnd, Parked, RelaySession};
 use super::response::Head;
 use super::{child, h2, tls_handoff};
 use crate::apache::connection::Connection;
@@ -66,14 +66,14 @@ fn can_suspend(request: &Request) -> bool {
 
 thread_local! {
     /// What a handler on this thread has just suspended, until the MPM lets go of it.
-    static SUSPENDED: RefCell<Option<(Suspended, Relayed)>> = const { RefCell::new(None) };
+    static SUSPENDED: RefCell<Option<(Suspended, Parked)>> = const { RefCell::new(None) };
 }
 
 /// The MPM lets go of a connection: if it is the one that was suspended, it is the relay thread's now.
 pub(crate) fn suspend_connection(connection: &Connection, suspended: bool) {
     let pending = SUSPENDED.take().filter(|(request, _)| request.is(connection) && suspended);
-    if let (Some((request, relayed)), Some(relay)) = (pending, child::relay()) {
-        relay.adopt(request, relayed);
+    if let (Some((request, parked)), Some(relay)) = (pending, child::relay()) {
+        relay.adopt(request, parked);
     }
 }
 
@@ -107,7 +107,7 @@ pub(super) fn hand_over(
         }
         Err(why) => return Err(no_session(request, &why)),
     };
-    let session = Session { id, drain_timeout, close_timeout: spec.limits.close_timeout };
+    let session = RelaySession { id, drain_timeout, close_timeout: spec.limits.close_timeout };
     let by_mux = handover == Handover::SuspendedRelay && needs == Needs::Stream;
     let bytes = match child::relay().filter(|_| by_mux) {
         Some(relay) => relay.mux(thread, &mut link).map(Bytes::Mux).map_err(io::Error::other),
@@ -156,21 +156,21 @@ pub(super) fn hand_over(
     connection.close_after();
     request.bypass_http();
     let hold = hold.zip(messages).map(|(hold, ours)| hold(id, ours));
-    park(request, handover, Relayed { engine, session, hold })
+    park(request, handover, Parked { engine, session, hold })
 }
 
 /// Keeps the request for as long as it is needed: suspended, or on this thread.
-fn park(request: &mut Request, handover: Handover, relayed: Relayed) -> HookResult {
+fn park(request: &mut Request, handover: Handover, parked: Parked) -> HookResult {
     let suspends = match handover {
         Handover::SuspendedRelay => true,
         Handover::Socket | Handover::TlsSocket => can_suspend(request),
         Handover::BlockingRelay => false,
     };
     if suspends {
-        SUSPENDED.set(Some((Suspended::new(request), relayed)));
+        SUSPENDED.set(Some((Suspended::new(request), parked)));
         return Ok(HookStatus::Suspended);
     }
-    relay::blocking::run(request, relayed);
+    relay::blocking::run(request, parked);
     if handover == Handover::Socket {
         request.connection().detach();
     }
@@ -224,11 +224,11 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
 
 impl Streams {
     /// Our ends. The others are closed here: the engine has its own descriptors of them, and must be the only one.
-    fn into_ours(self, id: u64) -> (Option<Way>, Option<UnixStream>) {
+    fn into_ours(self, id: u64) -> (Option<EngineEnd>, Option<UnixStream>) {
         let bytes = match self.bytes {
             Bytes::Socket | Bytes::TlsSocket => None,
-            Bytes::Pair((ours, _)) => Some(Way::Pair(ours)),
-            Bytes::Mux(wire) => child::relay().map(|relay| Way::Mux(PendingStream::new(relay, wire, id))),
+            Bytes::Pair((ours, _)) => Some(EngineEnd::Pair(ours)),
+            Bytes::Mux(wire) => child::relay().map(|relay| EngineEnd::Mux(PendingStream::new(relay, wire, id))),
         };
         (bytes, self.messages.map(|(ours, _)| ours))
     }

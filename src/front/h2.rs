@@ -16,11 +16,11 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 /// Streams that may be WebSockets in this child.
 static CHILD: OnceCell<usize> = OnceCell::new();
 
-static HELD: Mutex<Option<Held>> = Mutex::new(None);
+static HELD: Mutex<Option<HeldStreams>> = Mutex::new(None);
 
 /// Streams that are WebSockets, or about to be.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldStreams {
     /// By their connections: at least one each.
     connections: HashMap<usize, usize>,
     all: usize,
@@ -33,7 +33,7 @@ enum Full {
     Child,
 }
 
-impl Held {
+impl HeldStreams {
     fn take(&mut self, connection: usize, of_connection: usize, of_child: usize) -> Result<(), Full> {
         if self.connections.get(&connection).is_some_and(|held| *held >= of_connection) {
             return Err(Full::Connection);
@@ -57,15 +57,15 @@ impl Held {
     }
 }
 
-fn held() -> MutexGuard<'static, Option<Held>> {
+fn held() -> MutexGuard<'static, Option<HeldStreams>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One of a connection and of a child, until dropped.
 #[derive(Debug)]
-struct Place(usize);
+struct StreamPlace(usize);
 
-impl Drop for Place {
+impl Drop for StreamPlace {
     fn drop(&mut self) {
         if let Some(held) = held().as_mut() {
             held.give_back(self.0);
@@ -84,7 +84,7 @@ pub fn admit(request: &Request) -> Result<(), u16> {
     let taken = held().get_or_insert_default().take(connection, of_connection, of_child);
     match taken {
         Ok(()) => {
-            request.pool().hold(Place(connection));
+            request.pool().hold(StreamPlace(connection));
             Ok(())
         }
         Err(full) => {
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_place_is_of_a_connection_and_of_the_child() {
-        let mut held = Held::default();
+        let mut held = HeldStreams::default();
         assert_eq!(
             [1, 1, 1, 2, 3].map(|connection| held.take(connection, 2, 3)),
             [Ok(()), Ok(()), Err(Full::Connection), Ok(()), Err(Full::Child)]

@@ -2,7 +2,7 @@
 
 use crate::apache::connection::Connection;
 use crate::apache::request::Request;
-use crate::apache::tls::{State, Traffic};
+use crate::apache::tls::{TlsDirection, TlsState};
 use crate::engine::handoff::PATIENCE;
 use crate::front::WebSocket;
 use crate::tls::record::{Direction, Keys};
@@ -61,7 +61,7 @@ pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
     Ok((early, Box::new(keys(state))))
 }
 
-fn keys(state: State) -> Keys {
-    let direction = |Traffic { secret, records }| Direction { secret: secret.into(), sequence: records };
+fn keys(state: TlsState) -> Keys {
+    let direction = |TlsDirection { secret, records }| Direction { secret: secret.into(), sequence: records };
     Keys { suite: state.suite, client: direction(state.client), server: direction(state.server) }
 }

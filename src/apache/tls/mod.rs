@@ -14,13 +14,13 @@ use super::ffi;
 pub(super) use hooks::register;
 use openssl::{OpenSsl, SHORT_FRAGMENTS, SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, TLS1_3_VERSION, known};
 use std::ffi::{CStr, c_void};
-use watch::{Watch, Way};
+use watch::{DirectionState, Watch};
 
 /// Under this name the pool of a connection has its [`Watch`].
 const WATCH: &CStr = c"mod_websocket tls";
 
 /// One direction of a connection.
-pub struct Traffic {
+pub struct TlsDirection {
     /// `client_application_traffic_secret_0`, or the server's (RFC 8446 section 7.1).
     pub secret: Vec<u8>,
     /// Records that were protected with it.
@@ -28,11 +28,11 @@ pub struct Traffic {
 }
 
 /// A connection's TLS, as OpenSSL has left it.
-pub struct State {
+pub struct TlsState {
     /// The number of the cipher suite.
     pub suite: u16,
-    pub client: Traffic,
-    pub server: Traffic,
+    pub client: TlsDirection,
+    pub server: TlsDirection,
 }
 
 impl Connection {
@@ -53,10 +53,11 @@ impl Connection {
     }
 
     /// What it takes to go on with it. True for as long as nothing is read or written here.
-    pub fn tls(&self) -> Option<State> {
+    pub fn tls(&self) -> Option<TlsState> {
         let (suite, (watch, _)) = self.tls_suite().zip(self.watch())?;
-        let traffic = |way: &Way| Traffic { secret: way.secret[..way.length].to_vec(), records: way.records };
-        Some(State { suite, client: traffic(&watch.client), server: traffic(&watch.server) })
+        let traffic =
+            |way: &DirectionState| TlsDirection { secret: way.secret[..way.length].to_vec(), records: way.records };
+        Some(TlsState { suite, client: traffic(&watch.client), server: traffic(&watch.server) })
     }
 
     /// Somebody else goes on with it: OpenSSL is to say nothing more, and to keep the session for the client's next connection,

@@ -18,14 +18,14 @@ pub(super) const SHORT_FRAGMENTS: RangeInclusive<u8> = 1..=4;
 pub(super) type Ssl = c_void;
 pub(super) type SslCtx = c_void;
 pub(super) type KeyLog = extern "C" fn(*const Ssl, *const c_char);
-pub(super) type OnMessage = extern "C" fn(c_int, c_int, c_int, *const c_void, usize, *mut Ssl, *mut c_void);
+pub(super) type MessageCallback = extern "C" fn(c_int, c_int, c_int, *const c_void, usize, *mut Ssl, *mut c_void);
 
 /// The functions of the OpenSSL that mod_ssl is linked with.
 #[derive(Clone, Copy)]
 pub(super) struct OpenSsl {
     pub(super) get_keylog: unsafe extern "C" fn(*const SslCtx) -> Option<KeyLog>,
     pub(super) set_keylog: unsafe extern "C" fn(*mut SslCtx, Option<KeyLog>),
-    pub(super) set_on_message: unsafe extern "C" fn(*mut Ssl, OnMessage),
+    pub(super) set_on_message: unsafe extern "C" fn(*mut Ssl, MessageCallback),
     pub(super) ctrl: unsafe extern "C" fn(*mut Ssl, c_int, c_long, *mut c_void) -> c_long,
     pub(super) set_data: unsafe extern "C" fn(*mut Ssl, c_int, *mut c_void) -> c_int,
     pub(super) get_data: unsafe extern "C" fn(*const Ssl, c_int) -> *mut c_void,

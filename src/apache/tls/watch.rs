@@ -18,14 +18,14 @@ pub(super) const MAX_SECRET: usize = 48;
 /// What is seen of a connection. It lies in the memory of the connection's pool, which is there for longer than the SSL.
 pub(super) struct Watch {
     pub(super) ssl: *mut Ssl,
-    pub(super) client: Way,
-    pub(super) server: Way,
+    pub(super) client: DirectionState,
+    pub(super) server: DirectionState,
     /// Something was seen after which the secrets are out of date.
     pub(super) is_spoiled: bool,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Way {
+pub(super) struct DirectionState {
     pub(super) secret: [u8; MAX_SECRET],
     pub(super) length: usize,
     /// Records since the Finished message, with which the keys changed to those of the secret.
@@ -39,7 +39,7 @@ pub(super) struct Way {
     is_within: bool,
 }
 
-impl Way {
+impl DirectionState {
     /// The secret is there, and the number of records is right.
     pub(super) fn is_known(&self) -> bool {
         self.length > 0 && self.is_finished && !self.is_within && self.records > 0 && self.records == self.headers
@@ -49,7 +49,7 @@ impl Way {
 impl Watch {
     /// Of a connection before its handshake.
     pub(super) fn new(ssl: *mut Ssl) -> Watch {
-        let way = Way {
+        let way = DirectionState {
             secret: [0; MAX_SECRET],
             length: 0,
             records: 0,
@@ -89,7 +89,7 @@ impl Watch {
             // The record that it is in was the last with the keys of the handshake. Another one comes when a client is asked
             // for a certificate later, and changes no keys.
             (SSL3_RT_HANDSHAKE, Some(SSL3_MT_FINISHED)) if !way.is_finished => {
-                *way = Way { is_finished: true, is_within: false, records: 0, headers: 0, ..*way };
+                *way = DirectionState { is_finished: true, is_within: false, records: 0, headers: 0, ..*way };
             }
             (SSL3_RT_HANDSHAKE, Some(SSL3_MT_KEY_UPDATE)) => self.is_spoiled = true,
             (SSL3_RT_HANDSHAKE, _) => way.is_within = false,

@@ -1,7 +1,7 @@
 //! Limits: `.htaccess` files make them smaller only.
 
 use super::Merge;
-use crate::apache::directive::Place;
+use crate::apache::directive::DirectivePlace;
 use crate::engine::{MessageTimeout, Ping, Quota};
 use std::fmt::Write;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl<T> Default for Limit<T> {
 
 impl<T: Smaller + Copy> Limit<T> {
     /// What a directive at this place says.
-    pub(crate) fn write(&mut self, place: &Place, value: T) {
+    pub(crate) fn write(&mut self, place: &DirectivePlace, value: T) {
         if place.in_htaccess {
             self.cap = smaller(self.cap, Some(value));
         } else {
@@ -103,13 +103,13 @@ impl<T: Smaller> Smaller for Option<T> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Bounds {
     /// `Off` is `Some(None)`.
-    set: Option<Option<Bound>>,
-    beside: Vec<Bound>,
+    set: Option<Option<PlacedBound>>,
+    beside: Vec<PlacedBound>,
 }
 
 impl Bounds {
     /// What a directive at this place says.
-    pub(crate) fn write(&mut self, place: &Place, bound: Option<Bound>) {
+    pub(crate) fn write(&mut self, place: &DirectivePlace, bound: Option<PlacedBound>) {
         if place.in_htaccess {
             // One of its own, where it has one.
             self.beside.retain(|other| other.place != *place);
@@ -119,7 +119,7 @@ impl Bounds {
         }
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Bound> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &PlacedBound> {
         self.set.iter().flatten().chain(&self.beside)
     }
 }
@@ -136,12 +136,12 @@ impl Merge for Bounds {
 
 /// A number of sessions, and where it was set: those of the same place count together.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Bound {
+pub(crate) struct PlacedBound {
     pub(crate) max: u32,
-    pub(crate) place: Place,
+    pub(crate) place: DirectivePlace,
 }
 
-impl Bound {
+impl PlacedBound {
     /// `host` is the virtual host that serves the request.
     pub(crate) fn quota(&self, directive: &str, host: &str, client: Option<&str>) -> Quota {
         let mut scope = format!("{directive} of {}", locate(&self.place, host));
@@ -154,7 +154,7 @@ impl Bound {
 }
 
 /// What names a place in all that is there.
-pub(crate) fn locate(place: &Place, host: &str) -> String {
+pub(crate) fn locate(place: &DirectivePlace, host: &str) -> String {
     // What is set outside of all virtual hosts is shared by those that inherit it.
     let host = if place.in_virtual_host { host } else { "the server" };
     match &place.path {
@@ -186,7 +186,7 @@ mod tests {
     fn groups_of_sections_are_merged_in_any_way() {
         let section = |in_htaccess, value: u32| {
             let mut limit = Limit::default();
-            limit.write(&Place { in_htaccess, ..Place::default() }, value);
+            limit.write(&DirectivePlace { in_htaccess, ..DirectivePlace::default() }, value);
             limit
         };
         let (server, inner, files) = (section(false, 50), section(true, 70), section(false, 60));

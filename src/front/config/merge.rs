@@ -1,6 +1,6 @@
 //! How sections are merged: each directive for itself.
 
-use crate::apache::directive::Place;
+use crate::apache::directive::DirectivePlace;
 use std::any::Any;
 use std::borrow::Cow;
 
@@ -17,9 +17,9 @@ impl<T: Clone + 'static> Merge for Option<T> {
 }
 
 /// Where a directive stands is of interest while it is read.
-impl Merge for Place {
-    fn over(&self, _outer: &Place) -> Place {
-        Place::default()
+impl Merge for DirectivePlace {
+    fn over(&self, _outer: &DirectivePlace) -> DirectivePlace {
+        DirectivePlace::default()
     }
 }
 

@@ -15,7 +15,7 @@ pub mod server;
 pub mod words;
 
 use super::handler::Chosen;
-use crate::apache::directive::{Directive, Place, Section};
+use crate::apache::directive::{Directive, DirectivePlace, Section};
 use crate::engine::memory::Bound as Memory;
 use crate::engine::{MessageTimeout, Ping};
 use crate::wire::handshake::{Policy, Protocols};
@@ -28,7 +28,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub(crate) use handshake::PublishAccess;
-pub(crate) use limit::Bound;
+pub(crate) use limit::PlacedBound;
 pub use merge::Merge;
 pub(crate) use merge::merged;
 pub(crate) use server::Lateness;
@@ -89,12 +89,12 @@ merged! {
         max_connections: Bounds,
         max_connections_per_client: Bounds,
         /// Where the directive stands that is being read.
-        pub(crate) place: Place,
+        pub(crate) place: DirectivePlace,
     }
 }
 
 impl Section for Config {
-    fn enter(&mut self, place: Place) {
+    fn enter(&mut self, place: DirectivePlace) {
         self.place = place;
     }
 }

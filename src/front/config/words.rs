@@ -1,6 +1,6 @@
 //! What stands behind the names of directives: how it is read, and what is said of what cannot be.
 
-use super::{Bound, Config};
+use super::{Config, PlacedBound};
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -68,12 +68,12 @@ pub(crate) fn threads(words: Words<'_, '_>) -> Result<usize, String> {
 }
 
 /// A number of connections, which counts where the directive stands; `None`: Off.
-pub(crate) fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<Bound>, String> {
+pub(crate) fn bound(config: &Config, words: Words<'_, '_>) -> Result<Option<PlacedBound>, String> {
     let word = one(words, "a number of connections or Off")?;
     if is_off(word) {
         return Ok(None);
     }
     let max = word.parse().ok().filter(|max| (1..=i32::MAX as u32).contains(max));
     let max = max.ok_or_else(|| or_off(format!("\"{word}\" is no number of connections from 1 to {}", i32::MAX)))?;
-    Ok(Some(Bound { max, place: config.place.clone() }))
+    Ok(Some(PlacedBound { max, place: config.place.clone() }))
 }

@@ -5,8 +5,8 @@
 use super::drain::Drain;
 use super::ending::{self, Ending, LAST_WORDS};
 use super::hold::{RequestHold, Waiter};
-use super::pump::{Pair, Pump, Turn, Waiting};
-use super::{Relayed, STOP_CHECK, Session, Way, variables};
+use super::pump::{Interest, Pair, Progress, Pump};
+use super::{EngineEnd, Parked, RelaySession, STOP_CHECK, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
 use crate::apache::process::Deferral;
@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Moves the bytes of a session until it ends, and keeps the request as long as it is held.
-pub fn run(request: &Request, relayed: Relayed) {
-    let Relayed { engine, session, hold } = relayed;
+pub fn run(request: &Request, parked: Parked) {
+    let Parked { engine, session, hold } = parked;
     let since = Instant::now();
     // A process with one thread is ended by its parent's signal wherever it is: the client is to hear of it first.
     let deferral = (!mpm::is_threaded()).then(Deferral::begin);
     let (mut ending, mut drain) = (Ending::default(), Drain::default());
     let (received, sent) = match engine {
-        Some(Way::Pair(engine)) => relay(request.connection(), engine, session, &mut ending, &mut drain),
+        Some(EngineEnd::Pair(engine)) => relay(request.connection(), engine, session, &mut ending, &mut drain),
         // Only the relay thread has muxes.
-        Some(Way::Mux(_)) | None => (0, 0),
+        Some(EngineEnd::Mux(_)) | None => (0, 0),
     };
     if let Some(hold) = hold {
         wait_for(&*hold, session, &mut ending, &mut drain);
@@ -39,7 +39,7 @@ pub fn run(request: &Request, relayed: Relayed) {
 }
 
 /// Returns when nobody holds the request any more, or the process can wait no longer.
-fn wait_for(hold: &dyn RequestHold, session: Session, ending: &mut Ending, drain: &mut Drain) {
+fn wait_for(hold: &dyn RequestHold, session: RelaySession, ending: &mut Ending, drain: &mut Drain) {
     hold.wake_at_the_end(Waiter::Thread(thread::current()));
     let mut last: Option<Instant> = None;
     while !hold.is_over() {
@@ -65,7 +65,7 @@ fn pause(ending: &Ending) -> Duration {
 fn relay(
     connection: &Connection,
     engine: UnixStream,
-    session: Session,
+    session: RelaySession,
     ending: &mut Ending,
     drain: &mut Drain,
 ) -> (u64, u64) {
@@ -74,13 +74,13 @@ fn relay(
     let mut engine_gone = false;
     loop {
         match pump.turn(&mut engine, connection, &mut buffer) {
-            Turn::Again => {}
-            Turn::Ended => break,
-            Turn::Lost => {
+            Progress::Again => {}
+            Progress::Ended => break,
+            Progress::Lost => {
                 connection.detach();
                 break;
             }
-            Turn::Wait(waiting) => {
+            Progress::Wait(waiting) => {
                 if wait(connection, &engine, waiting, engine_gone, ending) && !engine_gone {
                     engine_gone = true;
                     drain.session_is_over(&session);
@@ -99,7 +99,7 @@ fn relay(
 }
 
 /// Waits until one of them can do what the pump waits for; true when the engine has closed its end.
-fn wait(connection: &Connection, engine: &Pair, waiting: Waiting, engine_gone: bool, ending: &Ending) -> bool {
+fn wait(connection: &Connection, engine: &Pair, waiting: Interest, engine_gone: bool, ending: &Ending) -> bool {
     let flags = |read: bool, write: bool| {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, read);

@@ -1,11 +1,11 @@
 //! A connection of the relay thread.
 
 use super::drain::Drain;
-use super::ending::Order;
+use super::ending::EndOrder;
 use super::hold::RequestHold;
 use super::mux::RelayedStream;
-use super::pump::{Pair, Pump, Turn};
-use super::{Session, variables};
+use super::pump::{Pair, Progress, Pump};
+use super::{RelaySession, variables};
 use crate::apache::connection::Connection;
 use crate::apache::suspended::Suspended;
 use std::os::fd::AsFd;
@@ -26,7 +26,7 @@ const SILENT_LOOKS: u8 = 3;
 pub(super) struct RelayedConnection {
     pub(super) request: Suspended,
     pub(super) phase: Phase,
-    pub(super) session: Session,
+    pub(super) session: RelaySession,
     /// Until it is over.
     pub(super) hold: Option<Arc<dyn RequestHold>>,
     pub(super) since: Instant,
@@ -64,11 +64,11 @@ impl RelayedConnection {
                     EngineSide::Mux(stream) => pump.turn(stream, client, buffer),
                 };
                 match turn {
-                    Turn::Wait(_) => return false,
-                    Turn::Again => {}
+                    Progress::Wait(_) => return false,
+                    Progress::Again => {}
                     // What the client has sent meanwhile had its edge already.
-                    Turn::Ended => self.hang_up(),
-                    Turn::Lost => {
+                    Progress::Ended => self.hang_up(),
+                    Progress::Lost => {
                         self.give_up();
                         return false;
                     }
@@ -156,7 +156,7 @@ impl RelayedConnection {
     }
 
     /// This child is to end.
-    pub(super) fn obey(&mut self, order: Order) {
+    pub(super) fn obey(&mut self, order: EndOrder) {
         match &mut self.phase {
             Phase::Pumping(..) | Phase::Held => self.drain.obey(order, &self.session),
             Phase::Lingering(latest, _) if order.concerns(&self.session) => {

@@ -1,7 +1,7 @@
 //! How far a relayed session is on its way to its end.
 
-use super::Session;
-use super::ending::Order;
+use super::RelaySession;
+use super::ending::EndOrder;
 use std::time::Instant;
 
 /// What a relay remembers of the end of a session.
@@ -16,7 +16,7 @@ pub(super) struct Drain {
 impl Drain {
     /// This child is to end: when that concerns this session, the engine is told to close it. To be called again: it may
     /// become more urgent.
-    pub(super) fn obey(&mut self, order: Order, session: &Session) {
+    pub(super) fn obey(&mut self, order: EndOrder, session: &RelaySession) {
         if !order.concerns(session) {
             return;
         }
@@ -27,7 +27,7 @@ impl Drain {
     }
 
     /// The engine does nothing more for the session: what the client does not take soon, it will not have.
-    pub(super) fn session_is_over(&mut self, session: &Session) {
+    pub(super) fn session_is_over(&mut self, session: &RelaySession) {
         self.deadline.get_or_insert(session.last_moment());
     }
 

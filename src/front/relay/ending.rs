@@ -1,6 +1,6 @@
 //! Why this child of httpd is to end, as far as a child can know, and what its sessions are told of it.
 
-use super::Session;
+use super::RelaySession;
 use crate::apache::pool::Pool;
 use crate::apache::{mpm, process, server};
 use crate::front::WebSocket;
@@ -128,7 +128,7 @@ pub struct Ending {
 
 /// This child is to end.
 #[derive(Debug, Clone, Copy)]
-pub struct Order {
+pub struct EndOrder {
     cause: Cause,
     began: Instant,
     /// Since when it is to end at once.
@@ -137,7 +137,7 @@ pub struct Order {
 
 impl Ending {
     /// To be asked once a second at least.
-    pub fn look(&mut self) -> Option<Order> {
+    pub fn look(&mut self) -> Option<EndOrder> {
         let urgent = AT_ONCE.load(Ordering::SeqCst) || process::end_was_signalled();
         if urgent && self.urgent.is_none() {
             self.urgent = Some((Instant::now(), Cause::at_once(self.generation.or_else(mpm::generation))));
@@ -148,8 +148,8 @@ impl Ending {
         }
         let began = self.began?;
         Some(match self.urgent {
-            Some((since, cause)) => Order { cause, began, urgent: Some(since) },
-            None => Order { cause: Cause::by_and_by(), began, urgent: None },
+            Some((since, cause)) => EndOrder { cause, began, urgent: Some(since) },
+            None => EndOrder { cause: Cause::by_and_by(), began, urgent: None },
         })
     }
 
@@ -159,9 +159,9 @@ impl Ending {
     }
 }
 
-impl Order {
+impl EndOrder {
     /// It is this session's turn to close.
-    pub fn concerns(&self, session: &Session) -> bool {
+    pub fn concerns(&self, session: &RelaySession) -> bool {
         match self.cause {
             _ if self.urgent.is_some() => true,
             Cause::Stop => true,
@@ -171,7 +171,7 @@ impl Order {
     }
 
     /// When the session is given up that is told now.
-    pub fn last_moment(&self, session: &Session) -> Instant {
+    pub fn last_moment(&self, session: &RelaySession) -> Instant {
         match self.urgent {
             Some(since) => since + LAST_WORDS,
             None if self.cause == Cause::Stop => Instant::now() + STOP_LIMIT,

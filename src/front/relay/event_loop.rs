@@ -13,7 +13,7 @@ use super::hold::Waiter;
 use super::mux::{MuxEnd, MuxSocket};
 use super::pump::{Pair, Pump};
 use super::thread::Relay;
-use super::{Relayed, STOP_CHECK, Way};
+use super::{EngineEnd, Parked, STOP_CHECK};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::mux::endpoint::StreamEvent;
@@ -184,8 +184,8 @@ impl Loop {
                 drop(mux.open(session, usize::MAX));
             }
         }
-        for (request, relayed) in new {
-            let Relayed { engine, session, hold } = relayed;
+        for (request, parked) in new {
+            let Parked { engine, session, hold } = parked;
             request.never_wait();
             let key = self.connections.vacant_key();
             if let Some(hold) = &hold {
@@ -199,12 +199,12 @@ impl Loop {
             let watched = engine.map(|engine| {
                 epoll::add(&self.epoll, request.as_fd(), token(0), flags)?;
                 Ok(match engine {
-                    Way::Pair(socket) => {
+                    EngineEnd::Pair(socket) => {
                         epoll::add(&self.epoll, socket.as_fd(), token(1), flags)?;
                         EngineSide::Pair(Pair::new(socket))
                     }
-                    Way::Mux(passage) => {
-                        let wire = passage.enter().ok_or(rustix::io::Errno::NOTCONN)?;
+                    EngineEnd::Mux(pending) => {
+                        let wire = pending.enter().ok_or(rustix::io::Errno::NOTCONN)?;
                         // If there is none any more, the engine has gone meanwhile, as it may at any time.
                         let mux = self.mux(&wire).unwrap_or_else(|| MuxEnd::dead(wire));
                         EngineSide::Mux(mux.open(session.id, key))

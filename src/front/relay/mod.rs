@@ -32,17 +32,17 @@ const SPREAD: Duration = Duration::from_secs(10);
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// What is kept of a connection that the engine serves.
-pub struct Relayed {
+pub struct Parked {
     /// `None` where the engine has the client's socket itself, and only the request is kept.
-    pub engine: Option<Way>,
+    pub engine: Option<EngineEnd>,
     /// The session of the connection.
-    pub session: Session,
+    pub session: RelaySession,
     /// Who needs the request longer than the relay does.
     pub hold: Option<Arc<dyn RequestHold>>,
 }
 
 /// How the bytes of a connection get to the engine.
-pub enum Way {
+pub enum EngineEnd {
     /// Our end of a socketpair, non-blocking.
     Pair(UnixStream),
     /// A stream of a mux, for the relay thread.
@@ -51,7 +51,7 @@ pub enum Way {
 
 /// The session of a relay.
 #[derive(Debug, Clone, Copy)]
-pub struct Session {
+pub struct RelaySession {
     /// Its number in the engine.
     pub id: u64,
     /// How long it may go on when this child is to end.
@@ -60,7 +60,7 @@ pub struct Session {
     pub close_timeout: Duration,
 }
 
-impl Session {
+impl RelaySession {
     /// In a child that is to end since that moment: it is this session's turn to close.
     fn is_due(&self, since: Instant) -> bool {
         since.elapsed() >= self.drain_timeout + spread(self.id, SPREAD.min(self.drain_timeout))

@@ -1,7 +1,7 @@
 //! A child's muxes to the engine: their beginning, on the worker threads, and their end that the relay thread has. See
 //! [`crate::mux`].
 
-use super::pump::Engine;
+use super::pump::EngineIo;
 use super::thread::Relay;
 use crate::apache::connection::Connection;
 use crate::engine::handoff::{HandoffError, Link};
@@ -219,7 +219,7 @@ pub struct RelayedStream {
     number: u64,
 }
 
-impl Engine for RelayedStream {
+impl EngineIo for RelayedStream {
     fn has_room(&mut self) -> io::Result<bool> {
         let mut endpoint = self.mux.endpoint.borrow_mut();
         if endpoint.send_buffer.len() > MUCH {
@@ -269,7 +269,7 @@ impl Drop for RelayedStream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pump::{Client, Pump, Turn};
+    use super::super::pump::{ClientIo, Progress, Pump};
     use super::*;
     use crate::mux::flow::WINDOW;
     use std::io::IoSlice;
@@ -282,7 +282,7 @@ mod tests {
         got: RefCell<Vec<u8>>,
     }
 
-    impl Client for Scripted {
+    impl ClientIo for Scripted {
         fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
             let mut to_send = self.to_send.borrow_mut();
             let count = to_send.len().min(1000);
@@ -350,7 +350,7 @@ mod tests {
         let (client, mut pump) = (Scripted::default(), Pump::default());
         let mut stream = opened.mux.open(5, 50);
         opened.engine.open(5, ());
-        let mut turn = |stream: &mut RelayedStream| while pump.turn(stream, &client, &mut []) == Turn::Again {};
+        let mut turn = |stream: &mut RelayedStream| while pump.turn(stream, &client, &mut []) == Progress::Again {};
         let text: Vec<u8> = (0..1_000_000usize).map(|n| (n % 251) as u8).collect();
         client.to_send.borrow_mut().extend(&text);
         let (mut heard, mut said) = (Vec::new(), 0);
@@ -368,7 +368,7 @@ mod tests {
         opened.say(5, b"bye");
         opened.engine.close(5);
         assert!(opened.exchange().contains(&50));
-        assert_eq!(pump.turn(&mut stream, &client, &mut []), Turn::Ended);
+        assert_eq!(pump.turn(&mut stream, &client, &mut []), Progress::Ended);
         assert!(client.got.borrow().ends_with(b"bye"));
         drop(stream);
         opened.exchange();
@@ -387,7 +387,7 @@ mod tests {
         for _ in 0..10 {
             said += opened.say(5, &text[said..]);
             opened.exchange();
-            let Turn::Wait(waiting) = pump.turn(&mut stream, &client, &mut []) else { panic!() };
+            let Progress::Wait(waiting) = pump.turn(&mut stream, &client, &mut []) else { panic!() };
             assert!(waiting.client_write && waiting.client_read);
         }
         assert_eq!(said, WINDOW as usize);
@@ -407,15 +407,15 @@ mod tests {
         let mut stream = mux.open(5, 50);
         drop(socket);
         client.to_send.borrow_mut().push(1);
-        assert!(matches!(pump.turn(&mut stream, &client, &mut []), Turn::Wait(_)));
+        assert!(matches!(pump.turn(&mut stream, &client, &mut []), Progress::Wait(_)));
         mux.flush(&mut Vec::new());
         let mut news = Vec::new();
         assert_eq!(mux.read(&mut news).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         mux.disconnect(&mut news);
         assert_eq!(news, [(50, StreamEvent::Reset)]);
-        assert_eq!(pump.turn(&mut stream, &client, &mut []), Turn::Ended);
+        assert_eq!(pump.turn(&mut stream, &client, &mut []), Progress::Ended);
         assert!(mux.wire.is_ended());
         let mut late = MuxEnd::dead(mux.wire.clone()).open(6, 60);
-        assert_eq!(Pump::default().turn(&mut late, &client, &mut []), Turn::Ended);
+        assert_eq!(Pump::default().turn(&mut late, &client, &mut []), Progress::Ended);
     }
 }

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 const TURN: usize = 16;
 
 /// The client's side of a pump.
-pub trait Client {
+pub trait ClientIo {
     /// As [`Connection::read`].
     ///
     /// # Errors
@@ -30,7 +30,7 @@ pub trait Client {
     fn flush(&self) -> io::Result<bool>;
 }
 
-impl Client for Connection {
+impl ClientIo for Connection {
     fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
         Connection::read(self, out)
     }
@@ -46,9 +46,9 @@ impl Client for Connection {
 
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Progress {
     /// Both sides have to do something before anything can move: the descriptors to wait for.
-    Wait(Waiting),
+    Wait(Interest),
     /// There is more to move.
     Again,
     /// The engine has ended the session, and the client's connection has taken the last byte.
@@ -58,7 +58,7 @@ pub enum Turn {
 
 /// What a pump waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Waiting {
+pub struct Interest {
     /// The client to send something.
     pub client_read: bool,
     /// The client to take something.
@@ -70,7 +70,7 @@ pub struct Waiting {
 }
 
 /// The engine's side of a pump.
-pub trait Engine {
+pub trait EngineIo {
     /// Sends on what it holds of the client's; true when it takes a piece more.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Pair {
     }
 }
 
-impl Engine for Pair {
+impl EngineIo for Pair {
     fn has_room(&mut self) -> io::Result<bool> {
         while self.sent < self.up.len() {
             match self.socket.write(&self.up[self.sent..]) {
@@ -186,50 +186,50 @@ impl Default for Pump {
 
 impl Pump {
     /// Moves what can be moved. `buffer` is for the time of the call.
-    pub fn turn(&mut self, engine: &mut impl Engine, client: &impl Client, buffer: &mut [u8]) -> Turn {
-        let mut waiting = Waiting::default();
+    pub fn turn(&mut self, engine: &mut impl EngineIo, client: &impl ClientIo, buffer: &mut [u8]) -> Progress {
+        let mut waiting = Interest::default();
         let mut more = false;
         match self.down(engine, client, buffer, &mut waiting) {
-            Ok(Down::More) => more = true,
-            Ok(Down::Blocked) => {}
-            Ok(Down::Ended) => return Turn::Ended,
-            Err(_) => return Turn::Lost,
+            Ok(Sent::More) => more = true,
+            Ok(Sent::Blocked) => {}
+            Ok(Sent::Ended) => return Progress::Ended,
+            Err(_) => return Progress::Lost,
         }
         match self.up(engine, client, &mut waiting) {
             Ok(again) => more |= again,
-            Err(_) => return Turn::Lost,
+            Err(_) => return Progress::Lost,
         }
-        if more { Turn::Again } else { Turn::Wait(waiting) }
+        if more { Progress::Again } else { Progress::Wait(waiting) }
     }
 
     /// From the engine to the client.
     fn down(
         &mut self,
-        engine: &mut impl Engine,
-        client: &impl Client,
+        engine: &mut impl EngineIo,
+        client: &impl ClientIo,
         buffer: &mut [u8],
-        waiting: &mut Waiting,
-    ) -> io::Result<Down> {
+        waiting: &mut Interest,
+    ) -> io::Result<Sent> {
         for _ in 0..TURN {
             if !client.flush()? {
                 waiting.client_write = true;
-                return Ok(Down::Blocked);
+                return Ok(Sent::Blocked);
             }
             match engine.send(buffer, |bytes| client.write(bytes))? {
                 // What the client still sends is of no use to anybody.
-                Some(0) => return Ok(Down::Ended),
+                Some(0) => return Ok(Sent::Ended),
                 Some(count) => self.sent += count as u64,
                 None => {
                     waiting.engine_read = true;
-                    return Ok(Down::Blocked);
+                    return Ok(Sent::Blocked);
                 }
             }
         }
-        Ok(Down::More)
+        Ok(Sent::More)
     }
 
     /// From the client to the engine; true when there is more.
-    fn up(&mut self, engine: &mut impl Engine, client: &impl Client, waiting: &mut Waiting) -> io::Result<bool> {
+    fn up(&mut self, engine: &mut impl EngineIo, client: &impl ClientIo, waiting: &mut Interest) -> io::Result<bool> {
         let mut ask_again = self.client_hung_up;
         for _ in 0..TURN {
             match engine.has_room() {
@@ -266,7 +266,7 @@ impl Pump {
     }
 }
 
-enum Down {
+enum Sent {
     More,
     Blocked,
     Ended,
@@ -294,7 +294,7 @@ mod tests {
         broken: bool,
     }
 
-    impl Client for Scripted {
+    impl ClientIo for Scripted {
         fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
             let script = &mut *self.0.borrow_mut();
             let count = script.chunk.min(script.to_send.len());
@@ -331,7 +331,7 @@ mod tests {
     struct Tested(Pump, Pair);
 
     impl Tested {
-        fn turn(&mut self, client: &impl Client, buffer: &mut [u8]) -> Turn {
+        fn turn(&mut self, client: &impl ClientIo, buffer: &mut [u8]) -> Progress {
             self.0.turn(&mut self.1, client, buffer)
         }
     }
@@ -345,8 +345,8 @@ mod tests {
         (Tested(Pump::default(), Pair::new(ours)), theirs, client)
     }
 
-    fn idle() -> Turn {
-        Turn::Wait(Waiting { client_read: true, engine_read: true, ..Waiting::default() })
+    fn idle() -> Progress {
+        Progress::Wait(Interest { client_read: true, engine_read: true, ..Interest::default() })
     }
 
     #[test]
@@ -362,7 +362,7 @@ mod tests {
         engine.write_all(&[1; 50_000]).unwrap();
         client.0.borrow_mut().to_send.extend([2; 500]);
         let mut buffer = [0; 64 * 1024];
-        let Turn::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
+        let Progress::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
         assert!(waiting.client_write && !waiting.engine_read && waiting.client_read);
         assert!(client.0.borrow().pending.len() <= Connection::PIECE);
         let mut up = [0; 1000];
@@ -380,8 +380,8 @@ mod tests {
         let mut turns = 0;
         let waiting = loop {
             match pump.turn(&client, &mut [0; 100]) {
-                Turn::Again => turns += 1,
-                Turn::Wait(waiting) => break waiting,
+                Progress::Again => turns += 1,
+                Progress::Wait(waiting) => break waiting,
                 other => panic!("{other:?}"),
             }
             assert!(turns < 10_000);
@@ -396,10 +396,10 @@ mod tests {
         engine.write_all(b"bye").unwrap();
         drop(engine);
         let mut buffer = [0; 100];
-        let Turn::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
+        let Progress::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
         assert!(waiting.client_write);
         client.0.borrow_mut().room = 100;
-        assert_eq!(pump.turn(&client, &mut buffer), Turn::Ended);
+        assert_eq!(pump.turn(&client, &mut buffer), Progress::Ended);
         assert_eq!(client.0.borrow().taken, b"bye");
     }
 
@@ -407,11 +407,11 @@ mod tests {
     fn the_clients_end_is_told_and_a_broken_client_is_lost() {
         let (mut pump, mut engine, client) = pump();
         client.0.borrow_mut().ended = true;
-        let Turn::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
+        let Progress::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
         assert!(waiting.engine_read && !waiting.client_read);
         assert_eq!(engine.read(&mut [0; 10]).unwrap(), 0);
         client.0.borrow_mut().broken = true;
-        assert_eq!(pump.turn(&client, &mut [0; 100]), Turn::Lost);
+        assert_eq!(pump.turn(&client, &mut [0; 100]), Progress::Lost);
     }
 
     #[test]
@@ -419,7 +419,7 @@ mod tests {
         /// The end comes as "nothing there" first.
         struct Ending(std::cell::Cell<u32>);
 
-        impl Client for Ending {
+        impl ClientIo for Ending {
             fn read(&self, _out: &mut Vec<u8>) -> io::Result<usize> {
                 self.0.set(self.0.get() + 1);
                 if self.0.get() == 1 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) }
@@ -437,7 +437,7 @@ mod tests {
         let (mut pump, mut engine, _) = pump();
         pump.0.client_hung_up = true;
         let client = Ending(std::cell::Cell::new(0));
-        let Turn::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
+        let Progress::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
         assert!(waiting.engine_read && !waiting.client_read);
         assert_eq!(engine.read(&mut [0; 10]).unwrap(), 0);
     }
@@ -462,7 +462,7 @@ mod tests {
                     arrived.extend_from_slice(&piece[..count]);
                 }
                 client.0.borrow_mut().room = room;
-                prop_assert!(matches!(pump.turn(&client, &mut buffer), Turn::Wait(_) | Turn::Again));
+                prop_assert!(matches!(pump.turn(&client, &mut buffer), Progress::Wait(_) | Progress::Again));
             }
             prop_assert_eq!(arrived, up);
             prop_assert_eq!(&client.0.borrow().taken, &down);

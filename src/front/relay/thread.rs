@@ -1,6 +1,6 @@
 //! The relay thread of a child, as others see it: it moves the bytes of all its suspended connections.
 
-use super::Relayed;
+use super::Parked;
 use super::ending::LAST_WORDS;
 use super::event_loop::{self, WAKE};
 use super::mux::{MuxSocket, Muxes};
@@ -28,7 +28,7 @@ pub struct Relay {
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) opened: Vec<Arc<MuxSocket>>,
-    pub(super) new: Vec<(Suspended, Relayed)>,
+    pub(super) new: Vec<(Suspended, Parked)>,
     /// Muxes and sessions of streams that nobody wants.
     pub(super) unwanted: Vec<(Arc<MuxSocket>, u64)>,
     /// How many connections the thread has, those in `new` included.
@@ -75,9 +75,9 @@ impl Relay {
     }
 
     /// Takes over a connection, after the MPM has let go of it.
-    pub fn adopt(&self, request: Suspended, relayed: Relayed) {
+    pub fn adopt(&self, request: Suspended, parked: Parked) {
         let mut inbox = self.inbox();
-        inbox.new.push((request, relayed));
+        inbox.new.push((request, parked));
         inbox.count += 1;
         drop(inbox);
         self.wake();

@@ -1,9 +1,9 @@
 //! The directives of programs.
 
 use super::settings::Framing;
-use crate::apache::directive::Place;
+use crate::apache::directive::DirectivePlace;
 use crate::engine::Quota;
-use crate::front::config::limit::{Bound, locate};
+use crate::front::config::limit::{PlacedBound, locate};
 use crate::front::config::words::{Words, bound, is_off, one, or_off, seconds};
 use crate::front::config::{Config, directives, merged};
 use crate::front::handler::only_in_httpds;
@@ -15,12 +15,12 @@ merged! {
     /// What the directives of a section say of programs; `None` where they say nothing.
     pub(crate) struct ExecConfig {
         /// Where the program is named.
-        place: Option<Place>,
+        place: Option<DirectivePlace>,
         framing: Option<Framing>,
         stop_timeout: Option<Duration>,
         /// In this and the next, `Off` is `Some(None)`.
-        max: Option<Option<Bound>>,
-        max_per_client: Option<Option<Bound>>,
+        max: Option<Option<PlacedBound>>,
+        max_per_client: Option<Option<PlacedBound>>,
         shared: Option<Option<Duration>>,
     }
 }
@@ -57,14 +57,17 @@ impl ExecConfig {
     /// One program for all clients, and how long it stays without any; and the place that they have in common, at a virtual
     /// host of this name.
     pub(crate) fn shared(&self, host: &str) -> Option<(Duration, String)> {
-        self.shared.flatten().map(|linger| (linger, locate(self.place.as_ref().unwrap_or(&Place::default()), host)))
+        self.shared
+            .flatten()
+            .map(|linger| (linger, locate(self.place.as_ref().unwrap_or(&DirectivePlace::default()), host)))
     }
 
     /// What a program of this client counts for, at a virtual host of this name.
     pub(crate) fn quotas(&self, host: &str, client: &str) -> Vec<Quota> {
-        let max = self.max.clone().unwrap_or_else(|| Some(Bound { max: MAX, place: Place::default() }));
+        let max = self.max.clone().unwrap_or_else(|| Some(PlacedBound { max: MAX, place: DirectivePlace::default() }));
         // So that it takes several clients to leave nothing to others.
-        let quarter = || max.as_ref().map(|bound| Bound { max: bound.max.div_ceil(4), place: bound.place.clone() });
+        let quarter =
+            || max.as_ref().map(|bound| PlacedBound { max: bound.max.div_ceil(4), place: bound.place.clone() });
         let per_client = self.max_per_client.clone().unwrap_or_else(quarter);
         let per_client = per_client.map(|bound| bound.quota("WebSocketExecMaxPerClient", host, Some(client)));
         per_client.into_iter().chain(max.map(|bound| bound.quota("WebSocketExecMax", host, None))).collect()

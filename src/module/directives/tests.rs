@@ -1,7 +1,7 @@
 //! Each directive's parser, what they add up to, and their headings in the docs.
 
 use super::*;
-use crate::apache::directive::{Place, Section, entries};
+use crate::apache::directive::{DirectivePlace, Section, entries};
 use crate::engine::memory::Bound as Memory;
 use crate::engine::{MessageTimeout, Ping};
 use crate::front::config::Merge;
@@ -35,7 +35,11 @@ fn configured(lines: &[&str]) -> Result<Config, String> {
     for whole in lines {
         // "in /path: Directive …" stands for a location of a virtual host.
         let (path, line) = whole.strip_prefix("in ").and_then(|line| line.split_once(": ")).unzip();
-        config.enter(Place { in_htaccess: false, in_virtual_host: path.is_some(), path: path.map(str::to_owned) });
+        config.enter(DirectivePlace {
+            in_htaccess: false,
+            in_virtual_host: path.is_some(),
+            path: path.map(str::to_owned),
+        });
         let mut words = line.unwrap_or(whole).split_whitespace().map(Cow::Borrowed);
         let name = words.next().unwrap();
         (find(&name).set)(&mut config, &words.collect::<Vec<_>>())?;
@@ -64,7 +68,7 @@ fn a_plugin_is_a_file_and_a_function() {
     // Nothing can be loaded here.
     error("WebSocketHandler /nowhere/x.so init");
     let mut config = Config::default();
-    config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+    config.enter(DirectivePlace { in_htaccess: true, path: Some("/srv/www/".into()), ..DirectivePlace::default() });
     let refused = handler(&mut config, &["x.so".into(), "init".into()]).expect_err("code from .htaccess");
     assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
     assert!(handler(&mut config, &["echo".into()]).is_ok());
@@ -127,7 +131,7 @@ fn a_tcp_server_is_a_handler() {
     assert!(error("WebSocketHandler tcp a:1 b:2").contains("takes one server"));
     assert!(error("WebSocketHandler tcp redis").contains("\"redis\" has no port; write host:port"));
     let mut config = Config::default();
-    config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+    config.enter(DirectivePlace { in_htaccess: true, path: Some("/srv/www/".into()), ..DirectivePlace::default() });
     let refused = handler(&mut config, &["tcp".into(), "localhost:1".into()]).expect_err("a way to servers");
     assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
 
@@ -166,7 +170,7 @@ fn a_program_is_an_executable_file() {
         assert!(error(bad).contains(why), "{bad}: {}", error(bad));
     }
     let mut config = Config::default();
-    config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+    config.enter(DirectivePlace { in_htaccess: true, path: Some("/srv/www/".into()), ..DirectivePlace::default() });
     let refused = handler(&mut config, &["exec".into(), "/bin/cat".into()]).expect_err("a program from .htaccess");
     assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
 
@@ -359,7 +363,7 @@ fn quotas_count_where_they_are_set() {
 fn htaccess(path: &str, lines: &[impl AsRef<str>]) -> Config {
     let mut config = Config::default();
     for line in lines {
-        config.enter(Place { in_htaccess: true, in_virtual_host: true, path: Some(path.into()) });
+        config.enter(DirectivePlace { in_htaccess: true, in_virtual_host: true, path: Some(path.into()) });
         let (name, words) = line.as_ref().split_once(' ').unwrap();
         (find(name).set)(&mut config, &words.split_whitespace().map(Cow::Borrowed).collect::<Vec<_>>()).unwrap();
     }
@@ -550,7 +554,7 @@ fn handlers_in_python_have_a_directory_and_a_python() {
         let mut words = line.split(' ').map(Cow::Borrowed);
         let name = words.next().unwrap();
         let mut config = Config::default();
-        config.enter(Place { in_htaccess: true, path: Some("/srv/www/".into()), ..Place::default() });
+        config.enter(DirectivePlace { in_htaccess: true, path: Some("/srv/www/".into()), ..DirectivePlace::default() });
         let refused = (find(&name).set)(&mut config, &words.collect::<Vec<_>>()).expect_err(line);
         assert!(refused.contains("<Directory \"/srv/www/\">"), "{refused}");
     }
