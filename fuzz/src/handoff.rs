@@ -4,7 +4,7 @@
 use super::memory::peak;
 use super::stream::pieces;
 use mod_websocket::engine::control::Order;
-use mod_websocket::engine::handoff::{MAX_MESSAGE, Message, MessageDecoder, ToEngine, encode};
+use mod_websocket::engine::handoff::{HandoffMessage, MAX_MESSAGE, MessageDecoder, ToEngine, encode};
 use std::fmt::Debug;
 
 /// The first byte says how to cut the others: see [`pieces`]. They are the stream.
@@ -14,7 +14,7 @@ pub fn check(input: &[u8]) {
     check_messages::<Order>(*cut, stream);
 }
 
-fn check_messages<M: Message + PartialEq + Debug>(cut: u8, stream: &[u8]) {
+fn check_messages<M: HandoffMessage + PartialEq + Debug>(cut: u8, stream: &[u8]) {
     let (whole, most) = peak(|| read::<M>(&[stream]));
     assert!(most <= MAX_MESSAGE, "{most} bytes for {}", stream.len());
     let pieces: Vec<&[u8]> = pieces(stream, cut).collect();
@@ -29,7 +29,7 @@ fn check_messages<M: Message + PartialEq + Debug>(cut: u8, stream: &[u8]) {
 }
 
 /// The messages in a stream, and whether something else followed.
-fn read<M: Message>(pieces: &[&[u8]]) -> (Vec<M>, bool) {
+fn read<M: HandoffMessage>(pieces: &[&[u8]]) -> (Vec<M>, bool) {
     let (mut decoder, mut messages) = (MessageDecoder::default(), Vec::new());
     for piece in pieces {
         decoder.put(piece);

@@ -7,7 +7,7 @@ mod checks;
 
 use checks::CHECKS;
 use mod_websocket::engine::control::Order;
-use mod_websocket::engine::handoff::{Message, MessageDecoder, ToEngine};
+use mod_websocket::engine::handoff::{HandoffMessage, MessageDecoder, ToEngine};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ fn every_check_holds_for_its_seeds() {
 }
 
 /// How many messages a stream has, and whether something else follows.
-fn read<M: Message>(stream: &[u8]) -> (usize, bool) {
+fn read<M: HandoffMessage>(stream: &[u8]) -> (usize, bool) {
     let (mut decoder, mut messages) = (MessageDecoder::default(), 0);
     decoder.put(stream);
     loop {

@@ -5,7 +5,7 @@ use super::SessionSpec;
 use super::spec::Limits;
 use crate::wire::CloseFrame;
 use crate::wire::deflate::Slices;
-use crate::wire::frame::{Control, Kind, MAX_CONTROL, MAX_SERVER_HEADER, put_control, put_data_header};
+use crate::wire::frame::{Control, DataKind, MAX_CONTROL, MAX_SERVER_HEADER, put_control, put_data_header};
 use crate::wire::session::{self, Session};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl Encoding {
     /// What stands before a payload of this length, encoded.
     pub(super) fn put_header(self, out: &mut Vec<u8>, text: bool, compressed: bool, length: usize) {
         match self {
-            Encoding::WebSocket(_) => put_data_header(out, Kind { text, compressed }, length),
+            Encoding::WebSocket(_) => put_data_header(out, DataKind { text, compressed }, length),
         }
     }
 }
@@ -101,7 +101,7 @@ impl Codec {
     /// As [`Encoding::put_header`].
     pub(super) fn put_header(&self, out: &mut Vec<u8>, text: bool, compressed: bool, length: usize) {
         match self {
-            Codec::WebSocket(_) => put_data_header(out, Kind { text, compressed }, length),
+            Codec::WebSocket(_) => put_data_header(out, DataKind { text, compressed }, length),
         }
     }
 

@@ -13,13 +13,13 @@
 //!
 //! Messages travel as in [`super::handoff`].
 
-use super::handoff::{FromEngine, Message, PATIENCE, Receiver, hear, say, say_with, unexpected, version};
+use super::handoff::{FromEngine, HandoffMessage, PATIENCE, Receiver, receive, send, send_with, unexpected, version};
 use super::memory::Bound;
 use super::process::ControlMessage;
 use super::session_log::NamedLog;
 use log::{error, warn};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{SendFlags, send};
+use rustix::net::{self, SendFlags};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,7 +47,7 @@ pub enum Order {
     Configure(Configuration),
 }
 
-impl Message for Order {}
+impl HandoffMessage for Order {}
 
 /// What a configuration generation changes in a running engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,13 +66,13 @@ pub struct Configuration {
 
 /// The parent's end. All calls block, for some seconds at most.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ControlLink {
     stream: UnixStream,
 }
 
-impl From<OwnedFd> for Control {
-    fn from(end: OwnedFd) -> Control {
-        Control { stream: end.into() }
+impl From<OwnedFd> for ControlLink {
+    fn from(end: OwnedFd) -> ControlLink {
+        ControlLink { stream: end.into() }
     }
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((parent.into(), engine.into()))
 }
 
-impl Control {
+impl ControlLink {
     /// Tells the engine of a new configuration generation: the log level, the error log, all session logs, what handlers
     /// are told, the code of the Close at a stop, what sockets may hold; returns the engine's version.
     ///
@@ -105,28 +105,28 @@ impl Control {
         memory: Bound,
     ) -> io::Result<String> {
         let configuration = Configuration { log_level, with_log: log.is_some(), settings, stop_code, memory };
-        let said = self.say_configuration(configuration, log, session_logs);
-        match hear(&mut self.stream) {
+        let said = self.send_configuration(configuration, log, session_logs);
+        match receive(&mut self.stream) {
             Ok(FromEngine::Hello { version }) => Ok(version),
             Ok(other) => Err(unexpected(&other)),
             Err(e) => said.and(Err(e)),
         }
     }
 
-    fn say_configuration(
+    fn send_configuration(
         &mut self,
         configuration: Configuration,
         log: Option<BorrowedFd<'_>>,
         session_logs: &[NamedLog],
     ) -> io::Result<()> {
-        say(&mut self.stream, &Order::Hello { version: version().into() })?;
+        send(&mut self.stream, &Order::Hello { version: version().into() })?;
         for (name, descriptor) in session_logs {
-            say_with(&mut self.stream, &Order::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
+            send_with(&mut self.stream, &Order::SessionLog { name: name.clone() }, &[descriptor.as_fd()])?;
         }
         let order = Order::Configure(configuration);
         match log {
-            Some(log) => say_with(&mut self.stream, &order, &[log]),
-            None => say(&mut self.stream, &order),
+            Some(log) => send_with(&mut self.stream, &order, &[log]),
+            None => send(&mut self.stream, &order),
         }
     }
 
@@ -135,7 +135,7 @@ impl Control {
     /// # Errors
     /// The engine is gone.
     pub fn retire(&mut self) -> io::Result<()> {
-        say(&mut self.stream, &Order::Retire)
+        send(&mut self.stream, &Order::Retire)
     }
 
     /// Tells the engine to close its sessions and to end. Does not wait.
@@ -144,7 +144,7 @@ impl Control {
     /// The engine is gone, or has not listened for long.
     pub fn stop(&self) -> io::Result<()> {
         let order = super::handoff::encode(&Order::Stop)?;
-        send(&self.stream, &order, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        net::send(&self.stream, &order, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         Ok(())
     }
 }
@@ -174,7 +174,7 @@ async fn listen(parent: &mut Receiver<Order>, messages: &mpsc::UnboundedSender<C
                 is_stranger = theirs != version();
                 session_logs.clear();
                 if is_stranger {
-                    parent.say(&FromEngine::Hello { version: version().into() }).await?;
+                    parent.send(&FromEngine::Hello { version: version().into() }).await?;
                 }
             }
             Some(Order::Retire) => drop(messages.send(ControlMessage::Retire)),
@@ -188,7 +188,7 @@ async fn listen(parent: &mut Receiver<Order>, messages: &mpsc::UnboundedSender<C
                 let _ = messages.send(ControlMessage::Configure { configuration, log, session_logs, done });
                 // It fails when the engine is ending.
                 if holds.await.is_ok() {
-                    parent.say(&FromEngine::Hello { version: version().into() }).await?;
+                    parent.send(&FromEngine::Hello { version: version().into() }).await?;
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! has taken yet waits in the pair. A link that was on its way to an engine when that was killed, or came when there
 //! will be none any more, is hung up by the system.
 
-use super::handoff::{PATIENCE, send_with};
+use super::handoff::{PATIENCE, sendmsg_with};
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
@@ -41,7 +41,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// [`PATIENCE`].
 pub fn open(entrance: BorrowedFd<'_>) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
-    let send = || send_with(entrance, &[0], &[theirs.as_fd()], SendFlags::NOSIGNAL);
+    let send = || sendmsg_with(entrance, &[0], &[theirs.as_fd()], SendFlags::NOSIGNAL);
     match rustix::io::retry_on_intr(send) {
         Ok(_) => Ok(ours),
         Err(rustix::io::Errno::AGAIN) => {

@@ -1,8 +1,8 @@
 //! What a handler is to the engine: it accepts or rejects a session before the 101, and the session that it accepts with is run
-//! after it, as straight-line code over a [`Conn`] or a [`Raw`].
+//! after it, as straight-line code over a [`Conn`] or a [`RawStream`].
 
 use super::health::heartbeat::HandlerNumber;
-use super::raw::{Ending, Raw};
+use super::raw::{RawStream, RawSummary};
 use super::{Conn, SessionSpec};
 use crate::wire::CloseFrame;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ pub struct Accepted {
     /// What the client is told.
     pub response: Response,
     /// What runs after that.
-    pub session: Session,
+    pub session: HandlerSession,
     /// Descriptors that the session has, or will open, beside its own: they count where descriptors are short.
     pub descriptors: u32,
 }
@@ -29,7 +29,7 @@ pub struct Accepted {
 impl Accepted {
     /// A session of messages, with a [`Response::Standard`] that has nothing to add.
     pub fn messages(session: impl MessageSession + 'static) -> Accepted {
-        Accepted { response: Response::default(), session: Session::Messages(Box::new(session)), descriptors: 0 }
+        Accepted { response: Response::default(), session: HandlerSession::Messages(Box::new(session)), descriptors: 0 }
     }
 }
 
@@ -65,7 +65,7 @@ impl Response {
 }
 
 /// A session, before it runs: on whichever thread has room for it.
-pub enum Session {
+pub enum HandlerSession {
     /// The engine speaks with the client.
     Messages(Box<dyn MessageSession>),
     /// Somebody else does, on the client's socket.
@@ -88,7 +88,7 @@ pub trait StreamSession: Send {
     /// From after the 101 to the end, with the client's socket and what was read of it already.
     ///
     /// A panic in it ends the session and is logged.
-    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> LocalBoxFuture<'_, Ending>;
+    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary>;
 }
 
 /// What becomes of a handshake that leads to no session.

@@ -7,7 +7,10 @@ use super::mux_task as carrier;
 use super::quota::{Counts, Place};
 use super::session_ids::SessionIds;
 use super::thread::{NewMux, ThreadHandle};
-use super::{Accepted, Adoption, Engine, Quota, Refused, Registry, Rejection, Response, Session, SessionSpec, Source};
+use super::{
+    Accepted, Adoption, Engine, HandlerSession, Quota, Refused, Registry, Rejection, Response, SessionSource,
+    SessionSpec,
+};
 use crate::wire::{CloseCode, CloseFrame, close};
 use bytes::Bytes;
 use log::{debug, info, warn};
@@ -72,7 +75,7 @@ async fn serve_link(server: Weak<HandoffServer>, stream: UnixStream, here: Threa
         Err(e) => return warn!("WS0109: a handoff link cannot be watched: {e}"),
     };
     let Some(counted) = server.upgrade().map(|server| CountGuard::of(&server.links)) else { return };
-    let mut link = Link { stream: Receiver::new(stream), here, granted: HashMap::new() };
+    let mut link = ServedLink { stream: Receiver::new(stream), here, granted: HashMap::new() };
     match link.listen(&server).await {
         // The child has ended, or has not waited for the answer.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => debug!("WS0172: nobody waits for an answer any more"),
@@ -103,7 +106,7 @@ struct PendingSession {
     spec: SessionSpec,
     places: Vec<Place>,
     handler: HandlerNumber,
-    session: Session,
+    session: HandlerSession,
     thread: usize,
     granted: CountGuard,
     /// It is given up then.
@@ -111,14 +114,14 @@ struct PendingSession {
 }
 
 /// The engine's end of a link.
-struct Link {
+struct ServedLink {
     stream: Receiver,
     /// The thread that serves it.
     here: ThreadHandle,
     granted: HashMap<u64, PendingSession>,
 }
 
-impl Link {
+impl ServedLink {
     async fn listen(&mut self, weak: &Weak<HandoffServer>) -> io::Result<()> {
         while let Some(message) = self.next().await? {
             let Some(server) = weak.upgrade() else { return Ok(()) };
@@ -126,7 +129,7 @@ impl Link {
                 ToEngine::Hello { version } if version == handoff::version() => {}
                 // It is told, and understood no further.
                 ToEngine::Hello { .. } => {
-                    return self.stream.say(&FromEngine::Hello { version: handoff::version().into() }).await;
+                    return self.stream.send(&FromEngine::Hello { version: handoff::version().into() }).await;
                 }
                 // Whoever asked has given up meanwhile, and nobody hears the answer.
                 ToEngine::Offer(_) if self.stream.is_hung_up() => return Ok(()),
@@ -143,7 +146,7 @@ impl Link {
                         }
                         Err(refusal) => refusal,
                     };
-                    self.stream.say(&answer).await?;
+                    self.stream.send(&answer).await?;
                 }
                 ToEngine::Take { id, early, linked, tls } => {
                     let socket = self.stream.descriptor()?;
@@ -152,21 +155,21 @@ impl Link {
                     let source = match tls {
                         Some(keys) => {
                             keep_to_itself();
-                            Source::Tls(socket, keys)
+                            SessionSource::Tls(socket, keys)
                         }
-                        None => Source::Socket(socket),
+                        None => SessionSource::Socket(socket),
                     };
                     self.begin(&server, id, pending, source, early, link);
                 }
                 ToEngine::Carry { id, mux: number } => {
                     let pending = self.pending(id)?;
-                    let source = Source::Mux { thread: pending.thread, number };
+                    let source = SessionSource::Mux { thread: pending.thread, number };
                     self.begin(&server, id, pending, source, Vec::new(), None);
                 }
                 ToEngine::Mux { thread } => {
                     let mux = self.stream.descriptor()?;
                     let answer = self.open_mux(&server, thread as usize, mux);
-                    self.stream.say(&answer).await?;
+                    self.stream.send(&answer).await?;
                 }
                 ToEngine::Abandon { id } => drop(self.granted.remove(&id)),
                 ToEngine::Close { id, code, reason } => {
@@ -181,7 +184,7 @@ impl Link {
                         None => refused(503, "there is no memory for it: see WebSocketMemory".into()),
                     };
                     drop(held);
-                    self.stream.say(&answer).await?;
+                    self.stream.send(&answer).await?;
                 }
             }
         }
@@ -230,7 +233,7 @@ impl Link {
         server: &HandoffServer,
         id: u64,
         pending: PendingSession,
-        socket: Source,
+        socket: SessionSource,
         early: Vec<u8>,
         link: Option<OwnedFd>,
     ) {
@@ -268,7 +271,7 @@ async fn await_answer<T>(stream: &mut Receiver, answer: impl Future<Output = T>)
     match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
         Poll::Ready(answer) => Ok(answer),
         Poll::Pending => {
-            stream.say(&FromEngine::Asking).await?;
+            stream.send(&FromEngine::Asking).await?;
             Ok(answer.await)
         }
     }

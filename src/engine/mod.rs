@@ -65,9 +65,10 @@ pub(crate) mod writer;
 pub use broadcast::{Batch, Broadcast};
 pub use connection::Conn;
 pub use handler::{
-    Accepted, Handler, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response, Session, StreamSession,
+    Accepted, Handler, HandlerSession, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response,
+    StreamSession,
 };
-pub use raw::{Ending, Raw};
+pub use raw::{RawStream, RawSummary};
 pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};
 
 use crate::tls::record::Keys;
@@ -81,12 +82,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use thread::{Command, NewMux, Task, Thread};
+use thread::{NewMux, Task, Thread, ThreadCommand};
 
 /// What is handed to the engine: an open stream whose opening handshake is done.
 pub struct Adoption {
     /// Where its bytes come from.
-    pub socket: Source,
+    pub socket: SessionSource,
     /// All that is known of the session.
     pub spec: SessionSpec,
     /// Bytes that the client sent after its handshake and that were read already.
@@ -100,12 +101,12 @@ pub struct Adoption {
     /// The handler that has accepted it.
     pub handler: health::heartbeat::HandlerNumber,
     /// What it has accepted it with.
-    pub session: Session,
+    pub session: HandlerSession,
 }
 
 /// Where the bytes of a session come from.
 #[derive(Debug)]
-pub enum Source {
+pub enum SessionSource {
     /// A connected stream socket of any family.
     Socket(OwnedFd),
     /// A TCP connection, and what its TLS goes on with.
@@ -119,15 +120,15 @@ pub enum Source {
     },
 }
 
-impl From<OwnedFd> for Source {
-    fn from(socket: OwnedFd) -> Source {
-        Source::Socket(socket)
+impl From<OwnedFd> for SessionSource {
+    fn from(socket: OwnedFd) -> SessionSource {
+        SessionSource::Socket(socket)
     }
 }
 
-impl From<UnixStream> for Source {
-    fn from(socket: UnixStream) -> Source {
-        Source::Socket(socket.into())
+impl From<UnixStream> for SessionSource {
+    fn from(socket: UnixStream) -> SessionSource {
+        SessionSource::Socket(socket.into())
     }
 }
 
@@ -166,8 +167,8 @@ impl Engine {
     /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
     pub fn adopt(&self, adoption: Adoption) {
         let thread = match adoption.socket {
-            Source::Socket(_) | Source::Tls(..) => self.choose(self.next()),
-            Source::Mux { thread, .. } => thread,
+            SessionSource::Socket(_) | SessionSource::Tls(..) => self.choose(self.next()),
+            SessionSource::Mux { thread, .. } => thread,
         };
         self.adopt_on(thread, adoption);
     }
@@ -175,13 +176,13 @@ impl Engine {
     /// As [`Engine::adopt`], by the thread of that number.
     pub fn adopt_on(&self, thread: usize, adoption: Adoption) {
         if let Some(thread) = self.threads.get(thread) {
-            thread.tell(Command::Adopt(Box::new(adoption)));
+            thread.tell(ThreadCommand::Adopt(Box::new(adoption)));
         }
     }
 
     /// Has a thread do this beside its sessions; the threads take turns.
     pub fn spread(&self, task: Task) {
-        self.threads[self.next()].tell(Command::Run(task));
+        self.threads[self.next()].tell(ThreadCommand::Run(task));
     }
 
     /// The number of the thread whose turn it is: of those that run.
@@ -203,7 +204,7 @@ impl Engine {
     /// Gives a mux to this thread. False where there is no such thread.
     pub fn open_mux(&self, thread: usize, new: NewMux) -> bool {
         let Some(thread) = self.threads.get(thread) else { return false };
-        thread.tell(Command::OpenMux(Box::new(new)));
+        thread.tell(ThreadCommand::OpenMux(Box::new(new)));
         true
     }
 
@@ -242,7 +243,7 @@ impl Engine {
     pub fn close(&self, id: u64, frame: &CloseFrame) {
         // Which thread has it, only the threads know.
         for thread in &self.threads {
-            thread.tell(Command::Close(id, frame.clone()));
+            thread.tell(ThreadCommand::Close(id, frame.clone()));
         }
     }
 
@@ -250,7 +251,7 @@ impl Engine {
     /// ends with the process.
     pub async fn drain(&self, frame: CloseFrame, limit: Duration) {
         for thread in &self.threads {
-            thread.tell(Command::CloseAll(frame.clone()));
+            thread.tell(ThreadCommand::CloseAll(frame.clone()));
         }
         // Whoever is late is told of in the log by the caller, who can count.
         let _ = tokio::time::timeout(limit, self.empty()).await;

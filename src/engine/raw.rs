@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 /// One open session.
-pub struct Raw {
+pub struct RawStream {
     registered: Registered,
     spec: Box<SessionSpec>,
     since: Instant,
@@ -23,7 +23,7 @@ pub struct Raw {
 
 /// How such a session ended, as its handler knows it.
 #[derive(Debug)]
-pub struct Ending {
+pub struct RawSummary {
     /// Why.
     pub end: End,
     /// From the client.
@@ -32,10 +32,10 @@ pub struct Ending {
     pub sent: Traffic,
 }
 
-impl Raw {
+impl RawStream {
     /// A session that begins.
-    pub fn new(registered: Registered, spec: SessionSpec, places: Vec<Place>) -> Raw {
-        Raw { registered, spec: Box::new(spec), since: Instant::now(), _places: places }
+    pub fn new(registered: Registered, spec: SessionSpec, places: Vec<Place>) -> RawStream {
+        RawStream { registered, spec: Box::new(spec), since: Instant::now(), _places: places }
     }
 
     /// The session's number.
@@ -58,8 +58,8 @@ impl Raw {
     }
 
     /// What there is to say about it now that it has ended.
-    pub fn finish(self, ending: Ending) -> Summary {
-        let Ending { end, received, sent } = ending;
+    pub fn finish(self, ending: RawSummary) -> Summary {
+        let RawSummary { end, received, sent } = ending;
         Summary { spec: self.spec, received, sent, end, open: self.since.elapsed() }
     }
 }

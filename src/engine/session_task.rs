@@ -2,13 +2,13 @@
 
 use super::connection::Conn;
 use super::handle::ConnectionHandle;
-use super::handler::{LocalBoxFuture, MessageSession, Session, StreamSession};
+use super::handler::{HandlerSession, LocalBoxFuture, MessageSession, StreamSession};
 use super::health::heartbeat::{self, Activity};
-use super::raw::{Ending, Raw};
+use super::raw::{RawStream, RawSummary};
 use super::session_log::SessionLogs;
 use super::summary::{End, Summary, Traffic};
-use super::thread::{CountGuard, ThreadState};
-use super::{Adoption, Limits, Source};
+use super::thread::{SessionCountGuard, ThreadState};
+use super::{Adoption, Limits, SessionSource};
 use crate::wire::{CloseCode, close};
 use log::{debug, error};
 use std::io;
@@ -17,10 +17,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<SessionLogs>, counted: CountGuard) {
+pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<SessionLogs>, counted: SessionCountGuard) {
     let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
     match session {
-        Session::Messages(session) => {
+        HandlerSession::Messages(session) => {
             let registered = shared.enter(id, &spec.limits);
             registered.handle.handler.set(handler);
             let socket = match shared.socket(socket, id) {
@@ -34,8 +34,8 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<Ses
                 Err(panic) => error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic)),
             }
         }
-        Session::Stream(session) => {
-            let Source::Socket(socket) = socket else {
+        HandlerSession::Stream(session) => {
+            let SessionSource::Socket(socket) = socket else {
                 error!("WS0148: session {id}: {} needs a socket that it can pass on", spec.handler.name);
                 // Where it comes over a mux, somebody has to say that it is over.
                 let _ = shared.socket(socket, id);
@@ -45,14 +45,19 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<Ses
             let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
             let registered = shared.enter(id, &limits);
             registered.handle.handler.set(handler);
-            let raw = Raw::new(registered, spec, places);
+            let raw = RawStream::new(registered, spec, places);
             tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
         }
     }
 }
 
 /// A session's life. The connection is boxed, since a future has room for a value in each place that it moves to.
-async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<SessionLogs>, counted: CountGuard) {
+async fn live(
+    mut conn: Box<Conn>,
+    session: Box<dyn MessageSession>,
+    logs: Arc<SessionLogs>,
+    counted: SessionCountGuard,
+) {
     let handle = conn.handle().clone();
     let mut running = session.run(&mut conn);
     let verdict = guarded(&handle, &mut running, || close(CloseCode::Error, "internal error")).await;
@@ -65,16 +70,16 @@ async fn live(mut conn: Box<Conn>, session: Box<dyn MessageSession>, logs: Arc<S
 
 /// The life of a session whose bytes are somebody else's.
 async fn live_raw(
-    raw: Raw,
+    raw: RawStream,
     session: Box<dyn StreamSession>,
     socket: OwnedFd,
     early: Vec<u8>,
     logs: Arc<SessionLogs>,
-    counted: CountGuard,
+    counted: SessionCountGuard,
 ) {
     let handle = raw.handle().clone();
     let mut running = session.run(socket, early, &raw);
-    let panicked = || Ending {
+    let panicked = || RawSummary {
         end: End::Lost(io::Error::other("the handler panicked")),
         received: Traffic::default(),
         sent: Traffic::default(),
@@ -135,7 +140,7 @@ mod tests {
         let (registered, socket) = (shared.enter(1, &spec.limits), Socket::new(socket.into()).unwrap());
         let mut conn = Box::new(Conn::new(registered, socket, spec, &[], vec![], None));
         let handler = size_of_val(&*Box::new(Echo).run(&mut conn));
-        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), CountGuard(Arc::default(), false)));
+        let task = size_of_val(&live(conn, Box::new(Echo), Arc::default(), SessionCountGuard(Arc::default(), false)));
         let look = size_of::<Reverse<(u32, u64)>>() + size_of::<(u64, Rc<ConnectionHandle>)>();
         let conn = size_of::<Conn>() + size_of::<RefCell<Writer>>();
         let (handle, spec) = (size_of::<ConnectionHandle>(), size_of::<SessionSpec>());

@@ -125,7 +125,7 @@ impl TestEngine {
     /// Runs what was accepted; returns its number.
     pub fn run(
         &self,
-        socket: impl Into<Source>,
+        socket: impl Into<SessionSource>,
         spec: SessionSpec,
         accepted: Accepted,
         early: Vec<u8>,

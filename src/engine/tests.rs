@@ -1,7 +1,7 @@
 //! The engine over socketpairs: no httpd, real threads, a real client.
 
 use super::connection::{Closing, stopping};
-use super::control::{self, Control};
+use super::control::{self, ControlLink};
 use super::handoff::{EngineClient, Granted, HandoffError, Link, version};
 use super::memory::Bound;
 use super::process::{Setup, run};

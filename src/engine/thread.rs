@@ -11,7 +11,7 @@ use super::quota::Place;
 use super::session_log::SessionLogs;
 use super::socket::Socket;
 use super::timer::Timer;
-use super::{Adoption, Limits, Source, session_task};
+use super::{Adoption, Limits, SessionSource, session_task};
 use crate::wire::CloseFrame;
 use log::{debug, error};
 use std::cell::RefCell;
@@ -27,7 +27,7 @@ use std::task::Context;
 use tokio::sync::{Notify, mpsc};
 
 /// What a thread is told from outside.
-pub enum Command {
+pub enum ThreadCommand {
     Adopt(Box<Adoption>),
     OpenMux(Box<NewMux>),
     /// Close the session of this number with this frame, if it is one of the thread's.
@@ -52,7 +52,7 @@ pub struct NewMux {
 
 /// The handle of a thread. When it is dropped the thread ends, and its connections with it, unsaid.
 pub struct Thread {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<ThreadCommand>,
     count: Arc<SessionCount>,
 }
 
@@ -108,9 +108,9 @@ impl Thread {
     }
 
     /// Tells the thread something. One that has ended hears nothing; its sessions ended with it.
-    pub fn tell(&self, command: Command) {
+    pub fn tell(&self, command: ThreadCommand) {
         let adopted = match &command {
-            Command::Adopt(adoption) => Some(matches!(adoption.socket, Source::Mux { .. })),
+            ThreadCommand::Adopt(adoption) => Some(matches!(adoption.socket, SessionSource::Mux { .. })),
             _ => None,
         };
         if let Some(by_mux) = adopted {
@@ -136,9 +136,9 @@ impl SessionCount {
 }
 
 /// One session in the count, until dropped; and whether it comes over a mux.
-pub(super) struct CountGuard(pub(super) Arc<SessionCount>, pub(super) bool);
+pub(super) struct SessionCountGuard(pub(super) Arc<SessionCount>, pub(super) bool);
 
-impl Drop for CountGuard {
+impl Drop for SessionCountGuard {
     fn drop(&mut self) {
         if self.0.forget(self.1) {
             self.0.ended.notify_waiters();
@@ -216,7 +216,7 @@ impl ThreadState {
         self.memory.enter(self.number, session, client)
     }
 
-    /// Makes a session known to [`Command::Close`] and to the clock.
+    /// Makes a session known to [`ThreadCommand::Close`] and to the clock.
     pub fn enter(self: &Rc<Self>, id: u64, limits: &Limits) -> Registered {
         let now = self.timer.now();
         let handle = Rc::new(ConnectionHandle::new(id, limits, now));
@@ -231,11 +231,11 @@ impl ThreadState {
     ///
     /// # Errors
     /// A socket cannot be watched by epoll, or not be made non-blocking.
-    pub fn socket(&self, source: Source, session: u64) -> io::Result<Socket> {
+    pub fn socket(&self, source: SessionSource, session: u64) -> io::Result<Socket> {
         let number = match source {
-            Source::Socket(socket) => return Socket::new(socket),
-            Source::Tls(socket, keys) => return Socket::with_keys(socket, &keys),
-            Source::Mux { number, .. } => number,
+            SessionSource::Socket(socket) => return Socket::new(socket),
+            SessionSource::Tls(socket, keys) => return Socket::with_keys(socket, &keys),
+            SessionSource::Mux { number, .. } => number,
         };
         if let Some(mux) = self.muxes.borrow().get(&number) {
             return Ok(Socket::Mux(mux.open(session)));
@@ -319,7 +319,7 @@ impl ThreadHandle {
 
     /// Takes over a stream: as [`super::Engine::adopt`], on this thread.
     pub fn adopt(&self, adoption: Adoption) {
-        self.count.count(matches!(adoption.socket, Source::Mux { .. }));
+        self.count.count(matches!(adoption.socket, SessionSource::Mux { .. }));
         self.begin(adoption);
     }
 
@@ -329,21 +329,21 @@ impl ThreadHandle {
 
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
-        let counted = CountGuard(self.count.clone(), matches!(adoption.socket, Source::Mux { .. }));
+        let counted = SessionCountGuard(self.count.clone(), matches!(adoption.socket, SessionSource::Mux { .. }));
         session_task::begin(adoption, &self.shared, &self.logs, counted);
     }
 }
 
-async fn serve(mut commands: mpsc::UnboundedReceiver<Command>, here: ThreadHandle) {
+async fn serve(mut commands: mpsc::UnboundedReceiver<ThreadCommand>, here: ThreadHandle) {
     let clock = here.shared.clone();
     tokio::task::spawn_local(async move { clock.timer.tick(&clock.handles).await });
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Adopt(adoption) => here.begin(*adoption),
-            Command::OpenMux(new) => here.open_mux(*new),
-            Command::Close(id, frame) => here.shared.close(id, frame),
-            Command::CloseAll(frame) => here.shared.close_all(&frame),
-            Command::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),
+            ThreadCommand::Adopt(adoption) => here.begin(*adoption),
+            ThreadCommand::OpenMux(new) => here.open_mux(*new),
+            ThreadCommand::Close(id, frame) => here.shared.close(id, frame),
+            ThreadCommand::CloseAll(frame) => here.shared.close_all(&frame),
+            ThreadCommand::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),
         }
     }
 }

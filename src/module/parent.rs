@@ -8,7 +8,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::mpm;
 use crate::apache::process::{self, DaemonRecord, Parent, Watcher};
 use crate::apache::server::{self, Server};
-use crate::engine::control::{self, Control};
+use crate::engine::control::{self, ControlLink};
 use crate::engine::entrance;
 use crate::engine::handoff::{self, EngineClient};
 use crate::engine::handoff_server::GRANT_TIME;
@@ -92,8 +92,8 @@ pub(crate) fn start(parent: &mut Parent, server: &Server) -> Result<(), String> 
 }
 
 /// The parent's way to tell an engine something.
-fn control(engine: &DaemonRecord) -> io::Result<Control> {
-    engine.control.duplicate().map(Control::from)
+fn control(engine: &DaemonRecord) -> io::Result<ControlLink> {
+    engine.control.duplicate().map(ControlLink::from)
 }
 
 /// Tells the running engine of this configuration; returns its version.

@@ -10,7 +10,7 @@ pub const MAX_SERVER_HEADER: usize = 10;
 pub const MAX_CONTROL: usize = 125;
 
 /// Appends the header of a whole, unmasked data frame with a payload of `length` bytes to `out`.
-pub fn put_data_header(out: &mut Vec<u8>, kind: Kind, length: usize) {
+pub fn put_data_header(out: &mut Vec<u8>, kind: DataKind, length: usize) {
     let opcode = OpCode::Data(if kind.text { Data::Text } else { Data::Binary });
     let header = FrameHeader { is_final: true, rsv1: kind.compressed, opcode, ..FrameHeader::default() };
     // A Vec takes every write.
@@ -19,7 +19,7 @@ pub fn put_data_header(out: &mut Vec<u8>, kind: Kind, length: usize) {
 
 /// What the header of a data frame of ours says of its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
+pub struct DataKind {
     pub text: bool,
     /// permessage-deflate was applied to it (RFC 7692 section 6: RSV1).
     pub compressed: bool,
@@ -186,11 +186,11 @@ mod tests {
             (65536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             let mut out = Vec::new();
-            put_data_header(&mut out, Kind { text: true, compressed: false }, length);
+            put_data_header(&mut out, DataKind { text: true, compressed: false }, length);
             assert_eq!(out, header);
         }
         let mut out = Vec::new();
-        put_data_header(&mut out, Kind { text: false, compressed: true }, 1);
+        put_data_header(&mut out, DataKind { text: false, compressed: true }, 1);
         assert_eq!(out, [0xc2, 1]);
         put_control(&mut out, Control::Ping, b"");
         assert_eq!(out[2..], [0x89, 0]);

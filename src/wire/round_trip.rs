@@ -2,7 +2,7 @@
 
 use super::deflate::{Compression, tests as deflate};
 use super::extension::Parameters;
-use super::frame::{Control, Kind, put_control, put_data_header};
+use super::frame::{Control, DataKind, put_control, put_data_header};
 use super::session::{Contexts, Event, Rules, Session};
 use super::{CloseCode, Message, close};
 use proptest::prelude::*;
@@ -115,7 +115,7 @@ impl Server {
 
     fn send(&mut self, message: &Message) {
         let (payload, compressed) = self.session.encode(&mut self.contexts, message.clone().into_data());
-        put_data_header(&mut self.out, Kind { text: message.is_text(), compressed }, payload.len());
+        put_data_header(&mut self.out, DataKind { text: message.is_text(), compressed }, payload.len());
         self.out.extend_from_slice(&payload);
     }
 

@@ -1,7 +1,7 @@
 //! httpd's end of a link, and the links that a child keeps.
 
-use super::codec::say_before;
-use super::{FromEngine, PATIENCE, ToEngine, hear, say, say_with, version};
+use super::codec::send_before;
+use super::{FromEngine, PATIENCE, ToEngine, receive, send, send_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
 use crate::engine::{Response, SessionSpec, entrance};
@@ -87,20 +87,20 @@ impl Link {
     /// Opens a link past this gate, and for this question.
     fn open_with(entrance: BorrowedFd<'_>, gate: Option<Gate>, question: Option<Question>) -> io::Result<Link> {
         let mut link = Link { stream: PatientStream::new(entrance::open(entrance)?, gate, question)? };
-        link.say(&ToEngine::Hello { version: version().into() })?;
+        link.send(&ToEngine::Hello { version: version().into() })?;
         Ok(link)
     }
 
-    pub(super) fn say(&mut self, message: &ToEngine) -> io::Result<()> {
-        say(&mut self.stream, message)
+    pub(super) fn send(&mut self, message: &ToEngine) -> io::Result<()> {
+        send(&mut self.stream, message)
     }
 
-    pub(super) fn say_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        say_with(&mut self.stream, message, descriptors)
+    pub(super) fn send_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send_with(&mut self.stream, message, descriptors)
     }
 
-    fn hear(&mut self) -> io::Result<FromEngine> {
-        hear(&mut self.stream)
+    fn receive(&mut self) -> io::Result<FromEngine> {
+        receive(&mut self.stream)
     }
 
     /// Offers a session.
@@ -129,7 +129,7 @@ impl Link {
     }
 
     fn call(&mut self, call: &ToEngine, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
-        say_before(&mut self.stream, call, payload)?;
+        send_before(&mut self.stream, call, payload)?;
         match self.answer()? {
             FromEngine::Answer { answer } => Ok(answer),
             other => Err(HandoffError::Unanswered(unexpected(&other))),
@@ -142,7 +142,7 @@ impl Link {
     /// See [`HandoffError`].
     pub fn open_mux(&mut self, thread: u32, mux: BorrowedFd<'_>) -> Result<u64, HandoffError> {
         self.stream.enter()?;
-        self.say_with(&ToEngine::Mux { thread }, &[mux])?;
+        self.send_with(&ToEngine::Mux { thread }, &[mux])?;
         match self.answer()? {
             FromEngine::Mux { number } => Ok(number),
             other => Err(unexpected(&other).into()),
@@ -150,12 +150,12 @@ impl Link {
     }
 
     fn ask(&mut self, question: &ToEngine) -> Result<FromEngine, HandoffError> {
-        self.say(question)?;
+        self.send(question)?;
         self.answer()
     }
 
     fn answer(&mut self) -> Result<FromEngine, HandoffError> {
-        let answer = self.hear().map_err(HandoffError::Unanswered)?;
+        let answer = self.receive().map_err(HandoffError::Unanswered)?;
         self.stream.answered();
         match answer {
             FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
@@ -178,7 +178,7 @@ impl Link {
         link: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
-        self.say_with(&ToEngine::Take { id, early, linked: link.is_some(), tls }, &descriptors)
+        self.send_with(&ToEngine::Take { id, early, linked: link.is_some(), tls }, &descriptors)
     }
 
     /// Says that a granted session comes over this mux, which goes to the thread of its [`Granted`].
@@ -186,7 +186,7 @@ impl Link {
     /// # Errors
     /// The engine is gone.
     pub fn carry(&mut self, id: u64, mux: u64) -> io::Result<()> {
-        self.say(&ToEngine::Carry { id, mux })
+        self.send(&ToEngine::Carry { id, mux })
     }
 
     /// Gives a granted session back.
@@ -194,7 +194,7 @@ impl Link {
     /// # Errors
     /// The engine is gone.
     pub fn abandon(&mut self, id: u64) -> io::Result<()> {
-        self.say(&ToEngine::Abandon { id })
+        self.send(&ToEngine::Abandon { id })
     }
 
     /// Closes a session that was handed over, over this link or another, with this code and reason.
@@ -202,7 +202,7 @@ impl Link {
     /// # Errors
     /// The engine is gone.
     pub fn close_session(&mut self, id: u64, code: u16, reason: &str) -> io::Result<()> {
-        self.say(&ToEngine::Close { id, code, reason: reason.into() })
+        self.send(&ToEngine::Close { id, code, reason: reason.into() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! How messages travel over a link: framed, with descriptors beside them.
 
-use super::{FromEngine, Message};
+use super::{FromEngine, HandoffMessage};
 use crate::engine::health::patient::Wait;
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -25,14 +25,14 @@ const ANSWER: usize = 512;
 ///
 /// # Errors
 /// It is longer than [`MAX_MESSAGE`].
-pub fn encode(message: &impl Message) -> io::Result<Vec<u8>> {
+pub fn encode(message: &impl HandoffMessage) -> io::Result<Vec<u8>> {
     let mut out = encode_before(message, message.payload())?;
     out.extend_from_slice(message.payload());
     Ok(out)
 }
 
 /// What goes before this payload.
-fn encode_before(message: &impl Message, payload: &[u8]) -> io::Result<Vec<u8>> {
+fn encode_before(message: &impl HandoffMessage, payload: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
     let length = out.len() - 4 + payload.len();
     if length > MAX_MESSAGE {
@@ -43,7 +43,7 @@ fn encode_before(message: &impl Message, payload: &[u8]) -> io::Result<Vec<u8>> 
 }
 
 /// A message, and how many of the bytes are its payload.
-fn decode<M: Message>(bytes: &[u8]) -> io::Result<(M, usize)> {
+fn decode<M: HandoffMessage>(bytes: &[u8]) -> io::Result<(M, usize)> {
     let decoded = postcard::take_from_bytes(bytes).map(|(message, payload)| (message, payload.len()));
     decoded.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
@@ -64,12 +64,12 @@ impl MessageDecoder {
     ///
     /// # Errors
     /// What has come is no message; nor is what follows it.
-    pub fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
+    pub fn take<M: HandoffMessage>(&mut self) -> io::Result<Option<M>> {
         self.take_if_known().and_then(Option::transpose)
     }
 
     /// As [`MessageDecoder::take`], but what is no message `M` is an error inside, and taken out.
-    pub(super) fn take_if_known<M: Message>(&mut self) -> io::Result<Option<io::Result<M>>> {
+    pub(super) fn take_if_known<M: HandoffMessage>(&mut self) -> io::Result<Option<io::Result<M>>> {
         let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
         if length > MAX_MESSAGE {
@@ -108,12 +108,12 @@ impl MessageDecoder {
 }
 
 /// Says something, over a stream that blocks.
-pub(in crate::engine) fn say(stream: &mut impl Write, message: &impl Message) -> io::Result<()> {
+pub(in crate::engine) fn send(stream: &mut impl Write, message: &impl HandoffMessage) -> io::Result<()> {
     stream.write_all(&encode(message)?)
 }
 
-/// As [`say`], with this payload in the place of the message's own.
-pub(super) fn say_before(stream: &mut impl Write, message: &impl Message, payload: &[u8]) -> io::Result<()> {
+/// As [`send`], with this payload in the place of the message's own.
+pub(super) fn send_before(stream: &mut impl Write, message: &impl HandoffMessage, payload: &[u8]) -> io::Result<()> {
     let mut bytes = encode_before(message, payload)?;
     if payload.len() < READ {
         bytes.extend_from_slice(payload);
@@ -128,7 +128,7 @@ pub(super) fn say_before(stream: &mut impl Write, message: &impl Message, payloa
 ///
 /// # Errors
 /// As sendmsg(2).
-pub(crate) fn send_with(
+pub(crate) fn sendmsg_with(
     stream: impl AsFd,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
@@ -140,16 +140,16 @@ pub(crate) fn send_with(
     sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, flags)
 }
 
-/// As [`say`], with these descriptors.
-pub(in crate::engine) fn say_with(
+/// As [`send`], with these descriptors.
+pub(in crate::engine) fn send_with(
     stream: &mut impl Wait,
-    message: &impl Message,
+    message: &impl HandoffMessage,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     // Wiped when it has gone: it may have a client's keys in it.
     let bytes = Zeroizing::new(encode(message)?);
     let sent = loop {
-        match send_with(stream.as_fd(), &bytes, descriptors, SendFlags::NOSIGNAL) {
+        match sendmsg_with(stream.as_fd(), &bytes, descriptors, SendFlags::NOSIGNAL) {
             Ok(sent) => break sent,
             Err(Errno::INTR) => {}
             // It waits as long as the stream may.
@@ -161,7 +161,7 @@ pub(in crate::engine) fn say_with(
 }
 
 /// Waits for an answer, over a stream that blocks.
-pub(in crate::engine) fn hear(stream: &mut (impl Read + Wait)) -> io::Result<FromEngine> {
+pub(in crate::engine) fn receive(stream: &mut (impl Read + Wait)) -> io::Result<FromEngine> {
     // But for what is said before an answer, nothing follows before the next question, and most are short. A long one grows
     // with what comes of it.
     let (mut heard, mut count) = (vec![0; ANSWER], 0);

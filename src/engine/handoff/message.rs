@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What travels: see [`super::codec::encode`].
-pub trait Message: Serialize + DeserializeOwned {
+pub trait HandoffMessage: Serialize + DeserializeOwned {
     /// It is to be wiped where it has been.
     fn is_secret(&self) -> bool {
         false
@@ -80,7 +80,7 @@ pub enum ToEngine {
     },
 }
 
-impl Message for ToEngine {
+impl HandoffMessage for ToEngine {
     fn is_secret(&self) -> bool {
         matches!(self, ToEngine::Take { tls: Some(_), .. })
     }
@@ -134,4 +134,4 @@ pub enum FromEngine {
     Asking,
 }
 
-impl Message for FromEngine {}
+impl HandoffMessage for FromEngine {}

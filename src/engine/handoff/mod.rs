@@ -23,11 +23,11 @@ mod server;
 
 pub(super) use client::unexpected;
 pub(crate) use client::{EngineClient, Granted, HandoffError, Link};
-pub(crate) use codec::send_with;
+pub(crate) use codec::sendmsg_with;
 pub use codec::{MAX_MESSAGE, MessageDecoder, encode};
-pub(super) use codec::{hear, say, say_with};
+pub(super) use codec::{receive, send, send_with};
 pub(crate) use message::FromEngine;
-pub use message::{Message, ToEngine};
+pub use message::{HandoffMessage, ToEngine};
 pub(crate) use server::Receiver;
 
 use std::time::Duration;

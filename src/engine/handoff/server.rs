@@ -1,7 +1,7 @@
 //! The engine's end of a link.
 
 use super::codec::{DESCRIPTORS, READ};
-use super::{FromEngine, Message, MessageDecoder, ToEngine, encode};
+use super::{FromEngine, HandoffMessage, MessageDecoder, ToEngine, encode};
 use bytes::BufMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -29,7 +29,7 @@ pub struct Receiver<M = ToEngine> {
     messages: PhantomData<fn() -> M>,
 }
 
-impl<M: Message> Receiver<M> {
+impl<M: HandoffMessage> Receiver<M> {
     /// Of one end of a pair.
     pub fn new(stream: tokio::net::UnixStream) -> Receiver<M> {
         Receiver {
@@ -141,7 +141,7 @@ impl<M: Message> Receiver<M> {
     ///
     /// # Errors
     /// The other end is gone.
-    pub async fn say(&mut self, message: &FromEngine) -> io::Result<()> {
+    pub async fn send(&mut self, message: &FromEngine) -> io::Result<()> {
         let bytes = encode(message)?;
         let mut rest = &bytes[..];
         while !rest.is_empty() {

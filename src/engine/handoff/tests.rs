@@ -1,6 +1,6 @@
 //! Both ends of a link.
 
-use super::codec::{DESCRIPTORS, say_before};
+use super::codec::{DESCRIPTORS, send_before};
 use super::*;
 use crate::engine::health::patient::PatientStream;
 use crate::engine::{LogSpec, Quota, SessionSpec, entrance, testing};
@@ -99,7 +99,7 @@ async fn descriptors_do_not_pile_up() {
     let (mut link, mut receiver) = link();
     let (socket, mut far) = UnixStream::pair().unwrap();
     for id in 0..=DESCRIPTORS as u64 {
-        link.say_with(&ToEngine::Abandon { id }, &[socket.as_fd()]).unwrap();
+        link.send_with(&ToEngine::Abandon { id }, &[socket.as_fd()]).unwrap();
     }
     drop(socket);
     let mut heard = 0;
@@ -117,7 +117,7 @@ async fn descriptors_do_not_pile_up() {
 #[tokio::test]
 async fn a_descriptor_arrives_with_its_message() {
     let (mut link, mut receiver) = link();
-    link.say(&ToEngine::Abandon { id: 1 }).unwrap();
+    link.send(&ToEngine::Abandon { id: 1 }).unwrap();
     // More than one read's worth: the descriptor belongs to the first byte.
     let (socket, mut far) = UnixStream::pair().unwrap();
     let (second, mut far_second) = UnixStream::pair().unwrap();
@@ -148,7 +148,7 @@ async fn a_payload_arrives_with_its_message_and_takes_nothing_of_the_next() {
         let sender = std::thread::spawn({
             let socket = socket.try_clone().unwrap();
             move || {
-                say_before(&mut link.stream, &call(vec![]), &vec![7; length]).unwrap();
+                send_before(&mut link.stream, &call(vec![]), &vec![7; length]).unwrap();
                 link.give(2, vec![9; 100], socket.as_fd(), None, None).unwrap();
                 link
             }

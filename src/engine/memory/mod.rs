@@ -17,7 +17,7 @@ pub(crate) use holder::{Demand, Held, Holding};
 use holder::{Holder, UNIT};
 pub(crate) use shared::{Share, SharedBytes};
 
-use super::thread::Command;
+use super::thread::ThreadCommand;
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::warn;
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ struct ThreadAccount {
     held: AtomicUsize,
     /// Those that hold something, by the numbers of their sessions.
     holders: Mutex<HashMap<u64, Arc<Holder>>>,
-    commands: OnceLock<mpsc::WeakUnboundedSender<Command>>,
+    commands: OnceLock<mpsc::WeakUnboundedSender<ThreadCommand>>,
 }
 
 /// What was done about a want of memory, and when it was said.
@@ -105,7 +105,7 @@ impl Memory {
     }
 
     /// How a thread is told what its sockets are to do.
-    pub fn connect(&self, thread: usize, commands: mpsc::WeakUnboundedSender<Command>) {
+    pub fn connect(&self, thread: usize, commands: mpsc::WeakUnboundedSender<ThreadCommand>) {
         let _ = self.threads[thread].commands.set(commands);
     }
 
@@ -281,7 +281,7 @@ impl Memory {
     fn tell(&self, thread: usize, session: u64, frame: &CloseFrame) {
         if let Some(commands) = self.threads[thread].commands.get().and_then(mpsc::WeakUnboundedSender::upgrade) {
             // One that has ended holds nothing.
-            let _ = commands.send(Command::Close(session, frame.clone()));
+            let _ = commands.send(ThreadCommand::Close(session, frame.clone()));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Process {
         Process { entrance, parent: ours, thread: Some(thread) }
     }
 
-    fn control(&self) -> Control {
+    fn control(&self) -> ControlLink {
         self.parent.try_clone().unwrap().into()
     }
 

@@ -25,7 +25,7 @@ fn secure(suite: usize) -> (Secure, TcpStream, Keys) {
 
 fn session(engine: &TestEngine, handler: &str, suite: usize) -> WebSocket<Secure> {
     let (client, theirs, keys) = secure(suite);
-    let socket = Source::Tls(theirs.into(), Box::new(keys));
+    let socket = SessionSource::Tls(theirs.into(), Box::new(keys));
     engine.run(socket, spec(handler), engine.accept(&spec(handler)).unwrap(), vec![], vec![]);
     WebSocket::from_raw_socket(client, Role::Client, None)
 }
@@ -105,7 +105,7 @@ fn an_end_that_tls_says_ends_a_session() {
 fn keys_that_are_none_end_a_session() {
     let engine = engine();
     let (_client, theirs, keys) = secure(0);
-    let socket = Source::Tls(theirs.into(), Box::new(Keys { suite: 0xc02f, ..keys }));
+    let socket = SessionSource::Tls(theirs.into(), Box::new(Keys { suite: 0xc02f, ..keys }));
     engine.run(socket, spec("echo"), engine.accept(&spec("echo")).unwrap(), vec![], vec![]);
     engine.wait_for(0);
 }

@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use crate::engine::summary::{End, Traffic};
-use crate::engine::{Ending, SessionSpec, handoff};
+use crate::engine::{RawSummary, SessionSpec, handoff};
 use crate::handlers::framing::{Splitter, header};
 use crate::wire::{CloseCode, CloseFrame, close};
 use rustix::net::SendFlags;
@@ -70,7 +70,7 @@ pub struct Link {
 pub async fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
     stream
         .async_io(Interest::WRITABLE, || {
-            Ok(handoff::send_with(stream, bytes, &[descriptor], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+            Ok(handoff::sendmsg_with(stream, bytes, &[descriptor], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
         })
         .await
 }
@@ -119,12 +119,12 @@ impl Link {
         Ok(())
     }
 
-    async fn say(&self, kind: u8, payload: &impl Serialize) -> io::Result<()> {
+    async fn send(&self, kind: u8, payload: &impl Serialize) -> io::Result<()> {
         self.write(&message(kind, &serde_json::to_vec(payload)?)).await
     }
 
     /// The next message. Dropping the future loses nothing.
-    async fn hear(&mut self) -> io::Result<(u8, Vec<u8>)> {
+    async fn receive(&mut self) -> io::Result<(u8, Vec<u8>)> {
         loop {
             let mut bytes = &self.inbox[..];
             let message = self.splitter.next(&mut bytes, 0, LONGEST)?;
@@ -162,7 +162,7 @@ impl Link {
             idle_timeout: spec.limits.idle_timeout.map(|time| time.as_secs_f64()),
             ping: spec.limits.ping.map(|ping| (ping.interval.as_secs(), ping.timeout.as_secs())),
         };
-        self.say(b'o', &opening).await
+        self.send(b'o', &opening).await
     }
 
     /// Waits for the answer to the handshake.
@@ -170,7 +170,7 @@ impl Link {
     /// # Errors
     /// The worker is gone, or says what it should not.
     pub async fn verdict(&mut self) -> io::Result<Verdict> {
-        let (kind, payload) = self.hear().await?;
+        let (kind, payload) = self.receive().await?;
         verdict(kind, &payload)
     }
 
@@ -189,21 +189,21 @@ impl Link {
     /// # Errors
     /// The worker is gone.
     pub async fn ask_to_close(&self, frame: &CloseFrame) -> io::Result<()> {
-        self.say(b'x', &(u16::from(frame.code), frame.reason.as_str())).await
+        self.send(b'x', &(u16::from(frame.code), frame.reason.as_str())).await
     }
 
     /// Waits for the end of the session.
     ///
     /// # Errors
     /// The worker is gone, or says what it should not.
-    pub async fn ending(&mut self) -> io::Result<Ending> {
-        let (kind, payload) = self.hear().await?;
+    pub async fn ending(&mut self) -> io::Result<RawSummary> {
+        let (kind, payload) = self.receive().await?;
         if kind != b'e' {
             return Err(unexpected(kind));
         }
         let Over { by, code, received, sent } = serde_json::from_slice(&payload)?;
         let traffic = |(messages, bytes)| Traffic { messages, bytes };
-        Ok(Ending { end: end(&by, code), received: traffic(received), sent: traffic(sent) })
+        Ok(RawSummary { end: end(&by, code), received: traffic(received), sent: traffic(sent) })
     }
 }
 

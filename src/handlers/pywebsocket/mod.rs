@@ -19,8 +19,8 @@ pub mod workers;
 
 use super::targets::Targets;
 use crate::engine::summary::{End, Traffic};
-use crate::engine::{Accepted, Ending, Handler, LocalBoxFuture, Raw, Refused, Rejection, Response};
-use crate::engine::{Session, SessionSpec, StreamSession};
+use crate::engine::{Accepted, Handler, LocalBoxFuture, RawStream, RawSummary, Refused, Rejection, Response};
+use crate::engine::{HandlerSession, SessionSpec, StreamSession};
 use crate::wire::CloseFrame;
 use link::{Link, Verdict};
 use log::{error, warn};
@@ -79,7 +79,7 @@ impl PyWebSocket {
             Verdict::Dropped => return Err(Rejection::Dropped),
         };
         let link = link.into_fd().map_err(|why| refused(503, format!("the Python worker: {why}")))?;
-        Ok(Accepted { response, session: Session::Stream(Box::new(Claimed { link })), descriptors: 1 })
+        Ok(Accepted { response, session: HandlerSession::Stream(Box::new(Claimed { link })), descriptors: 1 })
     }
 
     async fn ask(&self, settings: &Settings, spec: &SessionSpec) -> io::Result<(Link, Verdict)> {
@@ -98,7 +98,7 @@ struct Claimed {
 }
 
 impl StreamSession for Claimed {
-    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> LocalBoxFuture<'_, Ending> {
+    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary> {
         let Claimed { link } = *self;
         Box::pin(async move {
             match attend(link, socket, early, raw).await {
@@ -108,7 +108,7 @@ impl StreamSession for Claimed {
                         error!("WS0274: session {}: the Python worker cannot be told of it: {why}", raw.id());
                     }
                     // A worker that is gone has been told of where it was awaited.
-                    Ending { end: End::Lost(why), received: Traffic::default(), sent: Traffic::default() }
+                    RawSummary { end: End::Lost(why), received: Traffic::default(), sent: Traffic::default() }
                 }
             }
         })
@@ -116,7 +116,7 @@ impl StreamSession for Claimed {
 }
 
 /// Gives the worker the client's stream, and waits until it has done with it.
-async fn attend(link: OwnedFd, socket: OwnedFd, early: Vec<u8>, raw: &Raw) -> io::Result<Ending> {
+async fn attend(link: OwnedFd, socket: OwnedFd, early: Vec<u8>, raw: &RawStream) -> io::Result<RawSummary> {
     let mut link = Link::new(link)?;
     link.give(early, socket.as_fd()).await?;
     // The worker is the only one who has it now, beside httpd if that relays it.
