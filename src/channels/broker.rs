@@ -4,7 +4,7 @@
 //! While the broker is away publishers are refused; subscribers stay, and get what they missed when it is back.
 
 use super::hub::Hub;
-use crate::channels::redis::{self, Link, LogPage, PATIENCE, Reader, StreamState};
+use crate::channels::redis::{self, LogPage, PATIENCE, Reader, RedisLink, StreamState};
 use crate::channels::{Error, epoch};
 use log::{info, warn};
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ pub type Change = (Arc<str>, Option<Arc<str>>);
 pub struct Broker {
     url: String,
     node: String,
-    link: watch::Receiver<Option<Link>>,
+    link: watch::Receiver<Option<RedisLink>>,
     read: watch::Receiver<Option<u64>>,
     changes: mpsc::UnboundedSender<Change>,
     task: AbortHandle,
@@ -57,7 +57,7 @@ impl Broker {
     }
 
     /// The link; `None` while the broker is away.
-    pub fn link(&self) -> Option<Link> {
+    pub fn link(&self) -> Option<RedisLink> {
         self.link.borrow().clone()
     }
 
@@ -93,7 +93,7 @@ struct Reading {
     hub: Arc<Hub>,
     url: String,
     node: String,
-    links: watch::Sender<Option<Link>>,
+    links: watch::Sender<Option<RedisLink>>,
     /// The last number that was read, once all has been that was there at first.
     reads: watch::Sender<Option<u64>>,
     changes: mpsc::UnboundedReceiver<Change>,
@@ -149,7 +149,7 @@ impl Reading {
     }
 
     /// Says who is here, and who is not.
-    async fn report_all(&mut self, link: &Link) -> Result<(), Error> {
+    async fn report_all(&mut self, link: &RedisLink) -> Result<(), Error> {
         // What was there before the connection was lost, and may not be any more.
         let told = link.registered(&self.node).await?.into_iter();
         let told = told.map(|(channel, member)| (Arc::from(channel), member.map(Arc::from)));
@@ -167,7 +167,7 @@ impl Reading {
 
 async fn read(
     hub: &Hub,
-    link: &Link,
+    link: &RedisLink,
     reader: &mut Reader,
     reads: &watch::Sender<Option<u64>>,
 ) -> Result<Infallible, Error> {
@@ -178,7 +178,7 @@ async fn read(
 }
 
 /// What the log has next goes into the hub.
-async fn apply(hub: &Hub, link: &Link, LogPage { entries, is_foreign }: LogPage) -> Result<(), Error> {
+async fn apply(hub: &Hub, link: &RedisLink, LogPage { entries, is_foreign }: LogPage) -> Result<(), Error> {
     for entry in entries {
         hub.room().await;
         hub.apply(entry);
@@ -192,7 +192,7 @@ async fn apply(hub: &Hub, link: &Link, LogPage { entries, is_foreign }: LogPage)
 
 async fn report_changes(
     hub: &Hub,
-    link: &Link,
+    link: &RedisLink,
     node: &str,
     changes: &mut mpsc::UnboundedReceiver<Change>,
 ) -> Result<Infallible, Error> {
@@ -204,16 +204,16 @@ async fn report_changes(
     }
 }
 
-async fn report(hub: &Hub, link: &Link, node: &str, (channel, member): &Change) -> Result<(), Error> {
+async fn report(hub: &Hub, link: &RedisLink, node: &str, (channel, member): &Change) -> Result<(), Error> {
     let (subscribers, connections) = hub.presence(channel, member.as_deref());
     link.set_presence(node, channel, subscribers, member.as_deref().map(|member| (member, connections))).await
 }
 
-async fn alive(hub: &Hub, link: &Link, node: &str) -> Result<StreamState, Error> {
+async fn alive(hub: &Hub, link: &RedisLink, node: &str) -> Result<StreamState, Error> {
     link.heartbeat(node, &hub.position()).await
 }
 
-async fn heartbeat(hub: &Hub, link: &Link, node: &str) -> Result<Infallible, Error> {
+async fn heartbeat(hub: &Hub, link: &RedisLink, node: &str) -> Result<Infallible, Error> {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let state = alive(hub, link, node).await?;

@@ -18,9 +18,9 @@ pub use queue::{Deliveries, Delivery};
 
 use super::broker::Broker;
 use super::publication::Publication;
-use super::redis::Link;
+use super::redis::RedisLink;
 use super::subscription::ServerSettings;
-use super::{Error, Id, Limits, Store, epoch};
+use super::{Error, Id, Store, StoreLimits, epoch};
 use crate::wire::{CloseCode, close};
 use queue::Queue;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +56,7 @@ impl Default for Hub {
         Hub {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(State {
-                store: Store::new(&epoch, Limits { channels, bytes: history_bytes }),
+                store: Store::new(&epoch, StoreLimits { channels, bytes: history_bytes }),
                 shards: Vec::new(),
                 presences: 0,
                 broker: None,
@@ -88,7 +88,7 @@ impl Hub {
     pub fn configure(self: &Arc<Self>, settings: &ServerSettings) {
         let mut state = self.lock();
         state.budget = settings.history_bytes;
-        state.store.set_limits(Limits { channels: settings.channels, bytes: settings.history_bytes });
+        state.store.set_limits(StoreLimits { channels: settings.channels, bytes: settings.history_bytes });
         if state.broker.as_ref().map(|broker| broker.url()) == settings.broker.as_deref() {
             return;
         }
@@ -108,7 +108,7 @@ impl Hub {
     }
 
     /// The way to the broker, where there is one. Its first time may still have to come.
-    async fn link(&self) -> Result<Option<Link>, Error> {
+    async fn link(&self) -> Result<Option<RedisLink>, Error> {
         let Some(broker) = self.broker() else { return Ok(None) };
         let link = if broker.is_loaded().await { broker.link() } else { None };
         link.map(Some).ok_or_else(|| Error::unavailable("the broker is away"))

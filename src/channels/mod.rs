@@ -35,7 +35,7 @@ pub mod subscription;
 
 pub use error::Error;
 pub use id::{Id, epoch};
-pub use store::{Limits, Store};
+pub use store::{Store, StoreLimits};
 
 use serde::{Deserialize, Serialize};
 

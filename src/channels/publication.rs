@@ -1,6 +1,6 @@
 //! A message of a channel, as its subscribers get it: encoded once for each way to speak, for the first who wants it.
 
-use super::protocol::{Event, PROTOCOLS, View};
+use super::protocol::{ClientEvent, PROTOCOLS, View};
 use crate::channels::{Error, Id, Payload};
 use crate::engine::Broadcast;
 use crate::wire::Utf8Bytes;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// What a kept message takes beside its payload (bytes, about).
 pub const OVERHEAD: usize = 128;
 
-type Encoded = Option<Arc<Broadcast>>;
+type EncodedPublication = Option<Arc<Broadcast>>;
 
 /// A message that was published to a channel.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub struct Publication {
     content_type: Option<String>,
     message: Arc<Broadcast>,
     /// By the place of the protocol.
-    encoded: [OnceLock<Encoded>; PROTOCOLS.len()],
+    encoded: [OnceLock<EncodedPublication>; PROTOCOLS.len()],
     /// Where a part of the channel's name is hidden.
-    hiding: Mutex<Vec<(View, Encoded)>>,
+    hiding: Mutex<Vec<(View, EncodedPublication)>>,
 }
 
 /// True for a media type that can be told to subscribers: it is a line of its own in `ws+meta.nchan`.
@@ -62,9 +62,9 @@ impl Publication {
     }
 
     /// As subscribers of this view get it; `None`: not at all.
-    pub fn encoded(&self, view: View) -> Encoded {
+    pub fn encoded(&self, view: View) -> EncodedPublication {
         let encode = || {
-            let event = Event::Message { channel: view.name(&self.channel), publication: self };
+            let event = ClientEvent::Message { channel: view.name(&self.channel), publication: self };
             view.protocol().encode(&event, None)
         };
         if !view.hides() {

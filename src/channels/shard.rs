@@ -1,7 +1,7 @@
 //! The subscribers of one engine thread. What comes for them is posted to their connections, which send it by themselves.
 
 use super::hub::{Deliveries, Delivery, Hub};
-use super::protocol::{Event, View};
+use super::protocol::{ClientEvent, View};
 use super::publication::Publication;
 use crate::channels::Payload;
 use crate::engine::handle::ConnectionHandle;
@@ -222,8 +222,11 @@ impl Shard {
                     let view = subscriber.view;
                     let made = encoded.iter().position(|(of, _)| *of == view).unwrap_or_else(|| {
                         let channel = view.name(channel);
-                        let event =
-                            if *joined { Event::Join { channel, member } } else { Event::Leave { channel, member } };
+                        let event = if *joined {
+                            ClientEvent::Join { channel, member }
+                        } else {
+                            ClientEvent::Leave { channel, member }
+                        };
                         encoded.push((view, view.protocol().encode(&event, None)));
                         encoded.len() - 1
                     });

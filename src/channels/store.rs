@@ -14,7 +14,7 @@ const REMEMBERED: u64 = 3_600_000;
 
 /// What the store may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct StoreLimits {
     /// Channels; of those without subscribers the one goes first that was used longest ago.
     pub channels: usize,
     /// Bytes of all kept messages, as [`Payload::size`] counts them; the oldest go first.
@@ -67,7 +67,7 @@ pub struct ChannelInfo {
 }
 
 #[derive(Debug)]
-struct Channel<M> {
+struct StoredChannel<M> {
     kept: VecDeque<Item<M>>,
     bytes: usize,
     history: History,
@@ -87,9 +87,9 @@ struct Channel<M> {
     deleted: bool,
 }
 
-impl<M: Payload> Channel<M> {
-    fn new(used: u64) -> Channel<M> {
-        Channel {
+impl<M: Payload> StoredChannel<M> {
+    fn new(used: u64) -> StoredChannel<M> {
+        StoredChannel {
             kept: VecDeque::new(),
             bytes: 0,
             history: History { messages: 0, seconds: 0 },
@@ -136,8 +136,8 @@ pub struct Store<M> {
     epoch: Arc<str>,
     /// The last offset that was given.
     sequence: u64,
-    limits: Limits,
-    channels: BTreeMap<Arc<str>, Channel<M>>,
+    limits: StoreLimits,
+    channels: BTreeMap<Arc<str>, StoredChannel<M>>,
     /// Of a channel that is not known, no message after this one is forgotten.
     forgotten: u64,
     /// Bytes of all that is kept.
@@ -152,7 +152,7 @@ pub struct Store<M> {
 
 impl<M: Payload> Store<M> {
     /// Without channels. `epoch` is of letters and digits, and no other store's.
-    pub fn new(epoch: &str, limits: Limits) -> Store<M> {
+    pub fn new(epoch: &str, limits: StoreLimits) -> Store<M> {
         Store {
             epoch: epoch.into(),
             sequence: 0,
@@ -177,7 +177,7 @@ impl<M: Payload> Store<M> {
     }
 
     /// Other limits: they hold at once.
-    pub fn set_limits(&mut self, limits: Limits) {
+    pub fn set_limits(&mut self, limits: StoreLimits) {
         self.limits = limits;
         self.keep_within_bytes();
     }
@@ -252,7 +252,7 @@ impl<M: Payload> Store<M> {
         for channel in self.channels.values_mut() {
             let subscribers = std::mem::take(&mut channel.subscribers);
             let members = std::mem::take(&mut channel.members);
-            *channel = Channel { subscribers, members, last_lost, ..Channel::new(channel.used) };
+            *channel = StoredChannel { subscribers, members, last_lost, ..StoredChannel::new(channel.used) };
         }
         self.forgotten = last_lost;
     }
@@ -279,8 +279,8 @@ impl<M: Payload> Store<M> {
     /// How many are subscribed to a channel, and how many of them are this member.
     pub fn presence(&self, name: &str, member: Option<&str>) -> (u64, u32) {
         let channel = self.channels.get(name);
-        let connections = |channel: &Channel<M>| member.and_then(|member| channel.members.get(member).copied());
-        (channel.map_or(0, Channel::count), channel.and_then(connections).unwrap_or(0))
+        let connections = |channel: &StoredChannel<M>| member.and_then(|member| channel.members.get(member).copied());
+        (channel.map_or(0, StoredChannel::count), channel.and_then(connections).unwrap_or(0))
     }
 
     /// One more subscriber at `shard`, who is `member`. True when that member was not there before.
@@ -438,7 +438,7 @@ impl<M: Payload> Store<M> {
         let old = self.idle.iter().take_while(|(used, _)| used + REMEMBERED <= now);
         let old: Vec<Arc<str>> = old.map(|(_, name)| name.clone()).collect();
         for name in old {
-            if self.channels.get(&name).is_some_and(Channel::is_empty) {
+            if self.channels.get(&name).is_some_and(StoredChannel::is_empty) {
                 self.forget(&name);
             }
         }
@@ -457,7 +457,7 @@ impl<M: Payload> Store<M> {
             return Err(CapacityError);
         }
         let name: Arc<str> = name.into();
-        let mut channel = Channel::new(now);
+        let mut channel = StoredChannel::new(now);
         // What was forgotten of it cannot be told from what never was.
         channel.last_lost = self.forgotten;
         self.channels.insert(name.clone(), channel);
@@ -516,7 +516,7 @@ impl<M: Payload> Store<M> {
     }
 
     fn drop_oldest_of(&mut self, name: &Arc<str>) {
-        let Some((dropped, size)) = self.channels.get_mut(name).and_then(Channel::drop_front) else { return };
+        let Some((dropped, size)) = self.channels.get_mut(name).and_then(StoredChannel::drop_front) else { return };
         self.order.remove(&dropped);
         self.bytes -= size;
         self.note_expiry(name);

@@ -57,7 +57,7 @@ impl Busy {
 /// What is known of the targets that are asked now or have not answered.
 #[derive(Debug)]
 pub struct Targets<K> {
-    known: Mutex<HashMap<K, Target>>,
+    known: Mutex<HashMap<K, TargetState>>,
     /// How long one that has not answered is not asked.
     memory: Duration,
 }
@@ -69,7 +69,7 @@ impl<K> Default for Targets<K> {
 }
 
 #[derive(Debug, Default)]
-struct Target {
+struct TargetState {
     /// Who waits within the bound, by group.
     waiting: HashMap<u32, u32>,
     /// Who waits, all in all.
@@ -83,7 +83,7 @@ struct Target {
 }
 
 /// One who waits, until dropped.
-struct Waiting<'a, K: Eq + Hash + Clone> {
+struct WaitingSession<'a, K: Eq + Hash + Clone> {
     targets: &'a Targets<K>,
     key: &'a K,
     crowd: Crowd,
@@ -94,7 +94,7 @@ struct Waiting<'a, K: Eq + Hash + Clone> {
 }
 
 impl<K: Eq + Hash + Clone> Targets<K> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Target>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, TargetState>> {
         // Nothing in here panics half-way.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,10 +123,10 @@ impl<K: Eq + Hash + Clone> Targets<K> {
         Ok(answer)
     }
 
-    fn begin<'a>(&'a self, key: &'a K, crowd: Crowd) -> Result<Waiting<'a, K>, Busy> {
+    fn begin<'a>(&'a self, key: &'a K, crowd: Crowd) -> Result<WaitingSession<'a, K>, Busy> {
         let now = Instant::now();
         let mut targets = self.lock();
-        let mut waiting = Waiting { targets: self, key, crowd, since: now, counted: false, probes: false };
+        let mut waiting = WaitingSession { targets: self, key, crowd, since: now, counted: false, probes: false };
         let target = targets.entry(key.clone()).or_default();
         if let Some(silent) = target.silent {
             let age = now - silent;
@@ -151,12 +151,12 @@ impl<K: Eq + Hash + Clone> Targets<K> {
 }
 
 /// Nobody waits: nothing needs to be undone.
-fn forget<K: Eq + Hash + Clone>(waiting: Waiting<'_, K>, busy: Busy) -> Busy {
+fn forget<K: Eq + Hash + Clone>(waiting: WaitingSession<'_, K>, busy: Busy) -> Busy {
     std::mem::forget(waiting);
     busy
 }
 
-impl Target {
+impl TargetState {
     fn admit(&mut self, crowd: Crowd) -> bool {
         let count = self.waiting.entry(crowd.group).or_default();
         let is_within = *count < crowd.limit;
@@ -169,7 +169,7 @@ impl Target {
     }
 }
 
-impl<K: Eq + Hash + Clone> Waiting<'_, K> {
+impl<K: Eq + Hash + Clone> WaitingSession<'_, K> {
     /// Who was too many may be one of those by now, and waits no longer where nobody is answered.
     fn count(&mut self) -> Result<(), Busy> {
         let now = Instant::now();
@@ -193,7 +193,7 @@ impl<K: Eq + Hash + Clone> Waiting<'_, K> {
     }
 }
 
-impl<K: Eq + Hash + Clone> Drop for Waiting<'_, K> {
+impl<K: Eq + Hash + Clone> Drop for WaitingSession<'_, K> {
     fn drop(&mut self) {
         let mut targets = self.targets.lock();
         let Some(target) = targets.get_mut(self.key) else { return };
@@ -211,7 +211,7 @@ impl<K: Eq + Hash + Clone> Drop for Waiting<'_, K> {
             target.still = None;
             // What is known of one that nobody has asked for long is of no use.
             let now = Instant::now();
-            let is_known = |target: &Target| target.silent.is_some_and(|silent| now - silent < FORGOTTEN);
+            let is_known = |target: &TargetState| target.silent.is_some_and(|silent| now - silent < FORGOTTEN);
             targets.retain(|_, target| target.asked > 0 || is_known(target));
         }
     }

@@ -36,7 +36,7 @@ impl Hub {
         if let Some(link) = self.link().await? {
             let budget = self.lock().budget;
             let (text, payload) = (message.is_text(), message.payload().clone());
-            let message = redis::Message { text, content_type, payload, history };
+            let message = redis::LogMessage { text, content_type, payload, history };
             let given = link.publish(budget, channels, &message).await?;
             let result = |(channel, (id, subscribers)): (&String, (Id, u64))| PublishResult {
                 channel: channel.clone(),

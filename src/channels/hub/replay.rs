@@ -6,7 +6,7 @@ use super::queue::Delivery;
 use crate::channels::Id;
 use crate::channels::name::is_name;
 use crate::channels::publication::share;
-use crate::channels::redis::{Entry, LogEvent, Message, Position, StreamState};
+use crate::channels::redis::{Entry, LogEvent, LogMessage, Position, StreamState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -38,7 +38,7 @@ impl Hub {
         // Who else writes to the broker may have written it.
         let event = if is_name(&channel) { event } else { LogEvent::Unknown };
         match event {
-            LogEvent::Message(Message { text, content_type, payload, history }) => {
+            LogEvent::Message(LogMessage { text, content_type, payload, history }) => {
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
                 let time = now - age.saturating_sub(at).min(now);
                 // Whoever published it has seen to it that it is text.

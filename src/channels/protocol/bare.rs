@@ -1,6 +1,6 @@
 //! Messages as they were published, both ways, for clients that ask for no subprotocol of ours.
 
-use super::{Command, DecodeError, Event, Protocol, Reference, Request};
+use super::{ClientEvent, ClientRequest, Command, DecodeError, Protocol, Reference};
 use crate::engine::Broadcast;
 use crate::wire::Message;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ impl Protocol for Bare {
         NAME
     }
 
-    fn decode(&self, message: Message) -> Result<Request, DecodeError> {
-        Ok(Request { command: Command::Publish { channel: None, message }, reference: None })
+    fn decode(&self, message: Message) -> Result<ClientRequest, DecodeError> {
+        Ok(ClientRequest { command: Command::Publish { channel: None, message }, reference: None })
     }
 
-    fn encode(&self, event: &Event<'_>, _: Option<&Reference>) -> Option<Arc<Broadcast>> {
+    fn encode(&self, event: &ClientEvent<'_>, _: Option<&Reference>) -> Option<Arc<Broadcast>> {
         match event {
-            Event::Message { publication, .. } => Some(publication.message().clone()),
+            ClientEvent::Message { publication, .. } => Some(publication.message().clone()),
             _ => None,
         }
     }

@@ -26,11 +26,11 @@ pub trait Protocol: Sync {
     }
 
     /// What a client wants with this message.
-    fn decode(&self, message: Message) -> Result<Request, DecodeError>;
+    fn decode(&self, message: Message) -> Result<ClientRequest, DecodeError>;
 
     /// An event as clients get it, as the reply to the request of that reference where there is one. `None`: the protocol
     /// has no words for such events.
-    fn encode(&self, event: &Event<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>>;
+    fn encode(&self, event: &ClientEvent<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>>;
 }
 
 /// All protocols. Caches of what is encoded have a place for each of them.
@@ -45,7 +45,7 @@ pub type Reference = serde_json::Value;
 
 /// A command of a client.
 #[derive(Debug, PartialEq)]
-pub struct Request {
+pub struct ClientRequest {
     pub command: Command,
     pub reference: Option<Reference>,
 }
@@ -108,7 +108,7 @@ pub enum ErrorCode {
 }
 
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum ClientEvent<'a> {
     Message {
         channel: &'a str,
         publication: &'a Publication,

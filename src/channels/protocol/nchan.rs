@@ -2,7 +2,7 @@
 //! (<https://nchan.io/#subscriber-websocket>). What clients send is published as it is.
 
 use super::bare::Bare;
-use super::{DecodeError, Event, Protocol, Reference, Request};
+use super::{ClientEvent, ClientRequest, DecodeError, Protocol, Reference};
 use crate::engine::Broadcast;
 use crate::wire::Message;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ impl Protocol for Nchan {
         NAME
     }
 
-    fn decode(&self, message: Message) -> Result<Request, DecodeError> {
+    fn decode(&self, message: Message) -> Result<ClientRequest, DecodeError> {
         Bare.decode(message)
     }
 
-    fn encode(&self, event: &Event<'_>, _: Option<&Reference>) -> Option<Arc<Broadcast>> {
-        let Event::Message { publication, .. } = event else { return None };
+    fn encode(&self, event: &ClientEvent<'_>, _: Option<&Reference>) -> Option<Arc<Broadcast>> {
+        let ClientEvent::Message { publication, .. } = event else { return None };
         let message = publication.message();
         let mut whole = format!("id: {}\n", publication.id()).into_bytes();
         if let Some(content_type) = publication.content_type() {

@@ -1,6 +1,6 @@
 //! The subprotocol `channels.v1`: JSON objects in text messages. `docs/channels/protocol-v1.md` documents it for clients.
 
-use super::{Command, CommandError, DecodeError, ErrorCode, Event, Protocol, Reference, Request};
+use super::{ClientEvent, ClientRequest, Command, CommandError, DecodeError, ErrorCode, Protocol, Reference};
 use crate::engine::Broadcast;
 use crate::wire::{CloseCode, Message, close};
 use base64::Engine;
@@ -22,7 +22,7 @@ impl Protocol for V1 {
         true
     }
 
-    fn decode(&self, message: Message) -> Result<Request, DecodeError> {
+    fn decode(&self, message: Message) -> Result<ClientRequest, DecodeError> {
         let Message::Text(text) = message else {
             return Err(DecodeError::Close(close(CloseCode::Unsupported, "channels.v1 is JSON in text messages")));
         };
@@ -31,12 +31,12 @@ impl Protocol for V1 {
         let reference = value.get("ref").cloned().filter(|reference| !reference.is_object() && !reference.is_array());
         let input = Input::deserialize(&value).map_err(|e| bad(e.to_string()));
         match input.and_then(Input::command) {
-            Ok(command) => Ok(Request { command, reference }),
+            Ok(command) => Ok(ClientRequest { command, reference }),
             Err(error) => Err(DecodeError::Reply(error, reference)),
         }
     }
 
-    fn encode(&self, event: &Event<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>> {
+    fn encode(&self, event: &ClientEvent<'_>, reference: Option<&Reference>) -> Option<Arc<Broadcast>> {
         let output = Output { r#ref: reference, ..Output::of(event) };
         // There is nothing in it that JSON cannot say: no map has keys that are no strings.
         Some(Arc::new(Broadcast::text(serde_json::to_string(&output).unwrap_or_default().into())))
@@ -118,10 +118,10 @@ struct Member<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn of(event: &Event<'a>) -> Output<'a> {
+    fn of(event: &ClientEvent<'a>) -> Output<'a> {
         let of = |r#type, channel| Output { r#type, channel: Some(channel), ..Output::default() };
         match *event {
-            Event::Message { channel, publication } => {
+            ClientEvent::Message { channel, publication } => {
                 let message = publication.message();
                 let text = if message.is_text() { std::str::from_utf8(message.payload()).ok() } else { None };
                 Output {
@@ -132,21 +132,21 @@ impl<'a> Output<'a> {
                     ..of("message", channel)
                 }
             }
-            Event::Subscribed { channel, id, recovered } => {
+            ClientEvent::Subscribed { channel, id, recovered } => {
                 Output { id: id.map(ToString::to_string), recovered, ..of("subscribed", channel) }
             }
-            Event::Unsubscribed { channel } => of("unsubscribed", channel),
-            Event::Published { channel, id, subscribers } => {
+            ClientEvent::Unsubscribed { channel } => of("unsubscribed", channel),
+            ClientEvent::Published { channel, id, subscribers } => {
                 Output { id: Some(id.into()), subscribers: Some(subscribers), ..of("published", channel) }
             }
-            Event::Presence { channel, members, subscribers } => {
+            ClientEvent::Presence { channel, members, subscribers } => {
                 let members = members.iter().map(|(member, connections)| Member { member, connections: *connections });
                 let members = Some(members.collect());
                 Output { members, subscribers: Some(subscribers), ..of("presence", channel) }
             }
-            Event::Join { channel, member } => Output { member: Some(member), ..of("join", channel) },
-            Event::Leave { channel, member } => Output { member: Some(member), ..of("leave", channel) },
-            Event::Error(CommandError { code, message }) => {
+            ClientEvent::Join { channel, member } => Output { member: Some(member), ..of("join", channel) },
+            ClientEvent::Leave { channel, member } => Output { member: Some(member), ..of("leave", channel) },
+            ClientEvent::Error(CommandError { code, message }) => {
                 Output { r#type: "error", code: Some(word(*code)), message: Some(message), ..Output::default() }
             }
         }
@@ -173,14 +173,14 @@ mod tests {
     fn requests_are_read() {
         let read = |text: &str| V1.decode(Message::text(text));
         let subscribe = r#"{"type":"subscribe","channel":"a","since":"e:1","presence":true,"ref":7,"more":[]}"#;
-        let Request { command, reference } = read(subscribe).unwrap();
+        let ClientRequest { command, reference } = read(subscribe).unwrap();
         let (channel, since) = ("a".to_owned(), Some("e:1".to_owned()));
         assert_eq!(command, Command::Subscribe { channel: channel.clone(), since, presence: Some(true) });
         assert_eq!(reference, Some(json!(7)));
         let publish = |body: &str| read(&format!(r#"{{"type":"publish","channel":"a",{body}}}"#));
         let published = |message| {
             let command = Command::Publish { channel: Some(channel.clone()), message };
-            Ok(Request { command, reference: None })
+            Ok(ClientRequest { command, reference: None })
         };
         assert_eq!(publish(r#""data":"x""#), published(Message::text("x")));
         assert_eq!(publish(r#""base64":"/wA=""#), published(Message::binary(vec![0xff, 0])));
@@ -201,24 +201,24 @@ mod tests {
 
     #[test]
     fn events_are_written() {
-        let written = |event: &Event<'_>, reference: Option<&Value>| {
+        let written = |event: &ClientEvent<'_>, reference: Option<&Value>| {
             let broadcast = V1.encode(event, reference).unwrap();
             assert!(broadcast.is_text());
             String::from_utf8(broadcast.payload().to_vec()).unwrap()
         };
         let id = "e:1".parse().unwrap();
-        let event = Event::Subscribed { channel: "a", id: Some(&id), recovered: None };
+        let event = ClientEvent::Subscribed { channel: "a", id: Some(&id), recovered: None };
         assert_eq!(written(&event, None), r#"{"type":"subscribed","channel":"a","id":"e:1"}"#);
-        let event = Event::Published { channel: "a", id: "e:1", subscribers: 2 };
+        let event = ClientEvent::Published { channel: "a", id: "e:1", subscribers: 2 };
         let text = r#"{"type":"published","channel":"a","id":"e:1","subscribers":2,"ref":1}"#;
         assert_eq!(written(&event, Some(&json!(1))), text);
         let error = CommandError::new(ErrorCode::TooMany, "no");
         let text = r#"{"type":"error","code":"too_many","message":"no","ref":"x"}"#;
-        assert_eq!(written(&Event::Error(&error), Some(&json!("x"))), text);
-        let event = Event::Presence { channel: "a", members: &[("joe".into(), 2)], subscribers: 3 };
+        assert_eq!(written(&ClientEvent::Error(&error), Some(&json!("x"))), text);
+        let event = ClientEvent::Presence { channel: "a", members: &[("joe".into(), 2)], subscribers: 3 };
         let text = r#"{"type":"presence","channel":"a","members":[{"member":"joe","connections":2}],"subscribers":3}"#;
         assert_eq!(written(&event, None), text);
-        let event = Event::Leave { channel: "a", member: "joe" };
+        let event = ClientEvent::Leave { channel: "a", member: "joe" };
         assert_eq!(written(&event, None), r#"{"type":"leave","channel":"a","member":"joe"}"#);
     }
 }

@@ -46,7 +46,7 @@ pub struct Entry {
 /// What happens to a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
-    Message(Message),
+    Message(LogMessage),
     /// It is deleted: its connections are closed.
     Delete {
         code: u16,
@@ -62,7 +62,7 @@ pub enum LogEvent {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct LogMessage {
     pub text: bool,
     /// The media type that the publisher gave.
     pub content_type: Option<String>,
@@ -110,7 +110,7 @@ macro_rules! script {
 
 /// An open way to Redis.
 #[derive(Clone)]
-pub struct Link {
+pub struct RedisLink {
     commands: MultiplexedConnection,
     scripts: std::sync::Arc<Scripts>,
 }
@@ -121,7 +121,7 @@ pub struct Reader {
 }
 
 /// Opens a link, and a reader.
-pub async fn open(url: &str) -> Result<(Link, Reader), Error> {
+pub async fn open(url: &str) -> Result<(RedisLink, Reader), Error> {
     let client = Client::open(url)?;
     let config = |response| {
         AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(response))
@@ -138,7 +138,7 @@ pub async fn open(url: &str) -> Result<(Link, Reader), Error> {
         registered: script!("registered.lua"),
         renew: script!("renew.lua"),
     };
-    Ok((Link { commands, scripts: scripts.into() }, Reader { connection }))
+    Ok((RedisLink { commands, scripts: scripts.into() }, Reader { connection }))
 }
 
 /// True where Redis has said that it did nothing, so that asking once more does nothing twice. After any other error it may
@@ -205,7 +205,7 @@ fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
     digits.and_then(|digits| digits.parse().ok())
 }
 
-impl Link {
+impl RedisLink {
     async fn run<T: FromRedisValue>(&self, mut script: ScriptInvocation<'_>) -> Result<T, RedisError> {
         // The key says which slot of a cluster it is.
         script.key("{mod_websocket}:log").invoke_async(&mut self.commands.clone()).await
@@ -216,7 +216,7 @@ impl Link {
         &self,
         budget: usize,
         channels: &[String],
-        message: &Message,
+        message: &LogMessage,
     ) -> Result<Vec<(Id, u64)>, Error> {
         self.try_publish(budget, channels, message).await.map_err(undone)
     }
@@ -225,9 +225,9 @@ impl Link {
         &self,
         budget: usize,
         channels: &[String],
-        message: &Message,
+        message: &LogMessage,
     ) -> Result<Vec<(Id, u64)>, RedisError> {
-        let Message { text, content_type, payload, history } = message;
+        let LogMessage { text, content_type, payload, history } = message;
         let mut script = self.scripts.publish.arg(epoch());
         script.arg(budget).arg(history.messages).arg(history.seconds).arg(u8::from(*text));
         script.arg(content_type.as_deref().unwrap_or_default()).arg(&payload[..]).arg(channels);
@@ -383,7 +383,7 @@ fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
         return None;
     };
     let event = match &*word("kind") {
-        "message" => LogEvent::Message(Message {
+        "message" => LogEvent::Message(LogMessage {
             text: word("text") == "1",
             content_type: Some(word("type")).filter(|text| !text.is_empty()),
             payload: Bytes::copy_from_slice(bytes("payload")),

@@ -104,7 +104,7 @@ impl Model {
 }
 
 fn run(steps: Vec<Step>, channels: usize) -> Result<(), TestCaseError> {
-    let mut store = Store::<Vec<u8>>::new("e", Limits { channels, bytes: BYTES });
+    let mut store = Store::<Vec<u8>>::new("e", StoreLimits { channels, bytes: BYTES });
     let mut model = Model::default();
     // With as many channels as there may be, the store may drop and forget what the model has.
     let is_exact = channels >= NAMES.len();
@@ -222,7 +222,7 @@ const KEPT: History = History { messages: 10, seconds: 10 };
 
 #[test]
 fn an_id_of_another_epoch_or_of_the_future_tells_nothing() {
-    let mut store = Store::<Vec<u8>>::new("new", Limits { channels: 10, bytes: 100 });
+    let mut store = Store::<Vec<u8>>::new("new", StoreLimits { channels: 10, bytes: 100 });
     store.publish(0, "a", KEPT, |_| vec![1]).unwrap();
     assert!(store.recovers(0, &["a"], &"new:0".parse().unwrap()));
     assert!(!store.recovers(0, &["a"], &"old:0".parse().unwrap()));
@@ -231,7 +231,7 @@ fn an_id_of_another_epoch_or_of_the_future_tells_nothing() {
 
 #[test]
 fn a_forgotten_channel_is_not_said_to_be_whole() {
-    let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 10, bytes: 100 });
+    let mut store = Store::<Vec<u8>>::new("e", StoreLimits { channels: 10, bytes: 100 });
     store.publish(0, "a", KEPT, |_| vec![1]).unwrap();
     assert!(store.recovers(5000, &["a"], &"e:0".parse().unwrap()));
     assert!(!store.recovers(10_000, &["a"], &"e:0".parse().unwrap()));
@@ -246,7 +246,7 @@ fn a_forgotten_channel_is_not_said_to_be_whole() {
 
 #[test]
 fn what_there_was_no_room_for_is_not_said_to_be_whole() {
-    let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 1, bytes: 100 });
+    let mut store = Store::<Vec<u8>>::new("e", StoreLimits { channels: 1, bytes: 100 });
     store.subscribe(0, 0, "a", None).unwrap();
     assert_eq!(store.publish_at(0, 0, 1, "b", KEPT, |_| vec![1]), Err(CapacityError));
     store.skip(1);
@@ -258,7 +258,7 @@ fn what_there_was_no_room_for_is_not_said_to_be_whole() {
 
 #[test]
 fn channels_are_listed_by_prefix_in_pages() {
-    let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 10, bytes: 100 });
+    let mut store = Store::<Vec<u8>>::new("e", StoreLimits { channels: 10, bytes: 100 });
     for name in ["b", "a/2", "a/1", "a", "a/3", "c"] {
         store.publish(0, name, KEPT, |_| vec![1]).unwrap();
     }
@@ -278,7 +278,7 @@ fn channels_are_listed_by_prefix_in_pages() {
 
 #[test]
 fn the_channel_that_was_used_longest_ago_makes_room() {
-    let mut store = Store::<Vec<u8>>::new("e", Limits { channels: 2, bytes: 100 });
+    let mut store = Store::<Vec<u8>>::new("e", StoreLimits { channels: 2, bytes: 100 });
     store.publish(0, "old", KEPT, |_| vec![1]).unwrap();
     store.publish(1, "new", KEPT, |_| vec![1]).unwrap();
     store.subscribe(2, 0, "old", None).unwrap();

@@ -11,15 +11,15 @@ use crate::front::config::{Config, directives, merged};
 merged! {
     /// What the directives of a section say of channels; `None` where they say nothing.
     pub(crate) struct ChannelConfig {
-        names: Option<Said<Vec<Expression>>>,
+        names: Option<Given<Vec<Expression>>>,
         max: Limit<u32>,
-        allowed: Option<Said<Vec<Allowed>>>,
-        publishes: Option<Said<bool>>,
+        allowed: Option<Given<Vec<Allowed>>>,
+        publishes: Option<Given<bool>>,
         history: Limit<History>,
-        presence: Option<Said<bool>>,
+        presence: Option<Given<bool>>,
         /// `Off` is `Some(None)`.
         heartbeat: Option<Option<(String, String)>>,
-        member: Option<Said<Expression>>,
+        member: Option<Given<Expression>>,
         total: Option<usize>,
         memory: Option<usize>,
         /// `Off` is `Some(None)`.
@@ -31,7 +31,7 @@ merged! {
 
 /// What is said of the names of channels, and of what may be done with them.
 #[derive(Clone, Default)]
-struct Said<T> {
+struct Given<T> {
     value: T,
     /// By an .htaccess file.
     in_htaccess: bool,
@@ -79,7 +79,7 @@ impl ChannelConfig {
 
     /// What is said of channels here is said by an .htaccess file, at least in part.
     pub(crate) fn are_from_htaccess(&self) -> bool {
-        fn is<T>(said: &Option<Said<T>>) -> bool {
+        fn is<T>(said: &Option<Given<T>>) -> bool {
             said.as_ref().is_some_and(|said| said.in_htaccess)
         }
         is(&self.names) || is(&self.allowed) || is(&self.publishes) || is(&self.presence) || is(&self.member)
@@ -139,7 +139,7 @@ impl ChannelConfig {
 /// What stands behind `WebSocketHandler channel`.
 pub(super) fn names(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let names = words.iter().flat_map(|word| split_words(word)).map(Expression::compile);
-    let names = Said { value: names.collect::<Result<Vec<_>, _>>()?, in_htaccess: config.place.in_htaccess };
+    let names = Given { value: names.collect::<Result<Vec<_>, _>>()?, in_htaccess: config.place.in_htaccess };
     if names.value.is_empty() {
         return Err("channel takes the names of channels, as \"room/%{QUERY_STRING}\"".into());
     }
@@ -214,14 +214,14 @@ fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 
 fn publish(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let value = on_off(words)?;
-    let said = Said { value, in_htaccess: value && config.place.in_htaccess };
+    let said = Given { value, in_htaccess: value && config.place.in_htaccess };
     config.change(|channel: &mut ChannelConfig| channel.publishes = Some(said));
     Ok(())
 }
 
 fn presence(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let value = on_off(words)?;
-    let said = Said { value, in_htaccess: value && config.place.in_htaccess };
+    let said = Given { value, in_htaccess: value && config.place.in_htaccess };
     config.change(|channel: &mut ChannelConfig| channel.presence = Some(said));
     Ok(())
 }
@@ -257,7 +257,7 @@ fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 
 fn member(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let value = Expression::compile(one(words, "an expression, as %{REMOTE_USER}")?)?;
-    let said = Said { value, in_htaccess: config.place.in_htaccess };
+    let said = Given { value, in_htaccess: config.place.in_htaccess };
     config.change(|channel: &mut ChannelConfig| channel.member = Some(said));
     Ok(())
 }

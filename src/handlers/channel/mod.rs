@@ -19,7 +19,7 @@ use crate::channels::{Error, api};
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Response, SessionSpec};
 use bytes::Bytes;
 use log::error;
-use session::{Opening, Since};
+use session::{ChannelOpening, Since};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -71,7 +71,8 @@ impl Handler for Channel {
             let recovered = since.recovers(&self.hub, &subscription.channels).await;
             let since = since.fixed(&self.hub);
             let headers = recovered.iter().map(|is| ("WebSocket-Recovered".into(), is.to_string())).collect();
-            let opening = Opening { hub: self.hub.clone(), subscription: Box::new(subscription), since, recovered };
+            let opening =
+                ChannelOpening { hub: self.hub.clone(), subscription: Box::new(subscription), since, recovered };
             Ok(Accepted { response: Response::Standard(headers), ..Accepted::messages(opening) })
         })
     }

@@ -33,7 +33,7 @@ const JSON: &CStr = c"application/json";
 const NOSNIFF: (&CStr, &CStr) = (c"X-Content-Type-Options", c"nosniff");
 
 /// An answer: its status, and what is in it.
-type Reply = (u16, Value);
+type JsonReply = (u16, Value);
 
 /// Answers a request of a location that publishes.
 pub(super) fn handle(request: &mut Request) -> HookResult {
@@ -127,18 +127,18 @@ fn problem(why: &str) -> Value {
     json!({ "error": why })
 }
 
-fn bad(why: &str) -> Reply {
+fn bad(why: &str) -> JsonReply {
     (400, problem(why))
 }
 
 /// The parameters of the query.
-struct Parameters(Vec<(String, String)>);
+struct QueryParameters(Vec<(String, String)>);
 
-impl Parameters {
-    fn of(request: &Request) -> Parameters {
+impl QueryParameters {
+    fn of(request: &Request) -> QueryParameters {
         let query = request.query().unwrap_or_default();
         let pairs = form_urlencoded::parse(query.as_bytes());
-        Parameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+        QueryParameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -146,7 +146,7 @@ impl Parameters {
     }
 
     /// Those of `channel`, none twice.
-    fn channels(&self) -> Result<Vec<String>, Reply> {
+    fn channels(&self) -> Result<Vec<String>, JsonReply> {
         let mut channels: Vec<String> = Vec::new();
         for (_, channel) in self.0.iter().filter(|(name, _)| name == "channel") {
             // What is not UTF-8 was decoded to U+FFFD.
@@ -165,14 +165,14 @@ impl Parameters {
         Ok(channels)
     }
 
-    fn some_channels(&self) -> Result<Vec<String>, Reply> {
+    fn some_channels(&self) -> Result<Vec<String>, JsonReply> {
         let channels = self.channels()?;
         if channels.is_empty() { Err(bad("which channel? Add ?channel=NAME")) } else { Ok(channels) }
     }
 }
 
 /// True when the body is text: as the query says, or its media type.
-fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<bool, Reply> {
+fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<bool, JsonReply> {
     let is_utf8 = std::str::from_utf8(body).is_ok();
     match requested {
         Some("binary") => return Ok(false),
@@ -203,7 +203,7 @@ fn is_decoded<'a>(encodings: impl Iterator<Item = Cow<'a, str>>) -> bool {
     encodings.into_iter().all(|codings| codings.split(',').all(is_none))
 }
 
-fn unsupported(why: &str) -> Reply {
+fn unsupported(why: &str) -> JsonReply {
     (415, problem(why))
 }
 
@@ -219,8 +219,8 @@ fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = 
 }
 
 /// `None`: httpd has answered already.
-fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
-    let parameters = Parameters::of(request);
+fn publish(request: &mut Request) -> Result<Option<JsonReply>, JsonReply> {
+    let parameters = QueryParameters::of(request);
     let channels = parameters.some_channels()?;
     let config = request.config::<WebSocket>();
     let history = config.of::<ChannelConfig>().history();
@@ -252,8 +252,8 @@ fn publish(request: &mut Request) -> Result<Option<Reply>, Reply> {
     Ok(Some((status, Value::Object(body.collect()))))
 }
 
-fn tell(request: &mut Request) -> Result<Reply, Reply> {
-    let parameters = Parameters::of(request);
+fn tell(request: &mut Request) -> Result<JsonReply, JsonReply> {
+    let parameters = QueryParameters::of(request);
     let channels = parameters.channels()?;
     match &channels[..] {
         [] => list(request, &parameters),
@@ -275,7 +275,7 @@ fn tell(request: &mut Request) -> Result<Reply, Reply> {
     }
 }
 
-fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> {
+fn list(request: &mut Request, parameters: &QueryParameters) -> Result<JsonReply, JsonReply> {
     let limit = match parameters.get("limit") {
         None => PAGE,
         Some(limit) => limit
@@ -295,8 +295,8 @@ fn list(request: &mut Request, parameters: &Parameters) -> Result<Reply, Reply> 
     Ok((200, json!({ "channels": channels, "next": next })))
 }
 
-fn delete(request: &mut Request) -> Result<Reply, Reply> {
-    let parameters = Parameters::of(request);
+fn delete(request: &mut Request) -> Result<JsonReply, JsonReply> {
+    let parameters = QueryParameters::of(request);
     let channels = parameters.some_channels()?;
     let reason = parameters.get("reason").unwrap_or("channel deleted").to_owned();
     // RFC 6455 section 5.5: what a control frame holds beside the code.
@@ -338,16 +338,16 @@ fn facts(info: &Info) -> Map<String, Value> {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn no_channel() -> Reply {
+fn no_channel() -> JsonReply {
     (404, problem("there is no such channel"))
 }
 
-fn unexpected() -> Reply {
+fn unexpected() -> JsonReply {
     (500, problem("the engine gave another answer"))
 }
 
 /// Asks the engine, of channels below the prefix of this place.
-fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, Reply> {
+fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, JsonReply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
     let engine = child::engine_client().ok_or_else(unavailable)?;
     let prefix = request.config::<WebSocket>().of::<ChannelConfig>().prefix();

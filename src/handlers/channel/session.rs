@@ -3,7 +3,9 @@
 use crate::channels::api::PublishResult;
 use crate::channels::hub::Hub;
 use crate::channels::name::is_name;
-use crate::channels::protocol::{Command, CommandError, DecodeError, ErrorCode, Event, Reference, Request, View};
+use crate::channels::protocol::{
+    ClientEvent, ClientRequest, Command, CommandError, DecodeError, ErrorCode, Reference, View,
+};
 use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::channels::subscription::Subscription;
 use crate::channels::{Error, Id};
@@ -59,7 +61,7 @@ impl Since {
 }
 
 /// A session that was accepted.
-pub struct Opening {
+pub struct ChannelOpening {
     pub(super) hub: Arc<Hub>,
     pub(super) subscription: Box<Subscription>,
     pub(super) since: Since,
@@ -138,14 +140,14 @@ struct Session<'a> {
     subscribed: HashMap<Arc<str>, Subscribed>,
 }
 
-impl MessageSession for Opening {
+impl MessageSession for ChannelOpening {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(run(*self, conn))
     }
 }
 
-async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
-    let Opening { hub, mut subscription, since, recovered } = opening;
+async fn run(opening: ChannelOpening, conn: &mut Conn) -> CloseFrame {
+    let ChannelOpening { hub, mut subscription, since, recovered } = opening;
     let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
     let member = subscription.member.take().map(Arc::from);
     subscription.since = None;
@@ -175,7 +177,7 @@ impl Session<'_> {
     }
 
     /// Tells the client; false where its protocol has no words for that.
-    async fn tell(&mut self, event: &Event<'_>, reference: Option<&Reference>) -> Result<bool, Closing> {
+    async fn tell(&mut self, event: &ClientEvent<'_>, reference: Option<&Reference>) -> Result<bool, Closing> {
         let Some(message) = self.view.protocol().encode(event, reference) else { return Ok(false) };
         self.conn.send_shared(&message).await?;
         Ok(true)
@@ -251,7 +253,7 @@ impl Session<'_> {
     ) -> Result<(), Closing> {
         let id = self.hub.id(offset);
         for channel in channels {
-            let event = Event::Subscribed { channel: self.view.name(channel), id: Some(&id), recovered };
+            let event = ClientEvent::Subscribed { channel: self.view.name(channel), id: Some(&id), recovered };
             self.tell(&event, reference).await?;
         }
         Ok(())
@@ -259,12 +261,12 @@ impl Session<'_> {
 
     async fn handle(&mut self, message: Message) -> Result<(), Failure> {
         let (done, reference) = match self.view.protocol().decode(message) {
-            Ok(Request { command, reference }) => (self.execute(command, reference.as_ref()).await, reference),
+            Ok(ClientRequest { command, reference }) => (self.execute(command, reference.as_ref()).await, reference),
             Err(DecodeError::Close(frame)) => return Err(Failure::Close(frame)),
             Err(DecodeError::Reply(error, reference)) => (Err(error.into()), reference),
         };
         match done {
-            Err(Failure::Command(error)) if self.tell(&Event::Error(&error), reference.as_ref()).await? => Ok(()),
+            Err(Failure::Command(error)) if self.tell(&ClientEvent::Error(&error), reference.as_ref()).await? => Ok(()),
             done => done,
         }
     }
@@ -277,7 +279,7 @@ impl Session<'_> {
                     self.may_see()?;
                 }
                 if self.subscribed.contains_key(&name) {
-                    let event = Event::Subscribed { channel: &channel, id: None, recovered: None };
+                    let event = ClientEvent::Subscribed { channel: &channel, id: None, recovered: None };
                     self.tell(&event, reference).await?;
                 } else if self.subscribed.len() >= self.subscription.max as usize {
                     let max = self.subscription.max;
@@ -295,7 +297,7 @@ impl Session<'_> {
             }
             Command::Unsubscribe { channel } => {
                 self.subscribed.remove(&*self.full(&channel)).ok_or_else(|| not_subscribed(&channel))?;
-                self.tell(&Event::Unsubscribed { channel: &channel }, reference).await?;
+                self.tell(&ClientEvent::Unsubscribed { channel: &channel }, reference).await?;
                 Ok(())
             }
             Command::Presence { channel } => {
@@ -305,7 +307,7 @@ impl Session<'_> {
                 }
                 self.may_see()?;
                 let (members, subscribers, _) = self.hub.members(&name).await?;
-                let event = Event::Presence { channel: &channel, members: &members, subscribers };
+                let event = ClientEvent::Presence { channel: &channel, members: &members, subscribers };
                 self.tell(&event, reference).await?;
                 Ok(())
             }
@@ -324,7 +326,7 @@ impl Session<'_> {
                 self.may_publish("nothing is published from here")?;
                 for result in self.publish(&[name], message).await? {
                     let (id, subscribers) = (&*result.id, result.subscribers);
-                    self.tell(&Event::Published { channel: &channel, id, subscribers }, reference).await?;
+                    self.tell(&ClientEvent::Published { channel: &channel, id, subscribers }, reference).await?;
                 }
                 Ok(())
             }
@@ -348,7 +350,7 @@ impl Session<'_> {
         let before = self.shard.set_presence(channel, key, Presence::Held(Vec::new()));
         let (after, done) = match self.hub.members(channel).await {
             Ok((members, subscribers, number)) => {
-                let event = Event::Presence { channel: self.view.name(channel), members: &members, subscribers };
+                let event = ClientEvent::Presence { channel: self.view.name(channel), members: &members, subscribers };
                 self.tell(&event, None).await?;
                 (Presence::After(number), Ok(()))
             }
@@ -400,7 +402,7 @@ fn not_subscribed(channel: &str) -> CommandError {
 /// Bytes of a session's task.
 #[cfg(test)]
 pub fn size() -> usize {
-    fn of<'a, F: Future>(_: fn(Opening, &'a mut Conn) -> F) -> usize {
+    fn of<'a, F: Future>(_: fn(ChannelOpening, &'a mut Conn) -> F) -> usize {
         size_of::<F>()
     }
     of(run)

@@ -10,7 +10,7 @@ use crate::wire::{CloseCode, CloseFrame, Message, close};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-struct House {
+struct ChannelEngine {
     engine: TestEngine,
     handler: Arc<dyn Handler>,
 }
@@ -33,11 +33,11 @@ fn master(channels: &[&str]) -> Subscription {
     Subscription { publishes: true, presence: true, member: Some("ann".into()), allowed, ..subscription(channels) }
 }
 
-impl House {
-    fn new() -> House {
+impl ChannelEngine {
+    fn new() -> ChannelEngine {
         let registry = Registry::default().with("channel", Channel::default());
         let handler = registry.find("channel").unwrap();
-        House { engine: TestEngine::start(2, registry, Bound::Off), handler }
+        ChannelEngine { engine: TestEngine::start(2, registry, Bound::Off), handler }
     }
 
     fn spec(protocol: Option<&str>, subscription: &Subscription) -> SessionSpec {
@@ -63,7 +63,7 @@ impl House {
         subscription: &Subscription,
         then: impl FnOnce(),
     ) -> (Vec<(String, String)>, Client) {
-        let spec = House::spec(protocol, subscription);
+        let spec = ChannelEngine::spec(protocol, subscription);
         let accepted = now(self.handler.accept(&spec)).unwrap();
         then();
         let Response::Standard(headers) = accepted.response.clone() else { panic!("another response") };
@@ -144,15 +144,15 @@ fn closed(client: &mut Client) -> Option<CloseFrame> {
 
 #[test]
 fn everybody_gets_everything_in_one_order() {
-    let house = House::new();
-    let mut clients: Vec<Client> = (0..20).map(|_| house.client(None, &subscription(&["a", "b"]))).collect();
-    house.wait_for("a", 20);
-    house.wait_for("b", 20);
+    let engine = ChannelEngine::new();
+    let mut clients: Vec<Client> = (0..20).map(|_| engine.client(None, &subscription(&["a", "b"]))).collect();
+    engine.wait_for("a", 20);
+    engine.wait_for("b", 20);
     std::thread::scope(|scope| {
         for channel in ["a", "b"] {
-            let house = &house;
+            let engine = &engine;
             scope.spawn(move || {
-                (0..200).for_each(|n| assert_eq!(house.publish(channel, &format!("{channel}{n}")).1, 20))
+                (0..200).for_each(|n| assert_eq!(engine.publish(channel, &format!("{channel}{n}")).1, 20))
             });
         }
     });
@@ -163,43 +163,43 @@ fn everybody_gets_everything_in_one_order() {
         assert!(own.iter().enumerate().all(|(n, text)| **text == format!("{channel}{n}")));
     }
     drop(clients);
-    house.wait_for("a", 0);
-    assert_eq!(house.publish("a", "nobody").1, 0);
+    engine.wait_for("a", 0);
+    assert_eq!(engine.publish("a", "nobody").1, 0);
 }
 
 #[test]
 fn who_reads_late_gets_everything_in_order() {
-    let house = House::new();
-    let mut late = house.client(None, &subscription(&["a"]));
-    let mut prompt = house.client(Some("channels.v1"), &subscription(&["a"]));
-    house.wait_for("a", 2);
+    let engine = ChannelEngine::new();
+    let mut late = engine.client(None, &subscription(&["a"]));
+    let mut prompt = engine.client(Some("channels.v1"), &subscription(&["a"]));
+    engine.wait_for("a", 2);
     assert_eq!(said(&mut prompt)["type"], "subscribed");
     // More than a socket takes, less than the send buffer more.
     let message = |n: usize| format!("{n} {}", "x".repeat(1000));
     for n in 0..180 {
-        house.publish("a", &message(n));
+        engine.publish("a", &message(n));
         assert_eq!(said(&mut prompt)["data"], message(n));
     }
     for n in 0..180 {
         assert_eq!(text(&mut late), message(n));
     }
-    house.publish("a", "at once");
+    engine.publish("a", "at once");
     assert_eq!(text(&mut late), "at once");
 }
 
 #[test]
 fn a_client_goes_on_where_it_was() {
-    let house = House::new();
-    let ids: Vec<String> = (1..=5).map(|n| house.publish_kept("a", &n.to_string(), 3).0).collect();
+    let engine = ChannelEngine::new();
+    let ids: Vec<String> = (1..=5).map(|n| engine.publish_kept("a", &n.to_string(), 3).0).collect();
     let resumed = |id: &str, recovered: &str, texts: &[&str]| {
-        let (headers, mut client) = house.greeted(None, &since(&["a"], id));
+        let (headers, mut client) = engine.greeted(None, &since(&["a"], id));
         assert_eq!(headers, [("WebSocket-Recovered".to_owned(), recovered.to_owned())], "{id}");
         texts.iter().for_each(|expected| assert_eq!(text(&mut client), *expected, "{id}"));
-        house.wait_for("a", 1);
-        house.publish_kept("a", "live", 3);
+        engine.wait_for("a", 1);
+        engine.publish_kept("a", "live", 3);
         assert_eq!(text(&mut client), "live");
         drop(client);
-        house.wait_for("a", 0);
+        engine.wait_for("a", 0);
     };
     // The live messages of the earlier ones push older messages out.
     resumed(&ids[2], "true", &["4", "5"]);
@@ -207,41 +207,41 @@ fn a_client_goes_on_where_it_was() {
     resumed(&ids[2], "false", &["5", "live", "live"]);
     resumed("elsewhere:1", "false", &["live", "live", "live"]);
     resumed("rubbish", "false", &["live", "live", "live"]);
-    let (headers, mut client) = house.greeted(None, &since(&["a"], "*"));
+    let (headers, mut client) = engine.greeted(None, &since(&["a"], "*"));
     assert_eq!(headers, []);
     assert_eq!(text(&mut client), "live");
 }
 
 #[test]
 fn what_is_published_after_the_101_comes() {
-    let house = House::new();
-    house.publish("a", "before");
+    let engine = ChannelEngine::new();
+    engine.publish("a", "before");
     for protocol in [None, Some("ws+meta.nchan"), Some("channels.v1")] {
         let (_, mut client) =
-            house.greeted_while(protocol, &subscription(&["a"]), || drop(house.publish("a", "after")));
+            engine.greeted_while(protocol, &subscription(&["a"]), || drop(engine.publish("a", "after")));
         if protocol == Some("channels.v1") {
             let subscribed = said(&mut client);
             assert_eq!((&subscribed["type"], subscribed.get("recovered")), (&json!("subscribed"), None));
         }
         assert!(text(&mut client).contains("after"));
-        house.wait_for("a", 1);
-        house.publish("a", "live");
+        engine.wait_for("a", 1);
+        engine.publish("a", "live");
         assert!(text(&mut client).contains("live"));
         drop(client);
-        house.wait_for("a", 0);
+        engine.wait_for("a", 0);
     }
 }
 
 #[test]
 fn kept_messages_come_however_many_they_are() {
-    let house = House::new();
+    let engine = ChannelEngine::new();
     let large = "x".repeat(30_000);
-    let first = house.publish_kept("a", &large, 100).0;
-    (1..50).for_each(|n| drop(house.publish_kept("a", &format!("{n}{large}"), 100)));
+    let first = engine.publish_kept("a", &large, 100).0;
+    (1..50).for_each(|n| drop(engine.publish_kept("a", &format!("{n}{large}"), 100)));
     // More than a page, and more than what may wait for a client: it is not hurried.
-    let (headers, mut client) = house.greeted(Some("ws+meta.nchan"), &since(&["a"], &first));
+    let (headers, mut client) = engine.greeted(Some("ws+meta.nchan"), &since(&["a"], &first));
     assert_eq!(headers[0].1, "true");
-    (50..60).for_each(|n| drop(house.publish_kept("a", &format!("{n}{large}"), 100)));
+    (50..60).for_each(|n| drop(engine.publish_kept("a", &format!("{n}{large}"), 100)));
     for n in 1..60 {
         let text = text(&mut client);
         let (head, body) = text.split_once("\n\n").unwrap();
@@ -252,13 +252,13 @@ fn kept_messages_come_however_many_they_are() {
 
 #[test]
 fn who_does_not_keep_up_is_closed_and_told() {
-    let house = House::new();
-    let mut slow = house.client(None, &subscription(&["a"]));
-    let mut quick = house.client(None, &subscription(&["a"]));
-    house.wait_for("a", 2);
+    let engine = ChannelEngine::new();
+    let mut slow = engine.client(None, &subscription(&["a"]));
+    let mut quick = engine.client(None, &subscription(&["a"]));
+    engine.wait_for("a", 2);
     let large = "x".repeat(60_000);
     for _ in 0..20 {
-        house.publish("a", &large);
+        engine.publish("a", &large);
         assert_eq!(text(&mut quick).len(), large.len());
     }
     assert_eq!(closed(&mut slow), Some(close(CloseCode::Again, "slow consumer")));
@@ -266,11 +266,11 @@ fn who_does_not_keep_up_is_closed_and_told() {
 
 #[test]
 fn what_a_client_sends_is_published_where_that_is_allowed() {
-    let house = House::new();
-    let mut reader = house.client(None, &subscription(&["a"]));
-    let mut writer = house.client(None, &Subscription { publishes: true, ..subscription(&["a", "b"]) });
-    house.wait_for("a", 2);
-    house.wait_for("b", 1);
+    let engine = ChannelEngine::new();
+    let mut reader = engine.client(None, &subscription(&["a"]));
+    let mut writer = engine.client(None, &Subscription { publishes: true, ..subscription(&["a", "b"]) });
+    engine.wait_for("a", 2);
+    engine.wait_for("b", 1);
     writer.send(Message::binary(vec![1, 2, 3])).unwrap();
     assert_eq!(reader.read().unwrap(), Message::binary(vec![1, 2, 3]));
     // Once of each channel.
@@ -281,12 +281,12 @@ fn what_a_client_sends_is_published_where_that_is_allowed() {
 
 #[test]
 fn a_heartbeat_is_answered_and_not_published() {
-    let house = House::new();
+    let engine = ChannelEngine::new();
     let heartbeat = Some(Box::new(("ping".to_owned(), "pong".to_owned())));
-    let mut listener = house.client(None, &Subscription { heartbeat: heartbeat.clone(), ..subscription(&["a"]) });
+    let mut listener = engine.client(None, &Subscription { heartbeat: heartbeat.clone(), ..subscription(&["a"]) });
     let nchan = Some("ws+meta.nchan");
-    let mut writer = house.client(nchan, &Subscription { heartbeat, publishes: true, ..subscription(&["a"]) });
-    house.wait_for("a", 2);
+    let mut writer = engine.client(nchan, &Subscription { heartbeat, publishes: true, ..subscription(&["a"]) });
+    engine.wait_for("a", 2);
     for client in [&mut listener, &mut writer] {
         client.send(Message::text("ping")).unwrap();
         assert_eq!(text(client), "pong");
@@ -302,12 +302,12 @@ fn a_heartbeat_is_answered_and_not_published() {
 
 #[test]
 fn a_deleted_channel_closes_its_subscribers_after_what_came_before() {
-    let house = House::new();
-    let mut client = house.client(None, &subscription(&["a"]));
-    house.wait_for("a", 1);
-    let id = house.publish("a", "last words").0;
+    let engine = ChannelEngine::new();
+    let mut client = engine.client(None, &subscription(&["a"]));
+    engine.wait_for("a", 1);
+    let id = engine.publish("a", "last words").0;
     let delete = api::Command::Delete { channels: vec!["a".into(), "b".into()], code: 4001, reason: "over".into() };
-    match house.call(&delete, "").unwrap() {
+    match engine.call(&delete, "").unwrap() {
         api::Reply::Deleted(infos) => {
             let first = infos[0].as_ref().unwrap();
             assert_eq!((first.subscribers, first.messages, first.last_id.as_ref()), (1, 1, Some(&id)));
@@ -317,17 +317,17 @@ fn a_deleted_channel_closes_its_subscribers_after_what_came_before() {
     }
     assert_eq!(text(&mut client), "last words");
     assert_eq!(closed(&mut client), Some(close(CloseCode::Library(4001), "over")));
-    house.wait_for("a", 0);
-    assert_eq!(house.greeted(None, &since(&["a"], &id)).0[0].1, "true", "nothing came after it");
+    engine.wait_for("a", 0);
+    assert_eq!(engine.greeted(None, &since(&["a"], &id)).0[0].1, "true", "nothing came after it");
 }
 
 #[test]
 fn a_live_socket_subscribes_and_unsubscribes() {
-    let house = House::new();
-    let mut client = house.client(Some("channels.v1"), &master(&["a"]));
+    let engine = ChannelEngine::new();
+    let mut client = engine.client(Some("channels.v1"), &master(&["a"]));
     let first = said(&mut client);
     assert_eq!((&first["type"], &first["channel"], first.get("recovered")), (&json!("subscribed"), &json!("a"), None));
-    let id = house.publish("room/1", "before").0;
+    let id = engine.publish("room/1", "before").0;
     let subscribed =
         ask(&mut client, &json!({"type": "subscribe", "channel": "room/1", "since": first["id"], "ref": 1}));
     assert_eq!(subscribed["recovered"], true);
@@ -350,7 +350,7 @@ fn a_live_socket_subscribes_and_unsubscribes() {
     }
     let gone = ask(&mut client, &json!({"type": "unsubscribe", "channel": "room/1", "ref": "x"}));
     assert_eq!(gone, json!({"type": "unsubscribed", "channel": "room/1", "ref": "x"}));
-    assert_eq!(house.publish("room/1", "unheard").1, 0);
+    assert_eq!(engine.publish("room/1", "unheard").1, 0);
     // Its own message comes back to it, as to everybody.
     let published = ask(&mut client, &json!({"type": "publish", "channel": "room/2", "base64": "/w==", "ref": 3}));
     assert_eq!((&published["type"], &published["subscribers"]), (&json!("published"), &json!(1)));
@@ -362,8 +362,8 @@ fn a_live_socket_subscribes_and_unsubscribes() {
 
 #[test]
 fn presence_tells_who_comes_and_goes() {
-    let house = House::new();
-    let mut ann = house.client(Some("channels.v1"), &master(&["a"]));
+    let engine = ChannelEngine::new();
+    let mut ann = engine.client(Some("channels.v1"), &master(&["a"]));
     said(&mut ann);
     ann.send(Message::text(json!({"type": "subscribe", "channel": "a", "presence": true}).to_string())).unwrap();
     assert_eq!(said(&mut ann)["type"], "subscribed");
@@ -371,24 +371,24 @@ fn presence_tells_who_comes_and_goes() {
         "subscribers": 1});
     assert_eq!(said(&mut ann), there);
     let joe = || Subscription { member: Some("joe".into()), ..subscription(&["a"]) };
-    let first = house.client(None, &joe());
+    let first = engine.client(None, &joe());
     assert_eq!(said(&mut ann), json!({"type": "join", "channel": "a", "member": "joe"}));
     // A second connection of the same member, and one of nobody in particular, are no news.
-    let second = house.client(None, &joe());
-    let nobody = house.client(None, &subscription(&["a"]));
-    house.wait_for("a", 4);
+    let second = engine.client(None, &joe());
+    let nobody = engine.client(None, &subscription(&["a"]));
+    engine.wait_for("a", 4);
     let presence = ask(&mut ann, &json!({"type": "presence", "channel": "a", "ref": 0}));
     assert_eq!(presence["members"][1], json!({"member": "joe", "connections": 2}));
     assert_eq!(presence["subscribers"], 4);
     drop((first, nobody));
-    house.wait_for("a", 2);
+    engine.wait_for("a", 2);
     drop(second);
     assert_eq!(said(&mut ann), json!({"type": "leave", "channel": "a", "member": "joe"}));
-    match house.call(&api::Command::Info { channel: "a".into() }, "").unwrap() {
+    match engine.call(&api::Command::Info { channel: "a".into() }, "").unwrap() {
         api::Reply::Info(Some(info)) => assert_eq!(info.members, [("ann".to_owned(), 1)]),
         other => panic!("{other:?}"),
     }
-    let mut plain = house.client(Some("channels.v1"), &subscription(&["a"]));
+    let mut plain = engine.client(Some("channels.v1"), &subscription(&["a"]));
     said(&mut plain);
     assert_eq!(ask(&mut plain, &json!({"type": "presence", "channel": "a"}))["code"], "forbidden");
     assert_eq!(ask(&mut plain, &json!({"type": "publish", "channel": "a", "data": ""}))["code"], "forbidden");
@@ -396,19 +396,19 @@ fn presence_tells_who_comes_and_goes() {
 
 #[test]
 fn there_are_only_so_many_channels() {
-    let house = House::new();
+    let engine = ChannelEngine::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
     let server = ServerSettings { channels: 1, ..ServerSettings::default() };
-    house.handler.configure(&postcard::to_stdvec(&server).unwrap());
-    let _client = house.client(None, &subscription(&["a"]));
-    house.wait_for("a", 1);
-    let refused = now(house.handler.accept(&House::spec(None, &subscription(&["b"])))).err().unwrap();
+    engine.handler.configure(&postcard::to_stdvec(&server).unwrap());
+    let _client = engine.client(None, &subscription(&["a"]));
+    engine.wait_for("a", 1);
+    let refused = now(engine.handler.accept(&ChannelEngine::spec(None, &subscription(&["b"])))).err().unwrap();
     assert!(matches!(refused, Rejection::Refused(Refused { status: 507, .. })), "{refused}");
-    assert!(now(house.handler.accept(&House::spec(None, &subscription(&["a"])))).is_ok());
+    assert!(now(engine.handler.accept(&ChannelEngine::spec(None, &subscription(&["a"])))).is_ok());
     let (channels, history) = (vec!["b".into()], History::default());
     let publish = api::Command::Publish { channels, text: false, content_type: None, history };
-    assert_eq!(house.call(&publish, "").unwrap_err().status, 507);
+    assert_eq!(engine.call(&publish, "").unwrap_err().status, 507);
 }
 
 #[test]

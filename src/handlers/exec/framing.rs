@@ -2,7 +2,7 @@
 //!
 //! * lines: a message and a newline; from the program `\n` or `\r\n`
 //! * chunks: the bytes of messages, one after the other; what one read brings from the program is a binary message
-//! * length: the length of the payload (4 bytes, big-endian), its kind (1 byte, see [`Kind`]), the payload; for a shared
+//! * length: the length of the payload (4 bytes, big-endian), its kind (1 byte, see [`RecordKind`]), the payload; for a shared
 //!   program the number of the client (8 bytes, big-endian) stands between kind and payload
 
 use super::settings::Framing;
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 /// What a record is: RFC 6455's numbers (section 11.8) where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// Either way. UTF-8.
     Text = 1,
     Binary = 2,
@@ -24,9 +24,11 @@ pub enum Kind {
     Close = 8,
 }
 
-impl Kind {
-    fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Text, Kind::Binary, Kind::Open, Kind::Close].into_iter().find(|kind| *kind as u8 == byte)
+impl RecordKind {
+    fn from_byte(byte: u8) -> Option<RecordKind> {
+        [RecordKind::Text, RecordKind::Binary, RecordKind::Open, RecordKind::Close]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -36,7 +38,7 @@ pub enum Wrong {
     /// A message beyond the limit.
     #[error("it has written a message of more than {0} bytes (WebSocketMaxMessageSize)")]
     TooLong(usize),
-    /// No [`Kind`] that a program may send.
+    /// No [`RecordKind`] that a program may send.
     #[error("it has written a record of kind {0}, which is none of 1 (text), 2 (binary) and 8 (close)")]
     Kind(u8),
     /// A text that is none.
@@ -48,7 +50,7 @@ pub enum Wrong {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum ProgramOutput {
     /// A text or binary message.
     Message(Message),
     /// It wants the session closed with this.
@@ -58,8 +60,8 @@ pub enum Said {
 /// Puts a message of the client behind what waits for the program.
 pub fn put(framing: Framing, message: &Message, out: &mut Vec<u8>) {
     let (kind, payload) = match message {
-        Message::Text(text) => (Kind::Text, text.as_bytes()),
-        Message::Binary(payload) => (Kind::Binary, &payload[..]),
+        Message::Text(text) => (RecordKind::Text, text.as_bytes()),
+        Message::Binary(payload) => (RecordKind::Binary, &payload[..]),
         _ => return,
     };
     match framing {
@@ -73,7 +75,7 @@ pub fn put(framing: Framing, message: &Message, out: &mut Vec<u8>) {
 }
 
 /// Puts a record behind what waits for the program.
-pub fn put_record(kind: Kind, client: Option<u64>, payload: &[u8], out: &mut Vec<u8>) {
+pub fn put_record(kind: RecordKind, client: Option<u64>, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
     out.push(kind as u8);
     if let Some(client) = client {
@@ -88,25 +90,25 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
 }
 
 /// A record as it comes: kind, client (0 where records name none) and payload.
-pub type Record = (Kind, u64, Vec<u8>);
+pub type Record = (RecordKind, u64, Vec<u8>);
 
 /// Takes records out of a stream, however it is cut into pieces.
 #[derive(Debug)]
-pub struct Splitter {
+pub struct RecordSplitter {
     head: Vec<u8>,
     head_length: usize,
     payload: Vec<u8>,
     limit: usize,
 }
 
-impl Splitter {
+impl RecordSplitter {
     /// The payload is not reserved beyond this before it comes.
     const RESERVED: usize = 64 * 1024;
 
     /// Of records that name their client, or do not; `limit` bytes are the longest payload.
-    pub fn new(with_clients: bool, limit: usize) -> Splitter {
+    pub fn new(with_clients: bool, limit: usize) -> RecordSplitter {
         let head_length = if with_clients { 13 } else { 5 };
-        Splitter { head: Vec::with_capacity(head_length), head_length, payload: Vec::new(), limit }
+        RecordSplitter { head: Vec::with_capacity(head_length), head_length, payload: Vec::new(), limit }
     }
 
     /// Takes the next record off the front of `bytes`; `None` when it goes on after them.
@@ -122,7 +124,7 @@ impl Splitter {
             return Ok(None);
         }
         let [a, b, c, d, kind, client @ ..] = &self.head[..] else { return Ok(None) };
-        let kind = Kind::from_byte(*kind).filter(|kind| *kind != Kind::Open).ok_or(Wrong::Kind(*kind))?;
+        let kind = RecordKind::from_byte(*kind).filter(|kind| *kind != RecordKind::Open).ok_or(Wrong::Kind(*kind))?;
         let client = client.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
         if length > self.limit {
@@ -151,14 +153,14 @@ impl Splitter {
 ///
 /// # Errors
 /// It is a text that is none.
-pub fn said(kind: Kind, payload: Vec<u8>) -> Result<Said, Wrong> {
+pub fn said(kind: RecordKind, payload: Vec<u8>) -> Result<ProgramOutput, Wrong> {
     Ok(match kind {
-        Kind::Text => {
+        RecordKind::Text => {
             let text = Utf8Bytes::try_from(Bytes::from(payload)).map_err(|_| Wrong::Utf8)?;
-            Said::Message(Message::Text(text))
+            ProgramOutput::Message(Message::Text(text))
         }
-        Kind::Close => Said::Close(crate::handlers::framing::close_frame(&payload)),
-        Kind::Binary | Kind::Open => Said::Message(Message::Binary(payload.into())),
+        RecordKind::Close => ProgramOutput::Close(crate::handlers::framing::close_frame(&payload)),
+        RecordKind::Binary | RecordKind::Open => ProgramOutput::Message(Message::Binary(payload.into())),
     })
 }
 
@@ -166,7 +168,7 @@ pub fn said(kind: Kind, payload: Vec<u8>) -> Result<Said, Wrong> {
 #[derive(Debug)]
 pub struct Decoder {
     form: Form,
-    said: VecDeque<Said>,
+    said: VecDeque<ProgramOutput>,
     wrong: Option<Wrong>,
 }
 
@@ -175,7 +177,7 @@ enum Form {
     /// The begin of a line, and the length of the longest.
     Lines(Vec<u8>, usize),
     Chunks,
-    Length(Splitter),
+    Length(RecordSplitter),
 }
 
 impl Decoder {
@@ -184,7 +186,7 @@ impl Decoder {
         let form = match framing {
             Framing::Lines => Form::Lines(Vec::new(), limit),
             Framing::Chunks => Form::Chunks,
-            Framing::Length => Form::Length(Splitter::new(false, limit)),
+            Framing::Length => Form::Length(RecordSplitter::new(false, limit)),
         };
         Decoder { form, said: VecDeque::new(), wrong: None }
     }
@@ -210,7 +212,7 @@ impl Decoder {
                         begun.extend_from_slice(line);
                         text(&std::mem::take(begun), *limit)?
                     };
-                    self.said.push_back(Said::Message(message));
+                    self.said.push_back(ProgramOutput::Message(message));
                 }
                 begun.extend_from_slice(bytes);
                 // One more for a \r that does not count.
@@ -220,7 +222,7 @@ impl Decoder {
             }
             Form::Chunks => {
                 if !bytes.is_empty() {
-                    self.said.push_back(Said::Message(Message::binary(Bytes::copy_from_slice(bytes))));
+                    self.said.push_back(ProgramOutput::Message(Message::binary(Bytes::copy_from_slice(bytes))));
                 }
             }
             Form::Length(splitter) => {
@@ -236,7 +238,7 @@ impl Decoder {
     pub fn end(&mut self) {
         match &mut self.form {
             Form::Lines(begun, limit) if !begun.is_empty() => match text(&std::mem::take(begun), *limit) {
-                Ok(message) => self.said.push_back(Said::Message(message)),
+                Ok(message) => self.said.push_back(ProgramOutput::Message(message)),
                 Err(wrong) => self.wrong = self.wrong.take().or(Some(wrong)),
             },
             Form::Length(splitter) if !splitter.is_between_records() => {
@@ -250,7 +252,7 @@ impl Decoder {
     ///
     /// # Errors
     /// After all that came before it: what is wrong. Nothing can be understood any more.
-    pub fn pop(&mut self) -> Result<Option<Said>, Wrong> {
+    pub fn pop(&mut self) -> Result<Option<ProgramOutput>, Wrong> {
         match (self.said.pop_front(), &self.wrong) {
             (Some(said), _) => Ok(Some(said)),
             (None, Some(wrong)) => Err(wrong.clone()),
@@ -278,7 +280,7 @@ mod tests {
     use crate::wire::{CloseCode, close};
     use proptest::prelude::*;
 
-    fn decoded(framing: Framing, limit: usize, pieces: &[&[u8]]) -> (Vec<Said>, Option<Wrong>) {
+    fn decoded(framing: Framing, limit: usize, pieces: &[&[u8]]) -> (Vec<ProgramOutput>, Option<Wrong>) {
         let mut decoder = Decoder::new(framing, limit);
         let mut all = Vec::new();
         let mut read = |decoder: &mut Decoder| loop {
@@ -299,10 +301,10 @@ mod tests {
         (all, wrong)
     }
 
-    fn texts(said: &[Said]) -> Vec<&str> {
+    fn texts(said: &[ProgramOutput]) -> Vec<&str> {
         said.iter()
             .map(|said| match said {
-                Said::Message(Message::Text(text)) => text.as_str(),
+                ProgramOutput::Message(Message::Text(text)) => text.as_str(),
                 other => panic!("{other:?}"),
             })
             .collect()
@@ -323,9 +325,9 @@ mod tests {
         let records = b"\0\0\0\x02\x01hi\0\0\0\0\x02\0\0\0\x05\x08\x0f\xa0bye";
         let (said, wrong) = decoded(Framing::Length, 10, &[records]);
         let expected = vec![
-            Said::Message(Message::text("hi")),
-            Said::Message(Message::binary(vec![])),
-            Said::Close(close(CloseCode::Library(4000), "bye")),
+            ProgramOutput::Message(Message::text("hi")),
+            ProgramOutput::Message(Message::binary(vec![])),
+            ProgramOutput::Close(close(CloseCode::Library(4000), "bye")),
         ];
         assert_eq!((said, wrong), (expected, None));
         for (bytes, wrong) in [
@@ -353,12 +355,12 @@ mod tests {
         fn records_survive_the_way(messages in prop::collection::vec((any::<u64>(), prop::collection::vec(any::<u8>(), 0..100)), 0..10), cut in 1usize..50) {
             let mut bytes = Vec::new();
             for (client, payload) in &messages {
-                put_record(Kind::Binary, Some(*client), payload, &mut bytes);
+                put_record(RecordKind::Binary, Some(*client), payload, &mut bytes);
             }
-            let (mut splitter, mut seen) = (Splitter::new(true, 100), Vec::new());
+            let (mut splitter, mut seen) = (RecordSplitter::new(true, 100), Vec::new());
             for mut piece in bytes.chunks(cut) {
                 while let Some((kind, client, payload)) = splitter.next(&mut piece).unwrap() {
-                    prop_assert_eq!(kind, Kind::Binary);
+                    prop_assert_eq!(kind, RecordKind::Binary);
                     seen.push((client, payload));
                 }
             }

@@ -1,7 +1,7 @@
 //! From a request to what its program is told of it.
 
 use super::config::{self, DIRECTIVES, ExecConfig};
-use super::settings::{Framing, Settings, Shared, Variable};
+use super::settings::{EnvironmentVariable, Framing, Settings, Shared};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::engine::{Limits, Quota};
@@ -52,7 +52,7 @@ const OF_LOADERS: (&[&str], &[&str]) = (
 );
 
 /// True for what is not for programs: a variable that httpd itself was not started with.
-fn is_of_a_loader((name, value): &Variable) -> bool {
+fn is_of_a_loader((name, value): &EnvironmentVariable) -> bool {
     let (beginnings, names) = OF_LOADERS;
     let is_one = beginnings.iter().any(|begin| name.starts_with(begin.as_bytes()))
         || names.iter().any(|known| known.as_bytes() == &name[..]);
@@ -98,7 +98,8 @@ fn settings(request: &mut Request, program: &str) -> Settings {
     let mut before = request.environment();
     request.add_cgi_variables();
     let mut environment = request.environment();
-    let (left_out, kept): (Vec<Variable>, Vec<Variable>) = environment.into_iter().partition(is_of_a_loader);
+    let (left_out, kept): (Vec<EnvironmentVariable>, Vec<EnvironmentVariable>) =
+        environment.into_iter().partition(is_of_a_loader);
     (environment, before) = (kept, before.into_iter().filter(|variable| !is_of_a_loader(variable)).collect());
     if !left_out.is_empty() {
         let names: Vec<_> = left_out.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
@@ -108,11 +109,11 @@ fn settings(request: &mut Request, program: &str) -> Settings {
     let host = request.server().name();
     let programs = config.of::<ExecConfig>();
     let shared = programs.shared(&host).map(|(linger, place)| {
-        let of_all = |(name, _): &&Variable| COMMON.iter().any(|common| common.as_bytes() == &name[..]);
+        let of_all = |(name, _): &&EnvironmentVariable| COMMON.iter().any(|common| common.as_bytes() == &name[..]);
         // As for one client: httpd's own PATH.
         let before = before.into_iter().filter(|(name, _)| name != b"PATH");
         let own = before.filter(|(name, _)| !OF_A_REQUEST.iter().any(|begin| name.starts_with(begin.as_bytes())));
-        let mut common: Vec<Variable> = environment.iter().filter(of_all).cloned().collect();
+        let mut common: Vec<EnvironmentVariable> = environment.iter().filter(of_all).cloned().collect();
         for (name, value) in own {
             common.retain(|(known, _)| *known != name);
             common.push((name, value));
@@ -137,11 +138,11 @@ fn settings(request: &mut Request, program: &str) -> Settings {
     }
 }
 
-fn find<'a>(environment: &'a [Variable], name: &str) -> Option<&'a Vec<u8>> {
+fn find<'a>(environment: &'a [EnvironmentVariable], name: &str) -> Option<&'a Vec<u8>> {
     environment.iter().find(|(known, _)| known == name.as_bytes()).map(|(_, value)| value)
 }
 
-fn set(environment: &mut Vec<Variable>, name: &str, value: Vec<u8>) {
+fn set(environment: &mut Vec<EnvironmentVariable>, name: &str, value: Vec<u8>) {
     environment.retain(|(known, _)| known != name.as_bytes());
     environment.push((name.into(), value));
 }

@@ -1,6 +1,6 @@
 //! A program's process group: started, watched, signalled, and gone when the program is.
 
-use super::settings::Variable;
+use super::settings::EnvironmentVariable;
 use crate::engine::programs;
 use crate::engine::quota::Place;
 use rustix::process::{
@@ -117,7 +117,7 @@ impl Leader {
     pub fn start(
         groups: &Arc<Groups>,
         words: &[String],
-        environment: &[Variable],
+        environment: &[EnvironmentVariable],
         places: Vec<Place>,
     ) -> io::Result<(Leader, Pipes)> {
         let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;

@@ -2,7 +2,7 @@
 //! [`Program::has_room`] first.
 
 use super::group::{Groups, Leader};
-use super::settings::Variable;
+use super::settings::EnvironmentVariable;
 use super::stderr;
 use crate::engine::bridge::{self, GATHERED, Gathered};
 use crate::engine::quota::Place;
@@ -37,7 +37,7 @@ pub struct Program {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum ProgramEvent {
     Read,
     /// Something was written, or its input is closed: there may be room.
     Wrote,
@@ -53,7 +53,7 @@ impl Program {
     pub fn start(
         groups: &Arc<Groups>,
         words: &[String],
-        environment: &[Variable],
+        environment: &[EnvironmentVariable],
         places: Vec<Place>,
         name: String,
     ) -> io::Result<Program> {
@@ -93,7 +93,7 @@ impl Program {
     }
 
     /// Waits until something happens. Dropping the future loses nothing.
-    pub async fn turn(&mut self, mut take: impl FnMut(&[u8])) -> Turn {
+    pub async fn turn(&mut self, mut take: impl FnMut(&[u8])) -> ProgramEvent {
         loop {
             let Program { stdin, stdout, leader, .. } = self;
             let has_more = !self.up.is_empty();
@@ -101,14 +101,14 @@ impl Program {
             tokio::select! {
                 () = writable(stdin.as_ref()), if has_more => {
                     self.write();
-                    return Turn::Wrote;
+                    return ProgramEvent::Wrote;
                 }
                 () = readable(stdout.as_ref()) => {
                     if self.read(&mut take) > 0 {
-                        return Turn::Read;
+                        return ProgramEvent::Read;
                     }
                 }
-                () = leader.exited() => return Turn::Exited,
+                () = leader.exited() => return ProgramEvent::Exited,
             }
         }
     }
@@ -150,7 +150,7 @@ impl Program {
         }
     }
 
-    /// After [`Turn::Exited`]: what is left of its group ends.
+    /// After [`ProgramEvent::Exited`]: what is left of its group ends.
     ///
     /// # Errors
     /// Its exit status is not known.
@@ -189,7 +189,7 @@ impl Program {
     }
 
     async fn end(&mut self) {
-        while self.turn(|_| ()).await != Turn::Exited {}
+        while self.turn(|_| ()).await != ProgramEvent::Exited {}
     }
 }
 

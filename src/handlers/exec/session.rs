@@ -1,9 +1,9 @@
 //! A session with a program of its own.
 
-use super::framing::{self, Decoder, Kind, Said, Wrong};
+use super::framing::{self, Decoder, ProgramOutput, RecordKind, Wrong};
 use super::group::Groups;
-use super::program::{Program, Turn};
-use super::settings::{Framing, Settings, Variable};
+use super::program::{Program, ProgramEvent};
+use super::settings::{EnvironmentVariable, Framing, Settings};
 use crate::engine::bridge::{self, Backend};
 use crate::engine::summary::End;
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
@@ -38,7 +38,7 @@ impl MessageSession for Opening {
 }
 
 /// What a program may want to know beside what CGI programs are told.
-fn name_session(environment: &mut Vec<Variable>, conn: &Conn) {
+fn name_session(environment: &mut Vec<EnvironmentVariable>, conn: &Conn) {
     let mut set = |name: &str, value: String| {
         environment.retain(|(known, _)| known != name.as_bytes());
         environment.push((name.into(), value.into()));
@@ -55,7 +55,10 @@ fn name_session(environment: &mut Vec<Variable>, conn: &Conn) {
 }
 
 /// The environment of one client of a shared program, by names.
-pub fn environment_of(mut environment: Vec<Variable>, conn: &Conn) -> serde_json::Map<String, serde_json::Value> {
+pub fn environment_of(
+    mut environment: Vec<EnvironmentVariable>,
+    conn: &Conn,
+) -> serde_json::Map<String, serde_json::Value> {
     name_session(&mut environment, conn);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     environment.iter().map(|(name, value)| (text(name), text(value).into())).collect()
@@ -100,13 +103,13 @@ impl Backend for Own {
 
     async fn turn(&mut self) {
         let Own { program, decoder, exited, .. } = self;
-        *exited = program.turn(|bytes| decoder.take(bytes)).await == Turn::Exited;
+        *exited = program.turn(|bytes| decoder.take(bytes)).await == ProgramEvent::Exited;
     }
 
     fn said(&mut self) -> Option<bridge::Said<Stop>> {
         Some(match self.decoder.pop() {
-            Ok(Some(Said::Message(message))) => bridge::Said::Message(message),
-            Ok(Some(Said::Close(frame))) => bridge::Said::End(Stop::Close(frame)),
+            Ok(Some(ProgramOutput::Message(message))) => bridge::Said::Message(message),
+            Ok(Some(ProgramOutput::Close(frame))) => bridge::Said::End(Stop::Close(frame)),
             Err(wrong) => bridge::Said::End(Stop::Wrong(wrong)),
             Ok(None) if std::mem::take(&mut self.exited) => bridge::Said::End(Stop::Exited),
             Ok(None) => return None,
@@ -156,7 +159,7 @@ impl Session<'_> {
                 Some(_) => end_of(self.conn),
             };
             let payload = framing::close_payload(code, &reason);
-            program.put(|out| framing::put_record(Kind::Close, None, &payload, out));
+            program.put(|out| framing::put_record(RecordKind::Close, None, &payload, out));
         }
         // The client needs not wait for it.
         tokio::task::spawn_local(program.stop(self.stop_timeout));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A variable of a program's environment: name and value, which need not be UTF-8.
-pub type Variable = (Vec<u8>, Vec<u8>);
+pub type EnvironmentVariable = (Vec<u8>, Vec<u8>);
 
 /// How messages are told apart on a program's standard input and output. See [`super::framing`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Settings {
     /// How messages are told apart; of no meaning for a shared program.
     pub framing: Framing,
     /// What CGI programs are told of the request.
-    pub environment: Vec<Variable>,
+    pub environment: Vec<EnvironmentVariable>,
     /// How long the program has to end after its input was closed, and again after SIGTERM.
     pub stop_timeout: Duration,
     /// The scopes of the quotas that the program itself takes places of, and not only its session.
@@ -40,7 +40,7 @@ pub struct Shared {
     /// The location: sessions with the same text, program and arguments have the same program.
     pub place: String,
     /// What of the environment belongs to no client.
-    pub environment: Vec<Variable>,
+    pub environment: Vec<EnvironmentVariable>,
     /// How long the program stays when its last client has left.
     pub linger: Duration,
 }

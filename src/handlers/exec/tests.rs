@@ -1,6 +1,6 @@
 //! The exec handler in an engine of two threads, with real programs and sockets.
 
-use super::settings::{Framing, Shared, Variable};
+use super::settings::{EnvironmentVariable, Framing, Shared};
 use super::*;
 use crate::engine::memory::Bound;
 use crate::engine::quota::{Counts, Place};
@@ -9,12 +9,12 @@ use crate::engine::{HandlerSpec, Limits, Quota, Registry};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::time::Instant;
 
-struct House {
+struct ExecEngine {
     engine: TestEngine,
     groups: Arc<Groups>,
 }
 
-fn variables(pairs: &[(&str, &str)]) -> Vec<Variable> {
+fn variables(pairs: &[(&str, &str)]) -> Vec<EnvironmentVariable> {
     pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
@@ -42,11 +42,11 @@ fn spec(words: &[&str], settings: &Settings) -> SessionSpec {
     }
 }
 
-impl House {
-    fn new() -> House {
+impl ExecEngine {
+    fn new() -> ExecEngine {
         let exec = Exec::default();
         let groups = exec.groups.clone();
-        House { engine: TestEngine::start(2, Registry::default().with("exec", exec), Bound::Off), groups }
+        ExecEngine { engine: TestEngine::start(2, Registry::default().with("exec", exec), Bound::Off), groups }
     }
 
     fn accept(&self, spec: &SessionSpec) -> Result<(), Rejection> {
@@ -124,27 +124,27 @@ fn is_running(pid: &str) -> bool {
 
 #[test]
 fn a_slow_client_gets_the_last_words() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     // More than the socket holds, and no more than waits for the client besides.
-    let mut client = house.shell(Framing::Lines, "head -c 270000 /dev/zero | tr '\\0' y");
+    let mut client = engine.shell(Framing::Lines, "head -c 270000 /dev/zero | tr '\\0' y");
     // Longer than the closing handshake may take, and the linger after it.
     std::thread::sleep(Duration::from_secs(3));
     let (texts, frame) = rest(&mut client);
     assert_eq!(texts.iter().map(String::len).collect::<Vec<_>>(), [270_000]);
     assert_eq!(frame.map(|frame| frame.code), Some(CloseCode::Normal));
     drop(client);
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn a_line_is_a_message_both_ways() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     let python =
         "import sys\nfor number, line in enumerate(sys.stdin, 1):\n  print(number, line.rstrip('\\n'), flush=True)";
     let shell = "n=0; while read -r line; do n=$((n+1)); printf '%s %s\\r\\n' $n \"$line\"; done";
     let perl = "$|=1; while (<>) { print \"$. $_\" }";
     for words in [["/usr/bin/python3", "-c", python], ["/bin/sh", "-c", shell], ["/usr/bin/perl", "-e", perl]] {
-        let mut client = house.client(Framing::Lines, &words);
+        let mut client = engine.client(Framing::Lines, &words);
         send(&mut client, "hello");
         expect(&mut client, "1 hello");
         client.send(Message::binary("héllo")).unwrap();
@@ -155,13 +155,13 @@ fn a_line_is_a_message_both_ways() {
         client.close(None).unwrap();
         assert_eq!(code(client), 1005);
     }
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn chunks_are_bytes() {
-    let house = House::new();
-    let mut client = house.client(Framing::Chunks, &["/bin/cat"]);
+    let engine = ExecEngine::new();
+    let mut client = engine.client(Framing::Chunks, &["/bin/cat"]);
     let sent: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     client.send(Message::binary(sent.clone())).unwrap();
     let mut received = Vec::new();
@@ -176,32 +176,32 @@ fn chunks_are_bytes() {
 
 #[test]
 fn records_keep_messages_whole() {
-    let house = House::new();
-    let mut client = house.client(Framing::Length, &["/bin/cat"]);
+    let engine = ExecEngine::new();
+    let mut client = engine.client(Framing::Length, &["/bin/cat"]);
     for message in [Message::text("two\nlines"), Message::text(""), Message::binary(vec![0; 200_000])] {
         client.send(message.clone()).unwrap();
         assert_eq!(client.read().unwrap(), message);
     }
     drop(client);
-    let mut client = house.shell(Framing::Length, "printf '\\0\\0\\0\\005\\010\\017\\240bye'; sleep 1000");
+    let mut client = engine.shell(Framing::Length, "printf '\\0\\0\\0\\005\\010\\017\\240bye'; sleep 1000");
     assert_eq!(rest(&mut client).1, Some(close(CloseCode::Library(4000), "bye")));
     drop(client);
-    let client = house.shell(Framing::Length, "echo a line; sleep 1000");
+    let client = engine.shell(Framing::Length, "echo a line; sleep 1000");
     assert_eq!(code(client), 1011);
     // The program is told how the client has ended.
     let file = tempfile::NamedTempFile::new().unwrap();
     let copy = format!("cat > {}", file.path().display());
-    let mut client = house.shell(Framing::Length, &copy);
+    let mut client = engine.shell(Framing::Length, &copy);
     send(&mut client, "hi");
     client.close(Some(close(CloseCode::Library(3000), "enough"))).unwrap();
     assert_eq!(code(client), 3000);
     until("written", || std::fs::read(file.path()).unwrap() == b"\0\0\0\x02\x01hi\0\0\0\x08\x08\x0b\xb8enough");
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn the_end_of_the_program_is_the_end_of_the_session() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     for (script, texts, expected) in [
         ("exit 0", vec![], 1000),
         ("echo one; printf last", vec!["one", "last"], 1000),
@@ -210,27 +210,27 @@ fn the_end_of_the_program_is_the_end_of_the_session() {
         // What it leaves behind is ended, and nobody waits for it.
         ("sleep 1000 & echo one", vec!["one"], 1000),
     ] {
-        let (said, frame) = rest(&mut house.shell(Framing::Lines, script));
+        let (said, frame) = rest(&mut engine.shell(Framing::Lines, script));
         assert_eq!((said.iter().map(String::as_str).collect(), frame.map(|f| f.code.into())), (texts, Some(expected)));
     }
     // It was there before the 101.
     let [there, gone] = ["/bin/cat", "/nowhere/program"].map(|program| spec(&[program], &settings(Framing::Lines)));
-    let accepted = house.engine.accept(&there).unwrap();
-    assert_eq!(code(house.run(gone, accepted, vec![])), 1011);
-    let client = house.shell(Framing::Lines, "head -c 2000000 /dev/zero; sleep 1000");
+    let accepted = engine.engine.accept(&there).unwrap();
+    assert_eq!(code(engine.run(gone, accepted, vec![])), 1011);
+    let client = engine.shell(Framing::Lines, "head -c 2000000 /dev/zero; sleep 1000");
     assert_eq!(code(client), 1011, "that is no line");
     // All of a long output, to a client that takes its time.
-    let mut client = house.client(Framing::Lines, &["/usr/bin/seq", "100000"]);
+    let mut client = engine.client(Framing::Lines, &["/usr/bin/seq", "100000"]);
     let (numbers, frame) = rest(&mut client);
     assert_eq!(frame.map(|frame| frame.code), Some(CloseCode::Normal));
     assert!(numbers.len() == 100_000 && numbers[99_999] == "100000");
     drop(client);
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn the_end_of_the_client_is_the_end_of_the_group() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     for script in [
         "echo $$; exec cat",
         "sleep 1000 & echo $!; cat",
@@ -240,7 +240,7 @@ fn the_end_of_the_client_is_the_end_of_the_group() {
         "(trap 'sleep 0.1; exit' TERM; while :; do sleep 0.01; done) & echo $!; wait",
     ] {
         for vanishes in [false, true] {
-            let mut client = house.shell(Framing::Lines, script);
+            let mut client = engine.shell(Framing::Lines, script);
             let Message::Text(pid) = client.read().unwrap() else { panic!("no pid") };
             assert!(is_running(&pid));
             if vanishes {
@@ -257,13 +257,13 @@ fn the_end_of_the_client_is_the_end_of_the_group() {
             }
         }
     }
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn who_leaves_the_group_holds_nobody_up() {
-    let house = House::new();
-    let mut client = house.shell(Framing::Lines, "setsid sleep 3 & echo one");
+    let engine = ExecEngine::new();
+    let mut client = engine.shell(Framing::Lines, "setsid sleep 3 & echo one");
     let start = Instant::now();
     assert_eq!(rest(&mut client).0, ["one"]);
     assert!(start.elapsed() < Duration::from_secs(2));
@@ -271,27 +271,27 @@ fn who_leaves_the_group_holds_nobody_up() {
 
 #[test]
 fn pipes_may_be_closed_early() {
-    let house = House::new();
-    let mut client = house.shell(Framing::Lines, "exec >&-; read a; read b; [ \"$a$b\" = xy ]");
+    let engine = ExecEngine::new();
+    let mut client = engine.shell(Framing::Lines, "exec >&-; read a; read b; [ \"$a$b\" = xy ]");
     send(&mut client, "x");
     send(&mut client, "y");
     assert_eq!(code(client), 1000);
-    let mut client = house.shell(Framing::Lines, "exec <&-; echo deaf; sleep 0.2; echo done");
+    let mut client = engine.shell(Framing::Lines, "exec <&-; echo deaf; sleep 0.2; echo done");
     expect(&mut client, "deaf");
     for _ in 0..100 {
         client.send(Message::binary(vec![b'x'; 10_000])).unwrap();
     }
     expect(&mut client, "done");
     assert_eq!(code(client), 1000);
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn a_flood_waits_for_its_client() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     let script =
         "echo $$; i=0; while :; do i=$((i+1)); printf '%8191d\\n' $i >&2; printf '%8191d\\n' $i; done 2>/dev/null";
-    let mut client = house.shell(Framing::Lines, script);
+    let mut client = engine.shell(Framing::Lines, script);
     let Message::Text(pid) = client.read().unwrap() else { panic!("no pid") };
     // It sleeps, in a write.
     let sleeps = || {
@@ -309,14 +309,14 @@ fn a_flood_waits_for_its_client() {
         assert_eq!(line.trim_start(), number.to_string());
     }
     drop(client);
-    house.wait_until_empty();
+    engine.wait_until_empty();
     assert!(!is_running(&pid));
 }
 
 #[test]
 fn who_does_not_read_pauses_its_client() {
-    let house = House::new();
-    let mut client = house.shell(Framing::Lines, "echo ready; read go < /dev/null; sleep 1000");
+    let engine = ExecEngine::new();
+    let mut client = engine.shell(Framing::Lines, "echo ready; read go < /dev/null; sleep 1000");
     expect(&mut client, "ready");
     let socket = client.get_mut();
     socket.set_nonblocking(true).unwrap();
@@ -334,38 +334,38 @@ fn who_does_not_read_pauses_its_client() {
         assert!(sent < 4 << 20, "{sent} bytes were taken");
     }
     drop(client);
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn a_program_knows_what_it_is_told_and_no_more() {
-    let house = House::new();
-    let (mut variables, _) = rest(&mut house.client(Framing::Lines, &["/usr/bin/env"]));
+    let engine = ExecEngine::new();
+    let (mut variables, _) = rest(&mut engine.client(Framing::Lines, &["/usr/bin/env"]));
     variables.sort();
     let names: Vec<&str> = variables.iter().filter_map(|variable| Some(variable.split_once('=')?.0)).collect();
     assert_eq!(names, ["COLOUR", "PATH", "UNIQUE_ID", "WS_PROTOCOL", "WS_SESSION"]);
     assert!(variables.contains(&"COLOUR=blue".to_owned()) && variables.contains(&"WS_PROTOCOL=lines".to_owned()));
     // Whoever runs the tests may have left some open.
     let list = std::process::Command::new("/bin/ls").arg("/proc/self/fd").output().unwrap().stdout;
-    let (descriptors, _) = rest(&mut house.client(Framing::Lines, &["/bin/ls", "/proc/self/fd"]));
+    let (descriptors, _) = rest(&mut engine.client(Framing::Lines, &["/bin/ls", "/proc/self/fd"]));
     assert_eq!(descriptors, String::from_utf8(list).unwrap().lines().collect::<Vec<_>>());
-    let (folder, _) = rest(&mut house.client(Framing::Lines, &["/bin/pwd"]));
+    let (folder, _) = rest(&mut engine.client(Framing::Lines, &["/bin/pwd"]));
     assert_eq!(folder, [std::fs::canonicalize("/bin").unwrap().display().to_string()]);
 }
 
 #[test]
 fn the_program_holds_its_place() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     let counts = Arc::new(Counts::default());
     let quota = || vec![Quota { scope: "programs".into(), max: 1 }];
     let mut settings = settings(Framing::Lines);
     settings.quotas = vec!["programs".into()];
     let spec = spec(&["/bin/sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"], &settings);
-    let mut client = house.adopt(spec, counts.take(quota()).unwrap());
+    let mut client = engine.adopt(spec, counts.take(quota()).unwrap());
     let Message::Text(pid) = client.read().unwrap() else { panic!("no pid") };
     client.close(None).unwrap();
     assert_eq!(code(client), 1005);
-    until("over", || house.engine.connections() == 0);
+    until("over", || engine.engine.connections() == 0);
     assert!(is_running(&pid) && counts.take(quota()).is_err());
     until("the place is free", || counts.take(quota()).is_ok());
     assert!(!is_running(&pid));
@@ -373,23 +373,23 @@ fn the_program_holds_its_place() {
 
 #[test]
 fn programs_end_with_the_engine() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     let mut pids = Vec::new();
     let mut clients: Vec<Client> =
-        (0..3).map(|_| house.shell(Framing::Lines, "trap '' TERM; echo $$; while :; do sleep 1; done")).collect();
+        (0..3).map(|_| engine.shell(Framing::Lines, "trap '' TERM; echo $$; while :; do sleep 1; done")).collect();
     for client in &mut clients {
         let Message::Text(pid) = client.read().unwrap() else { panic!("no pid") };
         pids.push(pid);
     }
-    drop(house);
+    drop(engine);
     until("all have ended", || pids.iter().all(|pid| !is_running(pid)));
 }
 
 #[test]
 fn what_cannot_be_run_is_refused_before_the_upgrade() {
-    let house = House::new();
-    assert_eq!(house.accept(&spec(&["/bin/cat"], &settings(Framing::Lines))), Ok(()));
-    let refused = house.accept(&spec(&["/nowhere/program"], &settings(Framing::Lines))).unwrap_err();
+    let engine = ExecEngine::new();
+    assert_eq!(engine.accept(&spec(&["/bin/cat"], &settings(Framing::Lines))), Ok(()));
+    let refused = engine.accept(&spec(&["/nowhere/program"], &settings(Framing::Lines))).unwrap_err();
     let Rejection::Refused(Refused { status: 500, reason }) = refused else { panic!("{refused}") };
     assert!(reason.contains("/nowhere/program"), "{reason}");
 }
@@ -438,8 +438,8 @@ fn shared(colour: &str, linger: Duration) -> SessionSpec {
 }
 
 /// A client of the shared program, which has told it its pid.
-fn joined(house: &House, colour: &str, linger: Duration) -> (Client, String) {
-    let mut client = house.adopt(shared(colour, linger), vec![]);
+fn joined(engine: &ExecEngine, colour: &str, linger: Duration) -> (Client, String) {
+    let mut client = engine.adopt(shared(colour, linger), vec![]);
     loop {
         let Message::Text(text) = client.read().unwrap() else { panic!("no text") };
         if let Some(pid) = text.strip_prefix("pid ") {
@@ -450,9 +450,9 @@ fn joined(house: &House, colour: &str, linger: Duration) -> (Client, String) {
 
 #[test]
 fn one_program_serves_many_clients() {
-    let house = House::new();
-    let (mut blue, pid) = joined(&house, "blue", PATIENCE);
-    let (mut red, same) = joined(&house, "red", PATIENCE);
+    let engine = ExecEngine::new();
+    let (mut blue, pid) = joined(&engine, "blue", PATIENCE);
+    let (mut red, same) = joined(&engine, "red", PATIENCE);
     assert_eq!(pid, same);
     send(&mut red, "hello");
     for client in [&mut blue, &mut red] {
@@ -465,11 +465,11 @@ fn one_program_serves_many_clients() {
     send(&mut red, "leave me");
     assert_eq!(rest(&mut red).1, Some(close(CloseCode::Library(4001), "as you like")));
     expect(&mut blue, "left: 4001 as you like");
-    let (green, _) = joined(&house, "green", PATIENCE);
+    let (green, _) = joined(&engine, "green", PATIENCE);
     drop(green);
     expect(&mut blue, "left: 1006 ");
     // One that does not read is given up, and harms nobody.
-    let (mut slow, _) = joined(&house, "slow", PATIENCE);
+    let (mut slow, _) = joined(&engine, "slow", PATIENCE);
     send(&mut slow, "flood");
     for number in 0..300 {
         expect(&mut blue, &number.to_string());
@@ -483,52 +483,52 @@ fn one_program_serves_many_clients() {
 
 #[test]
 fn a_shared_program_ends_after_its_last_client() {
-    let house = House::new();
+    let engine = ExecEngine::new();
     let linger = Duration::from_millis(200);
-    let (client, first) = joined(&house, "blue", linger);
+    let (client, first) = joined(&engine, "blue", linger);
     drop(client);
-    until("the session is over", || house.engine.connections() == 0);
+    until("the session is over", || engine.engine.connections() == 0);
     assert!(is_running(&first));
-    let (client, same) = joined(&house, "blue", linger);
+    let (client, same) = joined(&engine, "blue", linger);
     assert_eq!(first, same);
     drop(client);
-    house.wait_until_empty();
+    engine.wait_until_empty();
     assert!(!is_running(&first));
-    let (client, other) = joined(&house, "blue", linger);
+    let (client, other) = joined(&engine, "blue", linger);
     assert_ne!(first, other);
     drop(client);
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }
 
 #[test]
 fn a_shared_program_that_has_failed_is_started_again() {
-    let house = House::new();
-    let (blue, first) = joined(&house, "blue", PATIENCE);
-    let (mut red, _) = joined(&house, "red", PATIENCE);
+    let engine = ExecEngine::new();
+    let (blue, first) = joined(&engine, "blue", PATIENCE);
+    let (mut red, _) = joined(&engine, "red", PATIENCE);
     send(&mut red, "crash");
     assert_eq!((code(blue), code(red)), (1012, 1012));
     // At once, and after a second failure with a pause.
     let spec = shared("blue", PATIENCE);
-    until("no pause", || house.accept(&spec).is_ok());
-    let accepted = house.engine.accept(&spec).unwrap();
-    let (mut blue, second) = joined(&house, "blue", PATIENCE);
+    until("no pause", || engine.accept(&spec).is_ok());
+    let accepted = engine.engine.accept(&spec).unwrap();
+    let (mut blue, second) = joined(&engine, "blue", PATIENCE);
     assert_ne!(first, second);
     send(&mut blue, "rubbish");
     assert_eq!(code(blue), 1011);
-    let refused = house.accept(&spec).unwrap_err();
+    let refused = engine.accept(&spec).unwrap_err();
     assert!(matches!(&refused, Rejection::Refused(Refused { status: 503, .. })), "{refused:?}");
-    let early = house.run(spec.clone(), accepted, vec![]);
+    let early = engine.run(spec.clone(), accepted, vec![]);
     assert_eq!(code(early), 1013);
-    until("the pause is over", || house.accept(&spec).is_ok());
-    let (client, third) = joined(&house, "blue", PATIENCE);
+    until("the pause is over", || engine.accept(&spec).is_ok());
+    let (client, third) = joined(&engine, "blue", PATIENCE);
     assert_ne!(second, third);
     drop(client);
 }
 
 #[test]
 fn hundreds_at_once() {
-    let house = House::new();
-    let mut clients: Vec<Client> = (0..200).map(|_| house.client(Framing::Lines, &["/bin/cat"])).collect();
+    let engine = ExecEngine::new();
+    let mut clients: Vec<Client> = (0..200).map(|_| engine.client(Framing::Lines, &["/bin/cat"])).collect();
     for client in &mut clients {
         send(client, "hello");
     }
@@ -536,5 +536,5 @@ fn hundreds_at_once() {
         expect(client, "hello");
     }
     drop(clients);
-    house.wait_until_empty();
+    engine.wait_until_empty();
 }

@@ -6,9 +6,9 @@ pub mod session;
 
 #[cfg(feature = "httpd")]
 pub(crate) use front::FRONT;
-pub use session::Plugin;
+pub use session::PluginHandler;
 
 /// The handler, for the list of all.
 pub fn handler() -> impl crate::engine::Handler {
-    Plugin
+    PluginHandler
 }

@@ -1,7 +1,7 @@
 //! The engine's half of a C plugin: it moves messages between the client and the httpd child in which the plugin runs,
 //! over a Unix stream socket. The other half is `module::plugin`. May import: `engine`, `wire`.
 //!
-//! A message on that stream is its kind (1 byte, see [`Kind`]), the length of its payload (4 bytes, big-endian) and the
+//! A message on that stream is its kind (1 byte, see [`MessageKind`]), the length of its payload (4 bytes, big-endian) and the
 //! payload. Nobody asks for anything: who cannot take more does not read.
 //!
 //! The end: who has nothing more to say closes its side for writing. When the client closes, the child still gets what
@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 /// What a message on the stream is: RFC 6455's numbers (section 11.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum MessageKind {
     /// Either way. UTF-8.
     Text = 1,
     Binary = 2,
@@ -33,13 +33,13 @@ pub enum Kind {
     Pong = 10,
 }
 
-impl Kind {
+impl MessageKind {
     /// The kind of that number.
     ///
     /// # Errors
     /// There is none.
-    pub fn from_byte(byte: u8) -> io::Result<Kind> {
-        let kinds = [Kind::Text, Kind::Binary, Kind::Close, Kind::Ping, Kind::Pong];
+    pub fn from_byte(byte: u8) -> io::Result<MessageKind> {
+        let kinds = [MessageKind::Text, MessageKind::Binary, MessageKind::Close, MessageKind::Ping, MessageKind::Pong];
         let what = || format!("a message of kind {byte} from the plugin's process");
         kinds
             .into_iter()
@@ -52,15 +52,15 @@ impl Kind {
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The plugin handler, and each of its sessions.
-pub struct Plugin;
+pub struct PluginHandler;
 
-impl Handler for Plugin {
+impl Handler for PluginHandler {
     fn accept<'a>(&'a self, _: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
-        Box::pin(async { Ok(Accepted::messages(Plugin)) })
+        Box::pin(async { Ok(Accepted::messages(PluginHandler)) })
     }
 }
 
-impl MessageSession for Plugin {
+impl MessageSession for PluginHandler {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(async {
             let link = conn.take_link().map(|link| {
@@ -68,7 +68,7 @@ impl MessageSession for Plugin {
                 UnixStream::from_std(link.into())
             });
             match link {
-                Some(Ok(link)) => Box::pin(relay(conn, Link::new(link))).await,
+                Some(Ok(link)) => Box::pin(relay(conn, PluginLink::new(link))).await,
                 Some(Err(why)) => {
                     error!("WS0231: session {}: the link to its plugin cannot be watched: {why}", conn.id());
                     close(CloseCode::Error, "internal error")
@@ -83,17 +83,17 @@ impl MessageSession for Plugin {
 }
 
 /// The stream to the child.
-struct Link {
+struct PluginLink {
     stream: UnixStream,
     /// What the child has not taken yet.
     up: Gathered,
     splitter: Splitter,
-    down: std::vec::IntoIter<(Kind, Vec<u8>)>,
+    down: std::vec::IntoIter<(MessageKind, Vec<u8>)>,
     /// The child has nothing more to say, or is gone.
     ended: bool,
 }
 
-impl Backend for Link {
+impl Backend for PluginLink {
     /// The frame to close with.
     type End = CloseFrame;
 
@@ -103,8 +103,8 @@ impl Backend for Link {
 
     fn put(&mut self, message: Message) {
         let (kind, payload) = match &message {
-            Message::Text(text) => (Kind::Text, text.as_bytes()),
-            Message::Binary(payload) => (Kind::Binary, &payload[..]),
+            Message::Text(text) => (MessageKind::Text, text.as_bytes()),
+            Message::Binary(payload) => (MessageKind::Binary, &payload[..]),
             _ => return,
         };
         let up = self.up.tail();
@@ -122,10 +122,10 @@ impl Backend for Link {
     }
 }
 
-impl Link {
-    fn new(stream: UnixStream) -> Link {
+impl PluginLink {
+    fn new(stream: UnixStream) -> PluginLink {
         let down = Vec::new().into_iter();
-        Link { stream, up: Gathered::default(), splitter: Splitter::default(), down, ended: false }
+        PluginLink { stream, up: Gathered::default(), splitter: Splitter::default(), down, ended: false }
     }
 
     /// Waits until the child has said something; with `or_room`, or taken something. Writes meanwhile.
@@ -165,7 +165,7 @@ impl Link {
             };
             let mut messages = Vec::new();
             while let Some((kind, payload)) = self.splitter.next(&mut bytes, 0, usize::MAX)? {
-                messages.push((Kind::from_byte(kind)?, payload));
+                messages.push((MessageKind::from_byte(kind)?, payload));
             }
             self.down = messages.into_iter();
             Ok(())
@@ -179,7 +179,7 @@ impl Link {
 }
 
 /// Moves messages until the session ends.
-async fn relay(conn: &mut Conn, mut link: Link) -> CloseFrame {
+async fn relay(conn: &mut Conn, mut link: PluginLink) -> CloseFrame {
     if let Some(frame) = bridge::run(conn, &mut link, LOOK).await {
         return frame;
     }
@@ -199,7 +199,7 @@ async fn relay(conn: &mut Conn, mut link: Link) -> CloseFrame {
 }
 
 /// Lets the child have the last messages, and the client what the plugin says to them.
-async fn last_answers(conn: &mut Conn, link: &mut Link) {
+async fn last_answers(conn: &mut Conn, link: &mut PluginLink) {
     loop {
         if link.up.is_empty() {
             // A second time does no harm.
@@ -222,7 +222,7 @@ async fn last_answers(conn: &mut Conn, link: &mut Link) {
 }
 
 /// Lets the child have the last messages of a session that is over; nobody is there for what it says.
-async fn last_messages(mut link: Link) {
+async fn last_messages(mut link: PluginLink) {
     while !link.up.is_empty() && !link.ended {
         link.hear(true).await;
         link.down = Vec::new().into_iter();
@@ -230,14 +230,14 @@ async fn last_messages(mut link: Link) {
 }
 
 /// What a message of the child says, if it says anything.
-fn said(kind: Kind, payload: Vec<u8>) -> Option<Said<CloseFrame>> {
+fn said(kind: MessageKind, payload: Vec<u8>) -> Option<Said<CloseFrame>> {
     Some(match kind {
         // The child has looked, so this is UTF-8.
-        Kind::Text => Said::Message(Message::Text(Utf8Bytes::try_from(Bytes::from(payload)).ok()?)),
-        Kind::Binary => Said::Message(Message::Binary(payload.into())),
-        Kind::Close => Said::End(close_frame(&payload)),
-        Kind::Ping => Said::Control(Control::Ping, payload),
-        Kind::Pong => Said::Control(Control::Pong, payload),
+        MessageKind::Text => Said::Message(Message::Text(Utf8Bytes::try_from(Bytes::from(payload)).ok()?)),
+        MessageKind::Binary => Said::Message(Message::Binary(payload.into())),
+        MessageKind::Close => Said::End(close_frame(&payload)),
+        MessageKind::Ping => Said::Control(Control::Ping, payload),
+        MessageKind::Pong => Said::Control(Control::Pong, payload),
     })
 }
 
@@ -247,6 +247,6 @@ mod tests {
 
     #[test]
     fn a_message_of_no_kind_is_an_error() {
-        assert!(Kind::from_byte(3).is_err());
+        assert!(MessageKind::from_byte(3).is_err());
     }
 }

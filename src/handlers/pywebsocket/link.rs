@@ -31,7 +31,7 @@ pub enum Verdict {
 
 /// `o`, see `worker.py`.
 #[derive(Serialize)]
-struct Opening<'a> {
+struct OpeningMessage<'a> {
     line: String,
     uri: &'a str,
     headers: &'a [(String, String)],
@@ -56,7 +56,7 @@ struct Over {
 }
 
 /// One end of a link.
-pub struct Link {
+pub struct WorkerLink {
     stream: UnixStream,
     /// What was read and is not taken apart yet.
     inbox: Vec<u8>,
@@ -79,24 +79,24 @@ fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&header(kind, payload.len())[..], payload].concat()
 }
 
-impl Link {
+impl WorkerLink {
     /// A new one, and the worker's end of it.
     ///
     /// # Errors
     /// No descriptors.
-    pub fn pair() -> io::Result<(Link, StdUnixStream)> {
+    pub fn pair() -> io::Result<(WorkerLink, StdUnixStream)> {
         let (ours, theirs) = StdUnixStream::pair()?;
-        Ok((Link::new(ours.into())?, theirs))
+        Ok((WorkerLink::new(ours.into())?, theirs))
     }
 
     /// Of our end.
     ///
     /// # Errors
     /// The runtime cannot watch it.
-    pub fn new(fd: OwnedFd) -> io::Result<Link> {
+    pub fn new(fd: OwnedFd) -> io::Result<WorkerLink> {
         let stream = StdUnixStream::from(fd);
         stream.set_nonblocking(true)?;
-        Ok(Link { stream: UnixStream::from_std(stream)?, inbox: Vec::new(), splitter: Splitter::default() })
+        Ok(WorkerLink { stream: UnixStream::from_std(stream)?, inbox: Vec::new(), splitter: Splitter::default() })
     }
 
     /// The descriptor, for another runtime.
@@ -148,7 +148,7 @@ impl Link {
     /// # Errors
     /// The worker is gone.
     pub async fn offer(&self, spec: &SessionSpec, settings: &Settings) -> io::Result<()> {
-        let opening = Opening {
+        let opening = OpeningMessage {
             // A stream of HTTP/2 looks like this, too (RFC 8441): what the package knows is HTTP/1.1.
             line: format!("GET {} HTTP/1.1", spec.uri),
             uri: &spec.uri,

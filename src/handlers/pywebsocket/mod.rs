@@ -22,7 +22,7 @@ use crate::engine::summary::{End, Traffic};
 use crate::engine::{Accepted, Handler, LocalBoxFuture, RawStream, RawSummary, Refused, Rejection, Response};
 use crate::engine::{HandlerSession, SessionSpec, StreamSession};
 use crate::wire::CloseFrame;
-use link::{Link, Verdict};
+use link::{Verdict, WorkerLink};
 use log::{error, warn};
 use settings::{Settings, Worker};
 use std::io;
@@ -82,8 +82,8 @@ impl PyWebSocket {
         Ok(Accepted { response, session: HandlerSession::Stream(Box::new(Claimed { link })), descriptors: 1 })
     }
 
-    async fn ask(&self, settings: &Settings, spec: &SessionSpec) -> io::Result<(Link, Verdict)> {
-        let (mut link, theirs) = Link::pair()?;
+    async fn ask(&self, settings: &Settings, spec: &SessionSpec) -> io::Result<(WorkerLink, Verdict)> {
+        let (mut link, theirs) = WorkerLink::pair()?;
         self.workers.introduce(&settings.worker, theirs.as_fd()).await?;
         drop(theirs);
         link.offer(spec, settings).await?;
@@ -117,7 +117,7 @@ impl StreamSession for Claimed {
 
 /// Gives the worker the client's stream, and waits until it has done with it.
 async fn attend(link: OwnedFd, socket: OwnedFd, early: Vec<u8>, raw: &RawStream) -> io::Result<RawSummary> {
-    let mut link = Link::new(link)?;
+    let mut link = WorkerLink::new(link)?;
     link.give(early, socket.as_fd()).await?;
     // The worker is the only one who has it now, beside httpd if that relays it.
     drop(socket);

@@ -15,7 +15,7 @@ const SLICES: usize = 16;
 
 /// The connection, and what is on its way to the target.
 #[derive(Debug)]
-pub struct Link {
+pub struct TargetLink {
     socket: Socket,
     up: VecDeque<Bytes>,
     /// The bytes in `up`.
@@ -23,19 +23,19 @@ pub struct Link {
     /// Why nothing more can be written.
     broken: Option<io::Error>,
     /// What was read and not delivered.
-    read: Option<Turn>,
+    read: Option<TargetEvent>,
 }
 
 /// What has happened on a link.
 #[derive(Debug)]
-pub enum Turn {
+pub enum TargetEvent {
     Taken,
     Said(Bytes),
     /// The target says no more: it has ended its side, or the connection is broken.
     End(io::Result<()>),
 }
 
-impl Backend for Link {
+impl Backend for TargetLink {
     /// The target says no more.
     type End = io::Result<()>;
 
@@ -58,7 +58,7 @@ impl Backend for Link {
 
     async fn turn(&mut self) {
         // Both: neither a flood to the target nor one from it may keep the other from its turn.
-        poll_fn(|cx| match (Link::poll_write(self, cx), self.poll_read(cx)) {
+        poll_fn(|cx| match (TargetLink::poll_write(self, cx), self.poll_read(cx)) {
             (_, Poll::Ready(read)) => {
                 self.read = Some(read);
                 Poll::Ready(())
@@ -70,29 +70,29 @@ impl Backend for Link {
 
     fn said(&mut self) -> Option<Said<io::Result<()>>> {
         Some(match self.read.take()? {
-            Turn::Taken => return None,
-            Turn::Said(bytes) => Said::Message(Message::Binary(bytes)),
+            TargetEvent::Taken => return None,
+            TargetEvent::Said(bytes) => Said::Message(Message::Binary(bytes)),
             // A reset that was noticed in writing is told only there. EPIPE: it had ended before.
-            Turn::End(Ok(())) => Said::End(match self.broken.take() {
+            TargetEvent::End(Ok(())) => Said::End(match self.broken.take() {
                 Some(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why),
                 _ => Ok(()),
             }),
-            Turn::End(Err(why)) => Said::End(Err(why)),
+            TargetEvent::End(Err(why)) => Said::End(Err(why)),
         })
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) {
-        let _ = Link::poll_write(self, cx);
+        let _ = TargetLink::poll_write(self, cx);
     }
 }
 
-impl Link {
+impl TargetLink {
     /// Takes over a connected socket. To be called on an engine thread.
     ///
     /// # Errors
     /// It cannot be watched.
-    pub fn new(socket: OwnedFd) -> io::Result<Link> {
-        Ok(Link { socket: Socket::new(socket)?, up: VecDeque::new(), waiting: 0, broken: None, read: None })
+    pub fn new(socket: OwnedFd) -> io::Result<TargetLink> {
+        Ok(TargetLink { socket: Socket::new(socket)?, up: VecDeque::new(), waiting: 0, broken: None, read: None })
     }
 
     /// Something waits for the target.
@@ -105,19 +105,19 @@ impl Link {
     }
 
     /// Writes what waits, and reads once.
-    pub fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    pub fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<TargetEvent> {
         if self.poll_write(cx).is_ready() {
-            return Poll::Ready(Turn::Taken);
+            return Poll::Ready(TargetEvent::Taken);
         }
         self.poll_read(cx)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<TargetEvent> {
         bridge::with_buffer(|buffer| {
             self.socket.poll_read(cx, buffer).map(|read| match read {
-                Ok(0) => Turn::End(Ok(())),
-                Ok(count) => Turn::Said(Bytes::copy_from_slice(&buffer[..count])),
-                Err(e) => Turn::End(Err(e)),
+                Ok(0) => TargetEvent::End(Ok(())),
+                Ok(count) => TargetEvent::Said(Bytes::copy_from_slice(&buffer[..count])),
+                Err(e) => TargetEvent::End(Err(e)),
             })
         })
     }

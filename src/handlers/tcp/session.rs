@@ -3,7 +3,7 @@
 //! Who does not take holds the other up: nothing is read from a target whose client has a full send buffer, nor from a client
 //! whose target lets its queue fill up.
 
-use super::link::{Link, Turn};
+use super::link::{TargetEvent, TargetLink};
 use crate::engine::{Conn, LocalBoxFuture, MessageSession, bridge};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
@@ -26,7 +26,7 @@ pub struct Opening {
 
 impl MessageSession for Opening {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
-        let link = Link::new(self.target);
+        let link = TargetLink::new(self.target);
         Box::pin(async {
             match link {
                 Ok(link) => Box::pin(live(conn, link)).await,
@@ -39,7 +39,7 @@ impl MessageSession for Opening {
     }
 }
 
-async fn live(conn: &mut Conn, mut link: Link) -> CloseFrame {
+async fn live(conn: &mut Conn, mut link: TargetLink) -> CloseFrame {
     let end = bridge::run(conn, &mut link, LOOK).await;
     // Both what the client said last, and that it says no more, are still for the target.
     tokio::task::spawn_local(take_leave(link));
@@ -60,18 +60,18 @@ async fn live(conn: &mut Conn, mut link: Link) -> CloseFrame {
 }
 
 /// Lets the target have what its client has said last, and waits until it has heard that this was all.
-async fn take_leave(mut link: Link) {
+async fn take_leave(mut link: TargetLink) {
     let mut talks = true;
     while link.has_more() {
         let taken = async {
             while talks {
                 match poll_fn(|cx| link.poll_turn(cx)).await {
-                    Turn::Taken => return true,
+                    TargetEvent::Taken => return true,
                     // It may want to get rid of that first.
-                    Turn::Said(_) => {}
+                    TargetEvent::Said(_) => {}
                     // It may still listen.
-                    Turn::End(Ok(())) => talks = false,
-                    Turn::End(Err(_)) => return false,
+                    TargetEvent::End(Ok(())) => talks = false,
+                    TargetEvent::End(Err(_)) => return false,
                 }
             }
             poll_fn(|cx| link.poll_write(cx)).await;
@@ -82,6 +82,6 @@ async fn take_leave(mut link: Link) {
         }
     }
     link.end_writing();
-    let rest = async { while let Turn::Said(_) = poll_fn(|cx| link.poll_turn(cx)).await {} };
+    let rest = async { while let TargetEvent::Said(_) = poll_fn(|cx| link.poll_turn(cx)).await {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
 }

@@ -22,13 +22,13 @@ const STUCK: Duration = Duration::from_millis(500);
 /// What may be under way from one end to the other: kernel buffers, above all.
 const UNDER_WAY: usize = 24 << 20;
 
-struct House {
+struct TcpEngine {
     engine: TestEngine,
 }
 
-impl House {
-    fn new() -> House {
-        House { engine: TestEngine::start(2, Registry::default().with("tcp", Tcp::default()), Bound::Off) }
+impl TcpEngine {
+    fn new() -> TcpEngine {
+        TcpEngine { engine: TestEngine::start(2, Registry::default().with("tcp", Tcp::default()), Bound::Off) }
     }
 
     fn spec(settings: &Settings) -> SessionSpec {
@@ -43,7 +43,7 @@ impl House {
     }
 
     fn open(&self, settings: &Settings) -> Result<Client, Refused> {
-        let spec = House::spec(settings);
+        let spec = TcpEngine::spec(settings);
         let accepted = match self.engine.accept(&spec) {
             Ok(accepted) => accepted,
             Err(Rejection::Refused(refused)) => return Err(refused),
@@ -127,8 +127,8 @@ fn fill(stream: &mut (impl Write + AsFd), bytes: &[u8]) -> usize {
 
 #[test]
 fn bytes_go_both_ways() {
-    let house = House::new();
-    let (mut client, mut target) = house.connected();
+    let engine = TcpEngine::new();
+    let (mut client, mut target) = engine.connected();
     send(&mut client, b"\x00\xff");
     client.send(Message::text("PING\r\n")).unwrap();
     send(&mut client, b"");
@@ -143,11 +143,11 @@ fn bytes_go_both_ways() {
 
 #[test]
 fn a_unix_socket_is_a_target() {
-    let house = House::new();
+    let engine = TcpEngine::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("target.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut client = house.client(&format!("unix:{}", path.display()));
+    let mut client = engine.client(&format!("unix:{}", path.display()));
     let mut target = listener.accept().unwrap().0;
     send(&mut client, b"hello");
     let mut bytes = [0; 5];
@@ -160,12 +160,12 @@ fn a_unix_socket_is_a_target() {
 
 #[test]
 fn the_connection_is_made_as_it_should_be() {
-    let house = House::new();
+    let engine = TcpEngine::new();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     // Of the addresses of this name, some have nobody.
     let target = Target::parse(&format!("localhost:{port}")).unwrap();
-    let link = house.engine.block_on(target.connect(PATIENCE)).unwrap();
+    let link = engine.engine.block_on(target.connect(PATIENCE)).unwrap();
     assert!(tcp_nodelay(&link).unwrap());
     assert!(socket_keepalive(&link).unwrap());
     assert_eq!(fcntl_getfd(&link).unwrap(), FdFlags::CLOEXEC);
@@ -190,24 +190,24 @@ fn full(address: &impl SocketAddrArg, family: AddressFamily) -> (OwnedFd, Vec<Ow
 
 #[test]
 fn a_target_that_is_not_there_is_an_answer_of_http() {
-    let house = House::new();
+    let engine = TcpEngine::new();
     let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("full.sock");
     let short = Duration::from_millis(300);
-    assert_eq!(house.status(&unused.to_string(), PATIENCE), 502);
-    assert_eq!(house.status("unix:/nowhere/x.sock", PATIENCE), 502);
+    assert_eq!(engine.status(&unused.to_string(), PATIENCE), 502);
+    assert_eq!(engine.status("unix:/nowhere/x.sock", PATIENCE), 502);
     // RFC 6761: there is no such name.
-    assert_eq!(house.status("nobody.invalid:80", PATIENCE), 502);
+    assert_eq!(engine.status("nobody.invalid:80", PATIENCE), 502);
 
     let (listener, waiting) = full(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), AddressFamily::INET);
     let port = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap().port();
-    assert_eq!(house.status(&format!("127.0.0.1:{port}"), short), 504);
+    assert_eq!(engine.status(&format!("127.0.0.1:{port}"), short), 504);
     drop((listener, waiting));
 
     let (listener, waiting) = full(&SocketAddrUnix::new(&path).unwrap(), AddressFamily::UNIX);
     let target = format!("unix:{}", path.display());
-    assert_eq!(house.status(&target, short), 504);
+    assert_eq!(engine.status(&target, short), 504);
     // One that has been too busy for a moment; under another name, since it is remembered that this one did not answer.
     let again = directory.path().join("again.sock");
     std::os::unix::fs::symlink(&path, &again).unwrap();
@@ -218,20 +218,20 @@ fn a_target_that_is_not_there_is_an_answer_of_http() {
         }
         (listener, waiting)
     });
-    assert_eq!(house.status(&target, PATIENCE), 101);
+    assert_eq!(engine.status(&target, PATIENCE), 101);
     drop(taker);
 }
 
 #[test]
 fn a_token_names_the_target() {
-    let house = House::new();
+    let engine = TcpEngine::new();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("targets");
     fs::write(&file, format!("desk: {}\n", listener.local_addr().unwrap())).unwrap();
     let open = |file: &Path, token: Option<&str>| {
         let to = To::Token { file: file.to_owned(), token: token.map(str::to_owned) };
-        house.open(&Settings { to, timeout: PATIENCE, crowd: CROWD })
+        engine.open(&Settings { to, timeout: PATIENCE, crowd: CROWD })
     };
     let mut client = open(&file, Some("desk")).unwrap();
     listener.accept().unwrap().0.write_all(b"hello").unwrap();
@@ -243,8 +243,8 @@ fn a_token_names_the_target() {
 
 #[test]
 fn what_a_target_said_before_its_end_is_delivered() {
-    let house = House::new();
-    let (mut client, mut target) = house.connected();
+    let engine = TcpEngine::new();
+    let (mut client, mut target) = engine.connected();
     // More than the send buffer; and nobody reads until all of it was said.
     let said = pattern(400_000);
     target.write_all(&said).unwrap();
@@ -259,8 +259,8 @@ fn what_a_target_said_before_its_end_is_delivered() {
 
 #[test]
 fn what_a_client_said_before_its_close_is_delivered() {
-    let house = House::new();
-    let (mut client, mut target) = house.connected();
+    let engine = TcpEngine::new();
+    let (mut client, mut target) = engine.connected();
     let said = pattern(900_000);
     send(&mut client, &said[..600_000]);
     send(&mut client, &said[600_000..]);
@@ -277,8 +277,8 @@ fn what_a_client_said_before_its_close_is_delivered() {
 
 #[test]
 fn a_client_that_vanishes_is_an_end_for_the_target() {
-    let house = House::new();
-    let (mut client, mut target) = house.connected();
+    let engine = TcpEngine::new();
+    let (mut client, mut target) = engine.connected();
     send(&mut client, b"hello");
     drop(client);
     let mut heard = Vec::new();
@@ -288,8 +288,8 @@ fn a_client_that_vanishes_is_an_end_for_the_target() {
 
 #[test]
 fn a_reset_is_an_error() {
-    let house = House::new();
-    let (mut client, mut target) = house.connected();
+    let engine = TcpEngine::new();
+    let (mut client, mut target) = engine.connected();
     target.write_all(b"hello").unwrap();
     assert_eq!(receive(&mut client, 5), b"hello");
     set_socket_linger(&target, Some(Duration::ZERO)).unwrap();
@@ -297,7 +297,7 @@ fn a_reset_is_an_error() {
     let lost = close(CloseCode::Error, "the connection to the target was lost");
     assert_eq!(closed(&mut client), Some(lost.clone()));
     // Closed with something unread, which is a reset, too.
-    let (mut client, target) = house.connected();
+    let (mut client, target) = engine.connected();
     send(&mut client, b"hello");
     target.peek(&mut [0]).unwrap();
     drop(target);
@@ -306,16 +306,16 @@ fn a_reset_is_an_error() {
 
 #[test]
 fn who_does_not_take_holds_the_other_up() {
-    let house = House::new();
+    let engine = TcpEngine::new();
     let bytes = pattern(1 << 20);
-    let (mut client, mut target) = house.connected();
+    let (mut client, mut target) = engine.connected();
     let count = fill(&mut target, &bytes);
     let reader = std::thread::spawn(move || receive(&mut client, count));
     let received = reader.join().unwrap();
     assert!(received.iter().zip(bytes.iter().cycle()).all(|(a, b)| a == b));
 
     // The other way round, in frames as a client has them.
-    let (client, mut target) = house.connected();
+    let (client, mut target) = engine.connected();
     let mut frame = vec![0x82, 0x80 | 127];
     frame.extend(60_000u64.to_be_bytes());
     frame.extend([0; 4]);
@@ -330,14 +330,14 @@ fn who_does_not_take_holds_the_other_up() {
 
 #[test]
 fn one_that_goes_while_it_is_held_up_is_noticed() {
-    let house = House::new();
-    let (client, mut target) = house.connected();
+    let engine = TcpEngine::new();
+    let (client, mut target) = engine.connected();
     let mut frame = vec![0x82, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0];
     frame.extend([b'x'; 0xffff]);
     fill(&mut &**client.get_ref(), &frame);
     drop(client);
     let start = Instant::now();
-    while house.engine.connections() > 0 {
+    while engine.engine.connections() > 0 {
         assert!(start.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -111,18 +111,23 @@ fn frames(first: u8, payload: &[u8], piece: usize) -> Vec<u8> {
 }
 
 /// A session with all it needs.
-struct Rig {
+struct TestSession {
     session: Session,
     contexts: Contexts,
     events: VecDeque<Event>,
     out: Vec<u8>,
 }
 
-impl Rig {
-    fn new(parameters: Parameters) -> Rig {
+impl TestSession {
+    fn new(parameters: Parameters) -> TestSession {
         let rules =
             Rules { max_message_size: LIMIT, compression: Some(compression(parameters)), reserved_close_codes: false };
-        Rig { session: Session::new(&rules), contexts: Contexts::default(), events: VecDeque::new(), out: Vec::new() }
+        TestSession {
+            session: Session::new(&rules),
+            contexts: Contexts::default(),
+            events: VecDeque::new(),
+            out: Vec::new(),
+        }
     }
 
     fn receive(&mut self, bytes: &[u8]) {
@@ -204,14 +209,14 @@ proptest! {
                 bytes.extend(frames(9, b"ping", 200));
             }
         }
-        let mut rig = Rig::new(parameters);
+        let mut test = TestSession::new(parameters);
         for part in bytes.chunks(chunk) {
-            rig.receive(part);
+            test.receive(part);
         }
         let expected: Vec<Message> = messages.iter().map(|(payload, _)| Message::binary(payload.clone())).collect();
-        prop_assert_eq!(rig.messages(), expected);
-        prop_assert!(!rig.session.is_in_a_message());
-        prop_assert_eq!(rig.out.len(), messages.len().div_ceil(2) * 6);
+        prop_assert_eq!(test.messages(), expected);
+        prop_assert!(!test.session.is_in_a_message());
+        prop_assert_eq!(test.out.len(), messages.len().div_ceil(2) * 6);
     }
 
     #[test]
@@ -245,9 +250,9 @@ proptest! {
         let mut bytes = client.message(true, &good, true);
         let at = place.index(bytes.len());
         bytes.splice(at..(at + noise.len()).min(bytes.len()), noise);
-        let mut whole = Rig::new(parameters);
+        let mut whole = TestSession::new(parameters);
         whole.receive(&bytes);
-        let mut pieces = Rig::new(parameters);
+        let mut pieces = TestSession::new(parameters);
         for piece in bytes.chunks(chunk) {
             pieces.receive(piece);
         }
@@ -263,13 +268,13 @@ proptest! {
 
 #[test]
 fn an_idle_session_owns_no_codec() {
-    let mut rig = Rig::new(PARAMETERS);
+    let mut test = TestSession::new(PARAMETERS);
     let mut client = Client::new(PARAMETERS, 1 << 20);
     let bytes = client.message(true, &prose(2000), true);
-    rig.receive(&bytes[..50]);
-    assert!(rig.session.is_in_a_message());
-    rig.receive(&bytes[50..]);
-    assert!(!rig.session.is_in_a_message());
+    test.receive(&bytes[..50]);
+    assert!(test.session.is_in_a_message());
+    test.receive(&bytes[50..]);
+    assert!(!test.session.is_in_a_message());
     let mut deflate = PerMessageDeflate::new(compression(PARAMETERS));
     assert!(deflate.compress(&mut DeflatePool::default(), &prose(100)).is_some());
     assert!(deflate.deflate.is_none() && deflate.incoming.inflate.is_none());
@@ -307,19 +312,19 @@ fn between_two_messages_there_is_but_a_window() {
 fn a_message_without_a_byte_is_empty() {
     let takes_over = Parameters { client_no_context_takeover: false, ..PARAMETERS };
     for parameters in [PARAMETERS, takes_over] {
-        let (mut rig, mut client) = (Rig::new(parameters), Client::new(parameters, 1 << 20));
+        let (mut test, mut client) = (TestSession::new(parameters), Client::new(parameters, 1 << 20));
         let prose = prose(500);
-        rig.receive(&frames(0x42, b"", 1));
-        rig.receive(&client.message(false, &prose, true));
+        test.receive(&frames(0x42, b"", 1));
+        test.receive(&client.message(false, &prose, true));
         // In two frames, a Ping between them.
-        rig.receive(&[&[0x42, 0x80, 0, 0, 0, 0, 0x89, 0x80][..], &[0; 4], &[0x80, 0x80, 0, 0, 0, 0]].concat());
-        rig.receive(&frames(0x41, b"", 1));
-        rig.receive(&client.message(false, &prose, true));
+        test.receive(&[&[0x42, 0x80, 0, 0, 0, 0, 0x89, 0x80][..], &[0; 4], &[0x80, 0x80, 0, 0, 0, 0]].concat());
+        test.receive(&frames(0x41, b"", 1));
+        test.receive(&client.message(false, &prose, true));
         let message = |bytes: &[u8]| Message::binary(bytes.to_vec());
         let expected = [message(b""), message(&prose), message(b""), Message::text(""), message(&prose)];
-        assert_eq!(rig.messages(), expected);
-        assert_eq!(rig.out, [0x8a, 0]);
-        assert!(!rig.session.is_in_a_message());
+        assert_eq!(test.messages(), expected);
+        assert_eq!(test.out, [0x8a, 0]);
+        assert!(!test.session.is_in_a_message());
     }
 }
 
@@ -334,21 +339,21 @@ fn who_refers_to_what_it_agreed_to_forget_is_told() {
         (small, 3000, 600, true),
         (takes_over, 100, 40_000, false),
     ] {
-        let (mut rig, mut client) = (Rig::new(agreed), Client::new(takes_over, 1 << 20));
+        let (mut test, mut client) = (TestSession::new(agreed), Client::new(takes_over, 1 << 20));
         let noise = noise(44_000);
         let (first, rest) = noise.split_at(length);
-        rig.receive(&client.message(false, first, true));
+        test.receive(&client.message(false, first, true));
         let mut second = client.message(false, &rest[..between], true);
         if !told {
             // What was not asked of it is no breach, but an error all the same.
             second = frames(0x42, &[0xff; 20], 200);
         }
-        rig.receive(&second);
-        if rig.session.is_open() {
-            rig.receive(&client.message(false, first, true));
+        test.receive(&second);
+        if test.session.is_open() {
+            test.receive(&client.message(false, first, true));
         }
-        assert_eq!((rig.failure(), rig.session.has_forgotten()), (CloseCode::Invalid, told), "{agreed:?}");
-        assert_eq!(rig.reason().contains("agreed to forget"), told, "{}", rig.reason());
+        assert_eq!((test.failure(), test.session.has_forgotten()), (CloseCode::Invalid, told), "{agreed:?}");
+        assert_eq!(test.reason().contains("agreed to forget"), told, "{}", test.reason());
     }
 }
 
@@ -396,17 +401,17 @@ fn a_large_message_is_inflated_in_slices() {
     assert!(bytes.len() < 10_000);
     let rules =
         Rules { max_message_size: SIZE, compression: Some(compression(PARAMETERS)), reserved_close_codes: false };
-    let mut rig = Rig { session: Session::new(&rules), ..Rig::new(PARAMETERS) };
-    rig.session.receive(&mut rig.contexts, &bytes, &mut rig.events, &mut rig.out);
+    let mut test = TestSession { session: Session::new(&rules), ..TestSession::new(PARAMETERS) };
+    test.session.receive(&mut test.contexts, &bytes, &mut test.events, &mut test.out);
     let mut slices = 1;
-    while rig.session.has_more() {
-        let before = rig.session.inflated();
-        rig.session.more(&mut rig.contexts, &mut rig.events, &mut rig.out);
-        assert!(rig.session.inflated() <= before + Session::SLICE as u64 + (1 << 16));
+    while test.session.has_more() {
+        let before = test.session.inflated();
+        test.session.more(&mut test.contexts, &mut test.events, &mut test.out);
+        assert!(test.session.inflated() <= before + Session::SLICE as u64 + (1 << 16));
         slices += 1;
     }
     assert!(slices >= SIZE / Session::SLICE, "{slices}");
-    assert_eq!(rig.messages(), [Message::binary(vec![b'x'; SIZE])]);
+    assert_eq!(test.messages(), [Message::binary(vec![b'x'; SIZE])]);
 }
 
 #[test]
@@ -420,12 +425,12 @@ fn a_bomb_costs_no_more_than_the_limit() {
         payload.extend(TAIL);
     }
     let bytes = frames(0x42, &payload, 1 << 30);
-    let mut rig = Rig::new(PARAMETERS);
+    let mut test = TestSession::new(PARAMETERS);
     for piece in bytes.chunks(65_536) {
-        rig.receive(piece);
+        test.receive(piece);
     }
-    assert_eq!(rig.events.len(), 1);
-    assert_eq!(rig.failure(), CloseCode::Size);
+    assert_eq!(test.events.len(), 1);
+    assert_eq!(test.failure(), CloseCode::Size);
 }
 
 #[test]
@@ -433,16 +438,16 @@ fn large_messages_of_one_read_come_a_few_at_a_time() {
     let mut client = Client::new(PARAMETERS, 1 << 20);
     let bytes: Vec<u8> = (0..20).flat_map(|_| client.message(false, &vec![0; LIMIT], true)).collect();
     assert!(bytes.len() < 20_000);
-    let mut rig = Rig::new(PARAMETERS);
-    rig.session.receive(&mut rig.contexts, &bytes, &mut rig.events, &mut rig.out);
+    let mut test = TestSession::new(PARAMETERS);
+    test.session.receive(&mut test.contexts, &bytes, &mut test.events, &mut test.out);
     let mut rounds = 1;
-    while rig.session.has_more() {
-        assert!(rig.events.len() <= rounds, "{} after {rounds}", rig.events.len());
-        rig.session.more(&mut rig.contexts, &mut rig.events, &mut rig.out);
+    while test.session.has_more() {
+        assert!(test.events.len() <= rounds, "{} after {rounds}", test.events.len());
+        test.session.more(&mut test.contexts, &mut test.events, &mut test.out);
         rounds += 1;
     }
-    assert_eq!(rig.messages().len(), 20);
-    assert!(!rig.session.is_in_a_message());
+    assert_eq!(test.messages().len(), 20);
+    assert!(!test.session.is_in_a_message());
 }
 
 #[test]
@@ -451,16 +456,16 @@ fn a_bad_text_is_noticed_before_its_end() {
     let mut payload = prose(20_000);
     payload[100] = 0xff;
     let bytes = client.message(true, &payload, true);
-    let mut rig = Rig::new(PARAMETERS);
-    rig.receive(&bytes[..bytes.len() / 2]);
-    assert_eq!(rig.failure(), CloseCode::Invalid);
+    let mut test = TestSession::new(PARAMETERS);
+    test.receive(&bytes[..bytes.len() / 2]);
+    assert_eq!(test.failure(), CloseCode::Invalid);
 }
 
 #[test]
 fn what_is_no_compressed_data_is_1007() {
-    let mut rig = Rig::new(PARAMETERS);
-    rig.receive(&frames(0x42, &[0xff; 20], 200));
-    assert_eq!(rig.failure(), CloseCode::Invalid);
+    let mut test = TestSession::new(PARAMETERS);
+    test.receive(&frames(0x42, &[0xff; 20], 200));
+    assert_eq!(test.failure(), CloseCode::Invalid);
 }
 
 #[test]
@@ -468,22 +473,22 @@ fn examples_of_the_rfc() {
     // Section 7.2.3: one block, two fragments, taken over, not compressed, with BFINAL, two blocks.
     let takes_over = Parameters { client_no_context_takeover: false, ..PARAMETERS };
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
-    let mut rig = Rig::new(takes_over);
-    rig.receive(&frames(0x41, &hello, 100));
-    rig.receive(&frames(0x41, &[0xf2, 0x00, 0x11, 0x00, 0x00], 100));
-    rig.receive(&frames(0x41, &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00], 100));
+    let mut test = TestSession::new(takes_over);
+    test.receive(&frames(0x41, &hello, 100));
+    test.receive(&frames(0x41, &[0xf2, 0x00, 0x11, 0x00, 0x00], 100));
+    test.receive(&frames(0x41, &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00], 100));
     for takes_over in [takes_over, PARAMETERS] {
-        let mut rig = Rig::new(takes_over);
-        rig.receive(&frames(0x41, &hello, 3));
+        let mut test = TestSession::new(takes_over);
+        test.receive(&frames(0x41, &hello, 3));
         // With BFINAL, with and without the byte that pads it; then the ordinary form once more.
-        rig.receive(&frames(0x41, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], 100));
-        rig.receive(&frames(0x41, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 100));
-        rig.receive(&frames(0x41, &hello, 100));
+        test.receive(&frames(0x41, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], 100));
+        test.receive(&frames(0x41, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 100));
+        test.receive(&frames(0x41, &hello, 100));
         let two = [0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00];
-        rig.receive(&frames(0x41, &two, 100));
-        assert_eq!(rig.messages(), vec![Message::text("Hello"); 5]);
+        test.receive(&frames(0x41, &two, 100));
+        assert_eq!(test.messages(), vec![Message::text("Hello"); 5]);
     }
-    assert_eq!(rig.messages(), vec![Message::text("Hello"); 3]);
+    assert_eq!(test.messages(), vec![Message::text("Hello"); 3]);
 }
 
 #[test]

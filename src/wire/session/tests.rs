@@ -26,29 +26,34 @@ fn closing(code: u16, reason: &str) -> Vec<u8> {
 }
 
 /// A session with what it needs from its thread, and everything it said.
-struct Rig {
+struct TestSession {
     session: Session,
     contexts: Contexts,
     events: VecDeque<Event>,
     out: Vec<u8>,
 }
 
-impl Rig {
-    fn new() -> Rig {
-        Rig::of(&RULES)
+impl TestSession {
+    fn new() -> TestSession {
+        TestSession::of(&RULES)
     }
 
-    fn of(rules: &Rules) -> Rig {
-        Rig { session: Session::new(rules), contexts: Contexts::default(), events: VecDeque::new(), out: Vec::new() }
+    fn of(rules: &Rules) -> TestSession {
+        TestSession {
+            session: Session::new(rules),
+            contexts: Contexts::default(),
+            events: VecDeque::new(),
+            out: Vec::new(),
+        }
     }
 
-    fn receive(&mut self, bytes: &[u8]) -> &mut Rig {
+    fn receive(&mut self, bytes: &[u8]) -> &mut TestSession {
         self.session.receive(&mut self.contexts, bytes, &mut self.events, &mut self.out);
         self
     }
 
-    fn streaming() -> Rig {
-        Rig { session: Session::streaming(&RULES), ..Rig::new() }
+    fn streaming() -> TestSession {
+        TestSession { session: Session::streaming(&RULES), ..TestSession::new() }
     }
 
     /// All that came of a stream: its bytes, the messages they were in, and the event that ended it.
@@ -69,12 +74,12 @@ impl Rig {
 
     /// The code that a stream of bytes makes the session fail with.
     fn failure(bytes: &[u8]) -> CloseCode {
-        let mut rig = Rig::new();
-        match rig.receive(bytes).events.pop_back() {
+        let mut test = TestSession::new();
+        match test.receive(bytes).events.pop_back() {
             Some(Event::Failed(frame)) => {
-                rig.session.close(&mut rig.contexts, frame.clone(), &mut rig.out);
-                assert_eq!(rig.out[0], 0x88);
-                assert_eq!(rig.out[2..4], u16::from(frame.code).to_be_bytes());
+                test.session.close(&mut test.contexts, frame.clone(), &mut test.out);
+                assert_eq!(test.out[0], 0x88);
+                assert_eq!(test.out[2..4], u16::from(frame.code).to_be_bytes());
                 frame.code
             }
             other => panic!("no failure but {other:?}"),
@@ -84,84 +89,84 @@ impl Rig {
 
 #[test]
 fn an_idle_session_keeps_no_context() {
-    let mut rig = Rig::new();
-    rig.receive(&text("hello"));
-    assert_eq!(rig.events, [Event::Message(Message::text("hello"))]);
-    assert!(!rig.session.is_in_a_message());
-    assert_eq!(rig.contexts.spare.len(), 1);
-    rig.receive(&text("half")[..4]);
-    assert!(rig.session.is_in_a_message());
-    assert_eq!(rig.contexts.spare.len(), 0);
+    let mut test = TestSession::new();
+    test.receive(&text("hello"));
+    assert_eq!(test.events, [Event::Message(Message::text("hello"))]);
+    assert!(!test.session.is_in_a_message());
+    assert_eq!(test.contexts.spare.len(), 1);
+    test.receive(&text("half")[..4]);
+    assert!(test.session.is_in_a_message());
+    assert_eq!(test.contexts.spare.len(), 0);
     // On a 64-bit machine; what an idle connection costs hangs on it.
     assert!(std::mem::size_of::<Session>() <= 96, "{}", std::mem::size_of::<Session>());
 }
 
 #[test]
 fn a_context_that_grew_large_is_not_kept() {
-    let mut rig = Rig::new();
-    rig.session = Session::new(&Rules { max_message_size: 1 << 20, ..RULES });
-    rig.receive(&masked(true, OpCode::Data(Data::Binary), &vec![7; 100_000]));
-    assert!(matches!(&rig.events[0], Event::Message(m) if m.len() == 100_000));
-    assert!(rig.session.context.is_none());
-    assert_eq!(rig.contexts.spare.len(), 0);
+    let mut test = TestSession::new();
+    test.session = Session::new(&Rules { max_message_size: 1 << 20, ..RULES });
+    test.receive(&masked(true, OpCode::Data(Data::Binary), &vec![7; 100_000]));
+    assert!(matches!(&test.events[0], Event::Message(m) if m.len() == 100_000));
+    assert!(test.session.context.is_none());
+    assert_eq!(test.contexts.spare.len(), 0);
 }
 
 #[test]
 fn a_lent_context_has_the_limit_of_its_new_session() {
-    let mut rig = Rig::new();
-    rig.receive(&text("hello"));
-    rig.session = Session::new(&Rules { max_message_size: 3, ..RULES });
-    rig.events.clear();
-    rig.receive(&text("hello"));
-    assert!(matches!(&rig.events[0], Event::Failed(f) if f.code == CloseCode::Size));
+    let mut test = TestSession::new();
+    test.receive(&text("hello"));
+    test.session = Session::new(&Rules { max_message_size: 3, ..RULES });
+    test.events.clear();
+    test.receive(&text("hello"));
+    assert!(matches!(&test.events[0], Event::Failed(f) if f.code == CloseCode::Size));
 }
 
 #[test]
 fn pings_are_answered_also_between_fragments() {
-    let mut rig = Rig::new();
-    rig.receive(&masked(false, OpCode::Data(Data::Text), b"a"));
-    rig.receive(&masked(true, OpCode::Control(Control::Ping), b"hi"));
-    assert_eq!(rig.out, b"\x8a\x02hi");
-    rig.receive(&masked(true, OpCode::Data(Data::Continue), b"b"));
-    assert_eq!(rig.events, [Event::Message(Message::text("ab"))]);
-    assert!(rig.session.context.is_none());
+    let mut test = TestSession::new();
+    test.receive(&masked(false, OpCode::Data(Data::Text), b"a"));
+    test.receive(&masked(true, OpCode::Control(Control::Ping), b"hi"));
+    assert_eq!(test.out, b"\x8a\x02hi");
+    test.receive(&masked(true, OpCode::Data(Data::Continue), b"b"));
+    assert_eq!(test.events, [Event::Message(Message::text("ab"))]);
+    assert!(test.session.context.is_none());
 }
 
 #[test]
 fn control_frames_have_a_limit_of_their_own() {
-    let mut rig = Rig::new();
-    rig.session = Session::new(&Rules { max_message_size: 1, ..RULES });
-    rig.receive(&masked(true, OpCode::Control(Control::Ping), &[7; 125]));
-    assert_eq!(rig.out.len(), 127);
-    rig.receive(&text("a"));
-    assert_eq!(rig.events, [Event::Message(Message::text("a"))]);
-    rig.receive(&text("ab")[..6]);
-    assert_eq!(rig.events[1], Event::Failed(close(CloseCode::Size, "message over 1 bytes")));
+    let mut test = TestSession::new();
+    test.session = Session::new(&Rules { max_message_size: 1, ..RULES });
+    test.receive(&masked(true, OpCode::Control(Control::Ping), &[7; 125]));
+    assert_eq!(test.out.len(), 127);
+    test.receive(&text("a"));
+    assert_eq!(test.events, [Event::Message(Message::text("a"))]);
+    test.receive(&text("ab")[..6]);
+    assert_eq!(test.events[1], Event::Failed(close(CloseCode::Size, "message over 1 bytes")));
 }
 
 #[test]
 fn a_close_is_answered_after_what_came_before_it() {
-    let mut rig = Rig::new();
+    let mut test = TestSession::new();
     let mut bytes = text("last");
     bytes.extend(closing(1000, "bye"));
     bytes.extend(text("ignored"));
-    rig.receive(&bytes);
-    assert_eq!(rig.events.len(), 2);
-    assert!(rig.out.is_empty(), "the reply waits for the handler");
-    assert!(!rig.session.is_open());
-    rig.session.reply(&mut rig.out);
-    assert_eq!(rig.out, b"\x88\x05\x03\xe8bye");
-    rig.receive(&text("ignored"));
-    assert_eq!(rig.events.len(), 2);
+    test.receive(&bytes);
+    assert_eq!(test.events.len(), 2);
+    assert!(test.out.is_empty(), "the reply waits for the handler");
+    assert!(!test.session.is_open());
+    test.session.reply(&mut test.out);
+    assert_eq!(test.out, b"\x88\x05\x03\xe8bye");
+    test.receive(&text("ignored"));
+    assert_eq!(test.events.len(), 2);
 }
 
 #[test]
 fn a_close_code_that_may_not_be_sent_is_answered_with_1002() {
     for code in [0, 999, 1004, 1005, 1006, 1014, 1015, 1016, 2999, 5000, 65535] {
-        let mut rig = Rig::new();
-        rig.receive(&closing(code, ""));
-        rig.session.reply(&mut rig.out);
-        assert_eq!(rig.out[2..4], 1002u16.to_be_bytes(), "{code}");
+        let mut test = TestSession::new();
+        test.receive(&closing(code, ""));
+        test.session.reply(&mut test.out);
+        assert_eq!(test.out[2..4], 1002u16.to_be_bytes(), "{code}");
     }
 }
 
@@ -181,68 +186,71 @@ fn reserved_close_codes_may_be_allowed() {
         (1015, 1002),
         (5000, 1002),
     ] {
-        let mut rig = Rig::new();
-        rig.session = Session::new(&rules);
-        rig.receive(&closing(code, "why"));
-        assert!(matches!(&rig.events[0], Event::Closed(Some(f)) if u16::from(f.code) == reply), "{:?}", rig.events);
-        rig.session.reply(&mut rig.out);
-        assert_eq!(rig.out[2..4], u16::to_be_bytes(reply), "{code}");
-        assert_eq!(rig.out.len() - 2, usize::from(rig.out[1]));
+        let mut test = TestSession::new();
+        test.session = Session::new(&rules);
+        test.receive(&closing(code, "why"));
+        assert!(matches!(&test.events[0], Event::Closed(Some(f)) if u16::from(f.code) == reply), "{:?}", test.events);
+        test.session.reply(&mut test.out);
+        assert_eq!(test.out[2..4], u16::to_be_bytes(reply), "{code}");
+        assert_eq!(test.out.len() - 2, usize::from(test.out[1]));
     }
     // It answers ours: nothing more is said.
-    let mut rig = Rig::new();
-    rig.session = Session::new(&rules);
-    rig.session.close(&mut rig.contexts, close(CloseCode::Away, ""), &mut rig.out);
-    let said = rig.out.len();
-    rig.receive(&closing(1014, ""));
-    rig.session.reply(&mut rig.out);
-    assert_eq!(rig.out.len(), said);
+    let mut test = TestSession::new();
+    test.session = Session::new(&rules);
+    test.session.close(&mut test.contexts, close(CloseCode::Away, ""), &mut test.out);
+    let said = test.out.len();
+    test.receive(&closing(1014, ""));
+    test.session.reply(&mut test.out);
+    assert_eq!(test.out.len(), said);
     // Without a code it is an ordinary Close.
-    let mut rig = Rig::new();
-    rig.session = Session::new(&rules);
-    rig.receive(&masked(true, OpCode::Control(Control::Close), b""));
-    rig.session.reply(&mut rig.out);
-    assert_eq!(rig.out, [0x88, 0]);
+    let mut test = TestSession::new();
+    test.session = Session::new(&rules);
+    test.receive(&masked(true, OpCode::Control(Control::Close), b""));
+    test.session.reply(&mut test.out);
+    assert_eq!(test.out, [0x88, 0]);
 }
 
 #[test]
 fn our_close_waits_for_the_clients() {
-    let mut rig = Rig::new();
-    rig.session.close(&mut rig.contexts, close(CloseCode::Away, "stop"), &mut rig.out);
-    rig.session.close(&mut rig.contexts, close(CloseCode::Error, "twice"), &mut rig.out);
-    assert_eq!(rig.out, b"\x88\x06\x03\xe9stop");
-    assert!(!rig.session.is_open());
-    rig.receive(&text("still under way"));
-    rig.receive(&closing(1001, "stop"));
-    assert!(matches!(rig.events[1], Event::Closed(Some(_))));
-    rig.session.reply(&mut rig.out);
-    assert_eq!(rig.out.len(), 8, "no second Close");
+    let mut test = TestSession::new();
+    test.session.close(&mut test.contexts, close(CloseCode::Away, "stop"), &mut test.out);
+    test.session.close(&mut test.contexts, close(CloseCode::Error, "twice"), &mut test.out);
+    assert_eq!(test.out, b"\x88\x06\x03\xe9stop");
+    assert!(!test.session.is_open());
+    test.receive(&text("still under way"));
+    test.receive(&closing(1001, "stop"));
+    assert!(matches!(test.events[1], Event::Closed(Some(_))));
+    test.session.reply(&mut test.out);
+    assert_eq!(test.out.len(), 8, "no second Close");
 }
 
 #[test]
 fn each_violation_has_its_code() {
-    let data = |b: u8| Rig::failure(&[b, 0x80, 0, 0, 0, 0]);
-    assert_eq!(Rig::failure(b"\x81\x01a"), CloseCode::Protocol, "unmasked");
+    let data = |b: u8| TestSession::failure(&[b, 0x80, 0, 0, 0, 0]);
+    assert_eq!(TestSession::failure(b"\x81\x01a"), CloseCode::Protocol, "unmasked");
     for reserved in [0xc1, 0xa1, 0x91, 0x83, 0x87, 0x8b, 0x8f] {
         assert_eq!(data(reserved), CloseCode::Protocol, "{reserved:#x}");
     }
     assert_eq!(data(0x80), CloseCode::Protocol, "a continuation of nothing");
     assert_eq!(data(0x09), CloseCode::Protocol, "a fragmented Ping");
-    assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Ping), &[0; 126])), CloseCode::Protocol);
-    assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Ping), &[0; 2000])), CloseCode::Protocol);
-    assert_eq!(Rig::failure(&masked(true, OpCode::Data(Data::Text), b"\xff")), CloseCode::Invalid);
-    assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03")), CloseCode::Protocol);
-    assert_eq!(Rig::failure(&masked(true, OpCode::Control(Control::Close), b"\x03\xe8\xff")), CloseCode::Invalid);
+    assert_eq!(TestSession::failure(&masked(true, OpCode::Control(Control::Ping), &[0; 126])), CloseCode::Protocol);
+    assert_eq!(TestSession::failure(&masked(true, OpCode::Control(Control::Ping), &[0; 2000])), CloseCode::Protocol);
+    assert_eq!(TestSession::failure(&masked(true, OpCode::Data(Data::Text), b"\xff")), CloseCode::Invalid);
+    assert_eq!(TestSession::failure(&masked(true, OpCode::Control(Control::Close), b"\x03")), CloseCode::Protocol);
+    assert_eq!(
+        TestSession::failure(&masked(true, OpCode::Control(Control::Close), b"\x03\xe8\xff")),
+        CloseCode::Invalid
+    );
     let ping = masked(true, OpCode::Control(Control::Ping), &[0; 126]);
-    assert_eq!(Rig::failure(&ping[..8]), CloseCode::Protocol, "as soon as the header is there");
+    assert_eq!(TestSession::failure(&ping[..8]), CloseCode::Protocol, "as soon as the header is there");
     let huge = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
-    assert_eq!(Rig::failure(&huge), CloseCode::Size, "as soon as the header is there");
+    assert_eq!(TestSession::failure(&huge), CloseCode::Size, "as soon as the header is there");
     let mut fragments = masked(false, OpCode::Data(Data::Binary), &[0; LIMIT]);
     fragments.extend(masked(true, OpCode::Data(Data::Continue), &[0]));
-    assert_eq!(Rig::failure(&fragments), CloseCode::Size);
+    assert_eq!(TestSession::failure(&fragments), CloseCode::Size);
     let mut interleaved = masked(false, OpCode::Data(Data::Text), b"a");
     interleaved.extend(text("b"));
-    assert_eq!(Rig::failure(&interleaved), CloseCode::Protocol);
+    assert_eq!(TestSession::failure(&interleaved), CloseCode::Protocol);
 }
 
 /// A frame, most often a good one by itself.
@@ -303,9 +311,9 @@ proptest! {
         let mut bytes = visitor.concat();
         bytes.truncate(bytes.len().saturating_sub(missing));
         let rules = Rules { max_message_size, reserved_close_codes, ..RULES };
-        let mut whole = Rig::of(&rules);
+        let mut whole = TestSession::of(&rules);
         whole.receive(&bytes);
-        let mut pieces = Rig::of(&rules);
+        let mut pieces = TestSession::of(&rules);
         let (mut rest, mut chunks) = (&bytes[..], chunks.iter().cycle());
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.len().min(*chunks.next().unwrap()));
@@ -329,15 +337,15 @@ proptest! {
 #[test]
 fn a_stream_has_no_longest_message() {
     let large = vec![7; 40 * LIMIT];
-    let mut rig = Rig::streaming();
+    let mut test = TestSession::streaming();
     let frame = masked(true, OpCode::Data(Data::Binary), &large);
-    rig.receive(&frame[..5000]);
-    assert!(rig.session.is_in_a_message());
-    let (first, messages, end) = rig.streamed();
+    test.receive(&frame[..5000]);
+    assert!(test.session.is_in_a_message());
+    let (first, messages, end) = test.streamed();
     assert_eq!((messages, end), (0, None));
-    rig.receive(&frame[5000..]);
-    assert!(!rig.session.is_in_a_message());
-    let (rest, messages, end) = rig.streamed();
+    test.receive(&frame[5000..]);
+    assert!(!test.session.is_in_a_message());
+    let (rest, messages, end) = test.streamed();
     assert_eq!(([first, rest].concat(), messages, end), (large, 1, None));
 }
 
@@ -354,9 +362,9 @@ fn a_stream_breaks_as_messages_do() {
         (masked(true, OpCode::Data(Data::Continue), b"a"), Some(CloseCode::Protocol)),
         (vec![0x82, 1, 0], Some(CloseCode::Protocol)),
     ] {
-        let mut rig = Rig::streaming();
-        rig.receive(&bytes);
-        let seen = match rig.streamed().2 {
+        let mut test = TestSession::streaming();
+        test.receive(&bytes);
+        let seen = match test.streamed().2 {
             Some(Event::Failed(frame)) => Some(frame.code),
             end => {
                 assert_eq!(end, None, "{bytes:?}");
@@ -385,15 +393,15 @@ proptest! {
             data.extend_from_slice(payload);
         }
         stream.extend(closing(1000, "bye"));
-        let mut rig = Rig::streaming();
+        let mut test = TestSession::streaming();
         for piece in stream.chunks(chunk) {
-            rig.receive(piece);
+            test.receive(piece);
         }
-        let (bytes, count, end) = rig.streamed();
+        let (bytes, count, end) = test.streamed();
         prop_assert_eq!(bytes, data);
         prop_assert_eq!(count, messages.len() as u64);
         prop_assert_eq!(end, Some(Event::Closed(Some(close(CloseCode::Normal, "bye")))));
         let pongs = [&[0x8a, 6][..], b"there?"].concat().repeat(pings);
-        prop_assert_eq!(&rig.out, &pongs);
+        prop_assert_eq!(&test.out, &pongs);
     }
 }

@@ -1,12 +1,12 @@
 //! A session of a shared program.
 
 use super::registry::SharedPrograms;
-use super::{Down, Event, Join, Launch, gone};
+use super::{Join, Launch, ToClient, ToSupervisor, gone};
 use crate::engine::bridge::{self, Backend, Said};
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
 use crate::handlers::exec::group::Groups;
 use crate::handlers::exec::session::{end_of, environment_of};
-use crate::handlers::exec::settings::{Shared, Variable};
+use crate::handlers::exec::settings::{EnvironmentVariable, Shared};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Opening {
     pub(in crate::handlers::exec) registry: Arc<SharedPrograms>,
     pub(in crate::handlers::exec) groups: Arc<Groups>,
     pub(in crate::handlers::exec) shared: Shared,
-    pub(in crate::handlers::exec) environment: Vec<Variable>,
+    pub(in crate::handlers::exec) environment: Vec<EnvironmentVariable>,
     pub(in crate::handlers::exec) stop_timeout: Duration,
 }
 
@@ -41,10 +41,10 @@ async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
     let environment = serde_json::Value::Object(environment_of(environment, conn)).to_string().into_bytes();
     let (client, messages) = mpsc::channel(MESSAGES);
     let launch = Launch { shared, stop_timeout, limit };
-    let pending = Some(Event::Join(Box::new(Join { id, environment, client, launch })));
+    let pending = Some(ToSupervisor::Join(Box::new(Join { id, environment, client, launch })));
     let find = move || registry.events(&groups, &key);
     let mut client =
-        Client { id, events: find(), messages, pending, find: Some(Box::new(find)), said: None, gone: false };
+        SharedClient { id, events: find(), messages, pending, find: Some(Box::new(find)), said: None, gone: false };
     let closed = bridge::run(conn, &mut client, LOOK).await;
     let (code, reason) = match (conn.end(), &closed) {
         (None, Some(frame)) => (frame.code.into(), frame.reason.to_string()),
@@ -52,25 +52,25 @@ async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
     };
     // The client needs not wait for it.
     tokio::task::spawn_local(async move {
-        let _ = client.events.send(Event::Leave(id, code, reason)).await;
+        let _ = client.events.send(ToSupervisor::Leave(id, code, reason)).await;
     });
     closed.unwrap_or_else(|| close(CloseCode::Normal, ""))
 }
 
 /// The way of one client to the supervisor.
-struct Client {
+struct SharedClient {
     id: u64,
-    events: mpsc::Sender<Event>,
-    messages: mpsc::Receiver<Down>,
+    events: mpsc::Sender<ToSupervisor>,
+    messages: mpsc::Receiver<ToClient>,
     /// What the supervisor has not taken yet. The client is not read meanwhile.
-    pending: Option<Event>,
+    pending: Option<ToSupervisor>,
     /// The way to another supervisor, until one has the client.
-    find: Option<Box<dyn Fn() -> mpsc::Sender<Event>>>,
-    said: Option<Down>,
+    find: Option<Box<dyn Fn() -> mpsc::Sender<ToSupervisor>>>,
+    said: Option<ToClient>,
     gone: bool,
 }
 
-impl Backend for Client {
+impl Backend for SharedClient {
     /// The frame to close with.
     type End = CloseFrame;
 
@@ -79,7 +79,8 @@ impl Backend for Client {
     }
 
     fn put(&mut self, message: Message) {
-        self.pending = self.events.try_send(Event::Message(self.id, message)).err().map(TrySendError::into_inner);
+        self.pending =
+            self.events.try_send(ToSupervisor::Message(self.id, message)).err().map(TrySendError::into_inner);
     }
 
     async fn turn(&mut self) {
@@ -108,8 +109,8 @@ impl Backend for Client {
 
     fn said(&mut self) -> Option<Said<CloseFrame>> {
         match self.said.take().or_else(|| self.messages.try_recv().ok()) {
-            Some(Down::Message(message)) => Some(Said::Shared(message)),
-            Some(Down::Close(frame)) => Some(Said::End(frame)),
+            Some(ToClient::Message(message)) => Some(Said::Shared(message)),
+            Some(ToClient::Close(frame)) => Some(Said::End(frame)),
             None => self.gone.then(|| Said::End(gone())),
         }
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What a supervisor is told by clients.
-pub(super) enum Event {
+pub(super) enum ToSupervisor {
     Join(Box<Join>),
     Message(u64, Message),
     Leave(u64, u16, String),
@@ -32,7 +32,7 @@ pub(super) struct Join {
     id: u64,
     /// As JSON.
     environment: Vec<u8>,
-    client: mpsc::Sender<Down>,
+    client: mpsc::Sender<ToClient>,
     /// How the program is started, should it be needed.
     launch: Launch,
 }
@@ -45,7 +45,7 @@ pub(super) struct Launch {
 }
 
 /// What a client is told.
-pub(super) enum Down {
+pub(super) enum ToClient {
     Message(Arc<Broadcast>),
     Close(CloseFrame),
 }

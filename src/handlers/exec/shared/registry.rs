@@ -1,6 +1,6 @@
 //! The shared programs of an engine.
 
-use super::Event;
+use super::ToSupervisor;
 use super::supervisor::Supervisor;
 use crate::engine::backoff::Backoff;
 use crate::handlers::exec::group::Groups;
@@ -23,7 +23,7 @@ pub(super) type Key = (String, Vec<String>);
 pub struct SharedPrograms(Mutex<HashMap<Key, Slot>>);
 
 pub(super) struct Slot {
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<ToSupervisor>,
     pub(super) backoff: Backoff,
 }
 
@@ -45,7 +45,7 @@ impl SharedPrograms {
     }
 
     /// The way to the program's supervisor, which begins where there is none.
-    pub(super) fn events(self: &Arc<Self>, groups: &Arc<Groups>, key: &Key) -> mpsc::Sender<Event> {
+    pub(super) fn events(self: &Arc<Self>, groups: &Arc<Groups>, key: &Key) -> mpsc::Sender<ToSupervisor> {
         let mut slots = self.lock();
         if let Some(slot) = slots.get(key).filter(|slot| !slot.events.is_closed()) {
             return slot.events.clone();

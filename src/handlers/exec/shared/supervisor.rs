@@ -1,12 +1,14 @@
 //! What keeps the program of a location running.
 
 use super::registry::{Key, LONGEST_PAUSE, SharedPrograms};
-use super::{Down, Event, Join, Launch, gone};
+use super::{Join, Launch, ToClient, ToSupervisor, gone};
 use crate::engine::Broadcast;
 use crate::engine::backoff::Backoff;
-use crate::handlers::exec::framing::{self, Kind, Record, Said, Splitter, Wrong, put_record, said};
+use crate::handlers::exec::framing::{
+    self, ProgramOutput, Record, RecordKind, RecordSplitter, Wrong, put_record, said,
+};
 use crate::handlers::exec::group::Groups;
-use crate::handlers::exec::program::{Program, Turn};
+use crate::handlers::exec::program::{Program, ProgramEvent};
 use crate::handlers::exec::settings::Shared;
 use crate::wire::{CloseCode, Message, close};
 use log::{debug, error, info, warn};
@@ -27,14 +29,14 @@ pub(super) struct Supervisor {
     pub(super) registry: Arc<SharedPrograms>,
     pub(super) groups: Arc<Groups>,
     pub(super) key: Key,
-    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) events: mpsc::Receiver<ToSupervisor>,
 }
 
 /// A program and its clients.
 struct Running {
     program: Program,
-    splitter: Splitter,
-    clients: HashMap<u64, mpsc::Sender<Down>>,
+    splitter: RecordSplitter,
+    clients: HashMap<u64, mpsc::Sender<ToClient>>,
     /// What it has said and nobody was told.
     records: VecDeque<Record>,
     wrong: Option<Wrong>,
@@ -63,9 +65,11 @@ impl Supervisor {
         loop {
             // The pause is remembered as long as it lasts.
             match tokio::time::timeout(LONGEST_PAUSE, self.events.recv()).await {
-                Ok(Some(Event::Join(join))) => match self.registry.pause(&self.key.0, &self.key.1) {
+                Ok(Some(ToSupervisor::Join(join))) => match self.registry.pause(&self.key.0, &self.key.1) {
                     None => return Some(join),
-                    Some(_) => tell(&join.client, Down::Close(close(CloseCode::Again, "the program has failed"))).await,
+                    Some(_) => {
+                        tell(&join.client, ToClient::Close(close(CloseCode::Again, "the program has failed"))).await
+                    }
                 },
                 // Of clients of the last program.
                 Ok(Some(_)) => {}
@@ -75,8 +79,8 @@ impl Supervisor {
                     // Whoever is about to give an event begins anew; who has given one in this instant, comes again.
                     self.events.close();
                     while let Some(event) = self.events.recv().await {
-                        if let Event::Join(join) = event {
-                            tell(&join.client, Down::Close(gone())).await;
+                        if let ToSupervisor::Join(join) = event {
+                            tell(&join.client, ToClient::Close(gone())).await;
                         }
                     }
                     return None;
@@ -94,7 +98,7 @@ impl Supervisor {
             Ok(program) => program,
             Err(why) => {
                 error!("WS0127: {name}: {} cannot be started: {why}", words.join(" "));
-                tell(&first.client, Down::Close(close(CloseCode::Error, "the program cannot be started"))).await;
+                tell(&first.client, ToClient::Close(close(CloseCode::Error, "the program cannot be started"))).await;
                 self.fail(None);
                 return;
             }
@@ -103,7 +107,7 @@ impl Supervisor {
         let (linger, stop_timeout, limit) = (*linger, *stop_timeout, *limit);
         let mut running = Running {
             program,
-            splitter: Splitter::new(true, limit),
+            splitter: RecordSplitter::new(true, limit),
             clients: HashMap::new(),
             records: VecDeque::new(),
             wrong: None,
@@ -116,7 +120,7 @@ impl Supervisor {
             _ => gone(),
         };
         for client in running.clients.values() {
-            tell(client, Down::Close(frame.clone())).await;
+            tell(client, ToClient::Close(frame.clone())).await;
         }
         match ended {
             Ended::Exited(status) => {
@@ -162,7 +166,7 @@ impl Supervisor {
 }
 
 impl Running {
-    async fn live(&mut self, events: &mut mpsc::Receiver<Event>, linger: Duration) -> Ended {
+    async fn live(&mut self, events: &mut mpsc::Receiver<ToSupervisor>, linger: Duration) -> Ended {
         let mut lonely = None;
         loop {
             match (self.clients.is_empty(), lonely) {
@@ -190,9 +194,9 @@ impl Running {
                 () = idle => return Ended::Idle,
             };
             match turn {
-                Turn::Wrote => {}
-                Turn::Read => self.deliver().await,
-                Turn::Exited => {
+                ProgramEvent::Wrote => {}
+                ProgramEvent::Read => self.deliver().await,
+                ProgramEvent::Exited => {
                     let status = self.program.reap();
                     self.last_words().await;
                     return Ended::Exited(status);
@@ -219,26 +223,26 @@ impl Running {
     fn join(&mut self, Join { id, environment, client, .. }: Join) {
         debug!("WS0129: session {id} is one of {}", self.program.name());
         self.clients.insert(id, client);
-        self.program.put(|out| put_record(Kind::Open, Some(id), &environment, out));
+        self.program.put(|out| put_record(RecordKind::Open, Some(id), &environment, out));
     }
 
-    fn note(&mut self, event: Event) {
+    fn note(&mut self, event: ToSupervisor) {
         match event {
-            Event::Join(join) => self.join(*join),
-            Event::Message(id, message) => {
+            ToSupervisor::Join(join) => self.join(*join),
+            ToSupervisor::Message(id, message) => {
                 let (kind, payload) = match &message {
-                    Message::Text(text) => (Kind::Text, text.as_bytes()),
-                    Message::Binary(payload) => (Kind::Binary, &payload[..]),
+                    Message::Text(text) => (RecordKind::Text, text.as_bytes()),
+                    Message::Binary(payload) => (RecordKind::Binary, &payload[..]),
                     _ => return,
                 };
                 if self.clients.contains_key(&id) {
                     self.program.put(|out| put_record(kind, Some(id), payload, out));
                 }
             }
-            Event::Leave(id, code, reason) => {
+            ToSupervisor::Leave(id, code, reason) => {
                 if self.clients.remove(&id).is_some() {
                     let payload = framing::close_payload(code, &reason);
-                    self.program.put(|out| put_record(Kind::Close, Some(id), &payload, out));
+                    self.program.put(|out| put_record(RecordKind::Close, Some(id), &payload, out));
                 }
             }
         }
@@ -247,9 +251,9 @@ impl Running {
     async fn deliver(&mut self) {
         while let Some((kind, id, payload)) = self.records.pop_front() {
             let down = match said(kind, payload) {
-                Ok(Said::Close(frame)) => Down::Close(frame),
-                Ok(Said::Message(message)) => match Broadcast::new(message) {
-                    Some(message) => Down::Message(Arc::new(message)),
+                Ok(ProgramOutput::Close(frame)) => ToClient::Close(frame),
+                Ok(ProgramOutput::Message(message)) => match Broadcast::new(message) {
+                    Some(message) => ToClient::Message(Arc::new(message)),
                     None => continue,
                 },
                 Err(wrong) => {
@@ -257,15 +261,15 @@ impl Running {
                     return;
                 }
             };
-            let clients: &mut dyn Iterator<Item = &mpsc::Sender<Down>> = match id {
+            let clients: &mut dyn Iterator<Item = &mpsc::Sender<ToClient>> = match id {
                 ALL => &mut self.clients.values(),
                 // One that has left meanwhile gets nothing.
                 id => &mut self.clients.get(&id).into_iter(),
             };
             for client in clients {
                 let down = match &down {
-                    Down::Message(message) => Down::Message(message.clone()),
-                    Down::Close(frame) => Down::Close(frame.clone()),
+                    ToClient::Message(message) => ToClient::Message(message.clone()),
+                    ToClient::Close(frame) => ToClient::Close(frame.clone()),
                 };
                 tell(client, down).await;
             }
@@ -275,7 +279,7 @@ impl Running {
 }
 
 /// Takes the program's records apart.
-fn split(splitter: &mut Splitter, mut bytes: &[u8], records: &mut VecDeque<Record>, wrong: &mut Option<Wrong>) {
+fn split(splitter: &mut RecordSplitter, mut bytes: &[u8], records: &mut VecDeque<Record>, wrong: &mut Option<Wrong>) {
     while wrong.is_none() {
         match splitter.next(&mut bytes) {
             Ok(Some(record)) => records.push_back(record),
@@ -285,7 +289,7 @@ fn split(splitter: &mut Splitter, mut bytes: &[u8], records: &mut VecDeque<Recor
     }
 }
 
-async fn tell(client: &mpsc::Sender<Down>, down: Down) {
+async fn tell(client: &mpsc::Sender<ToClient>, down: ToClient) {
     // It may be gone.
     let _ = client.send(down).await;
 }

@@ -4,7 +4,7 @@ use super::connection::Connection;
 use crate::apache::crash::Note;
 use crate::apache::dso::Library;
 use crate::apache::guard::guard;
-use crate::handlers::plugin::session::Kind;
+use crate::handlers::plugin::session::MessageKind;
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::{offset_of, size_of};
@@ -331,11 +331,11 @@ extern "C" fn send(server: *const WebSocketServer, kind: c_int, buffer: *const u
             size => unsafe { std::slice::from_raw_parts(buffer, size) },
         };
         let kind = match kind {
-            MESSAGE_TYPE_TEXT => Kind::Text,
-            MESSAGE_TYPE_BINARY => Kind::Binary,
-            MESSAGE_TYPE_PING => Kind::Ping,
-            MESSAGE_TYPE_PONG => Kind::Pong,
-            _ => Kind::Close,
+            MESSAGE_TYPE_TEXT => MessageKind::Text,
+            MESSAGE_TYPE_BINARY => MessageKind::Binary,
+            MESSAGE_TYPE_PING => MessageKind::Ping,
+            MESSAGE_TYPE_PONG => MessageKind::Pong,
+            _ => MessageKind::Close,
         };
         connection.send(kind, payload)
     })
@@ -344,7 +344,7 @@ extern "C" fn send(server: *const WebSocketServer, kind: c_int, buffer: *const u
 extern "C" fn close(server: *const WebSocketServer) {
     guard("close()", (), || {
         if let Some(connection) = connection(server) {
-            connection.send(Kind::Close, &[]);
+            connection.send(MessageKind::Close, &[]);
         }
     });
 }

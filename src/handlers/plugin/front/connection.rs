@@ -1,7 +1,7 @@
 //! One session of a plugin, as the httpd child sees it.
 
 use super::abi::{Callback, Object, Plugin, Private};
-use super::executor::Hub;
+use super::executor::Executor;
 use super::receive_queue::ReceiveQueue;
 use super::send_queue::SendQueue;
 use super::watchdog::{self, Caller};
@@ -9,7 +9,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::{Request, RequestRef};
 use crate::front::child;
 use crate::front::relay::hold::{RequestHold, Waiter};
-use crate::handlers::plugin::session::Kind;
+use crate::handlers::plugin::session::MessageKind;
 use crate::wire::handshake::is_token;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io;
@@ -32,7 +32,7 @@ pub(super) struct Answer {
     pub(super) protocol: Option<CString>,
 }
 
-pub(super) struct State {
+pub(super) struct ConnectionState {
     outbound: SendQueue,
     /// Until the 101 is made.
     pub(super) answer: Option<Box<Answer>>,
@@ -50,7 +50,7 @@ pub(super) struct State {
     complained: bool,
 }
 
-/// How a turn on a thread of the hub ended.
+/// How a turn on a thread of the executor ended.
 pub(super) enum Turn {
     /// Nothing is to be done until something happens.
     Idle,
@@ -61,14 +61,14 @@ pub(super) enum Turn {
 }
 
 const IDLE: u8 = 0;
-/// It waits for a thread of the hub, or has one.
+/// It waits for a thread of the executor, or has one.
 const QUEUED: u8 = 1;
 /// So, and something has happened since.
 const AGAIN: u8 = 2;
 
 /// A session of a plugin.
 pub struct Connection {
-    pub(super) hub: &'static Hub,
+    pub(super) executor: &'static Executor,
     pub(super) plugin: Arc<Plugin>,
     pub(super) object: &'static Object,
     /// What `on_connect` has returned; nothing where it has refused.
@@ -79,7 +79,7 @@ pub struct Connection {
     offered: Vec<CString>,
     /// Bytes that may wait for a client where others send to it without waiting.
     send_buffer: usize,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<ConnectionState>,
     room: Condvar,
     pub(super) link: OnceLock<UnixStream>,
     key: AtomicU64,
@@ -96,14 +96,14 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection {
     /// Of a request whose plugin has yet to be asked.
     pub(super) fn new(
-        hub: &'static Hub,
+        executor: &'static Executor,
         plugin: &Arc<Plugin>,
         request: &mut Request,
         offered: &[String],
         send_buffer: usize,
     ) -> Arc<Connection> {
         let object = Object::take();
-        let state = State {
+        let state = ConnectionState {
             outbound: SendQueue::default(),
             answer: Some(Box::default()),
             closing: false,
@@ -114,7 +114,7 @@ impl Connection {
             complained: false,
         };
         Arc::new(Connection {
-            hub,
+            executor,
             plugin: plugin.clone(),
             object,
             private: OnceLock::new(),
@@ -196,9 +196,10 @@ impl Connection {
     /// A thread of the plugin's own waits here while too much waits for the client. A function that httpd's threads are
     /// in never does: it would hold up others. What it says to its own connection waits here, and the next message to it
     /// with that; another connection that does not keep up is closed with 1013.
-    pub fn send(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> usize {
+    pub fn send(self: &Arc<Self>, kind: MessageKind, payload: &[u8]) -> usize {
         // RFC 6455 section 5.6. The length goes to the engine in 32 bits.
-        let fits = (kind != Kind::Text || std::str::from_utf8(payload).is_ok()) && u32::try_from(payload.len()).is_ok();
+        let fits =
+            (kind != MessageKind::Text || std::str::from_utf8(payload).is_ok()) && u32::try_from(payload.len()).is_ok();
         let mut state = locked(&self.state);
         if !fits {
             if !std::mem::replace(&mut state.complained, true) {
@@ -230,7 +231,7 @@ impl Connection {
             self.lose(&mut state);
             return 0;
         }
-        if kind == Kind::Close {
+        if kind == MessageKind::Close {
             self.refuse_more(&mut state);
         }
         payload.len()
@@ -241,13 +242,13 @@ impl Connection {
     }
 
     /// From now on `send` takes nothing, and nobody waits in it.
-    pub(super) fn refuse_more(&self, state: &mut State) {
+    pub(super) fn refuse_more(&self, state: &mut ConnectionState) {
         state.closing = true;
         self.room.notify_all();
     }
 
     /// The engine is gone, or has ended the session.
-    fn lose(&self, state: &mut State) {
+    fn lose(&self, state: &mut ConnectionState) {
         state.outbound.clear();
         self.refuse_more(state);
     }
@@ -264,7 +265,7 @@ impl Connection {
         self.link.get().map(AsFd::as_fd)
     }
 
-    /// Its number in the hub.
+    /// Its number in the executor.
     pub(super) fn key(&self) -> &AtomicU64 {
         &self.key
     }
@@ -304,8 +305,8 @@ impl Connection {
         self.conclude(&state);
     }
 
-    /// After the engine has got all: tells it so, and lets the hub forget this connection.
-    fn conclude(&self, state: &State) {
+    /// After the engine has got all: tells it so, and lets the executor forget this connection.
+    fn conclude(&self, state: &ConnectionState) {
         if !state.ending || !state.outbound.is_empty() {
             return;
         }
@@ -314,11 +315,11 @@ impl Connection {
             let _ = link.shutdown(Shutdown::Write);
         }
         if state.over {
-            self.hub.forget(self);
+            self.executor.forget(self);
         }
     }
 
-    /// Something is there to be read, or to be done: a thread of the hub shall look.
+    /// Something is there to be read, or to be done: a thread of the executor shall look.
     pub(super) fn wake(self: &Arc<Self>) {
         let step = |now| match now {
             IDLE => Some(QUEUED),
@@ -326,11 +327,11 @@ impl Connection {
             _ => None,
         };
         if self.turn.fetch_update(Ordering::AcqRel, Ordering::Acquire, step) == Ok(IDLE) {
-            self.hub.queue(self.clone());
+            self.executor.queue(self.clone());
         }
     }
 
-    /// A turn on a thread of the hub, which then calls [`Connection::rest`] if nothing is left to do.
+    /// A turn on a thread of the executor, which then calls [`Connection::rest`] if nothing is left to do.
     pub(super) fn take_turn(self: &Arc<Self>, buffer: &mut [u8]) -> Turn {
         self.turn.store(QUEUED, Ordering::Release);
         let mut inbound = locked(&self.inbound);
@@ -363,13 +364,13 @@ impl Connection {
         self.turn.compare_exchange(QUEUED, IDLE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    fn deliver(&self, kind: Kind, payload: &mut Vec<u8>) {
+    fn deliver(&self, kind: MessageKind, payload: &mut Vec<u8>) {
         let Some(private) = self.private.get() else { return };
         // C code that takes a message for a string does not read beyond it; not counted.
         payload.push(0);
         let length = payload.len() - 1;
         watchdog::call(self, Callback::Message, || {
-            self.plugin.on_message(private, self.object, kind == Kind::Text, &mut payload[..length]);
+            self.plugin.on_message(private, self.object, kind == MessageKind::Text, &mut payload[..length]);
         });
     }
 
@@ -409,7 +410,7 @@ impl Connection {
         if self.over.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.hub.count_down();
+        self.executor.count_down();
         if let Some(waiter) = &*locked(&self.waiter) {
             waiter.wake();
         }

@@ -29,11 +29,11 @@ const BUFFER: usize = 16 * 1024;
 /// The token of the eventfd.
 const WAKE: u64 = u64::MAX;
 
-static HUB: OnceCell<Hub> = OnceCell::new();
+static EXECUTOR: OnceCell<Executor> = OnceCell::new();
 /// The watching thread was started.
 static WATCHED: OnceCell<()> = OnceCell::new();
 
-pub struct Hub {
+pub struct Executor {
     epoll: OwnedFd,
     alarm: OwnedFd,
     /// By a number that no other connection of this process has had: an event may be told when its connection is forgotten.
@@ -55,17 +55,17 @@ struct Work {
     idle: usize,
 }
 
-/// The hub of this process.
+/// The executor of this process.
 ///
 /// # Errors
 /// The system refuses a thread, an epoll instance or an eventfd.
-pub fn hub(server: &Server, max_threads: usize) -> io::Result<&'static Hub> {
-    let hub = HUB.get_or_try_init(|| Hub::new(max_threads))?;
+pub fn start(server: &Server, max_threads: usize) -> io::Result<&'static Executor> {
+    let executor = EXECUTOR.get_or_try_init(|| Executor::new(max_threads))?;
     WATCHED.get_or_try_init(|| {
         crash::tell(server.error_log().map_or(2, |log| log.as_raw_fd()));
         thread("ws-plugins", move || {
             // Nothing is heard from the engine any more: httpd is to replace this child.
-            if catch_unwind(AssertUnwindSafe(|| hub.watch_all())).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| executor.watch_all())).is_err() {
                 log::main(
                     Level::Critical,
                     "WS0249: the thread that watches plugins panicked: this child of httpd ends",
@@ -74,12 +74,12 @@ pub fn hub(server: &Server, max_threads: usize) -> io::Result<&'static Hub> {
             }
         })
     })?;
-    Ok(hub)
+    Ok(executor)
 }
 
-/// The hub, where there has been a connection.
-pub fn started() -> Option<&'static Hub> {
-    HUB.get()
+/// The executor, where there has been a connection.
+pub fn started() -> Option<&'static Executor> {
+    EXECUTOR.get()
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -91,12 +91,12 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-impl Hub {
-    fn new(max_threads: usize) -> io::Result<Hub> {
+impl Executor {
+    fn new(max_threads: usize) -> io::Result<Executor> {
         let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        Ok(Hub {
+        Ok(Executor {
             epoll,
             alarm,
             connections: Mutex::default(),

@@ -33,8 +33,8 @@ use crate::front::config::{Config, merged};
 use crate::front::handler::{Front, Needs, Prepared, Registration, only_in_httpds};
 use crate::wire::handshake::Accept;
 use abi::Plugin;
-use executor::Hub;
-use opening::Opening;
+use executor::Executor;
+use opening::PluginOpening;
 use std::sync::Arc;
 
 /// The default of `WebSocketMaxMessageSize`: that of the modules that plugins are written for.
@@ -117,11 +117,12 @@ impl Front for PluginFront {
         let (Some(plugin), Some(accept)) = (plugin, accept) else { return Err(INTERNAL_SERVER_ERROR) };
         let send_buffer = config.limits().send_buffer;
         let threads = server::main().and_then(|server| server.config::<WebSocket>().of::<PluginConfig>().threads);
-        let hub = executor::hub(request.server(), threads.unwrap_or(8)).map_err(|why| {
+        let executor = executor::start(request.server(), threads.unwrap_or(8)).map_err(|why| {
             log::request(Level::Error, request, &format!("WS0013: there are no threads for the plugin: {why}"));
             SERVICE_UNAVAILABLE
         })?;
-        let Some(opening) = Opening::ask(hub, &plugin, request, &accept.offered_protocols, send_buffer) else {
+        let Some(opening) = PluginOpening::ask(executor, &plugin, request, &accept.offered_protocols, send_buffer)
+        else {
             log::request(Level::Info, request, &format!("WS0014: refused by the plugin {}", plugin.name()));
             request.headers_out().clear();
             return Err(FORBIDDEN);
@@ -136,14 +137,14 @@ impl Front for PluginFront {
     }
 
     fn child_init(&self, pool: &Pool) {
-        pool.on_end(|| executor::started().into_iter().for_each(Hub::halt));
+        pool.on_end(|| executor::started().into_iter().for_each(Executor::halt));
     }
 
     fn child_stopping(&self) {
-        executor::started().into_iter().for_each(Hub::close_all);
+        executor::started().into_iter().for_each(Executor::close_all);
     }
 
     fn child_stopped(&self) {
-        executor::started().into_iter().for_each(Hub::await_all);
+        executor::started().into_iter().for_each(Executor::await_all);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::abi::{Callback, Plugin};
 use super::connection::{Connection, locked};
-use super::executor::Hub;
+use super::executor::Executor;
 use super::watchdog;
 use crate::apache::request::Request;
 use std::os::unix::net::UnixStream;
@@ -10,28 +10,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A connection that is not open yet: the thread of its request has it. Dropped, it is over: the plugin is told.
-pub struct Opening {
+pub struct PluginOpening {
     connection: Arc<Connection>,
     opened: bool,
 }
 
-impl Opening {
+impl PluginOpening {
     /// Asks the plugin whether it wants this connection; `None`: no.
     ///
     /// What it says about the 101 is in the request's headers then, but for the subprotocol.
     pub fn ask(
-        hub: &'static Hub,
+        executor: &'static Executor,
         plugin: &Arc<Plugin>,
         request: &mut Request,
         offered: &[String],
         send_buffer: usize,
-    ) -> Option<Opening> {
+    ) -> Option<PluginOpening> {
         request.connection().share_memory();
-        let connection = Connection::new(hub, plugin, request, offered, send_buffer);
+        let connection = Connection::new(executor, plugin, request, offered, send_buffer);
         let object = connection.object;
-        hub.count_up();
+        executor.count_up();
         object.attach(connection.clone());
-        let opening = Opening { connection, opened: false };
+        let opening = PluginOpening { connection, opened: false };
         let connection = &opening.connection;
         let private = watchdog::call(connection, Callback::Connect, || connection.plugin.on_connect(object))?;
         // Nobody else sets it.
@@ -51,7 +51,7 @@ impl Opening {
         Some(protocol.to_string_lossy().into_owned())
     }
 
-    /// The engine has the other end of `link`, and the session: from now on the hub's threads have the connection.
+    /// The engine has the other end of `link`, and the session: from now on the executor's threads have the connection.
     pub fn open(mut self, session: u64, link: UnixStream) -> Arc<Connection> {
         self.opened = true;
         let connection = &self.connection;
@@ -62,14 +62,14 @@ impl Opening {
             // Nobody else sets it.
             let _ = connection.link.set(link);
         }
-        connection.hub.watch(connection);
+        connection.executor.watch(connection);
         connection.flush();
         connection.wake();
         self.connection.clone()
     }
 }
 
-impl Drop for Opening {
+impl Drop for PluginOpening {
     fn drop(&mut self) {
         if self.opened {
             return;

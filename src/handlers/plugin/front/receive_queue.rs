@@ -1,7 +1,7 @@
 //! What the engine has sent and the plugin has not got yet.
 
 use crate::handlers::framing::Splitter;
-use crate::handlers::plugin::session::Kind;
+use crate::handlers::plugin::session::MessageKind;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 
@@ -17,14 +17,18 @@ impl ReceiveQueue {
     ///
     /// # Errors
     /// `UnexpectedEof` at the end of the stream.
-    pub(super) fn next(&mut self, link: Option<&UnixStream>, buffer: &mut [u8]) -> io::Result<Option<(Kind, Vec<u8>)>> {
+    pub(super) fn next(
+        &mut self,
+        link: Option<&UnixStream>,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<(MessageKind, Vec<u8>)>> {
         let Some(mut link) = link else { return Ok(None) };
         loop {
             let mut bytes = &self.bytes[self.taken..];
             let message = self.splitter.next(&mut bytes, 1, usize::MAX)?;
             self.taken = self.bytes.len() - bytes.len();
             if let Some((kind, payload)) = message {
-                return Ok(Some((Kind::from_byte(kind)?, payload)));
+                return Ok(Some((MessageKind::from_byte(kind)?, payload)));
             }
             // An idle connection keeps no buffer.
             self.bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! What a plugin has sent and the engine has not taken yet: a queue of bytes in front of a non-blocking socket.
 
 use crate::handlers::framing::{HEADER, header};
-use crate::handlers::plugin::session::Kind;
+use crate::handlers::plugin::session::MessageKind;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -34,7 +34,7 @@ impl SendQueue {
     ///
     /// # Errors
     /// The other end is gone.
-    pub fn push(&mut self, link: Option<&UnixStream>, kind: Kind, payload: &[u8]) -> io::Result<()> {
+    pub fn push(&mut self, link: Option<&UnixStream>, kind: MessageKind, payload: &[u8]) -> io::Result<()> {
         let head = header(kind as u8, payload.len());
         let mut sent = 0;
         if let Some(link) = link.filter(|_| self.is_empty()) {
@@ -129,7 +129,7 @@ mod tests {
             let mut outbound = SendQueue::default();
             let expected: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(n, size)| vec![n as u8; *size]).collect();
             for payload in &expected {
-                outbound.push((!late).then_some(&ours), Kind::Binary, payload).unwrap();
+                outbound.push((!late).then_some(&ours), MessageKind::Binary, payload).unwrap();
             }
             let (mut seen, mut splitter, mut buffer) = (Vec::new(), Splitter::default(), vec![0; piece]);
             while seen.len() < expected.len() {
@@ -137,7 +137,7 @@ mod tests {
                 let Ok(count) = theirs.read(&mut buffer) else { continue };
                 let mut bytes = &buffer[..count];
                 while let Some((kind, payload)) = splitter.next(&mut bytes, 0, usize::MAX).unwrap() {
-                    prop_assert_eq!(kind, Kind::Binary as u8);
+                    prop_assert_eq!(kind, MessageKind::Binary as u8);
                     seen.push(payload);
                 }
             }
@@ -151,6 +151,6 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let mut outbound = SendQueue::default();
-        assert!(outbound.push(Some(&ours), Kind::Text, b"x").is_err());
+        assert!(outbound.push(Some(&ours), MessageKind::Text, b"x").is_err());
     }
 }
