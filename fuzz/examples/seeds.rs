@@ -2,7 +2,7 @@
 //! have to be written anew when the messages change.
 
 use mod_websocket::engine::control::{Configuration, Order};
-use mod_websocket::engine::handoff::{Message, ToEngine, encode, version};
+use mod_websocket::engine::handoff::{HandoffMessage, ToEngine, encode, version};
 use mod_websocket::engine::memory::Bound;
 use mod_websocket::engine::{HandlerSpec, Limits, LogSpec, Quota, SessionSpec};
 use mod_websocket::mux::send_buffer::SendBuffer;
@@ -190,7 +190,7 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
     };
     let direction = |byte, sequence| Direction { secret: vec![byte; 48].into(), sequence };
     let keys = Keys { suite: 0x1302, client: direction(1, 1), server: direction(2, 300) };
-    fn with<M: Message>(messages: &[M]) -> Vec<u8> {
+    fn with<M: HandoffMessage>(messages: &[M]) -> Vec<u8> {
         let mut bytes = vec![6];
         messages.iter().for_each(|message| bytes.extend(encode(message).expect("a short message")));
         bytes
@@ -203,19 +203,19 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
             with(&[
                 hello(),
                 ToEngine::Offer(Box::new(spec)),
-                ToEngine::Take { ticket: 7, early: vec![1; 50], linked: false, tls: None },
-                ToEngine::Take { ticket: 8, early: vec![], linked: true, tls: Some(Box::new(keys)) },
+                ToEngine::Take { id: 7, early: vec![1; 50], linked: false, tls: None },
+                ToEngine::Take { id: 8, early: vec![], linked: true, tls: Some(Box::new(keys)) },
             ]),
         ),
-        ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { ticket: 8, mux: 300 }])),
-        ("abandon", with(&[hello(), ToEngine::Abandon { ticket: u64::MAX }])),
-        ("close", with(&[hello(), ToEngine::Close { ticket: 300, code: 1012, reason: "draining".into() }])),
+        ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { id: 8, mux: 300 }])),
+        ("abandon", with(&[hello(), ToEngine::Abandon { id: u64::MAX }])),
+        ("close", with(&[hello(), ToEngine::Close { id: 300, code: 1012, reason: "draining".into() }])),
         (
             "call",
             with(&[
                 hello(),
                 ToEngine::Call { handler: "channel".into(), request: vec![1, 2, 3], payload: vec![4; 9].into() },
-                ToEngine::Abandon { ticket: 1 },
+                ToEngine::Abandon { id: 1 },
             ]),
         ),
         (
