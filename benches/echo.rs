@@ -57,6 +57,7 @@ use support::peers::{self, Peer, Setting};
 use support::report::{Comparison, Latency, Sample};
 use support::serve::{SERVE_PEER, serve_peer};
 use support::server::{Children, Server};
+use support::testkit::process::raise_descriptor_limit;
 use support::{Result, client, idle, machine, report};
 
 const USAGE: &str = "\
@@ -82,7 +83,7 @@ struct Echo {
 
 fn main() -> ExitCode {
     let result = if std::env::args().any(|argument| argument == SERVE_PEER) {
-        machine::raise_descriptor_limit().and_then(|_| serve_peer())
+        serve_peer()
     } else {
         Echo::read().and_then(|echo| echo.run())
     };
@@ -140,7 +141,7 @@ impl Echo {
 
     fn run(&self) -> Result<()> {
         let mut notes = Vec::new();
-        let descriptors = machine::raise_descriptor_limit()?;
+        let descriptors = raise_descriptor_limit();
         let setting = self.options.setting(Children::One, &mut notes)?;
         let (mut text, mut comparisons) = (String::new(), Vec::new());
         for tls in self.options.schemes.iter().copied() {

@@ -47,6 +47,7 @@ use support::load::Pace;
 use support::report::median;
 use support::server::Server;
 use support::testkit::installation::Installation;
+use support::testkit::process::raise_descriptor_limit;
 use support::{Result, machine, report};
 
 const USAGE: &str = "\
@@ -253,7 +254,7 @@ fn run(options: &Options) -> Result<()> {
                 .push(format!("the module is older than {}: `cargo build --release` makes a new one", newer.display()));
         }
     }
-    let descriptors = machine::raise_descriptor_limit()?.saturating_sub(OTHER_DESCRIPTORS) as usize;
+    let descriptors = raise_descriptor_limit().saturating_sub(OTHER_DESCRIPTORS) as usize;
     let mut fitting = |wanted: usize| {
         if descriptors < wanted {
             notes.push(format!("{descriptors} subscribers in place of {wanted}: the limit of open files (ulimit -Hn)"));

@@ -34,6 +34,7 @@ use support::peers::{self, Peer, Setting};
 use support::report::{Comparison, Sample};
 use support::serve::{SERVE_PEER, serve_peer};
 use support::server::Children;
+use support::testkit::process::raise_descriptor_limit;
 use support::{Result, machine, report};
 
 const USAGE: &str = "\
@@ -44,11 +45,7 @@ usage: cargo bench --bench handshake -- [options]
 const PAGE: &str = "/page.html";
 
 fn main() -> ExitCode {
-    let result = if std::env::args().any(|argument| argument == SERVE_PEER) {
-        machine::raise_descriptor_limit().and_then(|_| serve_peer())
-    } else {
-        run()
-    };
+    let result = if std::env::args().any(|argument| argument == SERVE_PEER) { serve_peer() } else { run() };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -65,7 +62,7 @@ fn run() -> Result<()> {
         Some(())
     })?;
     let mut notes = Vec::new();
-    machine::raise_descriptor_limit()?;
+    raise_descriptor_limit();
     let setting = options.setting(Children::Six, &mut notes)?;
     let mut comparisons = Vec::new();
     for tls in options.schemes.iter().copied() {

@@ -45,6 +45,7 @@ use support::report::{median, percentile};
 use support::serve::{SERVE_PEER, serve_peer};
 use support::server::{Children, Httpd, Server};
 use support::testkit::installation::Installation;
+use support::testkit::process::raise_descriptor_limit;
 use support::{Result, idle, machine, report};
 
 const USAGE: &str = "\
@@ -111,7 +112,7 @@ struct Options {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = if arguments.iter().any(|argument| argument == SERVE_PEER) {
-        machine::raise_descriptor_limit().and_then(|_| serve_peer())
+        serve_peer()
     } else {
         Options::parse(&arguments).and_then(|options| run(&options))
     };
@@ -201,7 +202,7 @@ fn run(options: &Options) -> Result<()> {
     if let Some(newer) = machine::newer_source(&module) {
         notes.push(format!("the module is older than {}: `cargo build --release` makes a new one", newer.display()));
     }
-    let descriptors = machine::raise_descriptor_limit()?;
+    let descriptors = raise_descriptor_limit();
     let cpu = machine::pin_generator();
     if cpu.is_none() {
         notes.push("server and generator are not on cores of their own".into());

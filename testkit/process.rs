@@ -1,7 +1,7 @@
 //! Processes as /proc shows them.
 
 use super::wait::{PATIENCE, wait_until};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use std::collections::HashSet;
 use std::fs;
 
@@ -105,7 +105,9 @@ impl Process {
 
     /// Its children, zombies left out.
     pub(crate) fn children(self) -> Vec<Self> {
-        all().filter(|(_, stat)| stat.parent == self.pid).map(|(process, _)| process).collect()
+        let child =
+            |(process, stat): (Self, Stat)| (stat.parent == self.pid && process.is_running()).then_some(process);
+        all().filter_map(child).collect()
     }
 
     fn status(self, field: &str) -> Option<String> {
@@ -114,30 +116,34 @@ impl Process {
     }
 }
 
+/// The process and all its descendants, zombies among them.
+pub(crate) fn tree(root: i32) -> Vec<Process> {
+    let everyone: Vec<(Process, Stat)> = all().collect();
+    let mut tree = Vec::from_iter(Process::with_pid(root));
+    let mut next = 0;
+    while let Some(&Process { pid: parent, .. }) = tree.get(next) {
+        tree.extend(everyone.iter().filter(|(_, stat)| stat.parent == parent).map(|(process, _)| *process));
+        next += 1;
+    }
+    tree
+}
+
 /// Every process whose environment at its start had `entry` ("NAME=value"), or that descends from `root`.
 pub(crate) fn family(root: Option<Process>, entry: &str) -> Vec<Process> {
-    let mut family: Vec<Process> = Vec::new();
-    let everyone: Vec<(Process, Stat)> = all().collect();
-    let mut parents: HashSet<i32> = root.into_iter().map(|root| root.pid).collect();
-    loop {
-        let more: Vec<Process> = everyone
-            .iter()
-            .filter(|(process, stat)| !family.contains(process) && parents.contains(&stat.parent))
-            .map(|(process, _)| *process)
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        parents.extend(more.iter().map(|process| process.pid));
-        family.extend(more);
-    }
-    for (process, _) in everyone {
-        if !family.contains(&process) && has_environment(process.pid, entry) {
-            family.push(process);
-        }
-    }
-    family.extend(root.filter(|root| root.is_running() && !family.contains(root)));
+    let root = root.filter(|root| root.is_running());
+    let mut family = root.map_or_else(Vec::new, |root| tree(root.pid));
+    let others: Vec<Process> = all().map(|(process, _)| process).filter(|process| !family.contains(process)).collect();
+    family.extend(others.into_iter().filter(|process| has_environment(process.pid, entry)));
+    family.retain(|process| process.is_running());
     family
+}
+
+/// Raises the soft limit of open files to the hard one, which it returns. Children inherit it.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("the descriptor limit");
+    limit.maximum.unwrap_or(u64::MAX)
 }
 
 /// Every process whose command line contains `text`.
@@ -152,12 +158,12 @@ fn has_environment(pid: i32, entry: &str) -> bool {
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes()))
 }
 
+/// Those that are there, zombies among them.
 fn all() -> impl Iterator<Item = (Process, Stat)> {
     fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = stat(pid)?;
-        let alive = !matches!(stat.state, b'Z' | b'X');
-        alive.then_some((Process { pid, started: stat.started }, stat))
+        Some((Process { pid, started: stat.started }, stat))
     })
 }
 

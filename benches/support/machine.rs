@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::Result;
@@ -11,13 +10,6 @@ use super::Result;
 /// The server's core and the generator's.
 const SERVER_CPU: usize = 0;
 const GENERATOR_CPU: usize = 1;
-
-/// Raises the soft limit of open files to the hard one, which it returns. Children inherit it.
-pub(crate) fn raise_descriptor_limit() -> Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    Ok(limit.maximum.unwrap_or(u64::MAX))
-}
 
 /// Puts this thread on a core of its own, and returns the one for the servers; `None` where there is but one core.
 pub(crate) fn pin_generator() -> Option<usize> {

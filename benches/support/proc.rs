@@ -5,34 +5,16 @@ use std::fs;
 use std::path::Path;
 
 use super::Result;
+use super::testkit::process;
 
-/// The process and all its descendants.
-pub(crate) fn tree(root: u32) -> Vec<u32> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for pid in numbers(Path::new("/proc")) {
-        if let Some(parent) = field(&format!("/proc/{pid}/stat"), 4) {
-            children.entry(parent as u32).or_default().push(pid);
-        }
-    }
-    let mut tree = vec![root];
-    let mut next = 0;
-    while next < tree.len() {
-        tree.extend(children.remove(&tree[next]).unwrap_or_default());
-        next += 1;
-    }
-    tree
+fn tree(root: u32) -> Vec<u32> {
+    process::tree(root as i32).into_iter().map(|process| process.pid as u32).collect()
 }
 
 /// The processes of that name among them; an empty one is everybody's.
 pub(crate) fn named(root: u32, name: &str) -> Vec<u32> {
     let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     tree(root).into_iter().filter(|pid| name.is_empty() || comm(pid).trim() == name).collect()
-}
-
-/// Whether the process has not ended. One that nobody has waited for yet, a zombie, has.
-pub(crate) fn runs(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// CPU time, user and system together, of process trees at one moment.

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_async;
 
 use super::Result;
+use super::testkit::process::raise_descriptor_limit;
 
 /// The argument with which the benchmark's own binary becomes a peer; after it come the library, the port, and for TLS
 /// the files of a certificate and of its key.
@@ -32,6 +33,7 @@ pub(crate) const FASTWEBSOCKETS: &str = "fastwebsockets";
 
 /// Serves as the arguments of this program say, until it is killed.
 pub(crate) fn serve_peer() -> Result<()> {
+    raise_descriptor_limit();
     let arguments: Vec<String> = std::env::args().skip_while(|argument| argument != SERVE_PEER).skip(1).collect();
     let (library, port, tls) = match arguments.as_slice() {
         [library, port] => (library, port, None),

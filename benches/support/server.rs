@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -17,6 +17,9 @@ use super::proc::CpuTime;
 use super::serve::{SERVE_PEER, TOKIO_TUNGSTENITE};
 use super::testkit::certificate::make_certificate;
 use super::testkit::installation::{installation, program, unprivileged};
+use super::testkit::port::Port;
+use super::testkit::process::tree;
+use super::testkit::wait::{PATIENCE, holds_within};
 use super::{Result, client, proc};
 
 /// A page of httpd's, below its root.
@@ -24,9 +27,6 @@ pub(crate) const PAGE: &str = "page.html";
 
 /// `ThreadsPerChild`, as Debian has it.
 const THREADS: usize = 25;
-
-/// How long a server may take to start, and to stop.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A running server.
 pub(crate) struct Server {
@@ -37,6 +37,7 @@ pub(crate) struct Server {
     backend: Option<Box<Server>>,
     /// Its configuration and its logs.
     root: TempDir,
+    _port: Port,
 }
 
 /// An httpd with the event MPM.
@@ -68,7 +69,7 @@ pub(crate) enum Children {
 impl Httpd<'_> {
     pub(crate) fn start(self) -> Result<Server> {
         let Self { path, tls, cpu, .. } = self;
-        let (root, address) = (new_root()?, free_address()?);
+        let (root, port) = (new_root()?, Port::reserve());
         fs::create_dir(root.path().join("run"))?;
         fs::create_dir(root.path().join("htdocs"))?;
         fs::write(root.path().join("htdocs").join(PAGE), page())?;
@@ -76,10 +77,10 @@ impl Httpd<'_> {
             make_certificate(root.path());
         }
         let configuration = root.path().join("httpd.conf");
-        fs::write(&configuration, self.configuration(root.path(), address.port()))?;
+        fs::write(&configuration, self.configuration(root.path(), port.number()))?;
         let mut command = confined(&installation().httpd, cpu);
         command.arg("-d").arg(root.path()).arg("-f").arg(&configuration).arg("-DFOREGROUND");
-        Server::start(command, root, Target { address, path, tls, compressed: false })
+        Server::start(command, root, port, path, tls)
     }
 
     fn configuration(&self, root: &Path, port: u16) -> String {
@@ -131,31 +132,34 @@ impl Server {
     /// one of them is not installed. `cpu`: the only core it may use.
     pub(crate) fn nchan(cpu: Option<usize>, site: &str, path: &'static str) -> Result<Option<Self>> {
         let Some((nginx, module)) = program("nginx").zip(nchan_module()) else { return Ok(None) };
-        let (root, address) = (new_root()?, free_address()?);
+        let (root, port) = (new_root()?, Port::reserve());
         let configuration = root.path().join("nginx.conf");
-        fs::write(&configuration, nginx_conf(&module, address.port(), site))?;
+        fs::write(&configuration, nginx_conf(&module, port.number(), site))?;
         let mut command = confined(&nginx, cpu);
         // The slash is nginx's custom: it puts names behind the prefix as they are.
         command.arg("-p").arg(root.path().join("")).arg("-c").arg(&configuration);
         command.arg("-e").arg(root.path().join("error.log"));
-        Self::start(command, root, Target { address, path, tls: false, compressed: false }).map(Some)
+        Self::start(command, root, port, path, false).map(Some)
     }
 
     /// Starts a server that lives in `root`, and waits until it opens WebSockets.
-    fn start(mut command: Command, root: TempDir, target: Target) -> Result<Self> {
+    fn start(mut command: Command, root: TempDir, port: Port, path: &'static str, tls: bool) -> Result<Self> {
         // What is said before the error log is open goes beside it.
         let console = fs::File::create(root.path().join("console.log"))?;
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-        let mut server = Self { child: command.spawn()?, target, backend: None, root };
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = client::open(target, 1) {
-            let ended = server.child.try_wait()?;
-            if ended.is_some() || Instant::now() > deadline {
-                return Err(format!("the server does not serve WebSockets: {error}\n{}", server.log()).into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.number());
+        let target = Target { address, path, tls, compressed: false };
+        let mut server = Self { child: command.spawn()?, target, backend: None, root, _port: port };
+        let mut opened = Err("".into());
+        holds_within(PATIENCE, || {
+            let ended = !matches!(server.child.try_wait(), Ok(None));
+            opened = client::open(target, 1);
+            opened.is_ok() || ended
+        });
+        match opened {
+            Ok(_) => Ok(server),
+            Err(error) => Err(format!("the server does not serve WebSockets: {error}\n{}", server.log()).into()),
         }
-        Ok(server)
     }
 
     /// tokio-tungstenite, see [`super::serve::serve_peer`].
@@ -172,13 +176,13 @@ impl Server {
 
     /// A program that echoes on the port that is its next argument; with TLS the files of a certificate and of its key follow.
     pub(crate) fn program(mut command: Command, tls: bool) -> Result<Self> {
-        let (root, address) = (new_root()?, free_address()?);
-        command.arg(address.port().to_string());
+        let (root, port) = (new_root()?, Port::reserve());
+        command.arg(port.number().to_string());
         if tls {
             make_certificate(root.path());
             command.args(["certificate.pem", "key.pem"].map(|name| root.path().join(name)));
         }
-        Self::start(command, root, Target { address, path: "/", tls, compressed: false })
+        Self::start(command, root, port, "/", tls)
     }
 
     /// This server, with the one behind it to which it passes everything on.
@@ -247,18 +251,17 @@ impl Server {
 impl Drop for Server {
     /// Asks the server to end, waits for every process of its tree, and kills, one by one, what does not go.
     fn drop(&mut self) {
-        let mut left = proc::tree(self.pid());
+        let mut left = tree(self.pid() as i32);
         // An error below means that the process has already ended.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let deadline = Instant::now() + PATIENCE;
-        while !left.is_empty() && Instant::now() < deadline {
+        holds_within(PATIENCE, || {
             let _ = self.child.try_wait();
-            left.retain(|pid| proc::runs(*pid));
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        for pid in left {
-            eprintln!("process {pid} did not end by itself");
-            let _ = Pid::from_raw(pid as i32).map(|pid| kill_process(pid, Signal::KILL));
+            left.retain(|process| process.is_running());
+            left.is_empty()
+        });
+        for process in left {
+            eprintln!("process {} did not end by itself", process.pid);
+            process.signal(Signal::KILL);
         }
         let _ = self.child.wait();
     }
@@ -284,12 +287,6 @@ fn new_root() -> Result<TempDir> {
     // The user as whom it serves has to get at what is in there.
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755))?;
     Ok(root)
-}
-
-/// An address whose port was free a moment ago and now is again: good enough on a loopback interface.
-fn free_address() -> Result<SocketAddrV4> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr()?.port()))
 }
 
 /// What [`PAGE`] holds: one kilobyte.

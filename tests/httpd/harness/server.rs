@@ -3,10 +3,10 @@
 use super::installation::installation;
 use super::log::{Announced, complaints, pid};
 use super::port::Port;
-use super::process::{Process, family};
+use super::process::{Process, family, raise_descriptor_limit};
 use super::tls;
 use super::wait::{PATIENCE, holds_within, wait_until};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 use rustls::ClientConfig;
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -350,15 +350,6 @@ pub(super) fn arguments(root: &Path) -> [OsString; 4] {
 pub(crate) const MARK: &str = "MOD_WEBSOCKET_TEST_ROOT";
 
 /// A thousand clients need more descriptors than the usual soft limit.
-fn raise_descriptor_limit() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        setrlimit(Resource::Nofile, raised).expect("the descriptor limit");
-    });
-}
-
 fn read(path: &Path) -> String {
     fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
