@@ -340,7 +340,7 @@ impl RedisLink {
 pub struct LogPage {
     /// Entries, one after the other.
     pub entries: Vec<Entry>,
-    /// LogEvent comes then is none.
+    /// What comes then is none.
     pub is_foreign: bool,
 }
 

@@ -107,7 +107,7 @@ impl MessageDecoder {
     }
 }
 
-/// Says something, over a stream that blocks.
+/// Sends a message over a stream that blocks.
 pub(in crate::engine) fn send(stream: &mut impl Write, message: &impl HandoffMessage) -> io::Result<()> {
     stream.write_all(&encode(message)?)
 }
