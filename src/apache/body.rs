@@ -6,10 +6,8 @@ use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 
-/// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is longer than it may be.
     TooLarge,
     /// httpd says so, with this status.
     Status(u16),

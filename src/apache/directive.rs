@@ -7,7 +7,6 @@ use super::pool::Pool;
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// Where a directive may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Context {
     /// Once for the whole server, outside of all sections.

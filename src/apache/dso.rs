@@ -12,7 +12,6 @@ pub struct Library {
     /// Its own, in no hierarchy of pools: APR would unload the object when the pool ends, at a time that is not ours.
     pool: *mut ffi::apr_pool_t,
     path: CString,
-    /// The process that loaded it.
     loader: u32,
 }
 

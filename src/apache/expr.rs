@@ -20,7 +20,6 @@ pub struct Expression {
     refers_back: bool,
 }
 
-/// What an expression is for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value<'a> {
     /// Bytes, of any encoding.

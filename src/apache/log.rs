@@ -25,7 +25,6 @@ pub enum Level {
 /// none (APLOG_NO_MODULE).
 static MODULE_INDEX: AtomicI32 = AtomicI32::new(-1);
 
-/// Tells the log which module speaks.
 pub(super) fn set_module_index(index: c_int) {
     MODULE_INDEX.store(index, Ordering::Relaxed);
 }

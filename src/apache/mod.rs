@@ -30,7 +30,6 @@ pub mod tls;
 /// What a hook answers where it is neither "mine" nor "not mine": an HTTP status, or a failure of the start.
 pub type HookResult = Result<HookStatus, u16>;
 
-/// What a content handler says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookStatus {
     /// The request was answered (OK).

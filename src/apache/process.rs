@@ -297,7 +297,6 @@ impl Watched {
         self.0.pid
     }
 
-    /// Lets it stand for this process.
     pub fn set_pid(&mut self, pid: i32) {
         self.0.pid = pid;
     }

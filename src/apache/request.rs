@@ -74,13 +74,11 @@ impl Request {
         unsafe { Pool::from_ptr(self.record().pool) }
     }
 
-    /// The connection it came over.
     pub fn connection(&self) -> &Connection {
         // SAFETY: safety.md 2.
         unsafe { Connection::from_ptr(self.record().connection) }
     }
 
-    /// The virtual host that serves it.
     pub fn server(&self) -> &Server {
         // SAFETY: safety.md 2.
         unsafe { Server::from_ptr(self.record().server) }
@@ -240,7 +238,6 @@ impl Request {
         unsafe { text(ffi::ap_get_server_name(self.as_ptr())) }.unwrap_or_default()
     }
 
-    /// The header lines of the request.
     pub fn headers_in(&self) -> &Table {
         // SAFETY: safety.md 2.
         unsafe { Table::from_ptr(self.record().headers_in) }

@@ -13,7 +13,6 @@ use super::ffi;
 use super::request::Request;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A suspended request and its connection.
 pub struct Suspended {
     request: *mut ffi::request_rec,
     connection: *mut ffi::conn_rec,

@@ -66,7 +66,6 @@ impl Table {
         unsafe { ffi::apr_table_set(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
-    /// Takes out all values of that name.
     pub fn unset(&self, name: &CStr) {
         // SAFETY: table and name are valid.
         unsafe { ffi::apr_table_unset(self.as_ptr(), name.as_ptr()) }

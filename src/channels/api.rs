@@ -21,11 +21,10 @@ pub enum Command {
         content_type: Option<String>,
         history: History,
     },
-    /// What is known of a channel.
-    Info { channel: String },
-    /// The channels that there are.
+    Info {
+        channel: String,
+    },
     List {
-        /// Those whose names begin so.
         prefix: String,
         /// And come after this one; "" for the first page.
         after: String,
@@ -35,7 +34,6 @@ pub enum Command {
     Delete {
         channels: Vec<String>,
         code: u16,
-        /// The reason in the Close frame.
         reason: String,
     },
 }
@@ -117,7 +115,6 @@ pub struct PublishResult {
     pub subscribers: u64,
 }
 
-/// What is known of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     pub channel: String,

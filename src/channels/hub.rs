@@ -135,7 +135,6 @@ impl Hub {
         (shards.len() - 1, deliveries)
     }
 
-    /// The id of that offset.
     pub fn id(&self, offset: u64) -> Id {
         self.lock().store.id(offset)
     }

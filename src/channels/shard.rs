@@ -29,7 +29,6 @@ pub enum Presence {
     After(u64),
 }
 
-/// One connection, subscribed to one channel.
 pub struct Subscriber {
     pub handle: Rc<ConnectionHandle>,
     pub view: View,
@@ -99,7 +98,6 @@ fn gather(deliveries: &mut Deliveries, pending: &mut VecDeque<Delivery>) {
     }
 }
 
-/// The subscribers of a thread, by channel.
 pub struct Shard {
     number: usize,
     channels: RefCell<HashMap<Arc<str>, Slab<Subscriber>>>,

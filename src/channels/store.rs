@@ -55,7 +55,6 @@ pub struct HistoryPage<M> {
     pub last_lost: Vec<u64>,
 }
 
-/// What is known of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelInfo {
     pub channel: Arc<str>,
@@ -140,7 +139,6 @@ pub struct Store<M> {
     channels: BTreeMap<Arc<str>, StoredChannel<M>>,
     /// Of a channel that is not known, no message after this one is forgotten.
     forgotten: u64,
-    /// Bytes of all that is kept.
     bytes: usize,
     /// All that is kept, the oldest first.
     order: BTreeMap<u64, Arc<str>>,
@@ -166,7 +164,6 @@ impl<M: Payload> Store<M> {
         }
     }
 
-    /// The id of that offset.
     pub fn id(&self, offset: u64) -> Id {
         Id { epoch: self.epoch.clone(), offset }
     }
@@ -270,7 +267,6 @@ impl<M: Payload> Store<M> {
         self.forgotten = self.forgotten.max(offset);
     }
 
-    /// The channels that have subscribers.
     pub fn subscribed(&self) -> Vec<Arc<str>> {
         let subscribed = self.channels.iter().filter(|(_, channel)| !channel.subscribers.is_empty());
         subscribed.map(|(name, _)| name.clone()).collect()
@@ -330,7 +326,6 @@ impl<M: Payload> Store<M> {
         left
     }
 
-    /// Where the subscribers of a channel are.
     pub fn shards(&self, name: &str) -> Vec<usize> {
         let channel = self.channels.get(name);
         channel.map_or(Vec::new(), |channel| channel.subscribers.iter().map(|(shard, _)| *shard).collect())
@@ -499,7 +494,6 @@ impl<M: Payload> Store<M> {
         }
     }
 
-    /// Ends what is too old.
     fn expire(&mut self, now: u64) {
         while let Some((_, name)) = self.expiries.first().filter(|(expiry, _)| *expiry <= now).cloned() {
             self.drop_oldest_of(&name);

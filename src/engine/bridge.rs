@@ -26,7 +26,6 @@ pub(crate) fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     BUFFER.with_borrow_mut(|buffer| read(buffer))
 }
 
-/// Somebody to whom a client's messages go.
 pub(crate) trait Backend {
     type End;
 

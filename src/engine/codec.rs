@@ -12,13 +12,11 @@ use std::collections::VecDeque;
 
 pub use session::{Contexts, Event};
 
-/// The longest header of a message.
 pub(super) const MAX_HEADER: usize = MAX_SERVER_HEADER;
 
 /// A payload as it goes out, and whether it is compressed.
 pub type Encoded = (Bytes, bool);
 
-/// The protocol state of one session.
 pub(super) enum Codec {
     WebSocket(Session),
 }

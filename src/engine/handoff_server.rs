@@ -113,10 +113,8 @@ struct PendingSession {
     until: Instant,
 }
 
-/// The engine's end of a link.
 struct ServedLink {
     stream: Receiver,
-    /// The thread that serves it.
     here: ThreadHandle,
     granted: HashMap<u64, PendingSession>,
 }

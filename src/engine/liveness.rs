@@ -11,19 +11,16 @@ use std::cell::Cell;
 /// Ticks after which a connection is looked at again though nothing is due until later (one minute).
 const LOOK_AHEAD: u32 = 240;
 
-/// How it stands with the client's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PingState {
     /// The client has given a sign of life since the last Ping.
     Alive,
-    /// A Ping is to be sent.
     PingDue,
     /// A Ping was sent at this tick.
     AwaitingPong(u32),
     TimedOut,
 }
 
-/// What a look has found.
 #[derive(Debug, Default)]
 pub(super) struct Look {
     /// When to look again, if at all.
@@ -81,7 +78,6 @@ impl Liveness {
         self.expired.set(false);
     }
 
-    /// The deadline that was set has passed.
     pub(super) fn expired(&self) -> bool {
         self.expired.get()
     }

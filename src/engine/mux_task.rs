@@ -27,7 +27,6 @@ const READS: usize = 4;
 pub const DESCRIPTORS: u32 = 2;
 
 pub struct MuxTask {
-    /// Its number in the engine.
     pub number: u64,
     /// The socket. tokio waits here for something to read, and for nothing else: a Unix socket tells of room whenever the other
     /// end has read something, which would wake the thread for each message. (tokio's own UnixStream always waits for both.
@@ -44,7 +43,6 @@ pub struct MuxTask {
     blocked_writers: RefCell<Vec<Waker>>,
 }
 
-/// Who waits for something of a stream.
 #[derive(Debug, Default)]
 struct Wakers {
     reader: Option<Waker>,
@@ -84,7 +82,6 @@ impl MuxTask {
         }))
     }
 
-    /// The stream of this session.
     pub fn open(self: &Rc<MuxTask>, session: u64) -> MuxStream {
         self.endpoint.borrow_mut().open(session, Wakers::default());
         MuxStream { mux: self.clone(), number: session }

@@ -49,7 +49,6 @@ const RETIREMENT: Duration = Duration::from_secs(60);
 /// Called with each new configuration generation, and the error log's descriptor when it changed.
 pub type Configure = Box<dyn Fn(&Configuration, Option<OwnedFd>)>;
 
-/// What the process is started with.
 pub struct Setup {
     /// The engine's end of a [`super::entrance::pair`].
     pub entrance: OwnedFd,

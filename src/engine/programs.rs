@@ -96,7 +96,6 @@ pub async fn collect_orphans() {
     }
 }
 
-/// The children of this process.
 fn children() -> Vec<Pid> {
     let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
     let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());

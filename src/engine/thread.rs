@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
 use tokio::sync::{Notify, mpsc};
 
-/// What a thread is told from outside.
 pub enum ThreadCommand {
     Adopt(Box<Adoption>),
     OpenMux(Box<NewMux>),
@@ -41,9 +40,7 @@ pub enum ThreadCommand {
 /// What a thread is to do beside its sessions.
 pub type Task = Box<dyn FnOnce(ThreadHandle) -> LocalBoxFuture<'static, ()> + Send>;
 
-/// A mux for a thread.
 pub struct NewMux {
-    /// Its number in the engine.
     pub number: u64,
     pub mux: OwnedFd,
     /// What it takes of the descriptors.
@@ -102,7 +99,6 @@ impl Thread {
         self.connections().saturating_sub(self.count.by_mux.load(Ordering::Acquire))
     }
 
-    /// It runs, and takes commands.
     pub fn is_running(&self) -> bool {
         !self.commands.is_closed()
     }
@@ -169,12 +165,10 @@ pub struct FreeList<T>(Vec<T>);
 impl<T: Default> FreeList<T> {
     const KEPT: usize = 32;
 
-    /// One of them, or a new one.
     pub fn take(&mut self) -> T {
         self.0.pop().unwrap_or_default()
     }
 
-    /// Keeps one for the next.
     pub fn put_back(&mut self, thing: T) {
         if self.0.len() < Self::KEPT {
             self.0.push(thing);
@@ -206,7 +200,6 @@ impl ThreadState {
         }
     }
 
-    /// The account of what sockets hold.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
@@ -292,7 +285,6 @@ impl Default for ThreadState {
 /// A connection's place in its thread, until dropped.
 pub struct Registered {
     pub shared: Rc<ThreadState>,
-    /// The connection as the thread sees it.
     pub handle: Rc<ConnectionHandle>,
 }
 
@@ -302,7 +294,6 @@ impl Drop for Registered {
     }
 }
 
-/// A thread, for what runs on it.
 #[derive(Clone)]
 pub struct ThreadHandle {
     number: usize,
@@ -312,7 +303,6 @@ pub struct ThreadHandle {
 }
 
 impl ThreadHandle {
-    /// Its number in the engine.
     pub fn number(&self) -> usize {
         self.number
     }

@@ -48,7 +48,6 @@ impl Writer {
         (self.encoding, &self.shared)
     }
 
-    /// The account of what sockets hold.
     pub fn memory(&self) -> &Arc<Memory> {
         self.shared.memory()
     }

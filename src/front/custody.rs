@@ -29,17 +29,13 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 /// The way in which a connection's bytes get from here to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Handover {
-    /// The engine gets the socket itself.
     Socket,
     /// The engine gets the socket itself, and goes on with the TLS on it.
     TlsSocket,
-    /// A relay of the child's relay thread.
     SuspendedRelay,
-    /// A relay on this thread.
     BlockingRelay,
 }
 
-/// The way that a request's connection goes.
 pub(super) fn choose(request: &Request, needs: Needs) -> Result<Handover, u16> {
     let connection = request.connection();
     if connection.is_secondary() {

@@ -65,7 +65,6 @@ pub(crate) trait Front: Sync {
         Vec::new()
     }
 
-    /// What it needs of a connection.
     fn needs(&self) -> Needs {
         Needs::Stream
     }
@@ -129,7 +128,6 @@ impl Front for Plain {
     }
 }
 
-/// What a handler needs of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     /// Its bytes, however they come to the engine.

@@ -88,7 +88,6 @@ impl Head {
     }
 }
 
-/// The lines of what was negotiated.
 fn negotiated(accept: &Accept) -> Vec<(String, String)> {
     let mut lines =
         vec![("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept.accept.as_str())];

@@ -27,7 +27,6 @@ pub fn open(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), St
     Ok(())
 }
 
-/// The logs of this configuration.
 pub fn current(server: &Server) -> &[NamedLog] {
     server.configuration_pool().kept::<Vec<NamedLog>>(KEY).map_or(&[], Vec::as_slice)
 }

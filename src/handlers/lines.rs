@@ -1,6 +1,5 @@
 //! What programs write for the error log, in lines.
 
-/// Cuts a stream into lines.
 pub(crate) struct Lines {
     line: Vec<u8>,
     longest: usize,

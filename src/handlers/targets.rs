@@ -70,9 +70,7 @@ impl<K> Default for Targets<K> {
 
 #[derive(Debug, Default)]
 struct TargetState {
-    /// Who waits within the bound, by group.
     waiting: HashMap<u32, u32>,
-    /// Who waits, all in all.
     asked: usize,
     /// Since when somebody waits, and nobody was answered.
     still: Option<Instant>,

@@ -10,7 +10,6 @@ const DEFAULT_FACTOR: f64 = 2.0;
 /// Descriptors that the engine, or a child of httpd, needs beside those of sessions.
 const OTHER_FDS: u64 = 100;
 
-/// What the advice rests on.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     /// The largest `WebSocketMaxConnections`.
@@ -18,7 +17,6 @@ struct Facts {
     /// Some virtual host has `SSLEngine on`, with `WebSocketTLSHandoff Off` somewhere, or a plugin is configured: httpd keeps
     /// such connections.
     kept: bool,
-    /// The MPM can suspend connections.
     suspends: bool,
     /// Threads of all children together: `MaxRequestWorkers`.
     workers: u64,

@@ -147,7 +147,6 @@ fn launch(parent: &mut Parent, server: &Server, number: usize) -> io::Result<()>
     Ok(())
 }
 
-/// The engine process, from fork to exit.
 fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, parent: u32) -> i32 {
     let failed = |what: &str, why: &dyn std::fmt::Display| {
         log::main(Level::Critical, &format!("WS0211: the engine process cannot {what}: {why}"));

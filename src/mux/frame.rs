@@ -77,7 +77,6 @@ pub enum ProtocolError {
     StreamEnded(u64),
 }
 
-/// Puts what was read together to frames.
 #[derive(Debug)]
 pub(crate) struct FrameDecoder {
     buffer: Vec<u8>,

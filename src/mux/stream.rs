@@ -10,7 +10,6 @@ pub(super) struct Stream<T> {
     pub(super) keep: T,
 }
 
-/// What this side does with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Local {
     /// Nothing yet: its session is on its way here.

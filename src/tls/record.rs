@@ -156,7 +156,6 @@ fn expand(suite: Suite, secret: &Secret, label: &str, out: &mut [u8]) -> Result<
     secret.expand(&info, Length(out.len())).and_then(|okm| okm.fill(out)).map_err(|_| Unknown)
 }
 
-/// The keys of one direction.
 struct Half {
     suite: Suite,
     secret: Secret,

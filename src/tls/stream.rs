@@ -26,7 +26,6 @@ thread_local! {
 pub struct Tls {
     pub stream: TcpStream,
     opener: Opener,
-    /// The beginning of a record.
     begun: Vec<u8>,
     is_ended: bool,
     out: RefCell<Out>,
@@ -40,7 +39,6 @@ struct Out {
     sent: usize,
     /// How much application data it all was.
     owed: usize,
-    /// The last record was sealed.
     is_closed: bool,
 }
 

@@ -9,7 +9,6 @@ use super::handshake::{is_token, trim};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The name in the header.
 const NAME: &str = "permessage-deflate";
 /// The largest LZ77 window, in bits (section 7.1.2), which is what applies where nothing else is said.
 pub const MAX_WINDOW_BITS: u8 = 15;

@@ -28,7 +28,6 @@ pub struct DataKind {
 /// What a control frame of ours is (section 5.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// Begins or answers the closing handshake.
     Close,
     /// To be answered with the same payload.
     Ping,
@@ -62,7 +61,6 @@ pub mod opcode {
 /// The header of a frame from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The last frame of its message.
     pub fin: bool,
     /// The bits RSV1, RSV2 and RSV3, as 4, 2 and 1.
     pub reserved: u8,
@@ -101,7 +99,6 @@ impl Header {
     }
 }
 
-/// Reads headers, which may come in pieces.
 #[derive(Debug, Default)]
 pub struct HeaderReader {
     /// The bytes of a header that is not complete.
@@ -136,7 +133,6 @@ impl HeaderReader {
         Header::before_mask(self.begun()).map(|(header, _)| header)
     }
 
-    /// Forgets the part that has been read.
     pub fn clear(&mut self) {
         self.count = 0;
     }

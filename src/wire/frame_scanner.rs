@@ -31,7 +31,6 @@ pub struct FrameScanner {
     compression: bool,
     /// The current message is compressed: its frames say nothing of its size.
     compressed: bool,
-    /// Bytes of the largest message.
     max_message_size: usize,
     /// The first two bytes of the payload of a Close.
     close_code: [u8; 2],
@@ -263,7 +262,6 @@ impl FrameScanner {
         }
     }
 
-    /// Bytes of the largest message.
     pub fn max_message_size(&self) -> usize {
         self.max_message_size
     }

@@ -409,7 +409,6 @@ fn quote(value: &str) -> String {
     quoted
 }
 
-/// Which rule an Origin broke.
 fn rule(site: Option<&str>) -> String {
     match site {
         Some(site) => format!("not that of this site, {}", quote(site)),

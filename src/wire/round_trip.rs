@@ -64,7 +64,6 @@ impl Client {
         self.say()
     }
 
-    /// What it has to send.
     fn say(&mut self) -> Vec<u8> {
         // It has nothing more to say once it is closed.
         let _ = self.context.flush(&mut self.pipe);

@@ -32,7 +32,6 @@ impl Utf8 {
         self.keep(piece)
     }
 
-    /// The text may end here.
     pub fn is_whole(&self) -> bool {
         self.count == 0
     }

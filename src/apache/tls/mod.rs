@@ -19,7 +19,6 @@ use watch::{DirectionState, Watch};
 /// Under this name the pool of a connection has its [`Watch`].
 const WATCH: &CStr = c"mod_websocket tls";
 
-/// One direction of a connection.
 pub struct TlsDirection {
     /// `client_application_traffic_secret_0`, or the server's (RFC 8446 section 7.1).
     pub secret: Vec<u8>,
@@ -29,7 +28,6 @@ pub struct TlsDirection {
 
 /// A connection's TLS, as OpenSSL has left it.
 pub struct TlsState {
-    /// The number of the cipher suite.
     pub suite: u16,
     pub client: TlsDirection,
     pub server: TlsDirection,

@@ -47,7 +47,6 @@ impl DirectionState {
 }
 
 impl Watch {
-    /// Of a connection before its handshake.
     pub(super) fn new(ssl: *mut Ssl) -> Watch {
         let way = DirectionState {
             secret: [0; MAX_SECRET],

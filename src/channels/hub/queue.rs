@@ -15,7 +15,6 @@ const ENOUGH: usize = 8 << 20;
 #[derive(Debug, Clone)]
 pub enum Delivery {
     Publication(Arc<Publication>),
-    /// A member came or went.
     Presence {
         channel: Arc<str>,
         member: Arc<str>,
@@ -31,7 +30,6 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// The channel whose subscribers it is for.
     pub fn channel(&self) -> &Arc<str> {
         match self {
             Delivery::Publication(publication) => publication.channel(),
@@ -65,7 +63,6 @@ impl Load {
         }
     }
 
-    /// Completes when there is room.
     pub async fn room(&self) {
         loop {
             let room = self.room.notified();
@@ -77,7 +74,6 @@ impl Load {
     }
 }
 
-/// The way to a thread.
 #[derive(Debug)]
 pub struct Queue {
     sender: UnboundedSender<Delivery>,
@@ -118,7 +114,6 @@ impl Deliveries {
         self.receiver.recv().await
     }
 
-    /// The next one, if it is there.
     pub fn try_next(&mut self) -> Option<Delivery> {
         self.receiver.try_recv().ok()
     }

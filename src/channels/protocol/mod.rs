@@ -15,7 +15,6 @@ use crate::engine::Broadcast;
 use crate::wire::{CloseFrame, Message};
 use std::sync::Arc;
 
-/// A way to speak of channels.
 pub trait Protocol: Sync {
     /// No other protocol has it. Where clients choose the protocol by a subprotocol, it is that one's.
     fn name(&self) -> &'static str;
@@ -25,7 +24,6 @@ pub trait Protocol: Sync {
         false
     }
 
-    /// What a client wants with this message.
     fn decode(&self, message: Message) -> Result<ClientRequest, DecodeError>;
 
     /// An event as clients get it, as the reply to the request of that reference where there is one. `None`: the protocol
@@ -43,7 +41,6 @@ pub const SUBPROTOCOLS: [&str; 2] = [v1::NAME, nchan::NAME];
 /// What a client calls a request of its own: comes back with the reply.
 pub type Reference = serde_json::Value;
 
-/// A command of a client.
 #[derive(Debug, PartialEq)]
 pub struct ClientRequest {
     pub command: Command,
@@ -73,7 +70,6 @@ pub enum Command {
     },
 }
 
-/// A client's message is no command.
 #[derive(Debug, PartialEq)]
 pub enum DecodeError {
     Close(CloseFrame),
@@ -140,7 +136,6 @@ pub enum ClientEvent<'a> {
         channel: &'a str,
         member: &'a str,
     },
-    /// A member is there no more.
     Leave {
         channel: &'a str,
         member: &'a str,

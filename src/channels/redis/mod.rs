@@ -26,14 +26,11 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a reader waits for the next entry.
 const WAIT: Duration = Duration::from_secs(1);
-/// Entries that are read at a time.
 const COUNT: usize = 1000;
 
-/// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub number: u64,
@@ -43,7 +40,6 @@ pub struct Entry {
     pub event: LogEvent,
 }
 
-/// What happens to a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
     Message(LogMessage),
@@ -108,7 +104,6 @@ macro_rules! script {
     };
 }
 
-/// An open way to Redis.
 #[derive(Clone)]
 pub struct RedisLink {
     commands: MultiplexedConnection,
@@ -120,7 +115,6 @@ pub struct Reader {
     connection: MultiplexedConnection,
 }
 
-/// Opens a link, and a reader.
 pub async fn open(url: &str) -> Result<(RedisLink, Reader), Error> {
     let client = Client::open(url)?;
     let config = |response| {
@@ -335,10 +329,8 @@ impl RedisLink {
     }
 }
 
-/// What the log has next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LogPage {
-    /// Entries, one after the other.
     pub entries: Vec<Entry>,
     /// What comes then is none.
     pub is_foreign: bool,

@@ -202,7 +202,6 @@ impl Conn {
         self.link.take()
     }
 
-    /// Notes what the connection holds.
     fn settle(&mut self) {
         let held = self.held();
         if held == Held::default() {

@@ -259,7 +259,6 @@ impl Conn {
         writer
     }
 
-    /// Queues what others have posted.
     pub(super) fn take_mailbox(&mut self) {
         for (message, _waits) in self.registered.handle.take_mailbox() {
             if self.push(&message).is_err() {
@@ -273,7 +272,6 @@ impl Conn {
         self.registered.handle.mailbox_bytes() > self.spec.limits.send_buffer
     }
 
-    /// More waits for the client than may.
     pub(super) fn is_full(&self) -> bool {
         self.slow.is_some() || self.backlog() > self.spec.limits.send_buffer
     }

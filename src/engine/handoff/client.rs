@@ -313,7 +313,6 @@ impl EngineClient {
         Ok(())
     }
 
-    /// Takes a link back after use.
     pub fn check_in(&self, link: Link) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT_LINKS {

@@ -31,7 +31,6 @@ pub fn encode(message: &impl HandoffMessage) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// What goes before this payload.
 fn encode_before(message: &impl HandoffMessage, payload: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
     let length = out.len() - 4 + payload.len();

@@ -30,7 +30,6 @@ pub struct Receiver<M = ToEngine> {
 }
 
 impl<M: HandoffMessage> Receiver<M> {
-    /// Of one end of a pair.
     pub fn new(stream: tokio::net::UnixStream) -> Receiver<M> {
         Receiver {
             stream,

@@ -29,7 +29,6 @@ impl Drop for Probe {
 }
 
 impl Breaker {
-    /// Of the engine with these signals.
     pub fn new(signals: Signals) -> Breaker {
         Breaker(signals)
     }

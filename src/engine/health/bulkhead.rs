@@ -69,7 +69,6 @@ impl Bulkhead {
         Bulkhead::new(places.leak(), limit)
     }
 
-    /// How many may wait there.
     pub fn limit(&self, side: Side) -> u32 {
         self.limits[side as usize]
     }

@@ -37,7 +37,6 @@ pub const fn slices(time: Duration) -> u32 {
 /// Why a child does not ask, or asks and does not wait for the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Late {
-    /// It is known to be late.
     #[error("the engine is late")]
     Open,
     #[error("too many wait for the engine already (WebSocketEngineWait)")]
@@ -45,7 +44,6 @@ pub enum Late {
     /// It was asked, and turned out to be late.
     #[error("the engine is late, and was asked before that was known")]
     GivenUp,
-    /// No answer has come in time.
     #[error("the engine has not answered in time")]
     NoAnswer,
 }
@@ -56,7 +54,6 @@ impl From<Late> for io::Error {
     }
 }
 
-/// A child's way to an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Gate {
     signals: Signals,

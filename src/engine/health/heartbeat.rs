@@ -21,25 +21,19 @@ const ROUND: u64 = 10_000;
 /// Rounds in which a thread gave no sign, at least, before its engine is replaced.
 const ROUNDS: u32 = 2;
 
-/// What a thread is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Activity {
     /// It has not started yet.
     Starting = 1,
-    /// It waits for something to do.
     Waiting = 2,
     /// It goes from one task to the next.
     Running = 3,
-    /// It runs a session of a handler.
     Session = 4,
     /// A handler is asked for a session, or is called.
     Asked = 5,
-    /// It hands a message to subscribers.
     FanOut = 6,
-    /// It decodes what a client has sent.
     Decoding = 7,
-    /// It encodes what is for clients.
     Encoding = 8,
 }
 

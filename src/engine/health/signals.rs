@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const MAX_BEATS: usize = 1 + 1024;
 /// The words of an engine before those of its threads.
 const HEAD: usize = 8;
-/// The words of an engine.
 const WORDS: usize = HEAD + MAX_BEATS;
 
 /// Milliseconds of a clock that all processes of this machine share, and that stands still while it is suspended.
@@ -27,7 +26,6 @@ pub struct Board {
 }
 
 impl Board {
-    /// How many words a board takes.
     pub const fn size(engines: usize, places: usize) -> usize {
         engines * WORDS + places
     }
@@ -61,7 +59,6 @@ impl Board {
     }
 }
 
-/// The words of one engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Signals(&'static [AtomicU64]);
 
@@ -92,7 +89,6 @@ impl Signals {
         &self.0[5]
     }
 
-    /// Engine threads that have started.
     pub(super) fn threads(&self) -> &'static AtomicU64 {
         &self.0[6]
     }

@@ -18,7 +18,6 @@ pub enum Demand {
     Drop,
 }
 
-/// A socket that holds something.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) client: Box<str>,
@@ -136,7 +135,6 @@ impl Holding {
         self.memory.change(self.thread, before.own(), held.own());
     }
 
-    /// What is asked of the socket.
     pub fn demand(&self) -> Demand {
         let demand = self.holder.demand();
         if demand == Demand::Pause && self.memory.has_room() {

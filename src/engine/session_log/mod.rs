@@ -197,12 +197,10 @@ async fn keep(mut commands: mpsc::UnboundedReceiver<LogCommand>, stats: Arc<Stat
     stats.close();
 }
 
-/// What a log's lines are written to.
 enum Sink {
     None,
     /// A program's, or a FIFO: it may have no room.
     Pipe(Sender),
-    /// A file, or a device.
     File(OwnedFd),
     /// A pipe that epoll(7) does not take.
     Broken(io::Error),

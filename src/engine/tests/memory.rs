@@ -6,7 +6,6 @@ fn with_bound(bound: Bound) -> TestEngine {
     TestEngine::start(2, registry(), bound)
 }
 
-/// The beginning of a message.
 fn begun(bytes: usize) -> Vec<u8> {
     let mut whole = encoded(Message::binary(vec![7; bytes + 1]));
     whole.pop();

@@ -6,7 +6,6 @@ use crate::mux::endpoint::{Endpoint, Received};
 use crate::mux::flow::WINDOW;
 use std::io::IoSlice;
 
-/// The far end of a mux.
 struct Child {
     link: Link,
     socket: UnixStream,

@@ -53,9 +53,7 @@ fn smaller<T: Smaller>(one: Option<T>, other: Option<T>) -> Option<T> {
     }
 }
 
-/// What can be compared as limits are.
 pub(crate) trait Smaller {
-    /// The one that allows less.
     fn smaller(self, other: Self) -> Self;
 }
 

@@ -35,7 +35,6 @@ directives! { pub(super) DIRECTIVES =
 }
 
 impl Config {
-    /// What a session may use.
     pub(crate) fn limits(&self) -> Limits {
         let default = Limits::default();
         let (largest, is_stream) = match self.handler() {

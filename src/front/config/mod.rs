@@ -49,7 +49,6 @@ macro_rules! directives {
 }
 pub(crate) use directives;
 
-/// The directives that hold for every handler.
 pub(crate) const DIRECTIVES: [&[Directive<Config>]; 4] =
     [handshake::DIRECTIVES, limits::DIRECTIVES, compression::DIRECTIVES, server::DIRECTIVES];
 

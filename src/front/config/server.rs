@@ -67,7 +67,6 @@ impl Config {
         &self.lateness
     }
 
-    /// What sockets may hold in the engine.
     pub(crate) fn memory(&self) -> Memory {
         self.memory.unwrap_or_default()
     }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The words of a directive.
 pub(crate) type Words<'a, 'b> = &'a [Cow<'b, str>];
 
 /// The longest time that a directive takes: a day.

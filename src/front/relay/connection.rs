@@ -22,7 +22,6 @@ const LINGER_BYTES: usize = 64 << 20;
 /// At how many looks in a row a connection has to be silent until its memory is given back.
 const SILENT_LOOKS: u8 = 3;
 
-/// A connection of the thread.
 pub(super) struct RelayedConnection {
     pub(super) request: Suspended,
     pub(super) phase: Phase,
@@ -47,7 +46,6 @@ pub(super) enum Phase {
     Over,
 }
 
-/// The engine's side of a pump.
 pub(super) enum EngineSide {
     Pair(Pair),
     Mux(RelayedStream),
@@ -137,7 +135,6 @@ impl RelayedConnection {
         }
     }
 
-    /// The request is held no more.
     pub(super) fn hold_is_over(&mut self) {
         match self.phase {
             // The client has yet to get the rest.

@@ -7,9 +7,7 @@ use std::time::Instant;
 /// What a relay remembers of the end of a session.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
-    /// The engine was told to close it.
     told: bool,
-    /// When it is given up.
     pub(super) deadline: Option<Instant>,
 }
 

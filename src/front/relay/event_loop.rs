@@ -58,7 +58,6 @@ struct Loop {
     muxes: Slab<Rc<MuxEnd>>,
     /// Room for what a read of the muxes brings: keys of connections, and what has become of their streams.
     news: Vec<(usize, StreamEvent)>,
-    /// Connections with more to move.
     again: Vec<usize>,
     buffer: Vec<u8>,
     /// What is known of the end of this child.

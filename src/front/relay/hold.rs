@@ -15,7 +15,6 @@ pub trait RequestHold: Send + Sync {
 pub enum Waiter {
     /// The relay thread, for its connection of this number.
     Relay(&'static Relay, usize),
-    /// The thread of the request.
     Thread(Thread),
 }
 

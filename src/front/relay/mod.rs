@@ -35,7 +35,6 @@ const CLOSING: Duration = Duration::from_secs(10);
 pub struct Parked {
     /// `None` where the engine has the client's socket itself, and only the request is kept.
     pub engine: Option<EngineEnd>,
-    /// The session of the connection.
     pub session: RelaySession,
     /// Who needs the request longer than the relay does.
     pub hold: Option<Arc<dyn RequestHold>>,
@@ -49,10 +48,8 @@ pub enum EngineEnd {
     Mux(mux::PendingStream),
 }
 
-/// The session of a relay.
 #[derive(Debug, Clone, Copy)]
 pub struct RelaySession {
-    /// Its number in the engine.
     pub id: u64,
     /// How long it may go on when this child is to end.
     pub drain_timeout: Duration,
@@ -71,7 +68,6 @@ impl RelaySession {
         Instant::now() + self.close_timeout + CLOSING
     }
 
-    /// Lets the engine close it.
     fn ask_to_close(&self, cause: Cause) {
         let (code, reason) = cause.word();
         let asked = child::engine_client().map(|engine| engine.close_session(self.id, code, reason));

@@ -20,10 +20,8 @@ const READS: usize = 8;
 /// While more than this waits, it is written before more is added.
 const MUCH: usize = 128 * 1024;
 
-/// The socket of a mux.
 #[derive(Debug)]
 pub struct MuxSocket {
-    /// The mux's number in the engine.
     pub number: u64,
     socket: UnixStream,
 }
@@ -35,7 +33,6 @@ impl MuxSocket {
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Ends it for both sides.
     pub fn close(&self) {
         // It fails where that has happened already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
@@ -85,7 +82,6 @@ pub struct PendingStream {
 }
 
 impl PendingStream {
-    /// Of the session of this number.
     pub fn new(relay: &'static Relay, wire: Arc<MuxSocket>, id: u64) -> PendingStream {
         PendingStream { relay, wire: Some(wire), id }
     }
@@ -104,12 +100,10 @@ impl Drop for PendingStream {
     }
 }
 
-/// The relay thread's end of a mux.
 pub struct MuxEnd {
     wire: Arc<MuxSocket>,
     /// With the key of the connection that has the stream.
     endpoint: RefCell<Endpoint<usize>>,
-    /// There may be something to read.
     pub readable: Cell<bool>,
     /// The thread waits for room in the socket.
     pub waits: Cell<bool>,
@@ -136,7 +130,6 @@ impl MuxEnd {
         Arc::ptr_eq(&self.wire, wire)
     }
 
-    /// The mux's number in the engine.
     pub fn number(&self) -> u64 {
         self.wire.number
     }
@@ -301,7 +294,6 @@ mod tests {
         }
     }
 
-    /// The relay's end, and the engine's.
     struct Opened {
         mux: Rc<MuxEnd>,
         engine: Endpoint<()>,

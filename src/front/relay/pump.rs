@@ -11,7 +11,6 @@ use std::os::unix::net::UnixStream;
 /// Pieces that one turn moves in each direction, at most: then the neighbours have theirs.
 const TURN: usize = 16;
 
-/// The client's side of a pump.
 pub trait ClientIo {
     /// As [`Connection::read`].
     ///
@@ -44,32 +43,24 @@ impl ClientIo for Connection {
     }
 }
 
-/// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Both sides have to do something before anything can move: the descriptors to wait for.
     Wait(Interest),
-    /// There is more to move.
     Again,
     /// The engine has ended the session, and the client's connection has taken the last byte.
     Ended,
     Lost,
 }
 
-/// What a pump waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Interest {
-    /// The client to send something.
     pub client_read: bool,
-    /// The client to take something.
     pub client_write: bool,
-    /// The engine to send something.
     pub engine_read: bool,
-    /// The engine to take something.
     pub engine_write: bool,
 }
 
-/// The engine's side of a pump.
 pub trait EngineIo {
     /// Sends on what it holds of the client's; true when it takes a piece more.
     ///
@@ -83,7 +74,6 @@ pub trait EngineIo {
     /// What `read` says.
     fn receive(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<usize>;
 
-    /// The client sends no more.
     fn end(&mut self);
 
     /// The client sends nothing for now: memory for it is given back.
@@ -107,7 +97,6 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Of the non-blocking end that is ours.
     pub fn new(socket: UnixStream) -> Pair {
         Pair { socket, up: Vec::new(), sent: 0 }
     }
@@ -164,10 +153,8 @@ impl EngineIo for Pair {
     }
 }
 
-/// The state between two turns.
 #[derive(Debug)]
 pub struct Pump {
-    /// The client may send more.
     client_open: bool,
     /// The client has closed its side: the end of the stream is there to be read.
     ///
@@ -202,7 +189,6 @@ impl Pump {
         if more { Progress::Again } else { Progress::Wait(waiting) }
     }
 
-    /// From the engine to the client.
     fn down(
         &mut self,
         engine: &mut impl EngineIo,
@@ -327,7 +313,6 @@ mod tests {
         }
     }
 
-    /// A pump, and its engine's side.
     struct Tested(Pump, Pair);
 
     impl Tested {

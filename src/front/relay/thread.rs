@@ -15,7 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The way to the relay thread.
 pub struct Relay {
     pub(super) wake: OwnedFd,
     inbox: Mutex<Inbox>,

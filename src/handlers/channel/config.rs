@@ -85,7 +85,6 @@ impl ChannelConfig {
         is(&self.names) || is(&self.allowed) || is(&self.publishes) || is(&self.presence) || is(&self.member)
     }
 
-    /// The channels of a connection.
     pub(crate) fn names(&self) -> &[Expression] {
         self.names.as_ref().map_or(&[], |names| &names.value)
     }
@@ -100,17 +99,14 @@ impl ChannelConfig {
         self.max.unwrap_or(64)
     }
 
-    /// What subscribers send is published.
     pub(crate) fn publishes(&self) -> bool {
         self.publishes.as_ref().is_some_and(|publishes| publishes.value)
     }
 
-    /// How what is published here is kept.
     pub(crate) fn history(&self) -> History {
         self.history.unwrap_or(History::default())
     }
 
-    /// Subscribers may know who is there.
     pub(crate) fn presence(&self) -> bool {
         self.presence.as_ref().is_some_and(|presence| presence.value)
     }

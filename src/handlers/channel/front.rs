@@ -82,7 +82,6 @@ impl Front for ChannelFront {
     }
 }
 
-/// Why a request gets no subscription.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum NoSubscription {
     /// Answer 403: the configuration gives it no channel.
@@ -118,7 +117,6 @@ impl NoSubscription {
     }
 }
 
-/// What the request is subscribed to.
 fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
     let config = request.config::<WebSocket>().of::<ChannelConfig>().into_owned();
     let query = request.query().map(Cow::into_owned);

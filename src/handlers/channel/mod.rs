@@ -32,7 +32,6 @@ const NAME: &str = "channel";
 /// How often what is too old is looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Runs the sessions of channels.
 #[derive(Default)]
 pub struct Channel {
     hub: Arc<Hub>,
@@ -106,7 +105,6 @@ impl Handler for Channel {
     }
 }
 
-/// The handler, for the list of all.
 pub fn handler() -> impl Handler {
     Channel::default()
 }

@@ -131,7 +131,6 @@ fn bad(why: &str) -> JsonReply {
     (400, problem(why))
 }
 
-/// The parameters of the query.
 struct QueryParameters(Vec<(String, String)>);
 
 impl QueryParameters {

@@ -20,7 +20,6 @@ use std::sync::Arc;
 /// Bytes of kept messages that are taken from the store at a time.
 const PAGE: usize = 64 * 1024;
 
-/// Where a subscription is to begin.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Since {
     /// With the next message.
@@ -60,7 +59,6 @@ impl Since {
     }
 }
 
-/// A session that was accepted.
 pub struct ChannelOpening {
     pub(super) hub: Arc<Hub>,
     pub(super) subscription: Box<Subscription>,
@@ -71,7 +69,6 @@ pub struct ChannelOpening {
 
 /// Why a command is not done.
 enum Failure {
-    /// The session is closing already.
     Closing,
     Close(CloseFrame),
     /// The session goes on, where its protocol has words for this.
@@ -399,7 +396,6 @@ fn not_subscribed(channel: &str) -> CommandError {
     CommandError::new(ErrorCode::NotSubscribed, format!("channel {channel} is not subscribed to"))
 }
 
-/// Bytes of a session's task.
 #[cfg(test)]
 pub fn size() -> usize {
     fn of<'a, F: Future>(_: fn(ChannelOpening, &'a mut Conn) -> F) -> usize {

@@ -23,7 +23,6 @@ impl MessageSession for Discard {
     }
 }
 
-/// The handler, for the list of all.
 pub fn handler() -> impl Handler {
     Discard
 }

@@ -27,7 +27,6 @@ impl MessageSession for Echo {
     }
 }
 
-/// The handler, for the list of all.
 pub fn handler() -> impl Handler {
     Echo
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 merged! {
     /// What the directives of a section say of programs; `None` where they say nothing.
     pub(crate) struct ExecConfig {
-        /// Where the program is named.
         place: Option<DirectivePlace>,
         framing: Option<Framing>,
         stop_timeout: Option<Duration>,
@@ -44,7 +43,6 @@ directives! { pub(crate) DIRECTIVES =
 }
 
 impl ExecConfig {
-    /// How messages are told apart.
     pub(crate) fn framing(&self) -> Framing {
         self.framing.unwrap_or_default()
     }

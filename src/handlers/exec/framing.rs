@@ -35,13 +35,11 @@ impl RecordKind {
 /// What is wrong with what a program has written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
-    /// A message beyond the limit.
     #[error("it has written a message of more than {0} bytes (WebSocketMaxMessageSize)")]
     TooLong(usize),
     /// No [`RecordKind`] that a program may send.
     #[error("it has written a record of kind {0}, which is none of 1 (text), 2 (binary) and 8 (close)")]
     Kind(u8),
-    /// A text that is none.
     #[error("it has written a text that is not UTF-8")]
     Utf8,
     /// The end of the output in the middle of a record.
@@ -51,9 +49,7 @@ pub enum Wrong {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProgramOutput {
-    /// A text or binary message.
     Message(Message),
-    /// It wants the session closed with this.
     Close(CloseFrame),
 }
 
@@ -164,7 +160,6 @@ pub fn said(kind: RecordKind, payload: Vec<u8>) -> Result<ProgramOutput, Wrong> 
     })
 }
 
-/// Makes messages of a program's output.
 #[derive(Debug)]
 pub struct Decoder {
     form: Form,
@@ -191,7 +186,6 @@ impl Decoder {
         Decoder { form, said: VecDeque::new(), wrong: None }
     }
 
-    /// Takes the next piece of the output.
     pub fn take(&mut self, bytes: &[u8]) {
         if self.wrong.is_none()
             && let Err(wrong) = self.decode(bytes)

@@ -50,7 +50,6 @@ impl Groups {
         self.forget(leader);
     }
 
-    /// The group has no process any more.
     fn forget(&self, leader: Pid) {
         self.lock().remove(&leader);
         self.ended.notify_waiters();
@@ -106,7 +105,6 @@ enum Exit {
     Thread(watch::Receiver<bool>),
 }
 
-/// A program's ends of the pipes.
 pub type Pipes = (ChildStdin, ChildStdout, ChildStderr);
 
 impl Leader {

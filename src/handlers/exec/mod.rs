@@ -80,7 +80,6 @@ impl Handler for Exec {
     }
 }
 
-/// The handler, for the list of all.
 pub fn handler() -> impl Handler {
     Exec::default()
 }

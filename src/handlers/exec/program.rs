@@ -124,7 +124,6 @@ impl Program {
         }
     }
 
-    /// Reads once; returns how much.
     fn read(&mut self, take: &mut impl FnMut(&[u8])) -> usize {
         let Some(stdout) = &self.stdout else { return 0 };
         let read = bridge::with_buffer(|buffer| {

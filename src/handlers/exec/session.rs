@@ -13,14 +13,12 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Why a program says no more.
 enum Stop {
     Close(CloseFrame),
     Wrong(Wrong),
     Exited,
 }
 
-/// A session that was accepted.
 pub struct Opening {
     pub(super) groups: Arc<Groups>,
     pub(super) settings: Settings,
@@ -81,7 +79,6 @@ pub fn end_of(conn: &Conn) -> (u16, String) {
     }
 }
 
-/// A program of one client.
 struct Own {
     program: Program,
     decoder: Decoder,

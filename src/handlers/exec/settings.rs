@@ -30,7 +30,6 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// The scopes of the quotas that the program itself takes places of, and not only its session.
     pub quotas: Vec<String>,
-    /// One program for all sessions.
     pub shared: Option<Shared>,
 }
 

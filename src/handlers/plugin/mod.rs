@@ -8,7 +8,6 @@ pub mod session;
 pub(crate) use front::FRONT;
 pub use session::PluginHandler;
 
-/// The handler, for the list of all.
 pub fn handler() -> impl crate::engine::Handler {
     PluginHandler
 }

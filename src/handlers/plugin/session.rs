@@ -82,7 +82,6 @@ impl MessageSession for PluginHandler {
     }
 }
 
-/// The stream to the child.
 struct PluginLink {
     stream: UnixStream,
     /// What the child has not taken yet.
@@ -94,7 +93,6 @@ struct PluginLink {
 }
 
 impl Backend for PluginLink {
-    /// The frame to close with.
     type End = CloseFrame;
 
     fn has_room(&self) -> bool {

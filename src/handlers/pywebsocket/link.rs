@@ -16,7 +16,6 @@ use tokio::net::UnixStream;
 /// The longest payload that a worker may send: the 101's header lines.
 const LONGEST: usize = 1 << 20;
 
-/// What a worker says to a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// A session: the 101 is to have these header lines.
@@ -55,7 +54,6 @@ struct Over {
     sent: (u64, u64),
 }
 
-/// One end of a link.
 pub struct WorkerLink {
     stream: UnixStream,
     /// What was read and is not taken apart yet.

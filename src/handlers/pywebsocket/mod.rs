@@ -133,7 +133,6 @@ async fn attend(link: OwnedFd, socket: OwnedFd, early: Vec<u8>, raw: &RawStream)
     }
 }
 
-/// The handler, for the list of all.
 pub fn handler() -> impl Handler {
     PyWebSocket::default()
 }

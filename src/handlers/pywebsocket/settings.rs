@@ -23,7 +23,6 @@ pub struct Worker {
 pub struct Settings {
     pub worker: Worker,
     pub headers: Vec<(String, String)>,
-    /// The client's address and port.
     pub remote: (String, u16),
     pub local: (String, u16),
     pub secure: bool,

@@ -33,7 +33,6 @@ const UNNOTICED: Duration = Duration::from_secs(2);
 /// Bytes of a line that a handler writes; what is longer is cut into several.
 const LINE: usize = 8 * 1024;
 
-/// The workers of the engine.
 #[derive(Default)]
 pub struct Workers(Arc<Mutex<HashMap<Worker, Slot>>>);
 

@@ -33,7 +33,6 @@ impl TcpConfig {
         self.targets.as_deref()
     }
 
-    /// How long connecting may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(Duration::from_secs(3))
     }

@@ -26,7 +26,6 @@ pub struct TargetLink {
     read: Option<TargetEvent>,
 }
 
-/// What has happened on a link.
 #[derive(Debug)]
 pub enum TargetEvent {
     Taken,
@@ -36,7 +35,6 @@ pub enum TargetEvent {
 }
 
 impl Backend for TargetLink {
-    /// The target says no more.
     type End = io::Result<()>;
 
     fn has_room(&self) -> bool {
@@ -95,7 +93,6 @@ impl TargetLink {
         Ok(TargetLink { socket: Socket::new(socket)?, up: VecDeque::new(), waiting: 0, broken: None, read: None })
     }
 
-    /// Something waits for the target.
     pub fn has_more(&self) -> bool {
         self.waiting > 0
     }

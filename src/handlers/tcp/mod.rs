@@ -89,7 +89,6 @@ impl Handler for Tcp {
     }
 }
 
-/// The handler, for the list of all.
 pub fn handler() -> impl Handler {
     Tcp::default()
 }

@@ -18,9 +18,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How often it is looked whether a client is still there that is not read.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A session that was accepted.
 pub struct Opening {
-    /// The connection to its target.
     pub(super) target: OwnedFd,
 }
 

@@ -359,7 +359,6 @@ fn quotas_count_where_they_are_set() {
     assert!(error("WebSocketMaxConnections").contains("one argument"));
 }
 
-/// The section of an .htaccess file.
 fn htaccess(path: &str, lines: &[impl AsRef<str>]) -> Config {
     let mut config = Config::default();
     for line in lines {

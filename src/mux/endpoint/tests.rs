@@ -4,7 +4,6 @@ use super::*;
 use crate::mux::flow::WINDOW;
 use proptest::prelude::*;
 
-/// What the owner of an end hears.
 type Heard = Vec<StreamEvent>;
 
 /// Moves all that waits from one end to the other, in pieces.

@@ -70,7 +70,6 @@ pub(crate) fn connect(suite: rustls::SupportedCipherSuite) -> (ClientConnection,
     (client, keys)
 }
 
-/// What a side has to send.
 fn said<T>(side: &mut ConnectionCommon<T>) -> Vec<u8> {
     let mut wire = Vec::new();
     while side.wants_write() {

@@ -67,7 +67,6 @@ pub struct Incoming {
     ended: bool,
     header: HeaderReader,
     frame: Option<OpenFrame>,
-    /// The message under way is compressed.
     compressed: bool,
     /// What the next piece of it is called: its own opcode, then a continuation's.
     opcode: u8,

@@ -72,7 +72,6 @@ impl Client {
         frames(0x40 | opcode, &payload, self.piece)
     }
 
-    /// What the server's frame says.
     pub(in crate::wire) fn read(&mut self, (payload, compressed): (Bytes, bool)) -> Vec<u8> {
         if !compressed {
             return payload.to_vec();
@@ -110,7 +109,6 @@ fn frames(first: u8, payload: &[u8], piece: usize) -> Vec<u8> {
     out
 }
 
-/// A session with all it needs.
 struct TestSession {
     session: Session,
     contexts: Contexts,

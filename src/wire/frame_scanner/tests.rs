@@ -153,7 +153,6 @@ fn compression_gives_one_reserved_bit_a_meaning() {
     }
 }
 
-/// A masked frame with this payload.
 fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [7, 0, 255, 90];
     let mut bytes = frame(fin, opcode, payload.len());

@@ -34,7 +34,6 @@ impl Request {
         .and("Sec-WebSocket-Version", "13")
     }
 
-    /// With one more header line.
     fn and(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self

@@ -16,7 +16,6 @@ pub(super) struct ContextStream<'a> {
 }
 
 impl ContextStream<'_> {
-    /// One that is only written to.
     pub(super) fn to(output: &mut Vec<u8>) -> ContextStream<'_> {
         ContextStream { input: &[], output, inflate: None, left: 0 }
     }

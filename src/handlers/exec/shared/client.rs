@@ -18,7 +18,6 @@ const MESSAGES: usize = 32;
 /// How often it is looked whether a client is still there that has to wait.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A session that was accepted.
 pub struct Opening {
     pub(in crate::handlers::exec) registry: Arc<SharedPrograms>,
     pub(in crate::handlers::exec) groups: Arc<Groups>,
@@ -71,7 +70,6 @@ struct SharedClient {
 }
 
 impl Backend for SharedClient {
-    /// The frame to close with.
     type End = CloseFrame;
 
     fn has_room(&self) -> bool {

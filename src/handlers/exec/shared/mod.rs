@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// What a supervisor is told by clients.
 pub(super) enum ToSupervisor {
     Join(Box<Join>),
     Message(u64, Message),
@@ -44,7 +43,6 @@ pub(super) struct Launch {
     limit: usize,
 }
 
-/// What a client is told.
 pub(super) enum ToClient {
     Message(Arc<Broadcast>),
     Close(CloseFrame),

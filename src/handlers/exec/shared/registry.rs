@@ -18,7 +18,6 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The place, the program and its arguments.
 pub(super) type Key = (String, Vec<String>);
 
-/// The shared programs of an engine.
 #[derive(Default)]
 pub struct SharedPrograms(Mutex<HashMap<Key, Slot>>);
 

@@ -24,7 +24,6 @@ const ALL: u64 = 0;
 /// A program that ends within this time of its start has failed.
 const STILLBORN: Duration = Duration::from_secs(10);
 
-/// Keeps the program of a location.
 pub(super) struct Supervisor {
     pub(super) registry: Arc<SharedPrograms>,
     pub(super) groups: Arc<Groups>,
@@ -32,7 +31,6 @@ pub(super) struct Supervisor {
     pub(super) events: mpsc::Receiver<ToSupervisor>,
 }
 
-/// A program and its clients.
 struct Running {
     program: Program,
     splitter: RecordSplitter,
@@ -42,13 +40,11 @@ struct Running {
     wrong: Option<Wrong>,
 }
 
-/// Why a program runs no longer.
 enum Ended {
     Exited(io::Result<ExitStatus>),
     /// It has had no client for a while.
     Idle,
     Wrong(Wrong),
-    /// There is no supervisor's queue any more.
     Over,
 }
 
@@ -278,7 +274,6 @@ impl Running {
     }
 }
 
-/// Takes the program's records apart.
 fn split(splitter: &mut RecordSplitter, mut bytes: &[u8], records: &mut VecDeque<Record>, wrong: &mut Option<Wrong>) {
     while wrong.is_none() {
         match splitter.next(&mut bytes) {

@@ -91,7 +91,6 @@ unsafe impl Send for Plugin {}
 // SAFETY: safety.md 8.
 unsafe impl Sync for Plugin {}
 
-/// A function of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callback {
     Connect,
@@ -174,7 +173,6 @@ impl Plugin {
         (self.on_message)(private.0, &server.server, kind, payload.as_mut_ptr(), payload.len());
     }
 
-    /// Tells it that the connection is over.
     pub fn on_disconnect(&self, private: &Private, server: &Object) {
         if let Some(on_disconnect) = self.on_disconnect {
             on_disconnect(private.0, &server.server);

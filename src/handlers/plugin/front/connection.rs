@@ -54,7 +54,6 @@ pub(super) struct ConnectionState {
 pub(super) enum Turn {
     /// Nothing is to be done until something happens.
     Idle,
-    /// There is more to do.
     Again,
     /// `on_disconnect` has returned.
     Over,
@@ -66,7 +65,6 @@ const QUEUED: u8 = 1;
 /// So, and something has happened since.
 const AGAIN: u8 = 2;
 
-/// A session of a plugin.
 pub struct Connection {
     pub(super) executor: &'static Executor,
     pub(super) plugin: Arc<Plugin>,
@@ -153,7 +151,6 @@ impl Connection {
         locked(&self.request).as_ref().map_or(std::ptr::null(), |request| request.header(key))
     }
 
-    /// The subprotocols that the client offers.
     pub fn offered(&self) -> &[CString] {
         &self.offered
     }
@@ -265,7 +262,6 @@ impl Connection {
         self.link.get().map(AsFd::as_fd)
     }
 
-    /// Its number in the executor.
     pub(super) fn key(&self) -> &AtomicU64 {
         &self.key
     }
@@ -287,7 +283,6 @@ impl Connection {
         self.wake();
     }
 
-    /// The engine may take more.
     pub(super) fn flush(self: &Arc<Self>) {
         let mut state = locked(&self.state);
         let Some(link) = self.link.get() else { return };
@@ -403,7 +398,6 @@ impl Connection {
         self.release();
     }
 
-    /// Lets go of the request.
     pub(super) fn release(&self) {
         self.object.detach();
         *locked(&self.request) = None;

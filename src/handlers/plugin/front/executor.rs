@@ -30,7 +30,6 @@ const BUFFER: usize = 16 * 1024;
 const WAKE: u64 = u64::MAX;
 
 static EXECUTOR: OnceCell<Executor> = OnceCell::new();
-/// The watching thread was started.
 static WATCHED: OnceCell<()> = OnceCell::new();
 
 pub struct Executor {
@@ -150,7 +149,6 @@ impl Executor {
         drop(forgotten);
     }
 
-    /// Gives a connection its turn.
     pub(super) fn queue(&'static self, connection: Arc<Connection>) {
         let mut work = self.work();
         work.queue.push_back(connection);
@@ -169,7 +167,6 @@ impl Executor {
         self.more.notify_one();
     }
 
-    /// A thread on which plugins' functions run.
     fn serve(&'static self) {
         let mut buffer = vec![0; BUFFER];
         loop {

@@ -44,7 +44,6 @@ impl PluginOpening {
         Some(opening)
     }
 
-    /// The subprotocol that the plugin has set.
     pub fn protocol(&self) -> Option<String> {
         let state = locked(&self.connection.state);
         let protocol = state.answer.as_ref()?.protocol.as_ref()?;

@@ -82,7 +82,6 @@ pub fn look() {
     }
 }
 
-/// Some function of a plugin is running.
 pub fn any() -> bool {
     !calls().is_empty()
 }
