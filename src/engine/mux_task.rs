@@ -248,9 +248,6 @@ impl MuxStream {
     }
 
     /// As [`MuxStream::try_write`], for bytes that others get as well: all who get them right after each other share a copy.
-    ///
-    /// # Errors
-    /// As there.
     pub fn write_shared(&self, bytes: &Bytes) -> io::Result<usize> {
         self.mux.add(|endpoint| endpoint.write_shared(self.number, bytes))
     }

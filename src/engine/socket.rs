@@ -89,9 +89,6 @@ impl Socket {
 
     /// As [`Socket::try_write`], whatever the runtime knows of the stream: for those who do not wait on it, and have the same
     /// bytes for others.
-    ///
-    /// # Errors
-    /// As there.
     pub fn write_now(&self, bytes: &Bytes) -> io::Result<usize> {
         let send = |socket: &dyn AsFd| send(socket.as_fd(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         match self {

@@ -195,9 +195,6 @@ impl<T: Default> Endpoint<T> {
     }
 
     /// As [`Endpoint::write`], for bytes that the next may get as well: those that come right after this share a copy.
-    ///
-    /// # Errors
-    /// As there.
     pub fn write_shared(&mut self, stream: u64, bytes: &Bytes) -> io::Result<usize> {
         let room = self.some_room(stream)?;
         if bytes.len() > room {

@@ -127,9 +127,6 @@ impl Tls {
     }
 
     /// As [`Tls::try_write`], whatever the runtime knows of the stream.
-    ///
-    /// # Errors
-    /// As there.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(BATCH)];
         self.write(&[bytes], |bytes| Ok(send(&self.stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?))

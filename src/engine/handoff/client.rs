@@ -104,9 +104,6 @@ impl Link {
     }
 
     /// Offers a session.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
     pub fn offer(&mut self, spec: &SessionSpec) -> Result<Granted, HandoffError> {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
@@ -118,9 +115,6 @@ impl Link {
     }
 
     /// As [`Link::offer`], for a handler that may take some time.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
     pub fn offer_within(&mut self, spec: &SessionSpec, patience: Duration) -> Result<Granted, HandoffError> {
         self.stream.be_patient(patience);
         let answer = self.offer(spec);
@@ -137,9 +131,6 @@ impl Link {
     }
 
     /// Gives an engine thread the other end of a mux; returns the mux's number.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
     pub fn open_mux(&mut self, thread: u32, mux: BorrowedFd<'_>) -> Result<u64, HandoffError> {
         self.stream.enter()?;
         self.send_with(&ToEngine::Mux { thread }, &[mux])?;
@@ -240,17 +231,11 @@ impl EngineClient {
     }
 
     /// Offers a session to a handler that may take some time; returns the link to go on with, and the place that was granted.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
     pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Granted), HandoffError> {
         self.ask(true, patience, |link| link.offer_within(spec, patience))
     }
 
     /// Calls a handler, which is given the payload with the request; returns its answer.
-    ///
-    /// # Errors
-    /// See [`HandoffError`].
     pub fn call(&self, handler: &str, request: Vec<u8>, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
         let call = ToEngine::Call { handler: handler.into(), request, payload: Bytes::new() };
         let (link, answer) = self.ask(false, PATIENCE, |link| link.call(&call, payload))?;

@@ -13,19 +13,10 @@ const TURN: usize = 16;
 
 pub trait ClientIo {
     /// As [`Connection::read`].
-    ///
-    /// # Errors
-    /// As there.
     fn read(&self, out: &mut Vec<u8>) -> io::Result<usize>;
     /// As [`Connection::write`].
-    ///
-    /// # Errors
-    /// As there.
     fn write(&self, bytes: &[u8]) -> io::Result<()>;
     /// As [`Connection::flush`].
-    ///
-    /// # Errors
-    /// As there.
     fn flush(&self) -> io::Result<bool>;
 }
 
