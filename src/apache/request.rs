@@ -10,11 +10,9 @@ use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// A request, while httpd runs it.
 #[repr(transparent)]
 pub struct Request(UnsafeCell<ffi::request_rec>);
 
-/// What mod_proxy has to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxying {
     None,
@@ -212,7 +210,6 @@ impl Request {
         unsafe { text(self.record().user) }
     }
 
-    /// The client's address, as mod_remoteip and the like see it.
     pub fn client_address(&self) -> Cow<'_, str> {
         // SAFETY: safety.md 2.
         unsafe { text(self.record().useragent_ip) }.unwrap_or_default()

@@ -42,7 +42,6 @@ impl Table {
         self.lines().map(|(key, value)| (key.to_string_lossy(), value.to_string_lossy()))
     }
 
-    /// Sets a value in place of all of that name.
     pub fn set(&self, pool: &Pool, name: &str, value: &str) {
         // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_setn(self.as_ptr(), pool.string(name), pool.string(value)) }
@@ -82,7 +81,6 @@ impl Table {
         unsafe { ffi::apr_table_clear(self.as_ptr()) }
     }
 
-    /// Adds a value beside others of that name.
     pub fn add(&self, pool: &Pool, name: &str, value: &str) {
         // SAFETY: safety.md 1, 3; the strings live as long as the table's pool.
         unsafe { ffi::apr_table_addn(self.as_ptr(), pool.string(name), pool.string(value)) }

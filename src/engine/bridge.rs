@@ -31,7 +31,6 @@ pub(crate) trait Backend {
 
     fn has_room(&self) -> bool;
 
-    /// Gives it a message, where there is room.
     fn put(&mut self, message: Message);
 
     /// Waits until it has said something, or has ended, or, where there was no room, has taken something. Dropping the future

@@ -115,7 +115,6 @@ pub struct Batch {
     encodings: RefCell<Vec<(Encoding, Frames)>>,
 }
 
-/// The frames of a batch in one encoding.
 #[derive(Debug)]
 struct Frames {
     bytes: Bytes,

@@ -24,7 +24,6 @@ pub struct ConnectionHandle {
     waker: RefCell<Option<Waker>>,
     close: RefCell<Option<Box<CloseFrame>>>,
     writer: WriterCell,
-    /// Messages that others want it to send.
     mailbox: Cell<Vec<Posted>>,
     pub(super) liveness: Liveness,
 }
@@ -143,7 +142,6 @@ impl ConnectionHandle {
         }
     }
 
-    /// Has the connection look at what there is for it.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();

@@ -253,7 +253,6 @@ impl HandoffFailure {
     }
 }
 
-/// What a client has sent behind its handshake.
 type Early = io::Result<Vec<u8>>;
 
 /// Gives the engine its end: the one of a relay, or the client's socket with what httpd has read from it; and the end of

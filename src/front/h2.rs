@@ -18,7 +18,6 @@ static CHILD: OnceCell<usize> = OnceCell::new();
 
 static HELD: Mutex<Option<HeldStreams>> = Mutex::new(None);
 
-/// Streams that are WebSockets, or about to be.
 #[derive(Debug, Default)]
 struct HeldStreams {
     /// By their connections: at least one each.

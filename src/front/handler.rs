@@ -136,11 +136,9 @@ pub(crate) enum Needs {
     Descriptor,
 }
 
-/// What a handler has to say of a request.
 pub(crate) struct Prepared {
     /// What else the engine's side of it is to know, in a form of its own.
     pub(crate) settings: Vec<u8>,
-    /// How long it may take to accept the session.
     pub(crate) patience: Duration,
     /// What becomes of the request, where it must outlive the handoff.
     pub(crate) hold: Option<Hold>,

@@ -32,5 +32,4 @@ pub mod signals;
 pub mod tls_handoff;
 pub mod upgrade;
 
-/// This module, as the key of its configuration.
 pub struct WebSocket;

@@ -7,7 +7,6 @@ use crate::apache::request::Request;
 use crate::apache::server::Server;
 use std::ffi::CStr;
 
-/// Where the pool of the configuration keeps what was said.
 const KEY: &CStr = c"mod_websocket said";
 
 /// In httpd's parent, before it forks children: they share what was said.

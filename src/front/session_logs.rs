@@ -13,7 +13,6 @@ use std::io;
 /// Where the configuration's pool keeps them.
 const KEY: &CStr = c"mod_websocket session logs";
 
-/// Opens the logs of all virtual hosts, each name once.
 pub fn open(configuration: &Pool, logs: &Pool, server: &Server) -> Result<(), String> {
     let mut open: Vec<NamedLog> = Vec::new();
     for host in server.hosts() {

@@ -90,7 +90,6 @@ fn tell_of_protocols(request: &Request, accept: &Accept) {
     log::request(Level::Info, request, &text);
 }
 
-/// Reads the opening handshake out of a request.
 fn consider(request: &Request) -> Result<Accept, Refusal> {
     with_offer(request, negotiate)
 }

@@ -21,7 +21,6 @@ pub struct Endpoint<T> {
     /// What is to be written.
     pub send_buffer: SendBuffer,
     streams: HashMap<u64, Stream<T>, BuildHasherDefault<Spread>>,
-    /// Memory for streams that have something to keep.
     spare: SpareBuffers,
     broken: bool,
 }

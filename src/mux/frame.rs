@@ -20,7 +20,6 @@ pub(crate) const NUMBER: usize = 8;
 /// Bytes that one read of a mux takes, at least half of it.
 const READ: usize = 64 * 1024;
 
-/// The byte that says what a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum FrameKind {

@@ -12,7 +12,6 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 use tungstenite::protocol::{Role, WebSocketContext};
 
-/// What the client reads from and writes to.
 #[derive(Default)]
 struct Pipe {
     input: VecDeque<u8>,
@@ -70,7 +69,6 @@ impl Client {
         std::mem::take(&mut self.pipe.output)
     }
 
-    /// All that whole frames of the server tell it.
     fn receive(&mut self, frames: &[u8]) -> Vec<Message> {
         let mut frames = Cursor::new(frames);
         while let Some((mut header, length)) = FrameHeader::parse(&mut frames).unwrap() {

@@ -20,7 +20,6 @@ pub(super) type SslCtx = c_void;
 pub(super) type KeyLog = extern "C" fn(*const Ssl, *const c_char);
 pub(super) type MessageCallback = extern "C" fn(c_int, c_int, c_int, *const c_void, usize, *mut Ssl, *mut c_void);
 
-/// The functions of the OpenSSL that mod_ssl is linked with.
 #[derive(Clone, Copy)]
 pub(super) struct OpenSsl {
     pub(super) get_keylog: unsafe extern "C" fn(*const SslCtx) -> Option<KeyLog>,

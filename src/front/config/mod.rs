@@ -99,7 +99,6 @@ impl Section for Config {
 }
 
 impl Config {
-    /// What runs the sessions here, if anything does.
     pub(crate) fn handler(&self) -> Option<&Chosen> {
         self.handler.as_ref()?.as_ref()
     }

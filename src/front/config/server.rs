@@ -42,7 +42,6 @@ impl Config {
         self.tls_handoff.unwrap_or(true)
     }
 
-    /// The close code of all sessions when httpd stops.
     pub(crate) fn stop_code(&self) -> u16 {
         self.stop_code.unwrap_or(1012)
     }
@@ -57,7 +56,6 @@ impl Config {
         self.session_log.as_ref().map(|(target, _)| target.as_str())
     }
 
-    /// Whether its lines have the query of the URI.
     pub(crate) fn session_log_query(&self) -> bool {
         self.session_log.as_ref().is_some_and(|(_, query)| *query)
     }

@@ -4,7 +4,6 @@ use super::RelaySession;
 use super::ending::EndOrder;
 use std::time::Instant;
 
-/// What a relay remembers of the end of a session.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     told: bool,

@@ -73,7 +73,6 @@ fn is_left_behind() -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Children of a new configuration take its place.
     Restart,
     /// There are more children than are needed, or it has had its `MaxConnectionsPerChild`.
     Retirement,
@@ -99,7 +98,6 @@ impl Cause {
         }
     }
 
-    /// The code and the reason of the Close.
     pub fn word(self) -> (u16, &'static str) {
         match self {
             Cause::Restart => (CloseCode::Restart.into(), "server is restarting"),
@@ -117,7 +115,6 @@ impl Cause {
     }
 }
 
-/// What is known of the end of this child.
 #[derive(Debug, Default)]
 pub struct Ending {
     began: Option<Instant>,
@@ -160,7 +157,6 @@ impl Ending {
 }
 
 impl EndOrder {
-    /// It is this session's turn to close.
     pub fn concerns(&self, session: &RelaySession) -> bool {
         match self.cause {
             _ if self.urgent.is_some() => true,

@@ -60,7 +60,6 @@ struct Loop {
     news: Vec<(usize, StreamEvent)>,
     again: Vec<usize>,
     buffer: Vec<u8>,
-    /// What is known of the end of this child.
     ending: Ending,
     /// When all connections are looked at for what time asks of them: not in every round, there may be thousands.
     next_look: Instant,
@@ -276,7 +275,6 @@ impl Loop {
         self.news = news;
     }
 
-    /// Writes what this round has to say to the engine.
     fn write_muxes(&mut self) {
         let mut again = Vec::new();
         for (key, mux) in &self.muxes {

@@ -11,15 +11,12 @@ pub trait RequestHold: Send + Sync {
     fn wake_at_the_end(&self, waiter: Waiter);
 }
 
-/// Who waits for the end of a hold.
 pub enum Waiter {
-    /// The relay thread, for its connection of this number.
     Relay(&'static Relay, usize),
     Thread(Thread),
 }
 
 impl Waiter {
-    /// To be called after the hold is over.
     pub fn wake(&self) {
         match self {
             Waiter::Relay(relay, key) => relay.hold_is_over(*key),

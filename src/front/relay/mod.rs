@@ -31,12 +31,10 @@ const SPREAD: Duration = Duration::from_secs(10);
 /// its end: then the client has taken what it was sent, or never will.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// What is kept of a connection that the engine serves.
 pub struct Parked {
     /// `None` where the engine has the client's socket itself, and only the request is kept.
     pub engine: Option<EngineEnd>,
     pub session: RelaySession,
-    /// Who needs the request longer than the relay does.
     pub hold: Option<Arc<dyn RequestHold>>,
 }
 
@@ -44,7 +42,6 @@ pub struct Parked {
 pub enum EngineEnd {
     /// Our end of a socketpair, non-blocking.
     Pair(UnixStream),
-    /// A stream of a mux, for the relay thread.
     Mux(mux::PendingStream),
 }
 

@@ -105,14 +105,12 @@ pub struct MuxEnd {
     /// With the key of the connection that has the stream.
     endpoint: RefCell<Endpoint<usize>>,
     pub readable: Cell<bool>,
-    /// The thread waits for room in the socket.
     pub waits: Cell<bool>,
     /// Connections that wait until the mux is not full.
     blocked_writers: RefCell<Vec<usize>>,
 }
 
 impl MuxEnd {
-    /// Of a mux that has just been opened.
     pub fn new(wire: Arc<MuxSocket>) -> Rc<MuxEnd> {
         let (endpoint, blocked_writers) = (RefCell::default(), RefCell::default());
         Rc::new(MuxEnd { wire, endpoint, readable: Cell::new(true), waits: Cell::new(false), blocked_writers })
@@ -134,7 +132,6 @@ impl MuxEnd {
         self.wire.number
     }
 
-    /// The stream of this session, whose connection has this key.
     pub fn open(self: &Rc<MuxEnd>, session: u64, key: usize) -> RelayedStream {
         self.endpoint.borrow_mut().open(session, key);
         RelayedStream { mux: self.clone(), number: session }

@@ -78,7 +78,6 @@ pub trait EngineIo {
     fn send(&mut self, buffer: &mut [u8], write: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<Option<usize>>;
 }
 
-/// A socketpair, of which the engine has the other end.
 #[derive(Debug)]
 pub struct Pair {
     socket: UnixStream,

@@ -121,7 +121,6 @@ impl ChannelConfig {
         self.member.as_ref().map(|member| &member.value)
     }
 
-    /// What holds for the server as a whole.
     pub(crate) fn server(&self) -> ServerSettings {
         let default = ServerSettings::default();
         ServerSettings {

@@ -35,7 +35,6 @@ const NOSNIFF: (&CStr, &CStr) = (c"X-Content-Type-Options", c"nosniff");
 /// An answer: its status, and what is in it.
 type JsonReply = (u16, Value);
 
-/// Answers a request of a location that publishes.
 pub(super) fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
         return Ok(HookStatus::Declined);

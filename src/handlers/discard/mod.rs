@@ -5,7 +5,6 @@ use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rej
 use crate::front::handler::{Plain, Registration};
 use crate::wire::{CloseCode, CloseFrame, close};
 
-/// The discard handler, and each of its sessions.
 struct Discard;
 
 impl Handler for Discard {

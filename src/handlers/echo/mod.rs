@@ -5,7 +5,6 @@ use crate::engine::{Accepted, Conn, Handler, LocalBoxFuture, MessageSession, Rej
 use crate::front::handler::{Plain, Registration};
 use crate::wire::{CloseCode, CloseFrame, close};
 
-/// The echo handler, and each of its sessions.
 pub struct Echo;
 
 impl Handler for Echo {

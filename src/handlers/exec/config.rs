@@ -47,7 +47,6 @@ impl ExecConfig {
         self.framing.unwrap_or_default()
     }
 
-    /// How long a program has to end, twice.
     pub(crate) fn stop_timeout(&self) -> Duration {
         self.stop_timeout.unwrap_or(Duration::from_secs(2))
     }

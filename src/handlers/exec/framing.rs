@@ -32,7 +32,6 @@ impl RecordKind {
     }
 }
 
-/// What is wrong with what a program has written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     #[error("it has written a message of more than {0} bytes (WebSocketMaxMessageSize)")]
@@ -70,7 +69,6 @@ pub fn put(framing: Framing, message: &Message, out: &mut Vec<u8>) {
     }
 }
 
-/// Puts a record behind what waits for the program.
 pub fn put_record(kind: RecordKind, client: Option<u64>, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
     out.push(kind as u8);
@@ -80,7 +78,6 @@ pub fn put_record(kind: RecordKind, client: Option<u64>, payload: &[u8], out: &m
     out.extend_from_slice(payload);
 }
 
-/// The payload that says how a session has ended.
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
@@ -139,7 +136,6 @@ impl RecordSplitter {
         Ok(Some((kind, client, std::mem::take(&mut self.payload))))
     }
 
-    /// Nothing of a next record has come.
     pub fn is_between_records(&self) -> bool {
         self.head.is_empty()
     }

@@ -44,7 +44,6 @@ impl Groups {
         }
     }
 
-    /// Nothing is left of this group after this.
     fn end(&self, leader: Pid) {
         self.signal(leader, Signal::KILL);
         self.forget(leader);

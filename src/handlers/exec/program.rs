@@ -87,7 +87,6 @@ impl Program {
         }
     }
 
-    /// No more waits for the program than should.
     pub fn has_room(&self) -> bool {
         self.up.len() < GATHERED
     }

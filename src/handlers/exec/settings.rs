@@ -24,7 +24,6 @@ pub enum Framing {
 pub struct Settings {
     /// How messages are told apart; of no meaning for a shared program.
     pub framing: Framing,
-    /// What CGI programs are told of the request.
     pub environment: Vec<EnvironmentVariable>,
     /// How long the program has to end after its input was closed, and again after SIGTERM.
     pub stop_timeout: Duration,

@@ -72,7 +72,6 @@ impl ExecEngine {
         self.client(framing, &["/bin/sh", "-c", script])
     }
 
-    /// All sessions and all programs are over.
     fn is_empty(&self) -> bool {
         self.engine.connections() == 0 && self.groups.count() == 0
     }

@@ -51,7 +51,6 @@ impl MessageKind {
 /// How often it is looked whether a client is still there that is not read.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The plugin handler, and each of its sessions.
 pub struct PluginHandler;
 
 impl Handler for PluginHandler {
@@ -88,7 +87,6 @@ struct PluginLink {
     up: Gathered,
     splitter: Splitter,
     down: std::vec::IntoIter<(MessageKind, Vec<u8>)>,
-    /// The child has nothing more to say, or is gone.
     ended: bool,
 }
 

@@ -11,7 +11,6 @@ use std::path::PathBuf;
 pub(super) const DEFAULT_PYTHON: &str = "/usr/bin/python3";
 
 merged! {
-    /// What the directives of a section say of Python.
     pub(crate) struct PythonConfig {
         program: Option<PathBuf>,
         scan: Option<PathBuf>,

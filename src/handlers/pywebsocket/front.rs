@@ -23,7 +23,6 @@ use std::time::Duration;
 const NAME: &str = "pywebsocket";
 /// How long a Python may take to say whether it has the package.
 const CHECK: Duration = Duration::from_secs(30);
-/// The exit status when it cannot be run.
 const CANNOT_RUN: i32 = 127;
 
 pub(crate) const FRONT: Registration = Registration { front: &PythonFront, directives: DIRECTIVES };

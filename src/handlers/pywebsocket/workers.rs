@@ -151,7 +151,6 @@ fn start(worker: &Worker) -> io::Result<(Child, UnixStream, pipe::Receiver)> {
     Ok((child, UnixStream::from_std(ours)?, pipe::Receiver::from_owned_fd(output)?))
 }
 
-/// Waits for the end of a process.
 async fn watch(slots: Arc<Mutex<HashMap<Worker, Slot>>>, worker: Worker, mut child: Child, pid: u32) {
     let started = Instant::now();
     let status = match child.wait().await {

@@ -28,7 +28,6 @@ directives! { pub(crate) DIRECTIVES =
 }
 
 impl TcpConfig {
-    /// The file that says what tokens stand for.
     pub(crate) fn targets(&self) -> Option<&Path> {
         self.targets.as_deref()
     }

@@ -15,7 +15,6 @@ use crate::handlers::targets::Crowd;
 use crate::wire::handshake::{Accept, Protocols};
 
 const INTERNAL_SERVER_ERROR: u16 = 500;
-/// The parameter of the query that names a target.
 const PARAMETER: &str = "token";
 
 pub(crate) const FRONT: Registration = Registration { front: &TcpFront, directives: DIRECTIVES };

@@ -35,13 +35,11 @@ pub const PROTOCOL: &str = "binary";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub to: To,
-    /// How long connecting may take, all in all.
     pub timeout: Duration,
     /// With whom the client's worker of httpd waits.
     pub crowd: Crowd,
 }
 
-/// Where a session is to be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum To {
     Target(Target),

@@ -21,7 +21,6 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub enum Target {
     /// By its name or address, without brackets, and its port.
     Port(String, u16),
-    /// By the absolute path of its socket.
     Unix(PathBuf),
 }
 

@@ -87,7 +87,6 @@ fn say(client: &mut ClientConnection, data: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// What the client makes of that.
 fn hear(client: &mut ClientConnection, mut wire: &[u8]) -> Result<Vec<u8>, Error> {
     let mut heard = Vec::new();
     while !wire.is_empty() {
@@ -118,7 +117,6 @@ fn seal(sealer: &mut Sealer, data: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What seals with the client's keys.
 fn clients(keys: &Keys) -> Sealer {
     Keys { server: keys.client.clone(), ..keys.clone() }.split().unwrap().1
 }

@@ -55,7 +55,6 @@ impl Window {
 pub struct Incoming {
     /// How far back, in bits, a message may refer to those before it; 0: not at all.
     kept_bits: u8,
-    /// The client has begun a compressed message before.
     has_begun: bool,
     /// The client has referred to what it had agreed to forget.
     pub(super) has_forgotten: bool,
@@ -72,7 +71,6 @@ pub struct Incoming {
     opcode: u8,
     /// How much of the tail the decompressor has seen.
     tail: u8,
-    /// Bytes that the message under way has become.
     pub(super) inflated: u64,
 }
 

@@ -7,7 +7,6 @@ use zlib_rs::{Deflate, DeflateFlush};
 /// The compression of a large message, slice by slice: others have their turn in between.
 pub struct Slices {
     pub(super) payload: Bytes,
-    /// Bytes of it that are compressed.
     pub(super) read: usize,
     pub(super) out: Vec<u8>,
     pub(super) written: usize,

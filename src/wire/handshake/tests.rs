@@ -18,7 +18,6 @@ struct Request {
 }
 
 impl Request {
-    /// A handshake with nothing wrong and nothing optional.
     fn plain() -> Self {
         Self {
             method: "GET".into(),

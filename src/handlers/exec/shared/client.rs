@@ -56,7 +56,6 @@ async fn run(opening: Opening, conn: &mut Conn) -> CloseFrame {
     closed.unwrap_or_else(|| close(CloseCode::Normal, ""))
 }
 
-/// The way of one client to the supervisor.
 struct SharedClient {
     id: u64,
     events: mpsc::Sender<ToSupervisor>,

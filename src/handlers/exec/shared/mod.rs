@@ -32,7 +32,6 @@ pub(super) struct Join {
     /// As JSON.
     environment: Vec<u8>,
     client: mpsc::Sender<ToClient>,
-    /// How the program is started, should it be needed.
     launch: Launch,
 }
 

@@ -42,7 +42,6 @@ struct Running {
 
 enum Ended {
     Exited(io::Result<ExitStatus>),
-    /// It has had no client for a while.
     Idle,
     Wrong(Wrong),
     Over,

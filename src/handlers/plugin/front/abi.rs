@@ -189,7 +189,6 @@ impl Drop for Plugin {
     }
 }
 
-/// What a plugin has for a connection.
 pub struct Private(*mut c_void);
 
 // SAFETY: handed back to the plugin only, which gets it on any thread.
@@ -250,7 +249,6 @@ impl Object {
         object
     }
 
-    /// Lets it stand for this connection.
     pub fn attach(&self, connection: Arc<Connection>) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }

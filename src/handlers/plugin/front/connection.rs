@@ -50,7 +50,6 @@ pub(super) struct ConnectionState {
     complained: bool,
 }
 
-/// How a turn on a thread of the executor ended.
 pub(super) enum Turn {
     /// Nothing is to be done until something happens.
     Idle,
@@ -257,7 +256,6 @@ impl Connection {
         }
     }
 
-    /// The stream to the engine, once it is open.
     pub(super) fn link(&self) -> Option<BorrowedFd<'_>> {
         self.link.get().map(AsFd::as_fd)
     }

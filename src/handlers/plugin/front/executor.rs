@@ -76,7 +76,6 @@ pub fn start(server: &Server, max_threads: usize) -> io::Result<&'static Executo
     Ok(executor)
 }
 
-/// The executor, where there has been a connection.
 pub fn started() -> Option<&'static Executor> {
     EXECUTOR.get()
 }
@@ -127,7 +126,6 @@ impl Executor {
         self.count.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Watches the link of a connection from now on.
     pub(super) fn watch(&self, connection: &Arc<Connection>) {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         connection.key().store(key, Ordering::Relaxed);
@@ -142,7 +140,6 @@ impl Executor {
         }
     }
 
-    /// Lets go of a connection that is over.
     pub(super) fn forget(&self, connection: &Connection) {
         let forgotten = self.connections().remove(&connection.key().load(Ordering::Relaxed));
         // Not with the lock: it may be the last of it.
@@ -205,7 +202,6 @@ impl Executor {
         }
     }
 
-    /// The thread that watches the links, and the clock.
     fn watch_all(&self) {
         let mut events = Vec::with_capacity(256);
         let mut looked = Instant::now();

@@ -45,7 +45,6 @@ const INTERNAL_SERVER_ERROR: u16 = 500;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
 merged! {
-    /// What the directives of a section say of plugins.
     pub(crate) struct PluginConfig {
         /// What `WebSocketHandler` names.
         plugin: Option<Arc<Plugin>>,

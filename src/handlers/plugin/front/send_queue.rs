@@ -16,7 +16,6 @@ const CHUNKS: usize = 32;
 pub struct SendQueue {
     /// What waits, the first of it perhaps partly written.
     chunks: VecDeque<Vec<u8>>,
-    /// Bytes of the first chunk that are written.
     written: usize,
     waiting: usize,
 }

@@ -42,7 +42,6 @@ pub enum Caller {
     Other,
 }
 
-/// What the calling thread is to this connection.
 pub fn caller(connection: &Connection) -> Caller {
     match INSIDE.get() {
         0 => Caller::Own,
@@ -55,7 +54,6 @@ fn address(connection: &Connection) -> usize {
     std::ptr::from_ref(connection).addr()
 }
 
-/// Calls a function of a plugin for a connection.
 pub fn call<T>(connection: &Connection, callback: Callback, body: impl FnOnce() -> T) -> T {
     let plugin = connection.plugin();
     let session = connection.session();
