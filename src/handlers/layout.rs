@@ -167,7 +167,7 @@ fn channels() -> Vec<u8> {
 fn settings() -> Vec<u8> {
     let variables = || vec![(vec![1], vec![2])];
     let shared = exec::settings::Shared { place: text("place"), environment: variables(), linger: TIME };
-    let program = exec::settings::Settings {
+    let program = exec::settings::ExecSettings {
         framing: exec::settings::Framing::Length,
         environment: variables(),
         stop_timeout: TIME,
@@ -184,7 +184,7 @@ fn settings() -> Vec<u8> {
         map: Some("/map".into()),
         outside_root: true,
     };
-    let python = pywebsocket::settings::Settings {
+    let python = pywebsocket::settings::PythonSettings {
         worker,
         headers: vec![(text("a"), text("b"))],
         remote: (text("remote"), 3),
@@ -197,7 +197,7 @@ fn settings() -> Vec<u8> {
         all(&[exec::settings::Framing::Lines, exec::settings::Framing::Chunks, exec::settings::Framing::Length]),
         all(&[tcp::To::Target(port.clone()), token.clone()]),
         all(&[port, unix]),
-        bytes(&tcp::Settings { to: token, timeout: TIME, crowd }),
+        bytes(&tcp::TcpSettings { to: token, timeout: TIME, crowd }),
         bytes(&python),
     ]
     .concat()

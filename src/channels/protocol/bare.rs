@@ -1,6 +1,6 @@
 //! Messages as they were published, both ways, for clients that ask for no subprotocol of ours.
 
-use super::{ClientEvent, ClientRequest, Command, DecodeError, Protocol, Reference};
+use super::{ClientCommand, ClientEvent, ClientRequest, DecodeError, Protocol, Reference};
 use crate::engine::Broadcast;
 use crate::wire::Message;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ impl Protocol for Bare {
     }
 
     fn decode(&self, message: Message) -> Result<ClientRequest, DecodeError> {
-        Ok(ClientRequest { command: Command::Publish { channel: None, message }, reference: None })
+        Ok(ClientRequest { command: ClientCommand::Publish { channel: None, message }, reference: None })
     }
 
     fn encode(&self, event: &ClientEvent<'_>, _: Option<&Reference>) -> Option<Arc<Broadcast>> {

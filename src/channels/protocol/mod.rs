@@ -43,13 +43,13 @@ pub type Reference = serde_json::Value;
 
 #[derive(Debug, PartialEq)]
 pub struct ClientRequest {
-    pub command: Command,
+    pub command: ClientCommand,
     pub reference: Option<Reference>,
 }
 
 /// What a client wants. Channels are named as the client names them: see [`View::name`].
 #[derive(Debug, PartialEq)]
-pub enum Command {
+pub enum ClientCommand {
     Subscribe {
         channel: String,
         /// The id after which it begins; "*" for all that is kept.

@@ -1,6 +1,6 @@
 //! The subprotocol `channels.v1`: JSON objects in text messages. `docs/channels/protocol-v1.md` documents it for clients.
 
-use super::{ClientEvent, ClientRequest, Command, CommandError, DecodeError, ErrorCode, Protocol, Reference};
+use super::{ClientCommand, ClientEvent, ClientRequest, CommandError, DecodeError, ErrorCode, Protocol, Reference};
 use crate::engine::Broadcast;
 use crate::wire::{CloseCode, Message, close};
 use base64::Engine;
@@ -58,12 +58,12 @@ struct Input {
 }
 
 impl Input {
-    fn command(self) -> Result<Command, CommandError> {
+    fn command(self) -> Result<ClientCommand, CommandError> {
         let Input { r#type, channel, since, presence, data, base64 } = self;
         Ok(match &*r#type {
-            "subscribe" => Command::Subscribe { channel, since, presence },
-            "unsubscribe" => Command::Unsubscribe { channel },
-            "presence" => Command::Presence { channel },
+            "subscribe" => ClientCommand::Subscribe { channel, since, presence },
+            "unsubscribe" => ClientCommand::Unsubscribe { channel },
+            "presence" => ClientCommand::Presence { channel },
             "publish" => {
                 let message = match (data, base64) {
                     (Some(text), None) => Message::text(text),
@@ -72,7 +72,7 @@ impl Input {
                     }
                     _ => return Err(bad("publish takes either data or base64")),
                 };
-                Command::Publish { channel: Some(channel), message }
+                ClientCommand::Publish { channel: Some(channel), message }
             }
             other => {
                 return Err(bad(format!("type {other:?} is none of subscribe, unsubscribe, presence and publish")));
@@ -175,11 +175,11 @@ mod tests {
         let subscribe = r#"{"type":"subscribe","channel":"a","since":"e:1","presence":true,"ref":7,"more":[]}"#;
         let ClientRequest { command, reference } = read(subscribe).unwrap();
         let (channel, since) = ("a".to_owned(), Some("e:1".to_owned()));
-        assert_eq!(command, Command::Subscribe { channel: channel.clone(), since, presence: Some(true) });
+        assert_eq!(command, ClientCommand::Subscribe { channel: channel.clone(), since, presence: Some(true) });
         assert_eq!(reference, Some(json!(7)));
         let publish = |body: &str| read(&format!(r#"{{"type":"publish","channel":"a",{body}}}"#));
         let published = |message| {
-            let command = Command::Publish { channel: Some(channel.clone()), message };
+            let command = ClientCommand::Publish { channel: Some(channel.clone()), message };
             Ok(ClientRequest { command, reference: None })
         };
         assert_eq!(publish(r#""data":"x""#), published(Message::text("x")));

@@ -5,7 +5,7 @@
 use super::drain::Drain;
 use super::ending::{self, Ending, LAST_WORDS};
 use super::hold::{RequestHold, Waiter};
-use super::pump::{Interest, Pair, Progress, Pump};
+use super::pump::{Interest, Pair, Pump, TurnEnd};
 use super::{EngineEnd, Parked, RelaySession, STOP_CHECK, variables};
 use crate::apache::connection::Connection;
 use crate::apache::mpm;
@@ -74,13 +74,13 @@ fn relay(
     let mut engine_gone = false;
     loop {
         match pump.turn(&mut engine, connection, &mut buffer) {
-            Progress::Again => {}
-            Progress::Ended => break,
-            Progress::Lost => {
+            TurnEnd::Again => {}
+            TurnEnd::Ended => break,
+            TurnEnd::Lost => {
                 connection.detach();
                 break;
             }
-            Progress::Wait(waiting) => {
+            TurnEnd::Wait(waiting) => {
                 if wait(connection, &engine, waiting, engine_gone, ending) && !engine_gone {
                     engine_gone = true;
                     drain.session_is_over(&session);

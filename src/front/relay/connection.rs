@@ -4,7 +4,7 @@ use super::drain::Drain;
 use super::ending::EndOrder;
 use super::hold::RequestHold;
 use super::mux::RelayedStream;
-use super::pump::{Pair, Progress, Pump};
+use super::pump::{Pair, Pump, TurnEnd};
 use super::{RelaySession, variables};
 use crate::apache::connection::Connection;
 use crate::apache::suspended::Suspended;
@@ -62,11 +62,11 @@ impl RelayedConnection {
                     EngineSide::Mux(stream) => pump.turn(stream, client, buffer),
                 };
                 match turn {
-                    Progress::Wait(_) => return false,
-                    Progress::Again => {}
+                    TurnEnd::Wait(_) => return false,
+                    TurnEnd::Again => {}
                     // What the client has sent meanwhile had its edge already.
-                    Progress::Ended => self.hang_up(),
-                    Progress::Lost => {
+                    TurnEnd::Ended => self.hang_up(),
+                    TurnEnd::Lost => {
                         self.give_up();
                         return false;
                     }

@@ -259,7 +259,7 @@ impl Drop for RelayedStream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pump::{ClientIo, Progress, Pump};
+    use super::super::pump::{ClientIo, Pump, TurnEnd};
     use super::*;
     use crate::mux::flow::WINDOW;
     use std::io::IoSlice;
@@ -339,7 +339,7 @@ mod tests {
         let (client, mut pump) = (Scripted::default(), Pump::default());
         let mut stream = opened.mux.open(5, 50);
         opened.engine.open(5, ());
-        let mut turn = |stream: &mut RelayedStream| while pump.turn(stream, &client, &mut []) == Progress::Again {};
+        let mut turn = |stream: &mut RelayedStream| while pump.turn(stream, &client, &mut []) == TurnEnd::Again {};
         let text: Vec<u8> = (0..1_000_000usize).map(|n| (n % 251) as u8).collect();
         client.to_send.borrow_mut().extend(&text);
         let (mut heard, mut said) = (Vec::new(), 0);
@@ -357,7 +357,7 @@ mod tests {
         opened.say(5, b"bye");
         opened.engine.close(5);
         assert!(opened.exchange().contains(&50));
-        assert_eq!(pump.turn(&mut stream, &client, &mut []), Progress::Ended);
+        assert_eq!(pump.turn(&mut stream, &client, &mut []), TurnEnd::Ended);
         assert!(client.got.borrow().ends_with(b"bye"));
         drop(stream);
         opened.exchange();
@@ -376,7 +376,7 @@ mod tests {
         for _ in 0..10 {
             said += opened.say(5, &text[said..]);
             opened.exchange();
-            let Progress::Wait(waiting) = pump.turn(&mut stream, &client, &mut []) else { panic!() };
+            let TurnEnd::Wait(waiting) = pump.turn(&mut stream, &client, &mut []) else { panic!() };
             assert!(waiting.client_write && waiting.client_read);
         }
         assert_eq!(said, WINDOW as usize);
@@ -396,15 +396,15 @@ mod tests {
         let mut stream = mux.open(5, 50);
         drop(socket);
         client.to_send.borrow_mut().push(1);
-        assert!(matches!(pump.turn(&mut stream, &client, &mut []), Progress::Wait(_)));
+        assert!(matches!(pump.turn(&mut stream, &client, &mut []), TurnEnd::Wait(_)));
         mux.flush(&mut Vec::new());
         let mut news = Vec::new();
         assert_eq!(mux.read(&mut news).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         mux.disconnect(&mut news);
         assert_eq!(news, [(50, StreamEvent::Reset)]);
-        assert_eq!(pump.turn(&mut stream, &client, &mut []), Progress::Ended);
+        assert_eq!(pump.turn(&mut stream, &client, &mut []), TurnEnd::Ended);
         assert!(mux.wire.is_ended());
         let mut late = MuxEnd::dead(mux.wire.clone()).open(6, 60);
-        assert_eq!(Pump::default().turn(&mut late, &client, &mut []), Progress::Ended);
+        assert_eq!(Pump::default().turn(&mut late, &client, &mut []), TurnEnd::Ended);
     }
 }

@@ -35,7 +35,7 @@ impl ClientIo for Connection {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum TurnEnd {
     /// Both sides have to do something before anything can move: the descriptors to wait for.
     Wait(Interest),
     Again,
@@ -163,20 +163,20 @@ impl Default for Pump {
 
 impl Pump {
     /// Moves what can be moved. `buffer` is for the time of the call.
-    pub fn turn(&mut self, engine: &mut impl EngineIo, client: &impl ClientIo, buffer: &mut [u8]) -> Progress {
+    pub fn turn(&mut self, engine: &mut impl EngineIo, client: &impl ClientIo, buffer: &mut [u8]) -> TurnEnd {
         let mut waiting = Interest::default();
         let mut more = false;
         match self.down(engine, client, buffer, &mut waiting) {
             Ok(Sent::More) => more = true,
             Ok(Sent::Blocked) => {}
-            Ok(Sent::Ended) => return Progress::Ended,
-            Err(_) => return Progress::Lost,
+            Ok(Sent::Ended) => return TurnEnd::Ended,
+            Err(_) => return TurnEnd::Lost,
         }
         match self.up(engine, client, &mut waiting) {
             Ok(again) => more |= again,
-            Err(_) => return Progress::Lost,
+            Err(_) => return TurnEnd::Lost,
         }
-        if more { Progress::Again } else { Progress::Wait(waiting) }
+        if more { TurnEnd::Again } else { TurnEnd::Wait(waiting) }
     }
 
     fn down(
@@ -306,7 +306,7 @@ mod tests {
     struct Tested(Pump, Pair);
 
     impl Tested {
-        fn turn(&mut self, client: &impl ClientIo, buffer: &mut [u8]) -> Progress {
+        fn turn(&mut self, client: &impl ClientIo, buffer: &mut [u8]) -> TurnEnd {
             self.0.turn(&mut self.1, client, buffer)
         }
     }
@@ -320,8 +320,8 @@ mod tests {
         (Tested(Pump::default(), Pair::new(ours)), theirs, client)
     }
 
-    fn idle() -> Progress {
-        Progress::Wait(Interest { client_read: true, engine_read: true, ..Interest::default() })
+    fn idle() -> TurnEnd {
+        TurnEnd::Wait(Interest { client_read: true, engine_read: true, ..Interest::default() })
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
         engine.write_all(&[1; 50_000]).unwrap();
         client.0.borrow_mut().to_send.extend([2; 500]);
         let mut buffer = [0; 64 * 1024];
-        let Progress::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
+        let TurnEnd::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
         assert!(waiting.client_write && !waiting.engine_read && waiting.client_read);
         assert!(client.0.borrow().pending.len() <= Connection::PIECE);
         let mut up = [0; 1000];
@@ -355,8 +355,8 @@ mod tests {
         let mut turns = 0;
         let waiting = loop {
             match pump.turn(&client, &mut [0; 100]) {
-                Progress::Again => turns += 1,
-                Progress::Wait(waiting) => break waiting,
+                TurnEnd::Again => turns += 1,
+                TurnEnd::Wait(waiting) => break waiting,
                 other => panic!("{other:?}"),
             }
             assert!(turns < 10_000);
@@ -371,10 +371,10 @@ mod tests {
         engine.write_all(b"bye").unwrap();
         drop(engine);
         let mut buffer = [0; 100];
-        let Progress::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
+        let TurnEnd::Wait(waiting) = pump.turn(&client, &mut buffer) else { panic!() };
         assert!(waiting.client_write);
         client.0.borrow_mut().room = 100;
-        assert_eq!(pump.turn(&client, &mut buffer), Progress::Ended);
+        assert_eq!(pump.turn(&client, &mut buffer), TurnEnd::Ended);
         assert_eq!(client.0.borrow().taken, b"bye");
     }
 
@@ -382,11 +382,11 @@ mod tests {
     fn the_clients_end_is_told_and_a_broken_client_is_lost() {
         let (mut pump, mut engine, client) = pump();
         client.0.borrow_mut().ended = true;
-        let Progress::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
+        let TurnEnd::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
         assert!(waiting.engine_read && !waiting.client_read);
         assert_eq!(engine.read(&mut [0; 10]).unwrap(), 0);
         client.0.borrow_mut().broken = true;
-        assert_eq!(pump.turn(&client, &mut [0; 100]), Progress::Lost);
+        assert_eq!(pump.turn(&client, &mut [0; 100]), TurnEnd::Lost);
     }
 
     #[test]
@@ -412,7 +412,7 @@ mod tests {
         let (mut pump, mut engine, _) = pump();
         pump.0.client_hung_up = true;
         let client = Ending(std::cell::Cell::new(0));
-        let Progress::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
+        let TurnEnd::Wait(waiting) = pump.turn(&client, &mut [0; 100]) else { panic!() };
         assert!(waiting.engine_read && !waiting.client_read);
         assert_eq!(engine.read(&mut [0; 10]).unwrap(), 0);
     }
@@ -437,7 +437,7 @@ mod tests {
                     arrived.extend_from_slice(&piece[..count]);
                 }
                 client.0.borrow_mut().room = room;
-                prop_assert!(matches!(pump.turn(&client, &mut buffer), Progress::Wait(_) | Progress::Again));
+                prop_assert!(matches!(pump.turn(&client, &mut buffer), TurnEnd::Wait(_) | TurnEnd::Again));
             }
             prop_assert_eq!(arrived, up);
             prop_assert_eq!(&client.0.borrow().taken, &down);

@@ -4,7 +4,7 @@ use crate::channels::api::PublishResult;
 use crate::channels::hub::Hub;
 use crate::channels::name::is_name;
 use crate::channels::protocol::{
-    ClientEvent, ClientRequest, Command, CommandError, DecodeError, ErrorCode, Reference, View,
+    ClientCommand, ClientEvent, ClientRequest, CommandError, DecodeError, ErrorCode, Reference, View,
 };
 use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::channels::subscription::Subscription;
@@ -268,9 +268,9 @@ impl Session<'_> {
         }
     }
 
-    async fn execute(&mut self, command: Command, reference: Option<&Reference>) -> Result<(), Failure> {
+    async fn execute(&mut self, command: ClientCommand, reference: Option<&Reference>) -> Result<(), Failure> {
         match command {
-            Command::Subscribe { channel, since, presence } => {
+            ClientCommand::Subscribe { channel, since, presence } => {
                 let name: Arc<str> = self.may_use(&channel)?.into();
                 if presence == Some(true) {
                     self.may_see()?;
@@ -292,12 +292,12 @@ impl Session<'_> {
                     None => Ok(()),
                 }
             }
-            Command::Unsubscribe { channel } => {
+            ClientCommand::Unsubscribe { channel } => {
                 self.subscribed.remove(&*self.full(&channel)).ok_or_else(|| not_subscribed(&channel))?;
                 self.tell(&ClientEvent::Unsubscribed { channel: &channel }, reference).await?;
                 Ok(())
             }
-            Command::Presence { channel } => {
+            ClientCommand::Presence { channel } => {
                 let name = self.full(&channel);
                 if !self.subscribed.contains_key(&*name) {
                     return Err(not_subscribed(&channel).into());
@@ -308,7 +308,7 @@ impl Session<'_> {
                 self.tell(&event, reference).await?;
                 Ok(())
             }
-            Command::Publish { channel: None, message } => {
+            ClientCommand::Publish { channel: None, message } => {
                 if let (Some(heartbeat), Message::Text(text)) = (&self.subscription.heartbeat, &message)
                     && text.as_str() == heartbeat.0
                 {
@@ -318,7 +318,7 @@ impl Session<'_> {
                 self.publish(&self.subscription.channels, message).await?;
                 Ok(())
             }
-            Command::Publish { channel: Some(channel), message } => {
+            ClientCommand::Publish { channel: Some(channel), message } => {
                 let name = self.may_use(&channel)?;
                 self.may_publish("nothing is published from here")?;
                 for result in self.publish(&[name], message).await? {

@@ -1,7 +1,7 @@
 //! From a request to what its program is told of it.
 
 use super::config::{self, DIRECTIVES, ExecConfig};
-use super::settings::{EnvironmentVariable, Framing, Settings, Shared};
+use super::settings::{EnvironmentVariable, ExecSettings, Framing, Shared};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::engine::{Limits, Quota};
@@ -94,7 +94,7 @@ impl Front for ExecFront {
 }
 
 /// What the handler is to know of a session that begins with this request, whose program has this path.
-fn settings(request: &mut Request, program: &str) -> Settings {
+fn settings(request: &mut Request, program: &str) -> ExecSettings {
     let mut before = request.environment();
     request.add_cgi_variables();
     let mut environment = request.environment();
@@ -129,7 +129,7 @@ fn settings(request: &mut Request, program: &str) -> Settings {
         set(&mut environment, "REMOTE_HOST", address);
     }
     let quotas = FRONT.front.quotas(config, &host, &request.client_address()).into_iter();
-    Settings {
+    ExecSettings {
         framing: programs.framing(),
         environment,
         stop_timeout: programs.stop_timeout(),

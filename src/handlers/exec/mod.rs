@@ -28,7 +28,7 @@ pub mod stderr;
 
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, SessionSpec};
 use group::Groups;
-use settings::Settings;
+use settings::ExecSettings;
 use shared::registry::SharedPrograms;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Handler for Exec {
         Box::pin(async {
             let handler = &spec.handler;
             let refuse = |status, reason| Refused { status, reason };
-            let settings: Settings = postcard::from_bytes(&handler.settings)
+            let settings: ExecSettings = postcard::from_bytes(&handler.settings)
                 .map_err(|why| refuse(500, format!("what is said of the program cannot be read: {why}")))?;
             let program = handler.args.first().map_or("", String::as_str);
             let path = PathBuf::from(program);
@@ -68,7 +68,7 @@ impl Handler for Exec {
                 let seconds = pause.as_secs() + 1;
                 return Err(refuse(503, format!("{program} has failed, and is not started within {seconds} s")).into());
             }
-            let Settings { environment, stop_timeout, .. } = settings;
+            let ExecSettings { environment, stop_timeout, .. } = settings;
             let registry = self.shared.clone();
             Ok(Accepted::messages(shared::client::Opening { registry, groups, shared, environment, stop_timeout }))
         })

@@ -3,7 +3,7 @@
 use super::framing::{self, Decoder, ProgramOutput, RecordKind, Wrong};
 use super::group::Groups;
 use super::program::{Program, ProgramEvent};
-use super::settings::{EnvironmentVariable, Framing, Settings};
+use super::settings::{EnvironmentVariable, ExecSettings, Framing};
 use crate::engine::bridge::{self, Backend};
 use crate::engine::summary::End;
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
@@ -21,7 +21,7 @@ enum Stop {
 
 pub struct Opening {
     pub(super) groups: Arc<Groups>,
-    pub(super) settings: Settings,
+    pub(super) settings: ExecSettings,
 }
 
 impl MessageSession for Opening {
@@ -124,7 +124,7 @@ impl Session<'_> {
     #[expect(clippy::boxed_local, reason = "the box is freed here, and not with the session")]
     fn start(opening: Box<Opening>, conn: &mut Conn) -> Result<Session<'_>, CloseFrame> {
         let Opening { groups, settings } = *opening;
-        let Settings { framing, mut environment, stop_timeout, quotas, .. } = settings;
+        let ExecSettings { framing, mut environment, stop_timeout, quotas, .. } = settings;
         name_session(&mut environment, conn);
         // As long as the program lives, though its client be gone.
         let places = quotas.iter().filter_map(|scope| conn.take_place(scope)).collect();

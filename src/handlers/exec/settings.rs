@@ -21,7 +21,7 @@ pub enum Framing {
 
 /// What a session with a program is, beside what every session is. Travels in [`crate::engine::HandlerSpec::settings`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct ExecSettings {
     /// How messages are told apart; of no meaning for a shared program.
     pub framing: Framing,
     pub environment: Vec<EnvironmentVariable>,

@@ -18,8 +18,8 @@ fn variables(pairs: &[(&str, &str)]) -> Vec<EnvironmentVariable> {
     pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
-fn settings(framing: Framing) -> Settings {
-    Settings {
+fn settings(framing: Framing) -> ExecSettings {
+    ExecSettings {
         framing,
         environment: variables(&[("PATH", "/usr/bin:/bin"), ("COLOUR", "blue")]),
         stop_timeout: Duration::from_millis(300),
@@ -28,7 +28,7 @@ fn settings(framing: Framing) -> Settings {
     }
 }
 
-fn spec(words: &[&str], settings: &Settings) -> SessionSpec {
+fn spec(words: &[&str], settings: &ExecSettings) -> SessionSpec {
     let spec = testing::spec("exec");
     SessionSpec {
         handler: HandlerSpec {
@@ -431,8 +431,11 @@ while True:
 fn shared(colour: &str, linger: Duration) -> SessionSpec {
     let place = "here".to_owned();
     let shared = Shared { place, environment: variables(&[("PATH", "/usr/bin:/bin")]), linger };
-    let settings =
-        Settings { shared: Some(shared), environment: variables(&[("COLOUR", colour)]), ..settings(Framing::Lines) };
+    let settings = ExecSettings {
+        shared: Some(shared),
+        environment: variables(&[("COLOUR", colour)]),
+        ..settings(Framing::Lines)
+    };
     spec(&["/usr/bin/python3", "-c", SHARED], &settings)
 }
 

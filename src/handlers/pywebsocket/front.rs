@@ -3,7 +3,7 @@
 
 use super::PATIENCE;
 use super::config::{self, DEFAULT_PYTHON, DIRECTIVES, PythonConfig};
-use super::settings::Settings;
+use super::settings::PythonSettings;
 use crate::apache::conftree;
 use crate::apache::process::{self, Parent};
 use crate::apache::request::Request;
@@ -51,7 +51,7 @@ impl Front for PythonFront {
         let python = request.config::<WebSocket>().of::<PythonConfig>();
         let (remote, local) = request.addresses();
         let headers = request.headers_in().iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
-        let settings = Settings {
+        let settings = PythonSettings {
             worker: python.worker(args.first().map_or("", String::as_str)),
             headers: headers.collect(),
             remote,

@@ -1,6 +1,6 @@
 //! The engine's end of a connection's link to a worker: `worker.py` says what goes over it.
 
-use super::settings::Settings;
+use super::settings::PythonSettings;
 use crate::engine::summary::{End, Traffic};
 use crate::engine::{RawSummary, SessionSpec, handoff};
 use crate::handlers::framing::{Splitter, header};
@@ -145,7 +145,7 @@ impl WorkerLink {
     ///
     /// # Errors
     /// The worker is gone.
-    pub async fn offer(&self, spec: &SessionSpec, settings: &Settings) -> io::Result<()> {
+    pub async fn offer(&self, spec: &SessionSpec, settings: &PythonSettings) -> io::Result<()> {
         let opening = OpeningMessage {
             // A stream of HTTP/2 looks like this, too (RFC 8441): what the package knows is HTTP/1.1.
             line: format!("GET {} HTTP/1.1", spec.uri),

@@ -24,7 +24,7 @@ use crate::engine::{HandlerSession, SessionSpec, StreamSession};
 use crate::wire::CloseFrame;
 use link::{Verdict, WorkerLink};
 use log::{error, warn};
-use settings::{Settings, Worker};
+use settings::{PythonSettings, Worker};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn refused(status: u16, reason: String) -> Rejection {
 
 impl PyWebSocket {
     async fn shake_hands(&self, spec: &SessionSpec) -> Result<Accepted, Rejection> {
-        let settings: Settings = postcard::from_bytes(&spec.handler.settings)
+        let settings: PythonSettings = postcard::from_bytes(&spec.handler.settings)
             .map_err(|e| refused(500, format!("no settings of Python: {e}")))?;
         let asked = tokio::time::timeout(HANDSHAKE, self.ask(&settings, spec));
         let asked = self.targets.ask(&settings.worker, settings.crowd, asked, Result::is_err).await;
@@ -82,7 +82,7 @@ impl PyWebSocket {
         Ok(Accepted { response, session: HandlerSession::Stream(Box::new(Claimed { link })), descriptors: 1 })
     }
 
-    async fn ask(&self, settings: &Settings, spec: &SessionSpec) -> io::Result<(WorkerLink, Verdict)> {
+    async fn ask(&self, settings: &PythonSettings, spec: &SessionSpec) -> io::Result<(WorkerLink, Verdict)> {
         let (mut link, theirs) = WorkerLink::pair()?;
         self.workers.introduce(&settings.worker, theirs.as_fd()).await?;
         drop(theirs);

@@ -20,7 +20,7 @@ pub struct Worker {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct PythonSettings {
     pub worker: Worker,
     pub headers: Vec<(String, String)>,
     pub remote: (String, u16),

@@ -2,7 +2,7 @@
 
 use super::config::{self, DIRECTIVES, TOKEN, TcpConfig};
 use super::target::Target;
-use super::{PROTOCOL, Settings, To};
+use super::{PROTOCOL, TcpSettings, To};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::engine::Limits;
@@ -52,7 +52,7 @@ impl Front for TcpFront {
 }
 
 /// What the handler is to know of a session that begins with this request; `target` is what the configuration says.
-fn settings(request: &Request, target: &str) -> Result<Settings, String> {
+fn settings(request: &Request, target: &str) -> Result<TcpSettings, String> {
     let config = request.config::<WebSocket>().of::<TcpConfig>();
     let to = if target == TOKEN {
         let file =
@@ -61,7 +61,7 @@ fn settings(request: &Request, target: &str) -> Result<Settings, String> {
     } else {
         To::Target(Target::parse(target)?)
     };
-    Ok(Settings { to, timeout: config.timeout(), crowd: Crowd::of_this_child() })
+    Ok(TcpSettings { to, timeout: config.timeout(), crowd: Crowd::of_this_child() })
 }
 
 /// The token in a query; an empty one is none.

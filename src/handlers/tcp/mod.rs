@@ -33,7 +33,7 @@ pub const PROTOCOL: &str = "binary";
 
 /// What the handler is to know of a session. Travels in [`crate::engine::HandlerSpec::settings`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct TcpSettings {
     pub to: To,
     pub timeout: Duration,
     /// With whom the client's worker of httpd waits.
@@ -77,7 +77,7 @@ impl Handler for Tcp {
     fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
         Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of tcp: {e}") };
-            let Settings { to, timeout, crowd } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
+            let TcpSettings { to, timeout, crowd } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
             let target = self.target(to).await?;
             let is_silence = |connected: &Result<_, Refused>| connected.as_ref().is_err_and(|why| why.status == 504);
             let connected = self.targets.ask(&target, crowd, target.connect(timeout), is_silence).await;

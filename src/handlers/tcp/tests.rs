@@ -31,7 +31,7 @@ impl TcpEngine {
         TcpEngine { engine: TestEngine::start(2, Registry::default().with("tcp", Tcp::default()), Bound::Off) }
     }
 
-    fn spec(settings: &Settings) -> SessionSpec {
+    fn spec(settings: &TcpSettings) -> SessionSpec {
         let settings = postcard::to_stdvec(settings).unwrap();
         let spec = testing::spec("tcp");
         SessionSpec {
@@ -42,7 +42,7 @@ impl TcpEngine {
         }
     }
 
-    fn open(&self, settings: &Settings) -> Result<Client, Refused> {
+    fn open(&self, settings: &TcpSettings) -> Result<Client, Refused> {
         let spec = TcpEngine::spec(settings);
         let accepted = match self.engine.accept(&spec) {
             Ok(accepted) => accepted,
@@ -60,7 +60,7 @@ impl TcpEngine {
     }
 
     fn status(&self, target: &str, timeout: Duration) -> u16 {
-        match self.open(&Settings { timeout, ..to(target) }) {
+        match self.open(&TcpSettings { timeout, ..to(target) }) {
             Ok(_) => 101,
             Err(refused) => refused.status,
         }
@@ -78,8 +78,8 @@ impl TcpEngine {
 
 const CROWD: Crowd = Crowd { group: 1, limit: 4 };
 
-fn to(target: &str) -> Settings {
-    Settings { to: To::Target(Target::parse(target).unwrap()), timeout: PATIENCE, crowd: CROWD }
+fn to(target: &str) -> TcpSettings {
+    TcpSettings { to: To::Target(Target::parse(target).unwrap()), timeout: PATIENCE, crowd: CROWD }
 }
 
 fn send(client: &mut Client, bytes: &[u8]) {
@@ -231,7 +231,7 @@ fn a_token_names_the_target() {
     fs::write(&file, format!("desk: {}\n", listener.local_addr().unwrap())).unwrap();
     let open = |file: &Path, token: Option<&str>| {
         let to = To::Token { file: file.to_owned(), token: token.map(str::to_owned) };
-        engine.open(&Settings { to, timeout: PATIENCE, crowd: CROWD })
+        engine.open(&TcpSettings { to, timeout: PATIENCE, crowd: CROWD })
     };
     let mut client = open(&file, Some("desk")).unwrap();
     listener.accept().unwrap().0.write_all(b"hello").unwrap();

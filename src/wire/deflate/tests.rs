@@ -109,18 +109,18 @@ fn frames(first: u8, payload: &[u8], piece: usize) -> Vec<u8> {
     out
 }
 
-struct TestSession {
+struct DeflateSession {
     session: Session,
     contexts: Contexts,
     events: VecDeque<Event>,
     out: Vec<u8>,
 }
 
-impl TestSession {
-    fn new(parameters: Parameters) -> TestSession {
+impl DeflateSession {
+    fn new(parameters: Parameters) -> DeflateSession {
         let rules =
             Rules { max_message_size: LIMIT, compression: Some(compression(parameters)), reserved_close_codes: false };
-        TestSession {
+        DeflateSession {
             session: Session::new(&rules),
             contexts: Contexts::default(),
             events: VecDeque::new(),
@@ -207,7 +207,7 @@ proptest! {
                 bytes.extend(frames(9, b"ping", 200));
             }
         }
-        let mut test = TestSession::new(parameters);
+        let mut test = DeflateSession::new(parameters);
         for part in bytes.chunks(chunk) {
             test.receive(part);
         }
@@ -248,9 +248,9 @@ proptest! {
         let mut bytes = client.message(true, &good, true);
         let at = place.index(bytes.len());
         bytes.splice(at..(at + noise.len()).min(bytes.len()), noise);
-        let mut whole = TestSession::new(parameters);
+        let mut whole = DeflateSession::new(parameters);
         whole.receive(&bytes);
-        let mut pieces = TestSession::new(parameters);
+        let mut pieces = DeflateSession::new(parameters);
         for piece in bytes.chunks(chunk) {
             pieces.receive(piece);
         }
@@ -266,7 +266,7 @@ proptest! {
 
 #[test]
 fn an_idle_session_owns_no_codec() {
-    let mut test = TestSession::new(PARAMETERS);
+    let mut test = DeflateSession::new(PARAMETERS);
     let mut client = Client::new(PARAMETERS, 1 << 20);
     let bytes = client.message(true, &prose(2000), true);
     test.receive(&bytes[..50]);
@@ -310,7 +310,7 @@ fn between_two_messages_there_is_but_a_window() {
 fn a_message_without_a_byte_is_empty() {
     let takes_over = Parameters { client_no_context_takeover: false, ..PARAMETERS };
     for parameters in [PARAMETERS, takes_over] {
-        let (mut test, mut client) = (TestSession::new(parameters), Client::new(parameters, 1 << 20));
+        let (mut test, mut client) = (DeflateSession::new(parameters), Client::new(parameters, 1 << 20));
         let prose = prose(500);
         test.receive(&frames(0x42, b"", 1));
         test.receive(&client.message(false, &prose, true));
@@ -337,7 +337,7 @@ fn who_refers_to_what_it_agreed_to_forget_is_told() {
         (small, 3000, 600, true),
         (takes_over, 100, 40_000, false),
     ] {
-        let (mut test, mut client) = (TestSession::new(agreed), Client::new(takes_over, 1 << 20));
+        let (mut test, mut client) = (DeflateSession::new(agreed), Client::new(takes_over, 1 << 20));
         let noise = noise(44_000);
         let (first, rest) = noise.split_at(length);
         test.receive(&client.message(false, first, true));
@@ -399,7 +399,7 @@ fn a_large_message_is_inflated_in_slices() {
     assert!(bytes.len() < 10_000);
     let rules =
         Rules { max_message_size: SIZE, compression: Some(compression(PARAMETERS)), reserved_close_codes: false };
-    let mut test = TestSession { session: Session::new(&rules), ..TestSession::new(PARAMETERS) };
+    let mut test = DeflateSession { session: Session::new(&rules), ..DeflateSession::new(PARAMETERS) };
     test.session.receive(&mut test.contexts, &bytes, &mut test.events, &mut test.out);
     let mut slices = 1;
     while test.session.has_more() {
@@ -423,7 +423,7 @@ fn a_bomb_costs_no_more_than_the_limit() {
         payload.extend(TAIL);
     }
     let bytes = frames(0x42, &payload, 1 << 30);
-    let mut test = TestSession::new(PARAMETERS);
+    let mut test = DeflateSession::new(PARAMETERS);
     for piece in bytes.chunks(65_536) {
         test.receive(piece);
     }
@@ -436,7 +436,7 @@ fn large_messages_of_one_read_come_a_few_at_a_time() {
     let mut client = Client::new(PARAMETERS, 1 << 20);
     let bytes: Vec<u8> = (0..20).flat_map(|_| client.message(false, &vec![0; LIMIT], true)).collect();
     assert!(bytes.len() < 20_000);
-    let mut test = TestSession::new(PARAMETERS);
+    let mut test = DeflateSession::new(PARAMETERS);
     test.session.receive(&mut test.contexts, &bytes, &mut test.events, &mut test.out);
     let mut rounds = 1;
     while test.session.has_more() {
@@ -454,14 +454,14 @@ fn a_bad_text_is_noticed_before_its_end() {
     let mut payload = prose(20_000);
     payload[100] = 0xff;
     let bytes = client.message(true, &payload, true);
-    let mut test = TestSession::new(PARAMETERS);
+    let mut test = DeflateSession::new(PARAMETERS);
     test.receive(&bytes[..bytes.len() / 2]);
     assert_eq!(test.failure(), CloseCode::Invalid);
 }
 
 #[test]
 fn what_is_no_compressed_data_is_1007() {
-    let mut test = TestSession::new(PARAMETERS);
+    let mut test = DeflateSession::new(PARAMETERS);
     test.receive(&frames(0x42, &[0xff; 20], 200));
     assert_eq!(test.failure(), CloseCode::Invalid);
 }
@@ -471,12 +471,12 @@ fn examples_of_the_rfc() {
     // Section 7.2.3: one block, two fragments, taken over, not compressed, with BFINAL, two blocks.
     let takes_over = Parameters { client_no_context_takeover: false, ..PARAMETERS };
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
-    let mut test = TestSession::new(takes_over);
+    let mut test = DeflateSession::new(takes_over);
     test.receive(&frames(0x41, &hello, 100));
     test.receive(&frames(0x41, &[0xf2, 0x00, 0x11, 0x00, 0x00], 100));
     test.receive(&frames(0x41, &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00], 100));
     for takes_over in [takes_over, PARAMETERS] {
-        let mut test = TestSession::new(takes_over);
+        let mut test = DeflateSession::new(takes_over);
         test.receive(&frames(0x41, &hello, 3));
         // With BFINAL, with and without the byte that pads it; then the ordinary form once more.
         test.receive(&frames(0x41, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], 100));

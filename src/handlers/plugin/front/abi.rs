@@ -1,6 +1,6 @@
 //! The binary interface of plugins, as include/websocket_plugin.h declares it for C.
 
-use super::connection::Connection;
+use super::connection::PluginConnection;
 use crate::apache::crash::Note;
 use crate::apache::dso::Library;
 use crate::apache::guard::guard;
@@ -203,7 +203,7 @@ unsafe impl Sync for Private {}
 #[repr(C)]
 pub struct Object {
     server: WebSocketServer,
-    connection: Mutex<Option<Arc<Connection>>>,
+    connection: Mutex<Option<Arc<PluginConnection>>>,
 }
 
 // SAFETY: the structure is constant, its pointer to itself included.
@@ -249,7 +249,7 @@ impl Object {
         object
     }
 
-    pub fn attach(&self, connection: Arc<Connection>) {
+    pub fn attach(&self, connection: Arc<PluginConnection>) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 
@@ -263,7 +263,7 @@ impl Object {
 }
 
 /// The connection that a plugin means; `None` when it is over.
-fn connection(server: *const WebSocketServer) -> Option<Arc<Connection>> {
+fn connection(server: *const WebSocketServer) -> Option<Arc<PluginConnection>> {
     // SAFETY: NULL, or what the plugin got from us or a copy of it: `state` is an object, and objects are there for ever.
     let object = unsafe { server.as_ref()?.state.as_ref()? };
     object.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()

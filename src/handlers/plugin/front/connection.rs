@@ -64,7 +64,7 @@ const QUEUED: u8 = 1;
 /// So, and something has happened since.
 const AGAIN: u8 = 2;
 
-pub struct Connection {
+pub struct PluginConnection {
     pub(super) executor: &'static Executor,
     pub(super) plugin: Arc<Plugin>,
     pub(super) object: &'static Object,
@@ -90,7 +90,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Connection {
+impl PluginConnection {
     /// Of a request whose plugin has yet to be asked.
     pub(super) fn new(
         executor: &'static Executor,
@@ -98,7 +98,7 @@ impl Connection {
         request: &mut Request,
         offered: &[String],
         send_buffer: usize,
-    ) -> Arc<Connection> {
+    ) -> Arc<PluginConnection> {
         let object = Object::take();
         let state = ConnectionState {
             outbound: SendQueue::default(),
@@ -110,7 +110,7 @@ impl Connection {
             senders: 0,
             complained: false,
         };
-        Arc::new(Connection {
+        Arc::new(PluginConnection {
             executor,
             plugin: plugin.clone(),
             object,
@@ -324,7 +324,7 @@ impl Connection {
         }
     }
 
-    /// A turn on a thread of the executor, which then calls [`Connection::rest`] if nothing is left to do.
+    /// A turn on a thread of the executor, which then calls [`PluginConnection::rest`] if nothing is left to do.
     pub(super) fn take_turn(self: &Arc<Self>, buffer: &mut [u8]) -> Turn {
         self.turn.store(QUEUED, Ordering::Release);
         let mut inbound = locked(&self.inbound);
@@ -410,7 +410,7 @@ impl Connection {
 }
 
 /// Until the plugin has nothing to do with it any more.
-impl RequestHold for Connection {
+impl RequestHold for PluginConnection {
     fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }

@@ -1,7 +1,7 @@
 //! The threads of a child that has connections of plugins: one that watches the sockets to the engine, and a few on which
 //! the plugins' functions run. They are started when they are needed first.
 
-use super::connection::{Connection, Turn};
+use super::connection::{PluginConnection, Turn};
 use super::watchdog;
 use crate::apache::log::{self, Level};
 use crate::apache::server::Server;
@@ -36,7 +36,7 @@ pub struct Executor {
     epoll: OwnedFd,
     alarm: OwnedFd,
     /// By a number that no other connection of this process has had: an event may be told when its connection is forgotten.
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    connections: Mutex<HashMap<u64, Arc<PluginConnection>>>,
     next_key: AtomicU64,
     /// Connections whose plugin has not been told of their end, those that are opening included.
     count: AtomicUsize,
@@ -49,7 +49,7 @@ pub struct Executor {
 
 #[derive(Default)]
 struct Work {
-    queue: VecDeque<Arc<Connection>>,
+    queue: VecDeque<Arc<PluginConnection>>,
     threads: usize,
     idle: usize,
 }
@@ -107,7 +107,7 @@ impl Executor {
         })
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<PluginConnection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,7 +126,7 @@ impl Executor {
         self.count.fetch_sub(1, Ordering::SeqCst);
     }
 
-    pub(super) fn watch(&self, connection: &Arc<Connection>) {
+    pub(super) fn watch(&self, connection: &Arc<PluginConnection>) {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         connection.key().store(key, Ordering::Relaxed);
         self.connections().insert(key, connection.clone());
@@ -140,13 +140,13 @@ impl Executor {
         }
     }
 
-    pub(super) fn forget(&self, connection: &Connection) {
+    pub(super) fn forget(&self, connection: &PluginConnection) {
         let forgotten = self.connections().remove(&connection.key().load(Ordering::Relaxed));
         // Not with the lock: it may be the last of it.
         drop(forgotten);
     }
 
-    pub(super) fn queue(&'static self, connection: Arc<Connection>) {
+    pub(super) fn queue(&'static self, connection: Arc<PluginConnection>) {
         let mut work = self.work();
         work.queue.push_back(connection);
         if work.queue.len() > work.idle && work.threads < self.max_threads {
@@ -188,7 +188,7 @@ impl Executor {
         }
     }
 
-    fn next(&self) -> Arc<Connection> {
+    fn next(&self) -> Arc<PluginConnection> {
         let mut work = self.work();
         loop {
             if !self.halted.load(Ordering::SeqCst)

@@ -1,7 +1,7 @@
 //! A connection of a plugin before its 101.
 
 use super::abi::{Callback, Plugin};
-use super::connection::{Connection, locked};
+use super::connection::{PluginConnection, locked};
 use super::executor::Executor;
 use super::watchdog;
 use crate::apache::request::Request;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 /// A connection that is not open yet: the thread of its request has it. Dropped, it is over: the plugin is told.
 pub struct PluginOpening {
-    connection: Arc<Connection>,
+    connection: Arc<PluginConnection>,
     opened: bool,
 }
 
@@ -27,7 +27,7 @@ impl PluginOpening {
         send_buffer: usize,
     ) -> Option<PluginOpening> {
         request.connection().share_memory();
-        let connection = Connection::new(executor, plugin, request, offered, send_buffer);
+        let connection = PluginConnection::new(executor, plugin, request, offered, send_buffer);
         let object = connection.object;
         executor.count_up();
         object.attach(connection.clone());
@@ -51,7 +51,7 @@ impl PluginOpening {
     }
 
     /// The engine has the other end of `link`, and the session: from now on the executor's threads have the connection.
-    pub fn open(mut self, session: u64, link: UnixStream) -> Arc<Connection> {
+    pub fn open(mut self, session: u64, link: UnixStream) -> Arc<PluginConnection> {
         self.opened = true;
         let connection = &self.connection;
         connection.session.store(session, Ordering::Relaxed);

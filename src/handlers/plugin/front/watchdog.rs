@@ -1,7 +1,7 @@
 //! Which functions of plugins are running, and for how long: so that a hang or a crash can be told.
 
 use super::abi::{Callback, Plugin};
-use super::connection::Connection;
+use super::connection::PluginConnection;
 use crate::apache::crash;
 use crate::apache::log::{self, Level};
 use slab::Slab;
@@ -42,7 +42,7 @@ pub enum Caller {
     Other,
 }
 
-pub fn caller(connection: &Connection) -> Caller {
+pub fn caller(connection: &PluginConnection) -> Caller {
     match INSIDE.get() {
         0 => Caller::Own,
         inside if inside == address(connection) => Caller::This,
@@ -50,11 +50,11 @@ pub fn caller(connection: &Connection) -> Caller {
     }
 }
 
-fn address(connection: &Connection) -> usize {
+fn address(connection: &PluginConnection) -> usize {
     std::ptr::from_ref(connection).addr()
 }
 
-pub fn call<T>(connection: &Connection, callback: Callback, body: impl FnOnce() -> T) -> T {
+pub fn call<T>(connection: &PluginConnection, callback: Callback, body: impl FnOnce() -> T) -> T {
     let plugin = connection.plugin();
     let session = connection.session();
     let key = calls().insert(Call { plugin: plugin.clone(), callback, session, since: Instant::now(), told: false });
