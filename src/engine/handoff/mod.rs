@@ -39,7 +39,7 @@ const VERSION: &str = concat!("mod_websocket handoff 11, with ", env!("HANDLERS"
 #[cfg(test)]
 pub(crate) const LAYOUT: &str = "5848CfQqm6U1r5OkR4vY41nHnNc=";
 
-/// What this code speaks: see [`super::control::Control::configure`].
+/// What this code speaks: see [`super::control::ControlLink::configure`].
 ///
 /// Read from the library's data and not compiled into comparisons: so that a copy of the library with another text in that
 /// place stands for another version, in tests.
