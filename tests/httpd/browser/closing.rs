@@ -105,8 +105,10 @@ fn a_message_too_long() {
             return recorder.transcript();
             "#
         ));
-        let expected = json!([["open"], ["message", "ten bytes!"], ["close", 1009, "message over 10 bytes", true]]);
-        assert_eq!(seen, expected, "{long}");
+        let clean =
+            |is: bool| json!([["open"], ["message", "ten bytes!"], ["close", 1009, "message over 10 bytes", is]]);
+        // Behind a message that is still on its way, Chromium's own Close may come too late for it.
+        assert!(seen == clean(true) || long.ends_with("(3000000)") && seen == clean(false), "{long}: {seen}");
     }
 }
 
