@@ -6,6 +6,7 @@
 use super::hub::Hub;
 use crate::channels::redis::{self, LogPage, PATIENCE, Reader, RedisLink, StreamState};
 use crate::channels::{Error, epoch};
+use crate::engine::backoff::Backoff;
 use log::{info, warn};
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -101,19 +102,20 @@ struct Reading {
 
 impl Reading {
     async fn run(mut self) {
-        let mut wait = FIRST_WAIT;
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut said = false;
         loop {
             let Err(why) = self.follow().await;
             if self.links.send_replace(None).is_some() {
-                (wait, said) = (FIRST_WAIT, false);
+                backoff.reset();
+                said = false;
             }
             if !std::mem::replace(&mut said, true) {
                 // Its URL may hold a password.
                 warn!("WS0121: the broker is away ({why}): publishers get 503 until it is back");
             }
+            let wait = backoff.fail().unwrap_or(FIRST_WAIT);
             tokio::time::sleep(wait + jitter(wait)).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
             // All is said anew when it is back.
             while self.changes.try_recv().is_ok() {}
         }
