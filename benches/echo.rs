@@ -44,9 +44,8 @@
 
 mod support;
 
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -58,7 +57,7 @@ use support::report::{Comparison, Latency, Sample};
 use support::serve::{SERVE_PEER, serve_peer};
 use support::server::{Children, Server};
 use support::testkit::process::raise_descriptor_limit;
-use support::{Result, client, idle, machine, report};
+use support::{Result, client, idle, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench echo -- [options]
@@ -160,27 +159,15 @@ impl Echo {
         if !idle_rows.is_empty() {
             text += &idle::table(&idle_rows);
         }
-        for note in &notes {
-            text += &format!("note: {note}\n");
-        }
-        std::io::stdout().write_all(text.as_bytes())?;
-
-        if let Some(file) = &self.options.json {
-            let figures = json!({
-                "benchmark": "echo",
-                "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-                "machine": machine::facts(),
-                "settings": {
-                    "seconds": self.options.seconds, "rounds": self.options.rounds, "connections": self.connections,
-                    "idle": self.idle, "spin": self.options.spin, "pinned": setting.cpu.is_some(), "module": setting.module,
-                },
-                "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
-                "idle": idle_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
-                "notes": notes,
-            });
-            report::write(file, &figures)?;
-        }
-        Ok(())
+        let figures = json!({
+            "settings": {
+                "seconds": self.options.seconds, "rounds": self.options.rounds, "connections": self.connections,
+                "idle": self.idle, "spin": self.options.spin, "pinned": setting.cpu.is_some(), "module": setting.module,
+            },
+            "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
+            "idle": idle_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
+        });
+        report::give("echo", text, &notes, self.options.json.as_deref(), figures)
     }
 
     /// One row, all servers.

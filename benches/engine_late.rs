@@ -30,10 +30,9 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -194,27 +193,16 @@ fn run(options: &Options) -> Result<()> {
     let expected = |line: &String| EXPECTED.iter().any(|id| line.contains(id));
     notes.extend(bench.server.complaints().into_iter().filter(|line| !expected(line)));
 
-    let mut text = table(&rounds);
-    for note in &notes {
-        text += &format!("note: {note}\n");
-    }
-    std::io::stdout().write_all(text.as_bytes())?;
-    if let Some(file) = &options.json {
-        let figures = json!({
-            "benchmark": "engine_late",
-            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine::facts(),
-            "settings": {
-                "clients": options.clients, "spread": options.spread, "rate": options.rate, "seconds": options.seconds,
-                "rounds": options.rounds, "directives": options.directives, "pinned": cpu.is_some(), "module": module,
-            },
-            "spans": SPANS.map(|span| span.json(&rounds)),
-            "rounds": rounds.iter().map(Round::json).collect::<Vec<_>>(),
-            "notes": notes,
-        });
-        report::write(file, &figures)?;
-    }
-    Ok(())
+    let text = table(&rounds);
+    let figures = json!({
+        "settings": {
+            "clients": options.clients, "spread": options.spread, "rate": options.rate, "seconds": options.seconds,
+            "rounds": options.rounds, "directives": options.directives, "pinned": cpu.is_some(), "module": module,
+        },
+        "spans": SPANS.map(|span| span.json(&rounds)),
+        "rounds": rounds.iter().map(Round::json).collect::<Vec<_>>(),
+    });
+    report::give("engine_late", text, &notes, options.json.as_deref(), figures)
 }
 
 struct Bench<'a> {

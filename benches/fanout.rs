@@ -35,10 +35,9 @@
 
 mod support;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -289,27 +288,15 @@ fn run(options: &Options) -> Result<()> {
         }
         text += &memory_table(&memory_rows);
     }
-    for note in &notes {
-        text += &format!("note: {note}\n");
-    }
-    std::io::stdout().write_all(text.as_bytes())?;
-
-    if let Some(file) = &options.json {
-        let figures = json!({
-            "benchmark": "fanout",
-            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine::facts(),
-            "settings": {
-                "seconds": options.seconds, "rounds": options.rounds, "bytes": options.bytes, "depth": DEPTH,
-                "remote": options.remote == Remote::Yes, "spin": options.spin, "pinned": cpu.is_some(), "module": options.module,
-            },
-            "fan_out": rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "memory": memory_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
-            "notes": notes,
-        });
-        report::write(file, &figures)?;
-    }
-    Ok(())
+    let figures = json!({
+        "settings": {
+            "seconds": options.seconds, "rounds": options.rounds, "bytes": options.bytes, "depth": DEPTH,
+            "remote": options.remote == Remote::Yes, "spin": options.spin, "pinned": cpu.is_some(), "module": options.module,
+        },
+        "fan_out": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "memory": memory_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
+    });
+    report::give("fanout", text, &notes, options.json.as_deref(), figures)
 }
 
 /// One server under load for one round.

@@ -21,9 +21,8 @@
 
 mod support;
 
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -35,7 +34,7 @@ use support::report::{Comparison, Sample};
 use support::serve::{SERVE_PEER, serve_peer};
 use support::server::Children;
 use support::testkit::process::raise_descriptor_limit;
-use support::{Result, machine, report};
+use support::{Result, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench handshake -- [options]
@@ -68,27 +67,15 @@ fn run() -> Result<()> {
     for tls in options.schemes.iter().copied() {
         comparisons.push(compare(&options, under_way, &setting, tls, &mut notes)?);
     }
-    let mut text: String = comparisons.iter().map(Comparison::table).collect();
-    for note in &notes {
-        text += &format!("note: {note}\n");
-    }
-    std::io::stdout().write_all(text.as_bytes())?;
-
-    if let Some(file) = &options.json {
-        let figures = json!({
-            "benchmark": "handshake",
-            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine::facts(),
-            "settings": {
-                "seconds": options.seconds, "rounds": options.rounds, "under_way": under_way, "spin": options.spin,
-                "pinned": setting.cpu.is_some(), "module": setting.module,
-            },
-            "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
-            "notes": notes,
-        });
-        report::write(file, &figures)?;
-    }
-    Ok(())
+    let text: String = comparisons.iter().map(Comparison::table).collect();
+    let figures = json!({
+        "settings": {
+            "seconds": options.seconds, "rounds": options.rounds, "under_way": under_way, "spin": options.spin,
+            "pinned": setting.cpu.is_some(), "module": setting.module,
+        },
+        "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
+    });
+    report::give("handshake", text, &notes, options.json.as_deref(), figures)
 }
 
 fn compare(

@@ -16,14 +16,14 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use support::options::Options;
 use support::report::{Comparison, Sample};
 use support::server::{Children, Server};
-use support::{Result, machine, report};
+use support::{Result, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench publish -- [options]
@@ -96,24 +96,12 @@ fn run() -> Result<()> {
         comparisons.push(Comparison { title, load: json!({ "bytes": size }), unit: "message", sides });
     }
     notes.extend(servers.iter().flat_map(|(_, server)| server.complaints()));
-    let mut text: String = comparisons.iter().map(Comparison::table).collect();
-    for note in &notes {
-        text += &format!("note: {note}\n");
-    }
-    std::io::stdout().write_all(text.as_bytes())?;
-
-    if let Some(file) = &options.json {
-        let figures = json!({
-            "benchmark": "publish",
-            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine::facts(),
-            "settings": { "seconds": options.seconds, "rounds": options.rounds, "module": module },
-            "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
-            "notes": notes,
-        });
-        report::write(file, &figures)?;
-    }
-    Ok(())
+    let text: String = comparisons.iter().map(Comparison::table).collect();
+    let figures = json!({
+        "settings": { "seconds": options.seconds, "rounds": options.rounds, "module": module },
+        "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>(),
+    });
+    report::give("publish", text, &notes, options.json.as_deref(), figures)
 }
 
 /// A connection that publishes.

@@ -30,10 +30,10 @@
 
 mod support;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -245,28 +245,16 @@ fn run(options: &Options) -> Result<()> {
         }
         text += &idle::table(&memory);
     }
-    for note in &notes {
-        text += &format!("note: {note}\n");
-    }
-    std::io::stdout().write_all(text.as_bytes())?;
-
-    if let Some(file) = &options.json {
-        let figures = json!({
-            "benchmark": "site",
-            "unix_time": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-            "machine": machine::facts(),
-            "settings": {
-                "seconds": options.seconds, "rounds": options.rounds, "rate": options.rate, "idle": options.idle,
-                "echo": options.echo, "directives": options.directives, "pinned": cpu.is_some(), "module": module,
-            },
-            "pages": rows.iter().flat_map(Row::json).collect::<Vec<_>>(),
-            "memory": memory.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
-            "scale": scale_row,
-            "notes": notes,
-        });
-        report::write(file, &figures)?;
-    }
-    Ok(())
+    let figures = json!({
+        "settings": {
+            "seconds": options.seconds, "rounds": options.rounds, "rate": options.rate, "idle": options.idle,
+            "echo": options.echo, "directives": options.directives, "pinned": cpu.is_some(), "module": module,
+        },
+        "pages": rows.iter().flat_map(Row::json).collect::<Vec<_>>(),
+        "memory": memory.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
+        "scale": scale_row,
+    });
+    report::give("site", text, &notes, options.json.as_deref(), figures)
 }
 
 /// A site with WebSockets.

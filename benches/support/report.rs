@@ -1,10 +1,12 @@
 //! What the benchmarks print and write.
 
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::Result;
+use super::{Result, machine};
 
 /// The lower middle of an even number of values; nothing of none.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
@@ -36,8 +38,29 @@ pub(crate) fn ratio_column(ratios: &[f64]) -> String {
     }
 }
 
+/// Prints a benchmark's table and what is to be noted beside it; and, where that is wanted, writes the figures, with what they
+/// were measured on.
+pub(crate) fn give(
+    benchmark: &str,
+    mut text: String,
+    notes: &[String],
+    file: Option<&Path>,
+    mut figures: Value,
+) -> Result<()> {
+    for note in notes {
+        text += &format!("note: {note}\n");
+    }
+    io::stdout().write_all(text.as_bytes())?;
+    let Some(file) = file else { return Ok(()) };
+    figures["benchmark"] = benchmark.into();
+    figures["unix_time"] = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().into();
+    figures["machine"] = machine::facts();
+    figures["notes"] = notes.into();
+    write(file, &figures)
+}
+
 /// Writes a report, and says so.
-pub(crate) fn write(file: &Path, report: &Value) -> Result<()> {
+fn write(file: &Path, report: &Value) -> Result<()> {
     if let Some(directory) = file.parent() {
         std::fs::create_dir_all(directory)?;
     }
