@@ -2,8 +2,10 @@
 
 use super::{site, site_on, visit};
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Mpm, Server, wait_until};
+use crate::harness::{Mpm, Server, wait_until, with_http2};
 use serde_json::{Value, json};
+
+with_http2!(in_http2);
 
 /// What a page says of itself, and what it sees of a socket: every size, both directions, and a clean close.
 const TALK: &str = r#"
@@ -73,16 +75,6 @@ fn in_http2(mpm: Mpm) {
     assert_eq!(page.console(), [""; 0]);
     let sockets = sockets(&server, 5);
     assert!(sockets.len() == 5 && sockets.iter().all(|line| line.contains("GET /echo HTTP/2.0\"")), "{sockets:?}");
-}
-
-#[test]
-fn http2_on_event() {
-    in_http2(Mpm::Event);
-}
-
-#[test]
-fn http2_on_worker() {
-    in_http2(Mpm::Worker);
 }
 
 /// A page that is left takes its sockets with it, and the engine hears of it.

@@ -3,10 +3,11 @@
 use crate::harness::channel::subscribe;
 use crate::harness::publish::{post, publish, subscribers};
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
+use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until, with_http2};
 use crate::tls::http2::Scenario;
 
 every_mpm!(over_tls);
+with_http2!(over_http2);
 
 fn httpd(mpm: Mpm) -> Httpd {
     Httpd::new(mpm)
@@ -66,14 +67,4 @@ fn over_http2(mpm: Mpm) {
     delete(&server);
     client.go_on();
     client.ends_well();
-}
-
-#[test]
-fn http2_on_event() {
-    over_http2(Mpm::Event);
-}
-
-#[test]
-fn http2_on_worker() {
-    over_http2(Mpm::Worker);
 }

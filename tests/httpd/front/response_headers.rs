@@ -1,10 +1,11 @@
 //! What other modules of httpd say in every answer is in the 101 as well, and can do it no harm: mod_headers, mod_session,
 //! mod_usertrack. Filters that change bodies see nothing of it.
 
-use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm};
+use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, with_http2};
 use crate::tls::http2::Scenario;
 
 every_mpm!(plain, tls, unprintable);
+with_http2!(http2);
 
 fn site(httpd: Httpd) -> Httpd {
     let modules = [
@@ -123,14 +124,4 @@ fn unprintable(mpm: Mpm) {
 fn http2(mpm: Mpm) {
     let server = site(Httpd::new(mpm).workers(20).http2()).config(HARM).start();
     Scenario::start(&server, "response_headers").ends_well();
-}
-
-#[test]
-fn http2_on_event() {
-    http2(Mpm::Event);
-}
-
-#[test]
-fn http2_on_worker() {
-    http2(Mpm::Worker);
 }

@@ -39,24 +39,29 @@ pub(crate) use wait::{heavy, wait_until};
 /// `every_mpm!(sizes)` makes the tests `sizes::event`, `sizes::worker` and `sizes::prefork` of `fn sizes(mpm: Mpm)`.
 macro_rules! every_mpm {
     ($($test:ident),+ $(,)?) => {
-        $(mod $test {
-            use $crate::harness::Mpm;
-
-            #[test]
-            fn event() {
-                super::$test(Mpm::Event);
-            }
-
-            #[test]
-            fn worker() {
-                super::$test(Mpm::Worker);
-            }
-
-            #[test]
-            fn prefork() {
-                super::$test(Mpm::Prefork);
-            }
-        })+
+        $($crate::harness::mpms!($test: event Event, worker Worker, prefork Prefork);)+
     };
 }
 pub(crate) use every_mpm;
+
+/// As `every_mpm!`, of event and worker alone: mod_http2 is for them.
+macro_rules! with_http2 {
+    ($($test:ident),+ $(,)?) => {
+        $($crate::harness::mpms!($test: event Event, worker Worker);)+
+    };
+}
+pub(crate) use with_http2;
+
+macro_rules! mpms {
+    ($test:ident: $($name:ident $mpm:ident),+) => {
+        mod $test {
+            $(
+                #[test]
+                fn $name() {
+                    super::$test($crate::harness::Mpm::$mpm);
+                }
+            )+
+        }
+    };
+}
+pub(crate) use mpms;

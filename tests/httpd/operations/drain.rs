@@ -2,7 +2,7 @@
 
 use crate::harness::installation::installation;
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Frame, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until};
+use crate::harness::{Frame, Httpd, Mpm, Process, Raw, Server, every_mpm, wait_until, with_http2};
 use crate::tls::http2::{Scenario, wait_for_sessions};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -17,6 +17,7 @@ every_mpm!(
     a_stop_ends_a_drain,
     the_code_of_a_stop,
 );
+with_http2!(http2);
 
 /// Room for the children of two generations beside each other: one that drains keeps its place among the ServerLimit.
 fn site(mpm: Mpm) -> Httpd {
@@ -339,14 +340,4 @@ fn http2(mpm: Mpm) {
     assert!(begin.elapsed() >= Duration::from_millis(1900), "closed after {:?}", begin.elapsed());
     wait_for_sessions(&server, 0);
     wait_for_the_end_of(&old);
-}
-
-#[test]
-fn http2_on_event() {
-    http2(Mpm::Event);
-}
-
-#[test]
-fn http2_on_worker() {
-    http2(Mpm::Worker);
 }

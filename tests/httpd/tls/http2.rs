@@ -2,30 +2,11 @@
 
 use crate::harness::tls::CERTIFICATE;
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Httpd, Mpm, Server, wait_until};
+use crate::harness::{Httpd, Mpm, Server, wait_until, with_http2};
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-/// `with_http2!(messages)` makes the tests `messages::event` and `messages::worker` of `fn messages(mpm: Mpm)`.
-macro_rules! with_http2 {
-    ($($test:ident),+ $(,)?) => {
-        $(mod $test {
-            use crate::harness::Mpm;
-
-            #[test]
-            fn event() {
-                super::$test(Mpm::Event);
-            }
-
-            #[test]
-            fn worker() {
-                super::$test(Mpm::Worker);
-            }
-        })+
-    };
-}
 
 with_http2!(
     messages,
