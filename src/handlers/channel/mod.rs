@@ -20,7 +20,7 @@ use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Respo
 use bytes::Bytes;
 use log::error;
 use session::{ChannelOpening, Since};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 #[cfg(feature = "httpd")]
@@ -35,7 +35,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Channel {
     hub: Arc<Hub>,
-    sweeps: SweepOnce,
+    sweeps: OnceLock<()>,
 }
 
 impl From<Error> for Refused {
@@ -49,14 +49,6 @@ impl From<Error> for Refused {
             Error::Capacity(_) => 507,
         };
         Refused { status, reason: error.to_string() }
-    }
-}
-
-struct SweepOnce(Once);
-
-impl Default for SweepOnce {
-    fn default() -> Self {
-        SweepOnce(Once::new())
     }
 }
 
@@ -93,7 +85,7 @@ impl Handler for Channel {
             Ok(settings) => self.hub.configure(&settings),
             Err(e) => error!("WS0125: the configuration of channels cannot be read: {e}"),
         }
-        self.sweeps.0.call_once(|| {
+        self.sweeps.get_or_init(|| {
             let hub = self.hub.clone();
             tokio::spawn(async move {
                 loop {
