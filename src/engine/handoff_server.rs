@@ -161,7 +161,7 @@ impl ServedLink {
                 }
                 ToEngine::Carry { id, mux: number } => {
                     let pending = self.pending(id)?;
-                    let source = SessionSource::Mux { thread: pending.thread, number };
+                    let source = SessionSource::Mux(number);
                     self.begin(&server, id, pending, source, Vec::new(), None);
                 }
                 ToEngine::Mux { thread } => {
@@ -241,7 +241,7 @@ impl ServedLink {
         if thread == self.here.number() {
             self.here.adopt(adoption);
         } else {
-            server.engine.adopt_on(thread, adoption);
+            server.engine.adopt(thread, adoption);
         }
         // Not before it counts as open.
         drop(granted);

@@ -111,13 +111,8 @@ pub enum SessionSource {
     Socket(OwnedFd),
     /// A TCP connection, and what its TLS goes on with.
     Tls(OwnedFd, Box<Keys>),
-    /// The stream with the session's number of this mux, which the thread that it is for was told of before.
-    Mux {
-        /// The thread's number.
-        thread: usize,
-        /// The mux's.
-        number: u64,
-    },
+    /// The stream with the session's number of the mux of this number, which the thread that it is for was told of before.
+    Mux(u64),
 }
 
 impl From<OwnedFd> for SessionSource {
@@ -164,17 +159,9 @@ impl Engine {
         Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory })
     }
 
-    /// Takes over a stream. The session runs until it ends by itself, or the engine is drained or dropped.
-    pub fn adopt(&self, adoption: Adoption) {
-        let thread = match adoption.socket {
-            SessionSource::Socket(_) | SessionSource::Tls(..) => self.choose(self.next()),
-            SessionSource::Mux { thread, .. } => thread,
-        };
-        self.adopt_on(thread, adoption);
-    }
-
-    /// As [`Engine::adopt`], by the thread of that number.
-    pub fn adopt_on(&self, thread: usize, adoption: Adoption) {
+    /// Takes over a stream, on the thread of that number. The session runs until it ends by itself, or the engine is drained or
+    /// dropped.
+    pub fn adopt(&self, thread: usize, adoption: Adoption) {
         if let Some(thread) = self.threads.get(thread) {
             thread.tell(ThreadCommand::Adopt(Box::new(adoption)));
         }

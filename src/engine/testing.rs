@@ -134,7 +134,8 @@ impl TestEngine {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let (handler, session) = (self.handlers.number(&spec.handler.name), accepted.session);
-        self.adopt(Adoption { socket: socket.into(), spec, early, id, places, link: None, handler, session });
+        let adoption = Adoption { socket: socket.into(), spec, early, id, places, link: None, handler, session };
+        self.adopt(self.choose(self.next()), adoption);
         id
     }
 

@@ -106,7 +106,7 @@ impl Thread {
     /// Tells the thread something. One that has ended hears nothing; its sessions ended with it.
     pub fn tell(&self, command: ThreadCommand) {
         let adopted = match &command {
-            ThreadCommand::Adopt(adoption) => Some(matches!(adoption.socket, SessionSource::Mux { .. })),
+            ThreadCommand::Adopt(adoption) => Some(matches!(adoption.socket, SessionSource::Mux(_))),
             _ => None,
         };
         if let Some(by_mux) = adopted {
@@ -228,7 +228,7 @@ impl ThreadState {
         let number = match source {
             SessionSource::Socket(socket) => return Socket::new(socket),
             SessionSource::Tls(socket, keys) => return Socket::with_keys(socket, &keys),
-            SessionSource::Mux { number, .. } => number,
+            SessionSource::Mux(number) => number,
         };
         if let Some(mux) = self.muxes.borrow().get(&number) {
             return Ok(Socket::Mux(mux.open(session)));
@@ -309,7 +309,7 @@ impl ThreadHandle {
 
     /// Takes over a stream: as [`super::Engine::adopt`], on this thread.
     pub fn adopt(&self, adoption: Adoption) {
-        self.count.count(matches!(adoption.socket, SessionSource::Mux { .. }));
+        self.count.count(matches!(adoption.socket, SessionSource::Mux(_)));
         self.begin(adoption);
     }
 
@@ -319,7 +319,7 @@ impl ThreadHandle {
 
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
-        let counted = SessionCountGuard(self.count.clone(), matches!(adoption.socket, SessionSource::Mux { .. }));
+        let counted = SessionCountGuard(self.count.clone(), matches!(adoption.socket, SessionSource::Mux(_)));
         session_task::begin(adoption, &self.shared, &self.logs, counted);
     }
 }
