@@ -23,6 +23,7 @@ pub mod rarely;
 pub mod request;
 pub mod server;
 pub mod shared_memory;
+pub mod status;
 pub mod suspended;
 pub mod table;
 pub mod tls;

@@ -10,6 +10,7 @@ use super::{child, h2, tls_handoff};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::status::{NOT_IMPLEMENTED, SERVICE_UNAVAILABLE, SWITCHING_PROTOCOLS};
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, HookStatus};
 use crate::engine::handoff::{Granted, HandoffError, Link};
@@ -21,10 +22,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
-
-const SWITCHING_PROTOCOLS: u16 = 101;
-const NOT_IMPLEMENTED: u16 = 501;
-const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// The way in which a connection's bytes get from here to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

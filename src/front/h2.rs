@@ -6,12 +6,11 @@ use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::mpm;
 use crate::apache::request::Request;
+use crate::apache::status::SERVICE_UNAVAILABLE;
 use crate::front::WebSocket;
 use once_cell::sync::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Streams that may be WebSockets in this child.
 static CHILD: OnceCell<usize> = OnceCell::new();

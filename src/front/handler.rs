@@ -9,6 +9,7 @@ use crate::apache::pool::Pool;
 use crate::apache::process::Parent;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
+use crate::apache::status::INTERNAL_SERVER_ERROR;
 use crate::apache::{HookResult, HookStatus};
 use crate::engine::handoff::PATIENCE;
 use crate::engine::{HandlerSpec, Limits, Quota};
@@ -17,8 +18,6 @@ use serde::Serialize;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
-
-const INTERNAL_SERVER_ERROR: u16 = 500;
 
 /// A handler, as the list of all of them has it.
 pub(crate) struct Registration {

@@ -3,11 +3,10 @@
 
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::status::SWITCHING_PROTOCOLS;
 use crate::front::once;
 use crate::wire::handshake::{Accept, is_token};
 use std::ffi::{CStr, CString};
-
-const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// The output filters that work on header lines alone: mod_headers' (`Header`, and `Header always` for errors) and
 /// mod_session's. Others may change bodies, and there is none.

@@ -5,12 +5,11 @@ use super::handler::{Prepared, Registration};
 use super::{WebSocket, refusal, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::status::INTERNAL_SERVER_ERROR;
 use crate::apache::{HookResult, HookStatus};
 use crate::engine::SessionSpec;
 use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
-
-const INTERNAL_SERVER_ERROR: u16 = 500;
 
 /// Answers a request if it is a WebSocket's and a handler is configured for it; or if it is one of these handlers' own.
 pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult {

@@ -5,6 +5,7 @@ use super::{NAME, publish};
 use crate::apache::expr::{Expression, Value};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::status::{INTERNAL_SERVER_ERROR, UPGRADE_REQUIRED};
 use crate::apache::{HookResult, HookStatus};
 use crate::channels::name::{MAX_NAME, Pattern, is_name};
 use crate::channels::protocol::SUBPROTOCOLS;
@@ -16,9 +17,6 @@ use crate::front::{WebSocket, once};
 use crate::wire::handshake::{Accept, Protocols};
 use std::borrow::Cow;
 use std::ffi::CString;
-
-const UPGRADE_REQUIRED: u16 = 426;
-const INTERNAL_SERVER_ERROR: u16 = 500;
 
 /// The parameter of the query, and the header line, in which a client says which message it knows last.
 const LAST_EVENT_ID: &str = "last_event_id";

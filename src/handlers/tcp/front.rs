@@ -5,6 +5,7 @@ use super::target::Target;
 use super::{PROTOCOL, TcpSettings, To};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
+use crate::apache::status::INTERNAL_SERVER_ERROR;
 use crate::engine::Limits;
 use crate::engine::handoff::PATIENCE;
 use crate::front::WebSocket;
@@ -14,7 +15,6 @@ use crate::front::handler::{Front, Prepared, Registration};
 use crate::handlers::targets::Crowd;
 use crate::wire::handshake::{Accept, Protocols};
 
-const INTERNAL_SERVER_ERROR: u16 = 500;
 const PARAMETER: &str = "token";
 
 pub(crate) const FRONT: Registration = Registration { front: &TcpFront, directives: DIRECTIVES };

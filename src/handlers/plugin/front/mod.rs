@@ -27,6 +27,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::pool::Pool;
 use crate::apache::request::Request;
 use crate::apache::server;
+use crate::apache::status::{FORBIDDEN, INTERNAL_SERVER_ERROR, SERVICE_UNAVAILABLE};
 use crate::front::WebSocket;
 use crate::front::config::words::{Words, threads};
 use crate::front::config::{Config, merged};
@@ -39,10 +40,6 @@ use std::sync::Arc;
 
 /// The default of `WebSocketMaxMessageSize`: that of the modules that plugins are written for.
 const MAX_MESSAGE_SIZE: usize = 32 << 20;
-
-const FORBIDDEN: u16 = 403;
-const INTERNAL_SERVER_ERROR: u16 = 500;
-const SERVICE_UNAVAILABLE: u16 = 503;
 
 merged! {
     pub(crate) struct PluginConfig {
