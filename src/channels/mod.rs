@@ -1,7 +1,7 @@
 //! Channels: their history, who is subscribed, and the way of a message to all subscribers.
 //!
 //! * `id`: the ids of messages, `epoch:offset`
-//! * `name`: the names of channels, and patterns of them
+//! * [`name`]: the names of channels, and patterns of them, which the application behind httpd may give, too
 //! * `subscription`: what httpd tells the engine of a session
 //! * `api`: what httpd has channels do
 //! * `store`: the channels of this engine
@@ -24,7 +24,6 @@ pub mod broker;
 mod error;
 pub mod hub;
 pub mod id;
-pub mod name;
 
 pub mod protocol;
 pub mod publication;
@@ -33,6 +32,7 @@ pub mod shard;
 pub mod store;
 pub mod subscription;
 
+pub use crate::engine::application::channel_name as name;
 pub use error::Error;
 pub use id::{Id, epoch};
 pub use store::{Store, StoreLimits};

@@ -20,6 +20,7 @@
 //! * [`bridge`]: messages between a client and somebody behind its handler
 //! * [`broadcast`]: a message for many, encoded once
 //! * [`handle`]: how others reach a connection
+//! * [`application`]: the application behind httpd, which decides over sessions
 //! * `liveness`: whether a session is to go on; `timer`: the clock of a thread, which looks at that
 //! * [`memory`]: what sockets hold, and the bound on it
 //! * [`session_ids`]: the ids of sessions
@@ -32,6 +33,7 @@
 //!
 //! [`Engine::adopt`] is the only door in.
 
+pub mod application;
 pub mod backoff;
 pub mod bridge;
 pub mod broadcast;

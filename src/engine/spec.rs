@@ -1,6 +1,7 @@
 //! What travels with a session from httpd to the engine: plain data, so that a restarted httpd with a new configuration
 //! and an engine that was started before it agree on every session.
 
+use super::application::ApplicationSpec;
 use crate::wire::deflate::Compression;
 use crate::wire::session::Rules;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct SessionSpec {
     pub quotas: Vec<Quota>,
     /// The session log, if there is one. Boxed, since most sessions have none.
     pub log: Option<Box<LogSpec>>,
+    /// Where the application is asked again while the session lasts. Boxed, likewise.
+    pub application: Option<Box<ApplicationSpec>>,
 }
 
 impl SessionSpec {

@@ -44,6 +44,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
+        application: None,
     };
     let terms = Terms { handover, needs: front.needs(), patience, drain_timeout: config.drain_timeout(), hold };
     custody::hand_over(request, accept.as_ref(), &spec, terms)

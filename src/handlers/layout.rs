@@ -6,6 +6,7 @@ use crate::channels::History;
 use crate::channels::api::{self, Info, PublishResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
+use crate::engine::application::{ApplicationSpec, Loopback, Recheck};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{self, FromEngine, LAYOUT, ToEngine};
 use crate::engine::memory::Bound;
@@ -74,6 +75,25 @@ fn spec() -> SessionSpec {
         uri: text("uri"),
         quotas: vec![Quota { scope: text("scope"), max: 12 }],
         log: Some(Box::new(LogSpec { query: true, name: text("name"), host: text("host") })),
+        application: Some(Box::new(application())),
+    }
+}
+
+fn application() -> ApplicationSpec {
+    let loopback = |address: &str| Loopback {
+        address: address.parse().unwrap(),
+        secure: true,
+        server_name: Some(text("server_name")),
+        certificate: Some([1; 32]),
+    };
+    ApplicationSpec {
+        connection: text("connection"),
+        authorize: Some(text("authorize")),
+        headers: vec![(text("name"), vec![13])],
+        meta: vec![(text("name"), text("value"))],
+        recheck: Some(Recheck { interval: TIME, grace: 2 * TIME }),
+        expires: Some(3 * TIME),
+        loopback: Some(loopback("127.0.0.1:14")),
     }
 }
 

@@ -33,11 +33,11 @@ pub(crate) use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 11, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 12, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "5848CfQqm6U1r5OkR4vY41nHnNc=";
+pub(crate) const LAYOUT: &str = "kyCMDZD0DKli51hgLyM4vhYM23M=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///

@@ -17,6 +17,7 @@ pub fn is_name(name: &str) -> bool {
 pub struct Pattern(pub Vec<String>);
 
 impl Pattern {
+    /// The whole name is one of those that are meant.
     pub fn matches(&self, name: &str) -> bool {
         let [first, middle @ .., last] = &self.0[..] else {
             return self.0.first().is_some_and(|only| only == name);

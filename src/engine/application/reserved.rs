@@ -1,0 +1,119 @@
+//! Names of header lines between this module and the application: those that only this module sends, and that are taken away
+//! from what clients send; and those of a handshake that go with later requests.
+//!
+//! Names are compared in small letters with `-` for `_`: CGI makes one variable of `Meta-User` and `Meta_User`.
+
+/// This httpd's [`super::token`]. It never reaches the application.
+pub const TOKEN: &str = "WebSocket-Token";
+/// The client's address, for httpd, from the engine. It never reaches the application, either.
+pub const CLIENT: &str = "WebSocket-Client";
+/// Likewise: `on` where the client has come over TLS.
+pub const SECURE: &str = "WebSocket-Secure";
+/// What a request is about: `open`, `message`, `close`, `disconnect`, `recheck`.
+pub const EVENT: &str = "WebSocket-Event";
+/// Which request of its session it is, from 1.
+pub const SEQUENCE: &str = "WebSocket-Sequence";
+/// Code and reason of a Close frame, from the client or for it.
+pub const CLOSE: &str = "WebSocket-Close";
+/// The session: see [`super::connection_id`].
+pub const CONNECTION_ID: &str = "Connection-Id";
+/// Before the names of what the application has stored; in its answers `Set-Meta-`.
+pub const META: &str = "Meta-";
+
+/// How a name is compared.
+pub fn normal(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// A client must not say this: the application would take it for this module's word.
+pub fn is_reserved(name: &str) -> bool {
+    let name = normal(name);
+    ["websocket-", "meta-", "grip-"].iter().any(|prefix| name.starts_with(prefix))
+        || ["connection-id", "content-bytes-replayed", "content-bytes-accepted", "keep-alive-interval"]
+            .contains(&name.as_str())
+}
+
+/// A line of the handshake that goes with later requests of its session: it is about the client, and neither about the connection
+/// nor about that one request.
+pub fn is_replayed(name: &str) -> bool {
+    let normal = normal(name);
+    let is_about_the_request = ["content-", "if-", "proxy-"].iter().any(|prefix| normal.starts_with(prefix))
+        || [
+            "accept",
+            "accept-encoding",
+            "cache-control",
+            "connection",
+            "early-data",
+            "expect",
+            "http2-settings",
+            "keep-alive",
+            "max-forwards",
+            "pragma",
+            "proxy",
+            "range",
+            "sec-websocket-extensions",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ]
+        .contains(&normal.as_str());
+    !is_about_the_request && !is_reserved(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_of_writing_is_meant() {
+        for name in [
+            "Connection-Id",
+            "connection_id",
+            "META-USER",
+            "Meta_User",
+            "meta-",
+            "Grip-Sig",
+            "grip_feature",
+            "WebSocket-Event",
+            "websocket_token",
+            "Content-Bytes-Replayed",
+            TOKEN,
+            CLIENT,
+            SECURE,
+            SEQUENCE,
+            CLOSE,
+        ] {
+            assert!(is_reserved(name), "{name}");
+            assert!(!is_replayed(name), "{name}");
+        }
+        for name in ["Cookie", "Sec-WebSocket-Key", "Connection", "Metadata", "Gripe", "WebSocket", "X-Meta-User", ""] {
+            assert!(!is_reserved(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_client_goes_along_and_the_request_does_not() {
+        for name in
+            ["Host", "Cookie", "Authorization", "Origin", "User-Agent", "Sec-WebSocket-Protocol", "X-Forwarded-For"]
+        {
+            assert!(is_replayed(name), "{name}");
+        }
+        for name in [
+            "Upgrade",
+            "connection",
+            "Content-Length",
+            "content_type",
+            "Transfer-Encoding",
+            "If-None-Match",
+            "Range",
+            "Expect",
+            "Proxy",
+            "Proxy-Authorization",
+            "Sec-WebSocket-Extensions",
+            "Accept-Encoding",
+        ] {
+            assert!(!is_replayed(name), "{name}");
+        }
+    }
+}
