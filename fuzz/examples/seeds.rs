@@ -203,11 +203,11 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
             with(&[
                 hello(),
                 ToEngine::Offer(Box::new(spec)),
-                ToEngine::Take { id: 7, early: vec![1; 50], linked: false, tls: None },
-                ToEngine::Take { id: 8, early: vec![], linked: true, tls: Some(Box::new(keys)) },
+                ToEngine::Take { id: 7, early: vec![1; 50], linked: false, tls: None, backend: None },
+                ToEngine::Take { id: 8, early: vec![], linked: true, tls: Some(Box::new(keys)), backend: None },
             ]),
         ),
-        ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { id: 8, mux: 300 }])),
+        ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { id: 8, mux: 300, backend: None }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { id: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { id: 300, code: 1012, reason: "draining".into() }])),
         (

@@ -3,12 +3,11 @@
 
 use super::health::heartbeat::HandlerNumber;
 use super::raw::{RawStream, RawSummary};
-use super::{Conn, SessionSpec};
+use super::{BackendStream, Conn, SessionSource, SessionSpec};
 use crate::wire::CloseFrame;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +67,7 @@ impl Response {
 pub enum HandlerSession {
     /// The engine speaks with the client.
     Messages(Box<dyn MessageSession>),
-    /// Somebody else does, on the client's socket.
+    /// Somebody else does, on the client's stream.
     Stream(Box<dyn StreamSession>),
 }
 
@@ -85,10 +84,20 @@ pub trait MessageSession: Send {
 
 /// A session of bytes.
 pub trait StreamSession: Send {
-    /// From after the 101 to the end, with the client's socket and what was read of it already.
+    /// From after the 101 to the end.
     ///
     /// A panic in it ends the session and is logged.
-    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary>;
+    fn run(self: Box<Self>, streams: Streams, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary>;
+}
+
+/// What a session of bytes has.
+pub struct Streams {
+    /// The client's stream.
+    pub client: SessionSource,
+    /// What was read of it already.
+    pub early: Vec<u8>,
+    /// The server that httpd has proxied the session to.
+    pub backend: Option<Box<BackendStream>>,
 }
 
 /// What becomes of a handshake that leads to no session.

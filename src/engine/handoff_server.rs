@@ -1,16 +1,17 @@
 //! Where httpd's children come with their sessions. Each link is served by one engine thread, and most of its sessions stay
 //! there: a handshake wakes that thread and no other.
 
-use super::handoff::{self, FromEngine, Receiver, ToEngine};
+use super::handoff::{self, FromEngine, ProxiedBackend, Receiver, ToEngine};
 use super::health::heartbeat::{self, Activity, HandlerNumber};
 use super::mux_task as carrier;
 use super::quota::{Counts, Place};
 use super::session_ids::SessionIds;
 use super::thread::{NewMux, ThreadHandle};
 use super::{
-    Accepted, Adoption, Engine, HandlerSession, Quota, Refused, Registry, Rejection, Response, SessionSource,
-    SessionSpec,
+    Accepted, Adoption, BackendStream, Engine, HandlerSession, Quota, Refused, Registry, Rejection, Response,
+    SessionSource, SessionSpec,
 };
+use crate::tls::record::Keys;
 use crate::wire::{CloseCode, CloseFrame, close};
 use bytes::Bytes;
 use log::{debug, info, warn};
@@ -113,6 +114,14 @@ struct PendingSession {
     until: Instant,
 }
 
+/// What comes of a session that was granted.
+struct Arrived {
+    source: SessionSource,
+    early: Vec<u8>,
+    link: Option<OwnedFd>,
+    backend: Option<Box<BackendStream>>,
+}
+
 struct ServedLink {
     stream: Receiver,
     here: ThreadHandle,
@@ -146,23 +155,19 @@ impl ServedLink {
                     };
                     self.stream.send(&answer).await?;
                 }
-                ToEngine::Take { id, early, linked, tls } => {
+                ToEngine::Take { id, early, linked, tls, backend } => {
                     let socket = self.stream.descriptor()?;
                     let link = if linked { Some(self.stream.descriptor()?) } else { None };
+                    let backend = self.backend(backend)?;
                     let pending = self.pending(id)?;
-                    let source = match tls {
-                        Some(keys) => {
-                            keep_to_itself();
-                            SessionSource::Tls(socket, keys)
-                        }
-                        None => SessionSource::Socket(socket),
-                    };
-                    self.begin(&server, id, pending, source, early, link);
+                    let arrived = Arrived { source: source(socket, tls), early, link, backend };
+                    self.begin(&server, id, pending, arrived);
                 }
-                ToEngine::Carry { id, mux: number } => {
+                ToEngine::Carry { id, mux: number, backend } => {
+                    let backend = self.backend(backend)?;
                     let pending = self.pending(id)?;
                     let source = SessionSource::Mux(number);
-                    self.begin(&server, id, pending, source, Vec::new(), None);
+                    self.begin(&server, id, pending, Arrived { source, early: Vec::new(), link: None, backend });
                 }
                 ToEngine::Mux { thread } => {
                     let mux = self.stream.descriptor()?;
@@ -214,6 +219,14 @@ impl ServedLink {
         pending.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no session {id} was granted")))
     }
 
+    /// The server's side of a session that was proxied.
+    fn backend(&mut self, backend: Option<Box<ProxiedBackend>>) -> io::Result<Option<Box<BackendStream>>> {
+        let Some(backend) = backend else { return Ok(None) };
+        let ProxiedBackend { early, tls, settings } = *backend;
+        let source = source(self.stream.descriptor()?, tls);
+        Ok(Some(Box::new(BackendStream { source, early, settings })))
+    }
+
     fn open_mux(&self, server: &HandoffServer, thread: usize, mux: OwnedFd) -> FromEngine {
         let number = server.next_mux.fetch_add(1, Ordering::Relaxed);
         let new = NewMux { number, mux, places: server.counted(MUXES, carrier::DESCRIPTORS) };
@@ -226,18 +239,11 @@ impl ServedLink {
         FromEngine::Mux { number }
     }
 
-    fn begin(
-        &self,
-        server: &HandoffServer,
-        id: u64,
-        pending: PendingSession,
-        socket: SessionSource,
-        early: Vec<u8>,
-        link: Option<OwnedFd>,
-    ) {
+    fn begin(&self, server: &HandoffServer, id: u64, pending: PendingSession, arrived: Arrived) {
+        let Arrived { source: socket, early, link, backend } = arrived;
         let PendingSession { spec, places, handler, session, thread, granted, .. } = pending;
         debug!("WS0102: session {id} begins: {} for {} from {}", spec.handler.name, spec.uri, spec.client);
-        let adoption = Adoption { socket, spec, early, id, places, link, handler, session };
+        let adoption = Adoption { socket, spec, early, id, places, link, backend, handler, session };
         if thread == self.here.number() {
             self.here.adopt(adoption);
         } else {
@@ -248,6 +254,17 @@ impl ServedLink {
         if let Some(frame) = &*server.ending() {
             server.engine.close(id, frame);
         }
+    }
+}
+
+/// The bytes of this socket, which may have TLS on it.
+fn source(socket: OwnedFd, tls: Option<Box<Keys>>) -> SessionSource {
+    match tls {
+        Some(keys) => {
+            keep_to_itself();
+            SessionSource::Tls(socket, keys)
+        }
+        None => SessionSource::Socket(socket),
     }
 }
 

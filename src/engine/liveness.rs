@@ -7,6 +7,7 @@
 use super::spec::{Limits, Ping};
 use super::timer::ticks;
 use std::cell::Cell;
+use std::time::Duration;
 
 /// Ticks after which a connection is looked at again though nothing is due until later (one minute).
 const LOOK_AHEAD: u32 = 240;
@@ -91,6 +92,17 @@ impl Liveness {
     /// Data goes one way or the other `now`.
     pub(super) fn note_data(&self, now: u32) {
         self.moved.set(now);
+    }
+
+    /// From `now` on the session is closed when for so long no data goes either way.
+    pub(super) fn limit_idleness(&self, limit: Duration, now: u32) {
+        self.idle.set(ticks(limit));
+        self.moved.set(now);
+    }
+
+    /// For as long as may be, no data has gone either way.
+    pub(super) fn is_idle(&self, now: u32) -> bool {
+        self.idle.get() > 0 && now >= self.moved.get() + self.idle.get()
     }
 
     /// The rest of a message is waited for until this tick, when the connection is to look at it; 0: no more.

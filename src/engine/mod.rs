@@ -68,7 +68,7 @@ pub use broadcast::{Batch, Broadcast};
 pub use connection::Conn;
 pub use handler::{
     Accepted, Handler, HandlerSession, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response,
-    StreamSession,
+    StreamSession, Streams,
 };
 pub use raw::{RawStream, RawSummary};
 pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};
@@ -100,10 +100,22 @@ pub struct Adoption {
     pub places: Vec<quota::Place>,
     /// A stream to the process that the session came from, for a handler whose other half is there.
     pub link: Option<OwnedFd>,
+    /// The connection to the server that httpd has proxied the session to.
+    pub backend: Option<Box<BackendStream>>,
     /// The handler that has accepted it.
     pub handler: health::heartbeat::HandlerNumber,
     /// What it has accepted it with.
     pub session: HandlerSession,
+}
+
+/// The connection of a session to a server behind httpd, which was httpd's as a client.
+pub struct BackendStream {
+    /// Where its bytes come from.
+    pub source: SessionSource,
+    /// Bytes that the server sent after its 101 and that were read already.
+    pub early: Vec<u8>,
+    /// What else the handler is told, in a form of its own.
+    pub settings: Vec<u8>,
 }
 
 /// Where the bytes of a session come from.

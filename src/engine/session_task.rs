@@ -2,23 +2,22 @@
 
 use super::connection::Conn;
 use super::handle::ConnectionHandle;
-use super::handler::{HandlerSession, LocalBoxFuture, MessageSession, StreamSession};
+use super::handler::{HandlerSession, LocalBoxFuture, MessageSession, StreamSession, Streams};
 use super::health::heartbeat::{self, Activity};
 use super::raw::{RawStream, RawSummary};
 use super::session_log::SessionLogs;
 use super::summary::{End, Summary, Traffic};
 use super::thread::{SessionCountGuard, ThreadState};
-use super::{Adoption, Limits, SessionSource};
+use super::{Adoption, Limits};
 use crate::wire::{CloseCode, close};
 use log::{debug, error};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<SessionLogs>, counted: SessionCountGuard) {
-    let Adoption { socket, spec, early, id, places, link, handler, session } = adoption;
+    let Adoption { socket, spec, early, id, places, link, backend, handler, session } = adoption;
     match session {
         HandlerSession::Messages(session) => {
             let registered = shared.enter(id, &spec.limits);
@@ -35,18 +34,18 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<Ses
             }
         }
         HandlerSession::Stream(session) => {
-            let SessionSource::Socket(socket) = socket else {
-                error!("WS0148: session {id}: {} needs a socket that it can pass on", spec.handler.name);
-                // Where it comes over a mux, somebody has to say that it is over.
-                let _ = shared.socket(socket, id);
-                return;
-            };
             // What the client says is not for the clock to see.
             let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
             let registered = shared.enter(id, &limits);
             registered.handle.handler.set(handler);
             let raw = RawStream::new(registered, spec, places);
-            tokio::task::spawn_local(live_raw(raw, session, socket, early, logs.clone(), counted));
+            tokio::task::spawn_local(live_raw(
+                raw,
+                session,
+                Streams { client: socket, early, backend },
+                logs.clone(),
+                counted,
+            ));
         }
     }
 }
@@ -72,13 +71,12 @@ async fn live(
 async fn live_raw(
     raw: RawStream,
     session: Box<dyn StreamSession>,
-    socket: OwnedFd,
-    early: Vec<u8>,
+    streams: Streams,
     logs: Arc<SessionLogs>,
     counted: SessionCountGuard,
 ) {
     let handle = raw.handle().clone();
-    let mut running = session.run(socket, early, &raw);
+    let mut running = session.run(streams, &raw);
     let panicked = || RawSummary {
         end: End::Lost(io::Error::other("the handler panicked")),
         received: Traffic::default(),

@@ -1,11 +1,13 @@
 //! The byte stream of a session: a client's TCP connection, with or without TLS on it; or where httpd must stay in between,
 //! one end of a socketpair, or a stream of a mux.
 
+use super::SessionSource;
 use super::mux_task::MuxStream;
 use crate::tls::record::Keys;
 use crate::tls::stream::Tls;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::set_socket_keepalive;
 use rustix::net::{AddressFamily, SendFlags, Shutdown, getsockname, send, shutdown};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,6 +48,32 @@ impl Socket {
     pub fn with_keys(fd: OwnedFd, keys: &Keys) -> io::Result<Socket> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         Ok(Socket::Tls(Box::new(Tls::new(tcp(fd)?, keys)?)))
+    }
+
+    /// Takes over a connection to a server, which was httpd's.
+    ///
+    /// # Errors
+    /// As [`Socket::with_keys`].
+    pub fn of_server(source: SessionSource) -> io::Result<Socket> {
+        match source {
+            SessionSource::Socket(fd) => Socket::new(fd),
+            SessionSource::Tls(fd, keys) => {
+                rustix::io::ioctl_fionbio(&fd, true)?;
+                Ok(Socket::Tls(Box::new(Tls::to_server(tcp(fd)?, &keys)?)))
+            }
+            SessionSource::Mux(_) => Err(io::Error::other("a server's bytes do not come over a mux")),
+        }
+    }
+
+    /// Has the system see to it that a connection is noticed that is no more.
+    pub fn keep_alive(&self) {
+        let stream = match self {
+            Socket::Tcp(stream) => stream,
+            Socket::Tls(tls) => &tls.stream,
+            Socket::Unix(_) | Socket::Mux(_) => return,
+        };
+        // What it fails for is broken, which shows soon enough.
+        let _ = set_socket_keepalive(stream, true);
     }
 
     /// Reads once; 0 is the end of the stream.

@@ -131,10 +131,24 @@ impl TestEngine {
         early: Vec<u8>,
         places: Vec<Place>,
     ) -> u64 {
+        self.run_before(socket, None, spec, accepted, early, places)
+    }
+
+    /// As [`TestEngine::run`], with the connection to a server behind.
+    pub fn run_before(
+        &self,
+        socket: impl Into<SessionSource>,
+        backend: Option<Box<BackendStream>>,
+        spec: SessionSpec,
+        accepted: Accepted,
+        early: Vec<u8>,
+        places: Vec<Place>,
+    ) -> u64 {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let (handler, session) = (self.handlers.number(&spec.handler.name), accepted.session);
-        let adoption = Adoption { socket: socket.into(), spec, early, id, places, link: None, handler, session };
+        let adoption =
+            Adoption { socket: socket.into(), spec, early, id, places, link: None, backend, handler, session };
         self.adopt(self.choose(self.next()), adoption);
         id
     }

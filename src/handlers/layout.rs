@@ -1,14 +1,14 @@
 //! The layout of all that httpd and the engine say to each other.
 
 use super::targets::Crowd;
-use super::{exec, pywebsocket, tcp};
+use super::{exec, proxy, pywebsocket, tcp};
 use crate::channels::History;
 use crate::channels::api::{self, Info, PublishResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::engine::application::{ApplicationSpec, Loopback, Recheck};
 use crate::engine::control::{Configuration, Order};
-use crate::engine::handoff::{self, FromEngine, LAYOUT, ToEngine};
+use crate::engine::handoff::{self, FromEngine, LAYOUT, ProxiedBackend, ToEngine};
 use crate::engine::memory::Bound;
 use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
 use crate::tls::record::{Direction, Keys};
@@ -100,6 +100,8 @@ fn application() -> ApplicationSpec {
 fn messages() -> Vec<u8> {
     let direction = |sequence| Direction { secret: vec![sequence as u8; 3].into(), sequence };
     let keys = Keys { suite: 0x1301, client: direction(1), server: direction(2) };
+    let backend =
+        |byte| Box::new(ProxiedBackend { early: vec![byte], tls: Some(Box::new(keys.clone())), settings: vec![5] });
     let configuration = Configuration {
         log_level: 6,
         with_log: true,
@@ -112,8 +114,14 @@ fn messages() -> Vec<u8> {
         all(&[
             ToEngine::Hello { version: version().into() },
             ToEngine::Offer(Box::new(spec())),
-            ToEngine::Take { id: 1, early: vec![2], linked: true, tls: Some(Box::new(keys)) },
-            ToEngine::Carry { id: 1, mux: 2 },
+            ToEngine::Take {
+                id: 1,
+                early: vec![2],
+                linked: true,
+                tls: Some(Box::new(keys.clone())),
+                backend: Some(backend(3)),
+            },
+            ToEngine::Carry { id: 1, mux: 2, backend: Some(backend(4)) },
             ToEngine::Mux { thread: 1 },
             ToEngine::Abandon { id: 1 },
             ToEngine::Close { id: 1, code: 1001, reason: text("reason") },
@@ -219,6 +227,7 @@ fn settings() -> Vec<u8> {
         all(&[port, unix]),
         bytes(&tcp::TcpSettings { to: token, timeout: TIME, crowd }),
         bytes(&python),
+        bytes(&proxy::ProxySettings { backend: text("backend"), idle_timeout: Some(TIME), half_close: true }),
     ]
     .concat()
 }

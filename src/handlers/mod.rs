@@ -11,6 +11,7 @@ mod framing;
 mod layout;
 mod lines;
 pub mod plugin;
+pub mod proxy;
 pub mod pywebsocket;
 pub mod targets;
 pub mod tcp;

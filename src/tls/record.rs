@@ -1,12 +1,15 @@
 //! TLS 1.3's records (RFC 8446 sections 5, 7.2 and 7.3), for a connection whose handshake somebody else has done: what comes
 //! is opened, what goes is sealed. The ciphers are *ring*'s.
 //!
-//! What may come after the handshake is application data, alerts and KeyUpdate; anything else ends the connection with the
-//! alert that the RFC has for it.
+//! What may come after the handshake is application data, alerts and KeyUpdate, and NewSessionTicket from a server; anything else
+//! ends the connection with the alert that the RFC has for it.
+
+mod server_handshake;
 
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
 use serde::{Deserialize, Serialize};
+use server_handshake::ServerHandshake;
 use std::fmt;
 use std::ops::Range;
 use zeroize::Zeroize;
@@ -87,8 +90,8 @@ pub enum Alert {
     /// A message that is not built as it should be.
     #[error("TLS: a message that cannot be understood")]
     DecodeError = 50,
-    /// The client's own alert: there is nothing to be said to it any more.
-    #[error("TLS: the client gave up with a fatal alert")]
+    /// The other end's own alert: there is nothing to be said to it any more.
+    #[error("TLS: the other end gave up with a fatal alert")]
     Theirs = -1,
 }
 
@@ -116,8 +119,17 @@ impl Keys {
     /// They are of no suite that is known here.
     pub fn split(&self) -> Result<(Opener, Sealer), Unknown> {
         let suite = Suite::find(self.suite)?;
-        let opener = Opener { keys: Half::new(suite, &self.client)?, empty: 0 };
-        Ok((opener, Sealer { keys: Half::new(suite, &self.server)?, update: false }))
+        Ok((Opener::new(suite, &self.client, None)?, Sealer::new(suite, &self.server)?))
+    }
+
+    /// As [`Keys::split`], for who is the client: for what comes from the server, and what goes to it.
+    ///
+    /// # Errors
+    /// They are of no suite that is known here.
+    pub fn split_as_client(&self) -> Result<(Opener, Sealer), Unknown> {
+        let suite = Suite::find(self.suite)?;
+        let opener = Opener::new(suite, &self.server, Some(ServerHandshake::default()))?;
+        Ok((opener, Sealer::new(suite, &self.client)?))
     }
 }
 
@@ -217,21 +229,27 @@ pub struct Opened {
     pub plain: usize,
     /// Where the beginning of a record is that has not come whole.
     pub rest: Range<usize>,
-    /// The client will send no more.
+    /// The other end will send no more.
     pub is_end: bool,
-    /// The client wants our keys to be new, too.
+    /// The other end wants our keys to be new, too.
     pub wants_update: bool,
 }
 
-/// What comes from the client.
+/// What comes from the other end.
 #[derive(Debug)]
 pub struct Opener {
     keys: Half,
     /// Records without application data since the last with some.
     empty: u32,
+    /// The other end is the server.
+    server: Option<ServerHandshake>,
 }
 
 impl Opener {
+    fn new(suite: Suite, direction: &Direction, server: Option<ServerHandshake>) -> Result<Opener, Unknown> {
+        Ok(Opener { keys: Half::new(suite, direction)?, empty: 0, server })
+    }
+
     /// Opens the records of a buffer, in their place.
     ///
     /// # Errors
@@ -259,7 +277,9 @@ impl Opener {
                 return Err(Alert::RecordOverflow);
             }
             self.empty = if inner[end] == APPLICATION_DATA && end > 0 { 0 } else { self.empty + 1 };
-            if self.empty > MAX_EMPTY {
+            let breaks_in =
+                inner[end] != HANDSHAKE && self.server.as_ref().is_some_and(ServerHandshake::is_in_a_message);
+            if self.empty > MAX_EMPTY || breaks_in {
                 return Err(Alert::UnexpectedMessage);
             }
             match inner[end] {
@@ -277,6 +297,13 @@ impl Opener {
 
     /// What is not for the application.
     fn hear(&mut self, kind: u8, content: &[u8], opened: &mut Opened) -> Result<(), Alert> {
+        if let (HANDSHAKE, Some(server)) = (kind, &mut self.server) {
+            if let Some(wants) = server.hear(content)? {
+                opened.wants_update |= wants;
+                self.keys.update().map_err(|_| Alert::DecodeError)?;
+            }
+            return Ok(());
+        }
         match (kind, content) {
             (ALERT, [_, CLOSE_NOTIFY]) => opened.is_end = true,
             (ALERT, [_, USER_CANCELED]) => {}
@@ -293,7 +320,7 @@ impl Opener {
     }
 }
 
-/// What goes to the client.
+/// What goes to the other end.
 #[derive(Debug)]
 pub struct Sealer {
     keys: Half,
@@ -306,7 +333,11 @@ pub struct Sealer {
 pub struct Mark(u64);
 
 impl Sealer {
-    /// The client has asked for new keys, which it gets before the next record.
+    fn new(suite: Suite, direction: &Direction) -> Result<Sealer, Unknown> {
+        Ok(Sealer { keys: Half::new(suite, direction)?, update: false })
+    }
+
+    /// The other end has asked for new keys, which it gets before the next record.
     pub fn update(&mut self) {
         self.update = true;
     }

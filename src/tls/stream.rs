@@ -1,6 +1,7 @@
-//! A client's TCP connection whose TLS httpd has opened, and the engine goes on with: the socket, and the records on it.
+//! A TCP connection whose TLS httpd has opened, and the engine goes on with: the socket, and the records on it. The other end is
+//! httpd's client, or a server whose client httpd was.
 
-use crate::tls::record::{Alert, Keys, MAX_PLAIN, MAX_RECORD, Opener, Sealer};
+use crate::tls::record::{Alert, Keys, MAX_PLAIN, MAX_RECORD, Opener, Sealer, Unknown};
 use rustix::net::{SendFlags, send};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -43,12 +44,24 @@ struct Out {
 }
 
 impl Tls {
-    /// Takes over a connection.
+    /// Takes over a client's connection.
     ///
     /// # Errors
     /// The keys are of no use.
     pub fn new(stream: TcpStream, keys: &Keys) -> io::Result<Tls> {
-        let (opener, sealer) = keys.split().map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        Tls::with(stream, keys.split())
+    }
+
+    /// Takes over a connection to a server.
+    ///
+    /// # Errors
+    /// The keys are of no use.
+    pub fn to_server(stream: TcpStream, keys: &Keys) -> io::Result<Tls> {
+        Tls::with(stream, keys.split_as_client())
+    }
+
+    fn with(stream: TcpStream, halves: Result<(Opener, Sealer), Unknown>) -> io::Result<Tls> {
+        let (opener, sealer) = halves.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
         let out = Out { sealer, waiting: Vec::new(), sent: 0, owed: 0, is_closed: false };
         Ok(Tls { stream, opener, begun: Vec::new(), is_ended: false, out: RefCell::new(out) })
     }

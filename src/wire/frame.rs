@@ -1,6 +1,7 @@
 //! The layout of a frame (RFC 6455 section 5.2), where tungstenite keeps it to itself: the headers of frames that we send,
 //! and those of a client.
 
+use super::CloseCode;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control as OpControl, Data, OpCode};
 
@@ -45,6 +46,16 @@ pub fn put_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
     let header = FrameHeader { is_final: true, opcode: OpCode::Control(kind), ..FrameHeader::default() };
     let _ = header.format(payload.len() as u64, out);
     out.extend_from_slice(payload);
+}
+
+/// Appends a client's Close with this code to `out`.
+pub fn put_masked_close(out: &mut Vec<u8>, mask: [u8; 4], code: CloseCode) {
+    let opcode = OpCode::Control(OpControl::Close);
+    let header = FrameHeader { is_final: true, opcode, mask: Some(mask), ..FrameHeader::default() };
+    let mut payload = u16::from(code).to_be_bytes();
+    let _ = header.format(payload.len() as u64, out);
+    unmask(&mut payload, mask, 0);
+    out.extend_from_slice(&payload);
 }
 
 /// The opcodes of section 11.8 that somebody here asks for.
@@ -193,5 +204,8 @@ mod tests {
         out.clear();
         put_control(&mut out, Control::Close, &1014u16.to_be_bytes());
         assert_eq!(out, [0x88, 2, 0x03, 0xf6]);
+        out.clear();
+        put_masked_close(&mut out, [1, 2, 3, 4], CloseCode::Away);
+        assert_eq!(out, [0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xe9 ^ 2]);
     }
 }

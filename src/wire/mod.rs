@@ -4,10 +4,12 @@
 //! it; [`session`] turns a byte stream into messages: the [`frame_scanner`] decides what is wrong with it, as early as can be and
 //! with [`utf8`] for texts, and tungstenite's `WebSocketContext` assembles messages, answers control frames and closes. [`deflate`]
 //! is under it where messages are compressed; [`frame`] is the layout of a frame, where tungstenite does not tell.
+//! [`frame_follower`] counts what passes by where somebody else speaks the protocol.
 
 pub mod deflate;
 pub mod extension;
 pub(crate) mod frame;
+pub mod frame_follower;
 pub(crate) mod frame_scanner;
 pub mod handshake;
 pub mod origin;

@@ -1,7 +1,7 @@
 //! httpd's end of a link, and the links that a child keeps.
 
 use super::codec::send_before;
-use super::{FromEngine, PATIENCE, ToEngine, receive, send, send_with, version};
+use super::{FromEngine, PATIENCE, ProxiedBackend, ToEngine, receive, send, send_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
 use crate::engine::{Response, SessionSpec, entrance};
@@ -169,7 +169,7 @@ impl Link {
         link: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = [socket].into_iter().chain(link).collect();
-        self.send_with(&ToEngine::Take { id, early, linked: link.is_some(), tls }, &descriptors)
+        self.send_with(&ToEngine::Take { id, early, linked: link.is_some(), tls, backend: None }, &descriptors)
     }
 
     /// Says that a granted session comes over this mux, which goes to the thread of its [`Granted`].
@@ -177,7 +177,28 @@ impl Link {
     /// # Errors
     /// The engine is gone.
     pub fn carry(&mut self, id: u64, mux: u64) -> io::Result<()> {
-        self.send(&ToEngine::Carry { id, mux })
+        self.send(&ToEngine::Carry { id, mux, backend: None })
+    }
+
+    /// As [`Link::give`], with the connection to the server that the session was proxied to; `settings` are the handler's.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    #[allow(dead_code, reason = "what takes over mod_proxy's tunnels calls it")]
+    pub fn give_proxied(&mut self, id: u64, client: Side<'_>, backend: Side<'_>, settings: Vec<u8>) -> io::Result<()> {
+        let Side { socket, early, keys: tls } = client;
+        let (server, backend) = backend.split(settings);
+        self.send_with(&ToEngine::Take { id, early, linked: false, tls, backend: Some(backend) }, &[socket, server])
+    }
+
+    /// As [`Link::carry`], with the connection to the server that the session was proxied to; `settings` are the handler's.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    #[allow(dead_code, reason = "what takes over mod_proxy's tunnels calls it")]
+    pub fn carry_proxied(&mut self, id: u64, mux: u64, backend: Side<'_>, settings: Vec<u8>) -> io::Result<()> {
+        let (server, backend) = backend.split(settings);
+        self.send_with(&ToEngine::Carry { id, mux, backend: Some(backend) }, &[server])
     }
 
     /// Gives a granted session back.
@@ -194,6 +215,26 @@ impl Link {
     /// The engine is gone.
     pub fn close_session(&mut self, id: u64, code: u16, reason: &str) -> io::Result<()> {
         self.send(&ToEngine::Close { id, code, reason: reason.into() })
+    }
+}
+
+/// One of the two connections of a session that was proxied. The descriptor stays the caller's to close.
+#[allow(dead_code, reason = "what takes over mod_proxy's tunnels calls it")]
+#[derive(Debug)]
+pub struct Side<'a> {
+    pub socket: BorrowedFd<'a>,
+    /// What httpd has read of it and not passed on.
+    pub early: Vec<u8>,
+    /// It has TLS on it, with these keys, whichever end of it httpd is.
+    pub keys: Option<Box<Keys>>,
+}
+
+impl<'a> Side<'a> {
+    /// As that of the server.
+    #[allow(dead_code, reason = "what takes over mod_proxy's tunnels calls it")]
+    fn split(self, settings: Vec<u8>) -> (BorrowedFd<'a>, Box<ProxiedBackend>) {
+        let Side { socket, early, keys: tls } = self;
+        (socket, Box::new(ProxiedBackend { early, tls, settings }))
     }
 }
 

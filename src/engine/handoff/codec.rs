@@ -203,9 +203,9 @@ mod tests {
         let messages = [
             ToEngine::Hello { version: "x".into() },
             ToEngine::Offer(Box::new(spec())),
-            ToEngine::Take { id: 7, early: vec![1; 300], linked: false, tls: None },
+            ToEngine::Take { id: 7, early: vec![1; 300], linked: false, tls: None, backend: None },
             ToEngine::Mux { thread: 1 },
-            ToEngine::Carry { id: 8, mux: 3 },
+            ToEngine::Carry { id: 8, mux: 3, backend: None },
             ToEngine::Close { id: 7, code: 1001, reason: "bye".into() },
             ToEngine::Call { handler: "channel".into(), request: vec![1], payload: vec![2; 2 * READ].into() },
             ToEngine::Abandon { id: 9 },
@@ -227,7 +227,10 @@ mod tests {
     #[test]
     fn a_length_that_no_message_has_is_refused() {
         assert!(MessageDecoder { buffer: vec![0xff; 8] }.take::<ToEngine>().is_err());
-        assert!(encode(&ToEngine::Take { id: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None }).is_err());
+        assert!(
+            encode(&ToEngine::Take { id: 1, early: vec![0; MAX_MESSAGE], linked: false, tls: None, backend: None })
+                .is_err()
+        );
     }
 
     proptest! {

@@ -41,6 +41,8 @@ pub enum ToEngine {
         linked: bool,
         /// The socket has TLS on it, with these keys. `early` is what came in it.
         tls: Option<Box<Keys>>,
+        /// A second descriptor comes behind the socket: that of the server which the session was proxied to.
+        backend: Option<Box<ProxiedBackend>>,
     },
     /// The session comes over a mux, as the stream with the session's number.
     Carry {
@@ -48,6 +50,8 @@ pub enum ToEngine {
         id: u64,
         /// From [`FromEngine::Mux`].
         mux: u64,
+        /// A descriptor comes with this message: that of the server which the session was proxied to.
+        backend: Option<Box<ProxiedBackend>>,
     },
     /// The other end of a new mux comes with this message: see [`crate::mux`].
     Mux {
@@ -80,9 +84,22 @@ pub enum ToEngine {
     },
 }
 
+/// What comes with the socket of a server behind a proxy, whose 101 the client has.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProxiedBackend {
+    /// Bytes that the server sent after its 101 and that httpd has read.
+    pub early: Vec<u8>,
+    /// The socket has TLS on it, with these keys; httpd was its client. `early` is what came in it.
+    pub tls: Option<Box<Keys>>,
+    /// What else the handler is told, now that it is known who the server is: in a form of the handler's own.
+    pub settings: Vec<u8>,
+}
+
 impl HandoffMessage for ToEngine {
     fn is_secret(&self) -> bool {
+        let (ToEngine::Take { backend, .. } | ToEngine::Carry { backend, .. }) = self else { return false };
         matches!(self, ToEngine::Take { tls: Some(_), .. })
+            || backend.as_ref().is_some_and(|backend| backend.tls.is_some())
     }
 
     fn payload(&self) -> &[u8] {

@@ -7,8 +7,10 @@
 //!                                                     or   Declined, Dropped: no answer of ours, or none at all
 //!   (the 101 goes to the client, unless the handler has said that it answers by itself)
 //!   Take { id, early }  + the socket  ──▶           or   Abandon { id }: the client was gone
-//!                           (and a link to the child, for a handler that has its other half there)
+//!                           (and a link to the child, for a handler that has its other half there; or the socket of
+//!                            the server that httpd has proxied it to)
 //!   Carry { id, … }                   ──▶           or, in the place of Take: its bytes come over a mux
+//!                           (and the socket of that server)
 //!   Mux { thread }    + its other end     ──▶           before the first of these
 //!                            ◀── Mux { number }
 //!   Close { id, … }                   ──▶           later, over any link
@@ -21,23 +23,25 @@ mod codec;
 mod message;
 mod server;
 
+#[allow(unused_imports, reason = "what takes over mod_proxy's tunnels has it")]
+pub(crate) use client::Side;
 pub(super) use client::unexpected;
 pub(crate) use client::{EngineClient, Granted, HandoffError, Link};
 pub(crate) use codec::sendmsg_with;
 pub use codec::{MAX_MESSAGE, MessageDecoder, encode};
 pub(super) use codec::{receive, send, send_with};
 pub(crate) use message::FromEngine;
-pub use message::{HandoffMessage, ToEngine};
+pub use message::{HandoffMessage, ProxiedBackend, ToEngine};
 pub(crate) use server::Receiver;
 
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 12, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 13, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "kyCMDZD0DKli51hgLyM4vhYM23M=";
+pub(crate) const LAYOUT: &str = "zgKhTx3M1DqxDV8KTMY6PfOHVpE=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///

@@ -128,7 +128,7 @@ async fn a_descriptor_arrives_with_its_message() {
     assert_eq!(receiver.next().await.unwrap(), Some(ToEngine::Abandon { id: 1 }));
     assert_eq!(
         receiver.next().await.unwrap(),
-        Some(ToEngine::Take { id: 2, early: vec![9; 10_000], linked: true, tls: Some(keys) })
+        Some(ToEngine::Take { id: 2, early: vec![9; 10_000], linked: true, tls: Some(keys), backend: None })
     );
     for far in [&mut far, &mut far_second] {
         let mut received = UnixStream::from(receiver.descriptor().unwrap());
@@ -154,10 +154,34 @@ async fn a_payload_arrives_with_its_message_and_takes_nothing_of_the_next() {
             }
         });
         assert_eq!(receiver.next().await.unwrap(), Some(call(vec![7; length])));
-        let take = ToEngine::Take { id: 2, early: vec![9; 100], linked: false, tls: None };
+        let take = ToEngine::Take { id: 2, early: vec![9; 100], linked: false, tls: None, backend: None };
         assert_eq!(receiver.next().await.unwrap(), Some(take));
         UnixStream::from(receiver.descriptor().unwrap()).write_all(b"x").unwrap();
         far.read_exact(&mut [0]).unwrap();
         link = sender.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_proxied_session_brings_its_server() {
+    let (mut link, mut receiver) = link();
+    let ((socket, far), (second, far_second)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+    let direction = |byte, sequence| Direction { secret: vec![byte; 32].into(), sequence };
+    let keys = || Some(Box::new(Keys { suite: 0x1302, client: direction(1, 2), server: direction(3, 4) }));
+    let client = Side { socket: socket.as_fd(), early: vec![1], keys: None };
+    let server = || Side { socket: second.as_fd(), early: vec![2], keys: keys() };
+    link.give_proxied(7, client, server(), vec![3]).unwrap();
+    link.carry_proxied(8, 9, server(), vec![3]).unwrap();
+    drop((link, socket, second));
+    let backend = || Some(Box::new(ProxiedBackend { early: vec![2], tls: keys(), settings: vec![3] }));
+    let take = ToEngine::Take { id: 7, early: vec![1], linked: false, tls: None, backend: backend() };
+    let carry = ToEngine::Carry { id: 8, mux: 9, backend: backend() };
+    assert!(take.is_secret() && carry.is_secret());
+    for (message, far) in [(take, &[&far, &far_second][..]), (carry, &[&far_second])] {
+        assert_eq!(receiver.next().await.unwrap(), Some(message));
+        for mut far in far.iter().copied() {
+            UnixStream::from(receiver.descriptor().unwrap()).write_all(b"x").unwrap();
+            far.read_exact(&mut [0]).unwrap();
+        }
     }
 }

@@ -20,7 +20,7 @@ pub mod workers;
 use super::targets::Targets;
 use crate::engine::summary::{End, Traffic};
 use crate::engine::{Accepted, Handler, LocalBoxFuture, RawStream, RawSummary, Refused, Rejection, Response};
-use crate::engine::{HandlerSession, SessionSpec, StreamSession};
+use crate::engine::{HandlerSession, SessionSpec, StreamSession, Streams};
 use crate::wire::CloseFrame;
 use link::{Verdict, WorkerLink};
 use log::{error, warn};
@@ -98,10 +98,15 @@ struct Claimed {
 }
 
 impl StreamSession for Claimed {
-    fn run(self: Box<Self>, socket: OwnedFd, early: Vec<u8>, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary> {
+    fn run(self: Box<Self>, streams: Streams, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary> {
         let Claimed { link } = *self;
+        let socket = raw.plain_socket(streams.client);
         Box::pin(async move {
-            match attend(link, socket, early, raw).await {
+            let attended = match socket {
+                Some(socket) => attend(link, socket, streams.early, raw).await,
+                None => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+            match attended {
                 Ok(ending) => ending,
                 Err(why) => {
                     if why.kind() != io::ErrorKind::UnexpectedEof {
