@@ -1,5 +1,5 @@
 //! What the source keeps to, read as text: which file imports which, how long files are, the ids of log lines, the oldest
-//! Rust that builds it, and the docs.
+//! Rust that builds it, the docs, and the manual page.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ mod floors;
 mod length;
 mod messages;
 mod oldest_rust;
+mod standalone;
 
 /// A file of the crate.
 struct Source {

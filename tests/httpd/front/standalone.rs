@@ -253,40 +253,6 @@ fn over_tls() {
 }
 
 #[test]
-fn help_names_every_option() {
-    let (status, help, errors) = run(&["-h"]);
-    assert_eq!((status, errors.as_str()), (Some(0), ""));
-    assert!(help.lines().all(|line| line.chars().count() <= 105), "{help}");
-    for option in [
-        "-p, --port",
-        "-H, --server-host",
-        "-w, --websock-handlers",
-        "-s, --scan-dir",
-        "-m, --websock-handlers-map-file",
-        "-d, --document-root",
-        "-l, --log-file",
-        "--log-level",
-        "-q, --queue",
-        "-t, --tls",
-        "-k, --private-key",
-        "-c, --certificate",
-        "--tls-client-auth",
-        "--tls-client-ca",
-        "--basic-auth",
-        "--basic-auth-credential",
-        "-x, --cgi-paths",
-        "--allow-handlers-outside-root-dir",
-        "--echo",
-        "--exec",
-        "--tcp",
-        "--channel",
-    ] {
-        assert!(help.contains(option), "{option}");
-    }
-    assert_eq!(run(&["--help"]).1, help);
-}
-
-#[test]
 fn mistakes_are_named() {
     for (arguments, message) in [
         (&[][..], "what is to be served? Handlers (-w DIR)"),
