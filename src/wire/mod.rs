@@ -5,6 +5,7 @@
 //! with [`utf8`] for texts, and tungstenite's `WebSocketContext` assembles messages, answers control frames and closes. [`deflate`]
 //! is under it where messages are compressed; [`frame`] is the layout of a frame, where tungstenite does not tell.
 //! [`frame_follower`] counts what passes by where somebody else speaks the protocol.
+//! [`websocket_events`] is how a WebSocket is told of over HTTP.
 
 pub mod deflate;
 pub mod extension;
@@ -17,6 +18,7 @@ pub mod origin;
 mod round_trip;
 pub mod session;
 mod utf8;
+pub mod websocket_events;
 
 /// A message, a Close frame's content and its codes, as tungstenite defines them.
 pub use tungstenite::protocol::{CloseFrame, Message, frame::Utf8Bytes, frame::coding::CloseCode};

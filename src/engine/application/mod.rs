@@ -3,11 +3,14 @@
 //! * [`answer`]: the header lines with which it answers
 //! * [`reserved`]: the header lines that only this module sends to it
 //! * [`channel_name`]: the names of channels, which it may give
+//! * [`loopback`]: the requests of the engine; [`queue`]: how many of them there may be at a time
 //! * [`token`]: how it, and httpd, know that this module asks
 //! * [`ApplicationSpec`]: what the engine needs to ask it again
 
 pub mod answer;
 pub mod channel_name;
+pub mod loopback;
+pub mod queue;
 pub mod reserved;
 pub mod token;
 
