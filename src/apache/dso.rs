@@ -26,7 +26,7 @@ impl Library {
     /// # Errors
     /// What is wrong, with the path.
     pub fn load(path: &str) -> Result<Library, String> {
-        let text = CString::new(path).map_err(|_| format!("\"{path}\" is no path"))?;
+        let text = CString::new(path).map_err(|_| format!("\"{path}\" is not a path"))?;
         let mut pool = std::ptr::null_mut();
         // SAFETY: a pool of nobody's, which `Library` destroys.
         if unsafe { system::apr_pool_create_unmanaged_ex(&mut pool, None, std::ptr::null_mut()) } != 0 {
@@ -37,7 +37,7 @@ impl Library {
         let mut library =
             Library { handle: std::ptr::null_mut(), pool, path: CString::default(), loader: std::process::id() };
         if full.is_null() {
-            return Err(format!("\"{path}\" is no path"));
+            return Err(format!("\"{path}\" is not a path"));
         }
         // SAFETY: not NULL, a string in the pool.
         library.path = unsafe { CStr::from_ptr(full) }.to_owned();

@@ -94,11 +94,11 @@ impl Expression {
             // SAFETY: the directive is being read, else there were nothing.
             (Some((parms, parse)), Ok(source)) => unsafe { parse(parms, &source) },
             (None, _) => Err("no directive is being read".into()),
-            (_, Err(_)) => Err("there is a NUL in it".into()),
+            (_, Err(_)) => Err("it contains a NUL".into()),
         };
         match compiled {
             Ok(compiled) => Ok(Expression { text: text.into(), compiled, refers_back: refers_back(text) }),
-            Err(why) => Err(format!("\"{text}\" is no expression: {why}")),
+            Err(why) => Err(format!("\"{text}\" is not an expression: {why}")),
         }
     }
 

@@ -37,7 +37,7 @@ fn file(pool: &Pool, name: &CStr) -> Result<OwnedFd, String> {
     // SAFETY: pool and name are valid; the answer is NULL or a string in the pool.
     let path = unsafe { ffi::ap_server_root_relative(pool.as_ptr(), name.as_ptr()) };
     if path.is_null() {
-        return Err("no valid path".to_owned());
+        return Err("not a valid path".to_owned());
     }
     let flags = ffi::APR_FOPEN_WRITE | ffi::APR_FOPEN_APPEND | ffi::APR_FOPEN_CREATE | ffi::APR_FOPEN_LARGEFILE;
     let mut file = std::ptr::null_mut();

@@ -112,7 +112,7 @@ impl Reading {
             }
             if !std::mem::replace(&mut said, true) {
                 // Its URL may hold a password.
-                warn!("WS0121: the broker is away ({why}): publishers get 503 until it is back");
+                warn!("WS0121: the broker cannot be reached ({why}): publishers get 503 until it can");
             }
             let wait = backoff.fail().unwrap_or(FIRST_WAIT);
             tokio::time::sleep(wait + jitter(wait)).await;
@@ -140,7 +140,7 @@ impl Reading {
         self.report_all(&link).await?;
         self.links.send_replace(Some(link.clone()));
         self.reads.send_replace(Some(self.hub.sequence()));
-        info!("WS0122: the broker is there: message {} is the last", self.hub.sequence());
+        info!("WS0122: the broker is connected: its last message is {}", self.hub.sequence());
         let Reading { hub, node, changes, reads, .. } = self;
         tokio::try_join!(
             read(hub, &link, &mut reader, reads),

@@ -111,7 +111,7 @@ impl Hub {
     async fn link(&self) -> Result<Option<RedisLink>, Error> {
         let Some(broker) = self.broker() else { return Ok(None) };
         let link = if broker.is_loaded().await { broker.link() } else { None };
-        link.map(Some).ok_or_else(|| Error::unavailable("the broker is away"))
+        link.map(Some).ok_or_else(|| Error::unavailable("the broker cannot be reached"))
     }
 
     /// The engine ends: the others are told.

@@ -16,7 +16,7 @@ pub struct Id {
 
 /// What was given is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no id of a message; it is written epoch:offset")]
+#[error("not a message id: expected epoch:offset")]
 pub struct ParseIdError;
 
 impl Id {

@@ -23,7 +23,7 @@ pub struct StoreLimits {
 
 /// There are as many channels as there may be, and all have subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are as many channels as there may be")]
+#[error("the limit of channels is reached")]
 pub struct CapacityError;
 
 /// A message in a channel.

@@ -157,7 +157,7 @@ impl Codec {
         }
     }
 
-    /// The client compresses otherwise than was agreed.
+    /// The client does not compress as agreed.
     pub(super) fn has_forgotten(&self) -> bool {
         match self {
             Codec::WebSocket(session) => session.has_forgotten(),

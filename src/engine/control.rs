@@ -156,7 +156,7 @@ pub(crate) async fn obey(end: OwnedFd, messages: mpsc::UnboundedSender<ControlMe
         listen(&mut Receiver::new(stream), &messages).await
     };
     if let Err(why) = listened.await {
-        warn!("WS0150: what httpd's parent says cannot be understood: {why}");
+        warn!("WS0150: cannot understand a message of httpd's parent: {why}");
     }
     // It fails when the engine is ending already.
     let _ = messages.send(ControlMessage::Stop);
@@ -169,7 +169,7 @@ async fn listen(parent: &mut Receiver<Order>, messages: &mpsc::UnboundedSender<C
         match order {
             // Of another version, in which this means something.
             None if is_stranger => parent.forget_descriptors(),
-            None => error!("WS0151: httpd's parent says what this engine does not know"),
+            None => error!("WS0151: httpd's parent sent a message that this engine does not know"),
             Some(Order::Hello { version: theirs }) => {
                 is_stranger = theirs != version();
                 session_logs.clear();

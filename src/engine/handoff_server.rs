@@ -63,7 +63,7 @@ pub struct HandoffServer {
 pub fn serve(server: &Arc<HandoffServer>, stream: UnixStream) {
     if server.links.load(Ordering::Relaxed) >= server.capacity / 2 {
         // Its other end hears of it. There are more children than any configuration has.
-        return warn!("WS0153: a child's link is hung up: they have half of the engine's descriptors");
+        return warn!("WS0153: a child's link was closed: links have half of the engine's descriptors");
     }
     // The threads end when the server does, and the links with them.
     let weak = Arc::downgrade(server);
@@ -184,7 +184,7 @@ impl ServedLink {
                     let held = server.engine.memory().take(request.len() + payload.len());
                     let answer = match held {
                         Some(_) => await_answer(&mut self.stream, server.call(&handler, request, payload)).await?,
-                        None => refused(503, "there is no memory for it: see WebSocketMemory".into()),
+                        None => refused(503, "no memory is left for it (WebSocketMemory)".into()),
                     };
                     drop(held);
                     self.stream.send(&answer).await?;
@@ -206,7 +206,7 @@ impl ServedLink {
             self.granted.retain(|id, pending| {
                 let waits = pending.until > Instant::now();
                 if !waits {
-                    info!("WS0154: session {id} was granted and has not come: its place is given up");
+                    info!("WS0154: session {id} was granted but never arrived: its place is free again");
                 }
                 waits
             });
@@ -357,7 +357,7 @@ impl HandoffServer {
                      unit; on Debian APACHE_ULIMIT_MAX_FILES in envvars, too; else ulimit -Hn)"
                 );
             }
-            return Err(refused(503, "its limit of open files is reached".into()));
+            return Err(refused(503, "the engine has reached its limit of open files".into()));
         }
         self.full.store(false, Ordering::Relaxed);
         let granted = CountGuard::of(&self.granted);
@@ -370,7 +370,7 @@ impl HandoffServer {
             Rejection::Dropped => FromEngine::Dropped,
         })?;
         if self.ending().is_some() {
-            return Err(refused(503, "it is ending".into()));
+            return Err(refused(503, "the engine is ending".into()));
         }
         places.extend(self.counted(DESCRIPTORS, descriptors));
         // The session has understood them.

@@ -143,7 +143,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
             entered = entrance.next() => {
                 if let Err(e) = entered.map(|stream| handoff_server::serve(&server, stream)) {
                     // Most likely descriptors; those that come now wait, and so do we.
-                    warn!("WS0113: a child's link cannot be taken: {e}");
+                    warn!("WS0113: cannot accept a child's link: {e}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 false

@@ -90,7 +90,7 @@ pub async fn collect_orphans() {
             }
             // `None` where it still runs.
             if let Ok(Some(_)) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-                debug!("WS0157: process {pid:?} is collected, whose parent has ended before it");
+                debug!("WS0157: process {pid:?} was collected: its parent had ended before it");
             }
         }
     }

@@ -30,7 +30,7 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<Ses
             match catch_unwind(AssertUnwindSafe(|| Box::new(Conn::new(registered, socket, spec, &early, places, link))))
             {
                 Ok(conn) => drop(tokio::task::spawn_local(live(conn, session, logs.clone(), counted))),
-                Err(panic) => error!("WS0108: session {id}: a panic at its begin: {}", panic_text(&*panic)),
+                Err(panic) => error!("WS0108: session {id}: a panic at its start: {}", panic_text(&*panic)),
             }
         }
         HandlerSession::Stream(session) => {

@@ -254,7 +254,7 @@ impl ThreadState {
             shared.muxes.borrow_mut().remove(&number);
             match outcome {
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                    error!("WS0146: mux {number} carries what it should not, its sessions are lost: {e}");
+                    error!("WS0146: mux {number}: protocol error, its sessions are lost: {e}");
                 }
                 // The child is gone.
                 Ok(()) | Err(_) => debug!("WS0147: mux {number} has ended"),

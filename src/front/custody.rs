@@ -94,7 +94,7 @@ pub(super) fn hand_over(
         Ok(offered) => offered,
         Err(HandoffError::Declined) => return Ok(HookStatus::Declined),
         Err(HandoffError::Dropped) => {
-            log::request(Level::Info, request, "WS0024: dropped by the handler");
+            log::request(Level::Info, request, "WS0024: the handler dropped the connection");
             request.connection().detach();
             return Ok(HookStatus::Ok);
         }

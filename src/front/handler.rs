@@ -40,7 +40,7 @@ pub(crate) trait Front: Sync {
     fn configure(&self, _config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
         match words {
             [] | [_] => Ok(Vec::new()),
-            [_, more @ ..] => Err(format!("{} takes no arguments; \"{}\" is too much", self.name(), more.join(" "))),
+            [_, more @ ..] => Err(format!("{} takes no arguments, got \"{}\"", self.name(), more.join(" "))),
         }
     }
 
@@ -178,17 +178,17 @@ pub(crate) fn choose(all: &[Registration], config: &mut Config, words: Words<'_,
     let names = all.iter().map(|known| known.front).filter(|front| front.is_meant_by(front.name()));
     let known = || names.map(Front::name).collect::<Vec<_>>().join(", ");
     let Some(word) = words.first() else {
-        return Err(format!("takes the name of a handler ({}), or Off", known()));
+        return Err(format!("expected the name of a handler ({}) or Off", known()));
     };
     if is_off(word) {
         let [_] = words else {
-            return Err(format!("off takes no arguments; \"{}\" is too much", words[1..].join(" ")));
+            return Err(format!("Off takes no arguments, got \"{}\"", words[1..].join(" ")));
         };
         config.handler = Some(None);
         return Ok(());
     }
     let Some(Registration { front, .. }) = all.iter().find(|known| known.front.is_meant_by(word)) else {
-        return Err(format!("there is no handler \"{word}\"; write one of {}, or Off", known()));
+        return Err(format!("there is no handler \"{word}\"; expected {} or Off", known()));
     };
     let args = front.configure(config, words)?;
     config.handler = Some(Some(Chosen { front: *front, args }));

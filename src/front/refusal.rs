@@ -19,7 +19,11 @@ pub fn answer(request: &Request, refusal: &Refusal) -> HookResult {
         admitted = admit(origin, site.as_deref());
         if once::a_minute("WS0021", request) {
             let why = why(origin, site.as_deref());
-            log::request(Level::Warning, request, &format!("WS0021: {refusal}{why}{admitted} (said once a minute)"));
+            log::request(
+                Level::Warning,
+                request,
+                &format!("WS0021: {refusal}{why}{admitted} (logged at most once a minute)"),
+            );
         }
     }
     log::request(Level::Info, request, &format!("WS0006: refused with {status}: {refusal}{admitted}"));
@@ -36,7 +40,7 @@ pub fn left_to_the_site(request: &Request, refusal: &Refusal) {
         let text = format!(
             "WS0022: {refusal}, but has a Sec-WebSocket-Key: a proxy in front has to speak HTTP/1.1, and to pass on Upgrade \
              and Connection (nginx: \"proxy_http_version 1.1\", \"proxy_set_header Upgrade $http_upgrade\", \
-             \"proxy_set_header Connection upgrade\"; httpd: ProxyPass with upgrade=websocket) (said once a minute)"
+             \"proxy_set_header Connection upgrade\"; httpd: ProxyPass with upgrade=websocket) (logged at most once a minute)"
         );
         log::request(Level::Warning, request, &text);
     }

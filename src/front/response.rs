@@ -53,7 +53,7 @@ impl Head {
             } else if once::a_minute("WS0023", request) {
                 let text = format!(
                     "WS0023: the header {name:?} is left out of the answer to a handshake: {value:?} has \
-                     characters that no header may have (said once a minute)"
+                     characters that no header may have (logged at most once a minute)"
                 );
                 log::request(Level::Warning, request, &text);
             }

@@ -36,10 +36,7 @@ fn board() -> io::Result<Board> {
 pub fn renew(number: usize) -> io::Result<Signals> {
     let signals = board()?.engine(number);
     if Breaker::new(signals).renew() {
-        log::main(
-            Level::Notice,
-            "WS0168: a new engine is started in the place of one that was late: handshakes go to it",
-        );
+        log::main(Level::Notice, "WS0168: a new engine replaces one that was late: handshakes go to it");
     }
     Ok(signals)
 }

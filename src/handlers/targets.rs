@@ -40,10 +40,10 @@ impl Crowd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
     /// It has not answered lately.
-    #[error("it did not answer {0} s ago, and is not asked again yet")]
+    #[error("it did not answer {0} s ago and is not asked again yet")]
     Silent(u64),
     /// So many wait for it already.
-    #[error("{0} wait for it already, and none was answered (WebSocketEngineWait)")]
+    #[error("{0} requests wait for it already and none was answered (WebSocketEngineWait)")]
     Full(u32),
 }
 

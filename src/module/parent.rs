@@ -64,13 +64,15 @@ pub(crate) fn start(parent: &mut Parent, server: &Server) -> Result<(), String> 
                 );
                 engine.retiring = 1;
                 if let Err(why) = control(engine).and_then(|mut engine| engine.retire()) {
-                    log::main(Level::Error, &format!("WS0206: the old engine cannot be told: {why}"));
+                    log::main(Level::Error, &format!("WS0206: cannot tell the old engine to drain: {why}"));
                 }
             }
             // It has the configuration, and will come to it.
             Err(why) if signals::has_time(number) => log::main(
                 Level::Warning,
-                &format!("WS0170: the engine has not taken the new configuration yet ({why}), but it lives: it stays"),
+                &format!(
+                    "WS0170: the engine has not taken the new configuration yet ({why}), but it is alive and stays"
+                ),
             ),
             Err(why) => {
                 let pid = engine.watched.pid();
@@ -183,7 +185,7 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
         return 0;
     }
     if let Err(why) = programs::adopt_orphans() {
-        log::main(Level::Warning, &format!("WS0251: what programs leave behind is not the engine's: {why}"));
+        log::main(Level::Warning, &format!("WS0251: the engine cannot collect what programs leave behind: {why}"));
     }
     let setup = Setup {
         entrance,
@@ -203,7 +205,7 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
             if let (Some(new), Some(old)) = (error_log, server.error_log()) {
                 for target in [old, process::stderr()] {
                     if let Err(why) = process::redirect(target, new.as_fd()) {
-                        log::main(Level::Error, &format!("WS0212: the error log cannot be changed: {why}"));
+                        log::main(Level::Error, &format!("WS0212: cannot switch to the new error log: {why}"));
                     }
                 }
             }

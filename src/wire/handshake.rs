@@ -172,7 +172,7 @@ pub struct Accept {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// An ordinary request, which is someone else's to answer.
-    #[error("This is no WebSocket handshake: {why}")]
+    #[error("This is not a WebSocket handshake: {why}")]
     NotAnUpgrade {
         /// What it lacks, ready for the log.
         why: String,

@@ -27,11 +27,11 @@ fn httpd(redis: &Redis) -> Server {
         .start();
     server.expect_links(2);
     for line in [
-        "WS0121: the broker is away",
+        "WS0121: the broker cannot be reached",
         "WS0185: the broker had what no engine has written",
         "WS0017: refused with 503",
         "WS0017: refused with 504",
-        "WS0007: no session: the engine refused: the broker is away",
+        "WS0007: no session: the engine refused: the broker cannot be reached",
     ] {
         server.tolerate_log(line);
     }

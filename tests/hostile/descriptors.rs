@@ -69,7 +69,7 @@ fn from_the_beginning() -> String {
     server.parent().limit_descriptors(150);
     server.expect_log("WS0201: the engine process");
     server.expect_log("WS0117: full");
-    server.expect_log("its limit of open files is reached");
+    server.expect_log("the engine has reached its limit of open files");
     let old = server.engine();
     old.signal(Signal::KILL);
     wait_until("there is another engine", PATIENCE, || {

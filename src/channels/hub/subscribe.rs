@@ -13,7 +13,7 @@ impl Hub {
         if let Some(broker) = self.broker()
             && !broker.is_loaded().await
         {
-            return Err(Error::unavailable("the broker is away"));
+            return Err(Error::unavailable("the broker cannot be reached"));
         }
         let is_room = self.lock().store.has_room(channels);
         if is_room { Ok(()) } else { Err(CapacityError.into()) }

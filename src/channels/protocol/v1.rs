@@ -75,7 +75,7 @@ impl Input {
                 ClientCommand::Publish { channel: Some(channel), message }
             }
             other => {
-                return Err(bad(format!("type {other:?} is none of subscribe, unsubscribe, presence and publish")));
+                return Err(bad(format!("expected type subscribe, unsubscribe, presence or publish, got {other:?}")));
             }
         })
     }

@@ -158,7 +158,7 @@ impl Conn {
                 Some(Event::Failed(frame)) => {
                     if self.codec.has_forgotten() {
                         let (id, client) = (self.id(), &self.spec.client);
-                        info!("WS0175: session {id}: {client} compresses otherwise than was agreed: {}", frame.reason);
+                        info!("WS0175: session {id}: {client} does not compress as agreed: {}", frame.reason);
                     }
                     self.end = Some(Box::new(End::Violation(frame)));
                 }

@@ -39,7 +39,7 @@ pub const fn slices(time: Duration) -> u32 {
 pub enum Late {
     #[error("the engine is late")]
     Open,
-    #[error("too many wait for the engine already (WebSocketEngineWait)")]
+    #[error("too many requests wait for the engine already (WebSocketEngineWait)")]
     Full,
     /// It was asked, and turned out to be late.
     #[error("the engine is late, and was asked before that was known")]
@@ -121,7 +121,7 @@ impl Gate {
                 Side::Behind => "whom the engine has asked",
             };
             warn!(
-                "WS0167: {} wait for {whom} already (WebSocketEngineWait): others get 503 (said once a minute)",
+                "WS0167: {} requests wait for {whom} already (WebSocketEngineWait): others get 503 (logged at most once a minute)",
                 self.bulkhead.limit(side)
             );
         }

@@ -270,7 +270,7 @@ impl Stats {
         }
         counts.lost += 1;
         if counts.lost == 1 {
-            warn!("WS0123: the session log {} does not take its lines: {} wait", self.name, counts.waiting);
+            warn!("WS0123: the session log {} is not being written: {} lines wait", self.name, counts.waiting);
         }
         false
     }

@@ -74,7 +74,7 @@ fn compression_takeover(config: &mut Config, words: Words<'_, '_>) -> Result<(),
         "server" => (true, false),
         "client" => (false, true),
         "both" => (true, true),
-        _ => return Err(format!("\"{word}\" is none of Off, Server, Client and Both")),
+        _ => return Err(format!("expected Off, Server, Client or Both, got \"{word}\"")),
     };
     config.compression_takeover = Some(Takeover { server, client });
     Ok(())

@@ -49,7 +49,7 @@ impl Config {
 
 fn protocols(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     if words.is_empty() {
-        return Err("takes the names of subprotocols, the preferred first, or *".into());
+        return Err("expected the names of subprotocols, the preferred first, or *".into());
     }
     let chosen = match (words, &mut config.protocols) {
         ([star], _) if star == "*" => Protocols::Any,
@@ -60,7 +60,7 @@ fn protocols(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
             };
             for word in words {
                 if word == "*" {
-                    return Err("* stands alone: it accepts every subprotocol".into());
+                    return Err("* must stand alone: it accepts every subprotocol".into());
                 }
                 // RFC 6455 section 4.1 item 10: what a client can offer at all.
                 if !is_token(word) {
@@ -85,14 +85,14 @@ fn origin_check(config: &mut Config, words: Words<'_, '_>) -> Result<(), String>
         "off" => OriginRule::Off,
         "same" => OriginRule::Same,
         "trusted" => OriginRule::Trusted,
-        _ => return Err(format!("\"{word}\" is none of Off, Same and Trusted")),
+        _ => return Err(format!("expected Off, Same or Trusted, got \"{word}\"")),
     });
     Ok(())
 }
 
 fn trusted_origin(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     if words.is_empty() {
-        return Err("takes origins, as https://www.example.com".into());
+        return Err("expected origins, such as https://www.example.com".into());
     }
     for word in words {
         let trusted = Trusted::parse(word).map_err(|expected| format!("expected {expected}, got \"{word}\""))?;

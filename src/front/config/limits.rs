@@ -1,6 +1,6 @@
 //! What a session may use, and how many there may be.
 
-use super::words::{MAX_SECONDS, Words, bound, bytes, is_off, on_off, one, or_off, seconds, set};
+use super::words::{MAX_SECONDS, Words, bound, bytes, is_off, on_off, one, seconds, seconds_or, set};
 use super::{Config, directives};
 use crate::engine::{Limits, MessageTimeout, Ping, Quota};
 use std::num::NonZeroU32;
@@ -98,10 +98,13 @@ fn ping(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let default = Ping::default();
     let ping = match words {
         [off] if is_off(off) => None,
-        [interval] => Some(Ping { interval: seconds(interval).map_err(or_off)?, ..default }),
+        [interval] => Some(Ping { interval: seconds_or(interval, " or Off")?, ..default }),
         [interval, timeout] => Some(Ping { interval: seconds(interval)?, timeout: seconds(timeout)? }),
         _ => {
-            return Err("takes seconds of silence before a Ping, and seconds for the answer if you like; or Off".into());
+            return Err(
+                "expected seconds of silence before a Ping, optionally followed by seconds for the answer; or Off"
+                    .into(),
+            );
         }
     };
     config.ping.write(&config.place, ping);
@@ -110,7 +113,7 @@ fn ping(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 
 fn idle_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of seconds or Off")?;
-    let timeout = if is_off(word) { None } else { Some(seconds(word).map_err(or_off)?) };
+    let timeout = if is_off(word) { None } else { Some(seconds_or(word, " or Off")?) };
     config.idle_timeout.write(&config.place, timeout);
     Ok(())
 }
@@ -123,7 +126,12 @@ fn message_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), Stri
         }
         [word] => (word, "0"),
         [word, rate] => (word, &**rate),
-        _ => return Err(format!("expected seconds, and a rate if you like; or Off; got {} arguments", words.len())),
+        _ => {
+            return Err(format!(
+                "expected seconds, optionally followed by a rate; or Off; got {} arguments",
+                words.len()
+            ));
+        }
     };
     let seconds = word.parse().ok().filter(|seconds: &NonZeroU32| u64::from(seconds.get()) <= MAX_SECONDS);
     let seconds = seconds.ok_or_else(|| format!("expected 1–{MAX_SECONDS} seconds or Off, got \"{word}\""))?;
@@ -159,7 +167,7 @@ fn max_connections_per_client(config: &mut Config, words: Words<'_, '_>) -> Resu
 fn drain_timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of seconds")?;
     let seconds = word.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
-    let seconds = seconds.ok_or_else(|| format!("\"{word}\" is no number of seconds from 0 to {MAX_SECONDS}"))?;
+    let seconds = seconds.ok_or_else(|| format!("expected 0–{MAX_SECONDS} seconds, got \"{word}\""))?;
     config.drain_timeout.write(&config.place, Duration::from_secs(seconds));
     Ok(())
 }

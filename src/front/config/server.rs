@@ -138,10 +138,14 @@ fn session_log(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> 
     let (word, query) = match words {
         [word] => (word, false),
         [word, query] if query.eq_ignore_ascii_case("query") => (word, true),
-        _ => return Err("takes the path of a file, or \"|program\" in quotes, and perhaps the word query".into()),
+        _ => {
+            return Err(
+                "expected the path of a file or \"|program\" in quotes, optionally followed by the word query".into()
+            );
+        }
     };
     if word.trim_start_matches(['|', '$', ' ']).is_empty() {
-        return Err(format!("\"{word}\" is neither the path of a file nor a |program"));
+        return Err(format!("expected the path of a file or a |program, got \"{word}\""));
     }
     config.session_log = Some((word.clone().into_owned(), query));
     Ok(())

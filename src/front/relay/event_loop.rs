@@ -294,7 +294,7 @@ impl Loop {
         mux.disconnect(news);
         if why.kind() == io::ErrorKind::InvalidData {
             let number = mux.number();
-            let text = format!("WS0306: mux {number} carries what it should not, its sessions are lost: {why}");
+            let text = format!("WS0306: mux {number}: protocol error, its sessions are lost: {why}");
             log::main(Level::Error, &text);
         }
     }

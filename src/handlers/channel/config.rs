@@ -136,7 +136,7 @@ pub(super) fn names(config: &mut Config, words: Words<'_, '_>) -> Result<(), Str
     let names = words.iter().flat_map(|word| split_words(word)).map(Expression::compile);
     let names = Given { value: names.collect::<Result<Vec<_>, _>>()?, in_htaccess: config.place.in_htaccess };
     if names.value.is_empty() {
-        return Err("channel takes the names of channels, as \"room/%{QUERY_STRING}\"".into());
+        return Err("expected the names of channels, such as \"room/%{QUERY_STRING}\"".into());
     }
     config.change(|channel: &mut ChannelConfig| channel.names = Some(names));
     Ok(())
@@ -170,7 +170,7 @@ fn split(text: &str, is_separator: fn(char) -> bool) -> impl Iterator<Item = &st
 fn number(words: Words<'_, '_>, what: &str) -> Result<u32, String> {
     let word = one(words, what)?;
     let number = word.parse().ok().filter(|number| (1..=i32::MAX as u32).contains(number));
-    number.ok_or_else(|| format!("\"{word}\" is not {what} from 1 to {}", i32::MAX))
+    number.ok_or_else(|| format!("expected {what} from 1 to {}, got \"{word}\"", i32::MAX))
 }
 
 fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
@@ -182,7 +182,7 @@ fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 
 fn allow(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     if words.is_empty() {
-        return Err("takes names of channels, in which * matches anything, as room/*; or Off".into());
+        return Err("expected names of channels, in which * matches anything, such as room/*; or Off".into());
     }
     let pieces = |word| {
         let pieces =
@@ -225,7 +225,11 @@ fn heartbeat(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let heartbeat = match words {
         [off] if is_off(off) => None,
         [ping, pong] if !ping.is_empty() => Some((ping.clone().into_owned(), pong.clone().into_owned())),
-        _ => return Err("takes the text that clients send and the text that answers it, as ping pong; or Off".into()),
+        _ => {
+            return Err(
+                "expected the text that clients send and the text that answers it, such as ping pong; or Off".into()
+            );
+        }
     };
     config.change(|channel: &mut ChannelConfig| channel.heartbeat = Some(heartbeat));
     Ok(())
@@ -243,7 +247,7 @@ fn history(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
                 ));
             }
         },
-        _ => return Err("takes how many messages are kept, and for how many seconds, as 10 3600; or Off".into()),
+        _ => return Err("expected how many messages are kept and for how many seconds, such as 10 3600; or Off".into()),
     };
     let place = config.place.clone();
     config.change(|channel: &mut ChannelConfig| channel.history.write(&place, history));
@@ -282,7 +286,7 @@ fn total(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
 
 fn memory(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of bytes")?;
-    let memory = word.parse().map_err(|_| format!("\"{word}\" is no number of bytes"))?;
+    let memory = word.parse().map_err(|_| format!("expected a number of bytes, got \"{word}\""))?;
     config.change(|channel: &mut ChannelConfig| channel.memory = Some(memory));
     Ok(())
 }

@@ -83,16 +83,16 @@ impl Front for ChannelFront {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum NoSubscription {
     /// Answer 403: the configuration gives it no channel.
-    #[error("\"{0}\" is empty, or a variable in it: no channel is meant")]
+    #[error("\"{0}\" names no channel: it is empty, or a variable in it is")]
     Empty(String),
     /// Answer 403: what is below a user could be meant for another.
-    #[error("\"{0}\": there is a / in the name of the user, so it could be mistaken for something of another user")]
+    #[error("\"{0}\": the user's name contains a /, so the channel could be taken for another user's")]
     SlashedUser(String),
     /// Answer 400: what the client has sent makes no name.
-    #[error("\"{expression}\" is no name of a channel: {why}")]
+    #[error("\"{expression}\" is not a channel name: {why}")]
     BadName { expression: String, why: String },
     /// Answer 400.
-    #[error("{0} channels, and {1} are allowed (WebSocketChannelMax)")]
+    #[error("{0} channels, but only {1} are allowed (WebSocketChannelMax)")]
     TooMany(usize, u32),
     /// Answer 500.
     #[error("{0}")]

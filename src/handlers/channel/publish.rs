@@ -84,7 +84,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
             return Ok(HookStatus::Ok);
         }
         method => {
-            let why = format!("{method} is none of {METHODS}");
+            let why = format!("expected {METHODS}, got {method}");
             request.headers_out().set(request.pool(), "Allow", METHODS);
             Err((405, problem(&why)))
         }
@@ -150,7 +150,7 @@ impl QueryParameters {
             // What is not UTF-8 was decoded to U+FFFD.
             if !is_name(channel) || channel.contains(char::REPLACEMENT_CHARACTER) {
                 return Err(bad(&format!(
-                    "{channel:?} is no name of a channel: UTF-8 without blanks, up to 1024 bytes"
+                    "{channel:?} is not a channel name: expected UTF-8 without blanks, up to 1024 bytes"
                 )));
             }
             if !channels.contains(channel) {
@@ -175,7 +175,7 @@ fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> 
     match requested {
         Some("binary") => return Ok(false),
         Some("text") if is_utf8 => return Ok(true),
-        Some("text") => return Err(bad("the message is not UTF-8, and cannot be text")),
+        Some("text") => return Err(bad("the message is not UTF-8, so it cannot be text")),
         Some(_) => return Err(bad("type is text or binary")),
         None => {}
     }
@@ -225,7 +225,7 @@ fn publish(request: &mut Request) -> Result<Option<JsonReply>, JsonReply> {
     let limit = config.limits().max_message_size.min(MAX_BODY);
     let content_type = values(request, "Content-Type").next().map(Cow::into_owned);
     if media_type(content_type.as_deref()).starts_with("multipart/") {
-        return Err(unsupported("a multipart body is no message: send the message itself as the body"));
+        return Err(unsupported("a multipart body is not a message: send the message itself as the body"));
     }
     let payload = match request.read_body(limit) {
         Ok(payload) => payload,
@@ -280,7 +280,7 @@ fn list(request: &mut Request, parameters: &QueryParameters) -> Result<JsonReply
             .parse()
             .ok()
             .filter(|limit| (1..=MAX_PAGE).contains(limit))
-            .ok_or_else(|| bad(&format!("limit is a number from 1 to {MAX_PAGE}")))?,
+            .ok_or_else(|| bad(&format!("limit must be a number from 1 to {MAX_PAGE}")))?,
     };
     let text = |name| parameters.get(name).unwrap_or_default().to_owned();
     let api::Reply::List { channels, more } =
@@ -307,7 +307,7 @@ fn delete(request: &mut Request) -> Result<JsonReply, JsonReply> {
             .parse()
             .ok()
             .filter(|code| may_be_sent(*code))
-            .ok_or_else(|| bad("code is one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
+            .ok_or_else(|| bad("code must be one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
     };
     let api::Reply::Deleted(infos) =
         call(request, api::Command::Delete { channels: channels.clone(), code, reason }, &[])?
@@ -362,7 +362,7 @@ fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api:
             Err((status, problem(&reason)))
         }
         Err(why) => {
-            let text = format!("WS0018: the engine cannot be asked: {why}");
+            let text = format!("WS0018: cannot reach the engine: {why}");
             if why.is_late() {
                 log::request(Level::Debug, request, &text);
             } else {

@@ -371,7 +371,7 @@ impl Session<'_> {
     fn may_use(&self, channel: &str) -> Result<String, CommandError> {
         let whole = self.full(channel);
         if !is_name(channel) || !is_name(&whole) {
-            return Err(CommandError::new(ErrorCode::BadRequest, "that is no name of a channel"));
+            return Err(CommandError::new(ErrorCode::BadRequest, "that is not a channel name"));
         }
         let Subscription { channels, allowed, .. } = &*self.subscription;
         if channels.contains(&whole) || allowed.iter().any(|pattern| pattern.matches(&whole)) {

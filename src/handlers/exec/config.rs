@@ -4,7 +4,7 @@ use super::settings::Framing;
 use crate::apache::directive::DirectivePlace;
 use crate::engine::Quota;
 use crate::front::config::limit::{PlacedBound, locate};
-use crate::front::config::words::{Words, bound, is_off, one, or_off, seconds};
+use crate::front::config::words::{Words, bound, is_off, one, seconds, seconds_or};
 use crate::front::config::{Config, directives, merged};
 use crate::front::handler::only_in_httpds;
 use std::os::unix::fs::PermissionsExt;
@@ -74,20 +74,20 @@ impl ExecConfig {
 /// What stands behind `WebSocketHandler exec`.
 pub(super) fn args(config: &mut Config, words: Words<'_, '_>) -> Result<Vec<String>, String> {
     let [_, program, ..] = words else {
-        return Err("exec takes a program and its arguments, as exec /usr/local/bin/count".into());
+        return Err("expected a program and its arguments, such as exec /usr/local/bin/count".into());
     };
     only_in_httpds(config, "exec runs a program, which no .htaccess file may do")?;
     if !program.starts_with('/') {
         return Err(format!(
-            "exec takes the absolute path of a program, as /usr/local/bin/count, and not \"{program}\""
+            "expected the absolute path of a program, such as /usr/local/bin/count, got \"{program}\""
         ));
     }
     let facts = Path::new(&**program).metadata().map_err(|why| format!("exec cannot run {program}: {why}"))?;
     if !facts.is_file() {
-        return Err(format!("exec cannot run {program}: it is no file; write the path of a program"));
+        return Err(format!("exec cannot run {program}: it is not a file"));
     }
     if facts.permissions().mode() & 0o111 == 0 {
-        return Err(format!("exec cannot run {program}: it is not executable; let chmod a+x make it so"));
+        return Err(format!("exec cannot run {program}: it is not executable; run chmod a+x on it"));
     }
     let place = Some(config.place.clone());
     config.change(|exec: &mut ExecConfig| exec.place = place);
@@ -100,7 +100,7 @@ fn framing(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
         "lines" => Framing::Lines,
         "chunks" => Framing::Chunks,
         "length" => Framing::Length,
-        _ => return Err(format!("\"{word}\" is none of lines, chunks and length")),
+        _ => return Err(format!("expected lines, chunks or length, got \"{word}\"")),
     };
     config.change(|exec: &mut ExecConfig| exec.framing = Some(framing));
     Ok(())
@@ -131,7 +131,7 @@ fn shared(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     } else if word.eq_ignore_ascii_case("on") {
         Some(LINGER)
     } else {
-        Some(seconds(word).map_err(|why| or_off(format!("{why}, not On")))?)
+        Some(seconds_or(word, ", On or Off")?)
     };
     config.change(|exec: &mut ExecConfig| exec.shared = Some(linger));
     Ok(())

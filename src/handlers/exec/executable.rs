@@ -31,7 +31,7 @@ fn check_file(path: &Path, folder: &Path, depth: u32) -> Result<(), String> {
     let failed = |why: &dyn Display| format!("cannot be run: {why}");
     access(path, Access::EXEC_OK).map_err(|why| failed(&why))?;
     if !fs::metadata(path).map_err(|why| failed(&why))?.is_file() {
-        return Err(failed(&"it is no file"));
+        return Err(failed(&"it is not a file"));
     }
     // What may be executed need not be readable.
     let Ok(file) = File::open(path) else { return Ok(()) };
@@ -44,7 +44,7 @@ fn check_file(path: &Path, folder: &Path, depth: u32) -> Result<(), String> {
     } else if count == 0 {
         Err("it is empty".to_owned())
     } else {
-        Err("it is no program, and no script that begins with #!".to_owned())
+        Err("it is neither a program nor a script that begins with #!".to_owned())
     };
     found.or_else(|why| if is_of_another_kind(path, &head) { Ok(()) } else { Err(failed(&why)) })
 }
@@ -73,7 +73,7 @@ fn script(line: &[u8], folder: &Path, depth: u32) -> Result<(), String> {
         return Err(none());
     }
     if depth == 0 {
-        return Err("its interpreters are too many".into());
+        return Err("it has too many interpreters".into());
     }
     let interpreter = folder.join(Path::new(std::ffi::OsStr::from_bytes(name)));
     check_file(&interpreter, folder, depth - 1).map_err(|why| format!("its interpreter {interpreter:?} {why}"))
@@ -100,7 +100,7 @@ fn elf(file: &File, head: &[u8; HEAD], folder: &Path) -> Result<(), String> {
     let short = |at: usize| number(&head[at..at + 2]);
     // Executable, or position-independent.
     if ![2, 3].contains(&short(16)) {
-        return Err("it is no program, but a part of one".into());
+        return Err("it is a part of a program, not a program".into());
     }
     let machine = short(18);
     let is_ours = MACHINES.iter().any(|(known, wide)| (u64::from(*known), *wide) == (machine, is_wide)) && is_little;

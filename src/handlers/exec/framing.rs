@@ -34,15 +34,15 @@ impl RecordKind {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
-    #[error("it has written a message of more than {0} bytes (WebSocketMaxMessageSize)")]
+    #[error("it wrote a message of more than {0} bytes (WebSocketMaxMessageSize)")]
     TooLong(usize),
     /// No [`RecordKind`] that a program may send.
-    #[error("it has written a record of kind {0}, which is none of 1 (text), 2 (binary) and 8 (close)")]
+    #[error("it wrote a record of kind {0}; expected 1 (text), 2 (binary) or 8 (close)")]
     Kind(u8),
-    #[error("it has written a text that is not UTF-8")]
+    #[error("it wrote text that is not UTF-8")]
     Utf8,
     /// The end of the output in the middle of a record.
-    #[error("its output ends within a record")]
+    #[error("its output ended in the middle of a record")]
     Cut,
 }
 

@@ -173,9 +173,9 @@ impl Program {
         self.leader.signal(Signal::TERM);
         if tokio::time::timeout(timeout, self.end()).await.is_ok() {
             self.leader.reap_gently(timeout).await;
-            return debug!("WS0140: {}: it has ended after SIGTERM", self.name);
+            return debug!("WS0140: {}: it ended after SIGTERM", self.name);
         }
-        info!("WS0135: {}: it has not ended after SIGTERM: SIGKILL", self.name);
+        info!("WS0135: {}: it did not end after SIGTERM, so it gets SIGKILL", self.name);
         self.leader.signal(Signal::KILL);
         self.end().await;
         self.note_end();

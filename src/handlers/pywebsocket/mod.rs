@@ -67,7 +67,7 @@ impl PyWebSocket {
         let asked = self.targets.ask(&settings.worker, settings.crowd, asked, Result::is_err).await;
         let asked = asked.map_err(|busy| busy.refuse(format_args!("Python, {}", settings.worker.root.display())))?;
         let Ok(asked) = asked else {
-            warn!("WS0273: {}: no answer of the handler in {} seconds", spec.uri, HANDSHAKE.as_secs());
+            warn!("WS0273: {}: the handler did not answer within {} seconds", spec.uri, HANDSHAKE.as_secs());
             return Err(refused(504, "the Python handler has not answered in time".into()));
         };
         let (link, verdict) = asked.map_err(|why| refused(503, format!("the Python worker: {why}")))?;

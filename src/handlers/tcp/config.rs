@@ -42,7 +42,7 @@ pub(super) fn args(config: &Config, words: Words<'_, '_>) -> Result<Vec<String>,
     only_in_httpds(config, "tcp opens a way to a server, which no .htaccess file may do")?;
     let [_, target] = words else {
         return Err(
-            "tcp takes one server, as localhost:6379, [::1]:6379 or unix:/run/redis.sock; or the word token".into()
+            "expected one server, such as localhost:6379, [::1]:6379 or unix:/run/redis.sock; or the word token".into(),
         );
     };
     Ok(vec![match target.eq_ignore_ascii_case(TOKEN) {
@@ -56,7 +56,7 @@ fn targets(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     // It is read by httpd's User later; what is not there at all is a slip of the pen.
     match File::open(&path).and_then(|file| file.metadata()) {
         Ok(facts) if facts.is_file() => {}
-        Ok(_) => return Err(format!("{} is no file; write one with lines \"name: host:port\"", path.display())),
+        Ok(_) => return Err(format!("{} is not a file; expected one with lines \"name: host:port\"", path.display())),
         Err(why) => return Err(format!("{} cannot be read: {why}", path.display())),
     }
     config.change(|tcp: &mut TcpConfig| tcp.targets = Some(path));
@@ -67,7 +67,7 @@ fn timeout(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "a number of seconds")?;
     // A worker of httpd waits that long.
     let time = seconds(word).ok().filter(|time| *time <= MAX_TIMEOUT);
-    let time = time.ok_or_else(|| format!("\"{word}\" is no number of seconds from 1 to {}", MAX_TIMEOUT.as_secs()))?;
+    let time = time.ok_or_else(|| format!("expected 1–{} seconds, got \"{word}\"", MAX_TIMEOUT.as_secs()))?;
     config.change(|tcp: &mut TcpConfig| tcp.timeout = Some(time));
     Ok(())
 }

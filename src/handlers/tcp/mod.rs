@@ -62,7 +62,7 @@ impl Tcp {
     async fn target(&self, to: To) -> Result<Target, Refused> {
         match to {
             To::Target(target) => Ok(target),
-            To::Token { token: None, .. } => Err(Refused { status: 403, reason: "it has no ?token=".into() }),
+            To::Token { token: None, .. } => Err(Refused { status: 403, reason: "the request has no ?token=".into() }),
             To::Token { file, token: Some(token) } => {
                 let tokens = self.tokens.clone();
                 // The file may lie on a disk that takes its time, and others are asked on this thread.

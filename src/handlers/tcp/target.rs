@@ -43,7 +43,7 @@ impl Target {
         if let Some(path) = text.strip_prefix("unix:").or_else(|| text.strip_prefix("unix_socket:")) {
             // sockaddr_un has room for so many, and a zero.
             return match path.len() {
-                _ if !path.starts_with('/') => Err(format!("\"{text}\" has no absolute path; write unix:/path")),
+                _ if !path.starts_with('/') => Err(format!("\"{text}\" has no absolute path; expected unix:/path")),
                 108.. => Err(format!("\"{path}\" is longer than the 107 bytes that a socket's path may have")),
                 _ => Ok(Target::Unix(path.into())),
             };

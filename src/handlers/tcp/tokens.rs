@@ -61,7 +61,7 @@ impl Tokens {
             let is_other = known.is_none_or(|read| read.stamp != stamp(&facts));
             let targets = parse(&text, |line, why| {
                 if is_other {
-                    warn!("WS0141: {} line {line} is passed over: {why}", file.display());
+                    warn!("WS0141: {} line {line} is ignored: {why}", file.display());
                 }
             });
             if is_other {

@@ -195,7 +195,7 @@ fn only_so_many_channels() {
     assert_eq!(back(&server, "new", &format!("{}:0", parts(&new).0)).0, Some(false));
 
     clients.push(subscribe(&server, &Handshake::new("/of?c"), "c"));
-    server.expect_log("WS0007: no session: the engine refused: there are as many channels");
+    server.expect_log("WS0007: no session: the engine refused: the limit of channels is reached");
     server.expect_log("WS0017: refused with 507");
     for path in ["/of?d", "/two"] {
         let refused = Raw::answer(&server, &Handshake::new(path));

@@ -112,7 +112,7 @@ fn a_broker_that_was_away_is_caught_up_with() {
     let (one, two) = (httpd(&redis), httpd(&redis));
     let away = || {
         for server in [&one, &two] {
-            server.expect_log("WS0121: the broker is away");
+            server.expect_log("WS0121: the broker cannot be reached");
             server.tolerate_log("WS0017: refused with 50");
         }
     };
@@ -169,8 +169,8 @@ fn without_a_broker_nobody_is_let_in() {
     let server = Httpd::new(Mpm::Event)
         .config(format!("WebSocketBroker {url}\n<Location \"/news\">\n  WebSocketHandler channel news\n</Location>"))
         .start();
-    server.expect_log("WS0121: the broker is away");
-    server.expect_log("WS0007: no session: the engine refused: the broker is away");
+    server.expect_log("WS0121: the broker cannot be reached");
+    server.expect_log("WS0007: no session: the engine refused: the broker cannot be reached");
     let answer = Raw::answer(&server, &Handshake::new("/news"));
     assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("5")));
 }

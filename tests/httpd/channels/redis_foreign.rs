@@ -61,11 +61,11 @@ const DEEDS: [(&str, bool); 16] = [
 fn what_others_write_stops_nobody() {
     let redis = Redis::start();
     let server = httpd(&redis);
-    server.tolerate_log("WS0121: the broker is away");
+    server.tolerate_log("WS0121: the broker cannot be reached");
     server.tolerate_log("WS0017: refused with 50");
     server.expect_log("WS0185: the broker had what no engine has written");
     let said = || server.error_log().matches("WS0185").count();
-    let came = || server.error_log().matches("WS0122: the broker is there").count();
+    let came = || server.error_log().matches("WS0122: the broker is connected").count();
     for (deed, is_harmless) in DEEDS {
         let before = publish_and_read(&server, "before");
         let (said_before, came_before) = (said(), came());
@@ -104,7 +104,7 @@ fn publishers_are_not_refused_for_what_others_write() {
     let redis = Redis::start();
     let (one, two) = (httpd(&redis), httpd(&redis));
     for server in [&one, &two] {
-        server.tolerate_log("WS0121: the broker is away");
+        server.tolerate_log("WS0121: the broker cannot be reached");
         server.tolerate_log("WS0185: the broker had what no engine has written");
         server.tolerate_log("WS0017: refused with 50");
     }

@@ -26,7 +26,7 @@ fn httpd(redis: &Redis, more: &str) -> Server {
 
 fn will_be_away(servers: &[&Server]) {
     for server in servers {
-        server.expect_log("WS0121: the broker is away");
+        server.expect_log("WS0121: the broker cannot be reached");
         server.tolerate_log("WS0017: refused with 50");
     }
 }
@@ -104,7 +104,7 @@ fn numbers_that_were_given_twice_are_noticed() {
     redis.come_back();
     // It knows nothing of them, and goes on after the first.
     let two = httpd(&redis, "");
-    two.tolerate_log("WS0121: the broker is away");
+    two.tolerate_log("WS0121: the broker cannot be reached");
     for text in ["a", "b", "c", "d"] {
         publish(&two, "news", text);
     }
@@ -176,7 +176,7 @@ fn what_a_broker_that_hangs_was_to_do_is_not_known() {
     let begin = Instant::now();
     let unknown = (504, None);
     thread::scope(|scope| {
-        // All at once: it is found out soon that the broker is away.
+        // All at once: it is found out soon that the broker cannot be reached.
         let published = scope.spawn(|| ask_to_publish(&two, "unknown"));
         bare.send(&Frame::text("unknown"));
         v1.send(&Frame::text(json!({"type": "publish", "channel": "news", "data": "unknown", "ref": 7}).to_string()));
@@ -213,7 +213,7 @@ fn a_broker_that_takes_nothing_is_tried_again() {
     let redis = Redis::start();
     let server = httpd(&redis, "");
     publish(&server, "news", "first");
-    server.tolerate_log("WS0121: the broker is away");
+    server.tolerate_log("WS0121: the broker cannot be reached");
     server.expect_log("WS0017: refused with 503");
     for (off, on) in [
         ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
@@ -313,8 +313,8 @@ fn a_certificate_that_nobody_trusts_is_refused() {
         .config(format!("WebSocketBroker {}", redis.url()))
         .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
         .start();
-    server.expect_log("WS0121: the broker is away");
-    server.expect_log("WS0007: no session: the engine refused: the broker is away");
+    server.expect_log("WS0121: the broker cannot be reached");
+    server.expect_log("WS0007: no session: the engine refused: the broker cannot be reached");
     assert_eq!(Raw::answer(&server, &Handshake::new("/news")).status, 503);
     let log = server.error_log();
     assert!(log.contains("UnknownIssuer") || log.contains("certificate"), "{log}");

@@ -313,7 +313,7 @@ fn programs_count_where_descriptors_are_short() {
     server.parent().limit_descriptors(200);
     server.expect_log("WS0201");
     server.tolerate_log("WS0117: full");
-    server.tolerate_log("its limit of open files is reached");
+    server.tolerate_log("the engine has reached its limit of open files");
     server.engine().signal(Signal::KILL);
     let mut clients = Vec::new();
     let refused = loop {
@@ -532,10 +532,10 @@ fn what_is_executable_and_no_program_is_refused() {
     // An ELF header of a machine that nobody has here.
     let foreign = "\x7fELF\u{2}\u{1}\u{1}\0\0\0\0\0\0\0\0\0\u{2}\0\u{7f}\u{7f}";
     let files = [
-        ("text", "hello\n", "it is no program, and no script that begins with #!"),
+        ("text", "hello\n", "it is neither a program nor a script that begins with #!"),
         ("empty", "", "it is empty"),
         ("windows", "#!/bin/sh\r\nexit\r\n", "its interpreter \"/bin/sh"),
-        ("folder", "#!/tmp\n", "its interpreter \"/tmp\" cannot be run: it is no file"),
+        ("folder", "#!/tmp\n", "its interpreter \"/tmp\" cannot be run: it is not a file"),
         ("foreign", foreign, "it is a program for another machine"),
     ];
     for (name, content, _) in &files {

@@ -234,7 +234,7 @@ fn tokens_are_those_of_the_file() {
         .config(location("/tcp", "token"));
     let file = httpd.root().join("conf/targets");
     let server = httpd.start();
-    server.expect_log("targets line 3 is passed over");
+    server.expect_log("targets line 3 is ignored");
     let status = |path: &str| Raw::answer(&server, &Handshake::new(path)).status;
     for path in ["/tcp?token=ann", "/tcp?a=b&token=a%6en", "/desk/ann"] {
         let mut client = Raw::open(&server, path);

@@ -90,7 +90,7 @@ fn pages_come_while_it_hangs(mpm: Mpm) {
     // One of them tries, and the other one is told at once.
     let publishers = crowd(&server, &Handshake::page("/publish?channel=a"), 2);
     wait_until("one is told at once", PATIENCE, || {
-        times(&server, "WS0018: the engine cannot be asked: the engine is late") > 0
+        times(&server, "WS0018: cannot reach the engine: the engine is late") > 0
     });
     server.expect_log(BACK);
     engine.signal(Signal::CONT);

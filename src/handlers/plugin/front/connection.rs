@@ -200,7 +200,7 @@ impl PluginConnection {
         if !fits {
             if !std::mem::replace(&mut state.complained, true) {
                 drop(state);
-                self.complain("has sent a text that is no UTF-8, which is refused,");
+                self.complain("sent text that is not UTF-8, which is refused,");
             }
             return 0;
         }

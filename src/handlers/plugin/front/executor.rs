@@ -158,7 +158,10 @@ impl Executor {
                     work.threads -= 1;
                     work.threads
                 };
-                log::main(Level::Error, &format!("WS0245: no further thread for plugins, {left} are running: {why}"));
+                log::main(
+                    Level::Error,
+                    &format!("WS0245: cannot start another thread for plugins, {left} are running: {why}"),
+                );
             }
         }
         self.more.notify_one();
