@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Reads `echo.json`, `handshake.json` and `fanout.json`, those of them that are there, from `bench/` in the target directory,
-//! or DIR, and leaves `results.svg` and the same as a table, `results.md`, beside them.
+//! or DIR, and leaves `results.svg`, the same as a table in `results.md`, and the two small drawings of the README,
+//! `speed.svg` and `memory.svg`, beside them.
 //!
 //! Without `--bench` (`cargo test --benches`) or with `--test` it draws some figures that nobody has measured, and writes nothing.
 
@@ -21,6 +22,22 @@ use serde_json::{Value, json};
 use support::Result;
 use support::plot::{Bar, Panel, markdown, svg};
 use support::testkit::installation::Installation;
+
+/// The heading of the panel of all idle sockets.
+const IDLE: &str = "Memory of an idle socket";
+/// The README's drawings, with the headings of their panels: few enough to be read at its width.
+const README: [(&str, &[&str]); 2] = [
+    (
+        "speed.svg",
+        &[
+            "ws, 64 bytes, one under way",
+            "wss, 64 bytes, one under way",
+            "500 subscribers, one under way",
+            "500 subscribers, 16 under way",
+        ],
+    ),
+    ("memory.svg", &[IDLE]),
+];
 
 const USAGE: &str = "usage: cargo bench --bench plot -- [--directory DIR]";
 
@@ -54,11 +71,26 @@ fn run() -> Result<()> {
         return Err(format!("{} holds no figures: the other benchmarks make them", directory.display()).into());
     }
     let (panels, note) = (panels(&reports), note(&reports));
-    for (name, text) in [("results.svg", svg(&panels, &note)), ("results.md", markdown(&panels, &note))] {
+    for (name, text) in drawn(&panels, &note) {
         std::fs::write(directory.join(name), text)?;
         eprintln!("written: {}", directory.join(name).display());
     }
     Ok(())
+}
+
+/// All files, by name; those of the README only where there is something in them.
+fn drawn(panels: &[Panel], note: &str) -> Vec<(&'static str, String)> {
+    let all: Vec<&Panel> = panels.iter().collect();
+    let mut files = vec![("results.svg", svg(&all, note)), ("results.md", markdown(panels, note))];
+    for (name, headings) in README {
+        // The first of a heading is of CPU time.
+        let chosen = headings.iter().filter_map(|heading| panels.iter().find(|panel| panel.title == *heading));
+        let chosen: Vec<&Panel> = chosen.collect();
+        if !chosen.is_empty() {
+            files.push((name, svg(&chosen, note)));
+        }
+    }
+    files
 }
 
 /// A report, if it is there.
@@ -86,7 +118,7 @@ fn panels(reports: &[Value]) -> Vec<Panel> {
     let idle = all("idle")
         .filter(|row| !text(&row["server"]).starts_with("with "))
         .filter_map(|row| Bar::new(text(&row["server"]), row["bytes_per_connection"].as_f64()? / 1024.0));
-    panels.push(Panel::new("Memory of an idle socket".into(), "KiB".into(), idle.collect()));
+    panels.push(Panel::new(IDLE.into(), "KiB".into(), idle.collect()));
     for row in all("fan_out") {
         let bars = [("mod_websocket", "ours"), ("nchan", "nchan")];
         let bars =
@@ -129,16 +161,22 @@ fn check() -> Result<()> {
         }] }),
     ];
     let (panels, note) = (panels(&reports), note(&reports));
-    let (drawing, table) = (svg(&panels, &note), markdown(&panels, &note));
+    let files = drawn(&panels, &note);
+    let [(_, drawing), (_, table), (_, memory)] = &files[..] else {
+        return Err(format!("{} files", files.len()).into());
+    };
     let expected =
         ["ws, 64 bytes", "mod_websocket", "8.5", "99 % within", "25.5", "2.0", "5 subscribers, at once", "2.5"];
-    for (name, text) in [("drawing", &drawing), ("table", &table)] {
+    for (name, text) in [("drawing", drawing), ("table", table)] {
         if let Some(missing) = expected.into_iter().find(|expected| !text.contains(expected)) {
             return Err(format!("the {name} lacks {missing:?}").into());
         }
     }
     if !drawing.contains("A &lt;fast&gt; one") || drawing.matches("<g").count() != drawing.matches("</g>").count() {
         return Err("the drawing is no XML".into());
+    }
+    if !memory.contains(IDLE) || memory.contains("ws, 64 bytes") {
+        return Err("the drawing of memory shows something else".into());
     }
     writeln!(std::io::stdout(), "plot: {} panels", panels.len())?;
     Ok(())

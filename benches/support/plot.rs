@@ -14,7 +14,7 @@ const BETWEEN: usize = 14;
 
 /// Servers beside each other.
 pub(crate) struct Panel {
-    title: String,
+    pub(crate) title: String,
     unit: String,
     pub(crate) bars: Vec<Bar>,
 }
@@ -56,7 +56,7 @@ impl Bar {
 
 /// The chart: each panel with a scale of its own, ours in another colour, on no background, and with colours for pages that are
 /// light or dark.
-pub(crate) fn svg(panels: &[Panel], note: &str) -> String {
+pub(crate) fn svg(panels: &[&Panel], note: &str) -> String {
     let (mut drawing, mut columns) = (String::new(), [0, 0]);
     for panel in panels {
         let column = usize::from(columns[1] < columns[0]);

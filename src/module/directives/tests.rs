@@ -56,8 +56,8 @@ fn handlers_are_known_by_name() {
     let config = configured(&["WebSocketHandler Echo"]).unwrap();
     assert_eq!(config.handler().map(|chosen| chosen.front.name()), Some("echo"));
     assert!(Config::default().handler().is_none());
-    assert!(error("WebSocketHandler chat").contains("\"chat\"; write one of channel, "));
-    assert!(error("WebSocketHandler echo loudly").contains("\"loudly\" is too much"));
+    assert!(error("WebSocketHandler chat").contains("\"chat\"; expected channel, "));
+    assert!(error("WebSocketHandler echo loudly").contains("takes no arguments, got \"loudly\""));
     assert!(error("WebSocketHandler").contains("echo"));
 }
 
@@ -74,7 +74,7 @@ fn a_plugin_is_a_file_and_a_function() {
     assert!(handler(&mut config, &["echo".into()]).is_ok());
     assert!(error("WebSocketHandler plugin").contains("no handler \"plugin\""));
     assert_eq!(configured(&["WebSocketPluginThreads 3"]).unwrap().of::<PluginConfig>().threads, Some(3));
-    assert!(error("WebSocketPluginThreads 0").contains("from 1 to 1024"));
+    assert!(error("WebSocketPluginThreads 0").contains("expected 1–1024"));
     let size = |line| configured(&[line]).unwrap().limits().max_message_size;
     assert_eq!(size("MaxMessageSize 7"), 7);
     assert_eq!(size("MaxMessageSize 99999999999"), i32::MAX as usize);
