@@ -194,14 +194,14 @@ fn the_rules_of_httpd_hold_for_both() {
 #[test]
 fn a_wrong_configuration_is_explained() {
     for (line, text) in [
-        ("WebSocketHandler channel", "takes the names of channels"),
-        ("WebSocketHandler channel \"%{QUERY_STRING\"", "is no expression"),
-        ("WebSocketChannelAllow room/%{nothing:x}*", "is no expression"),
+        ("WebSocketHandler channel", "expected the names of channels"),
+        ("WebSocketHandler channel \"%{QUERY_STRING\"", "is not an expression"),
+        ("WebSocketChannelAllow room/%{nothing:x}*", "is not an expression"),
         ("WebSocketChannelHistory 10", "as 10 3600"),
         ("WebSocketChannelHistory -1 5", "as 10 3600"),
         ("WebSocketChannelMax 0", "from 1"),
-        ("WebSocketChannelPublish yes", "neither On nor Off"),
-        ("WebSocketHistoryMemory much", "no number of bytes"),
+        ("WebSocketChannelPublish yes", "expected On or Off"),
+        ("WebSocketHistoryMemory much", "expected a number of bytes"),
     ] {
         let httpd = Httpd::new(Mpm::Event).config(line);
         let output = httpd.check();

@@ -498,8 +498,8 @@ fn what_cannot_run_is_told_at_once() {
     for (words, why) in [
         ("/nowhere/program", "exec cannot run /nowhere/program: No such file or directory"),
         ("{root}/htdocs/index.html", "index.html: it is not executable"),
-        ("cat", "takes the absolute path of a program"),
-        ("", "takes a program and its arguments"),
+        ("cat", "expected the absolute path of a program"),
+        ("", "expected a program and its arguments"),
     ] {
         let output = httpd(Mpm::Event).config(exec("/x", words)).check();
         let said = String::from_utf8_lossy(&output.stderr);

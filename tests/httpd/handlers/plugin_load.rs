@@ -36,7 +36,7 @@ fn what_cannot_be_loaded_is_told_with_its_reason() {
     }
     assert!(complaint(&format!("WebSocketHandler \"{plugin}\"")).contains("init function"));
     assert!(complaint("WebSocketHandler plugin init").contains("there is no handler \"plugin\""));
-    assert!(complaint("WebSocketHandler echo init").contains("too much"));
+    assert!(complaint("WebSocketHandler echo init").contains("takes no arguments"));
 }
 
 /// The configuration of the README of the module before this one, with the older name of a directive.

@@ -440,7 +440,7 @@ fn what_does_not_work_is_said() {
         ("WebSocketHandler pywebsocket /nowhere", "no directory /nowhere"),
         ("WebSocketPythonScan /nowhere", "no directory /nowhere"),
         ("WebSocketPythonMap /nowhere", "no file /nowhere"),
-        ("WebSocketPythonOutsideRoot Perhaps", "neither On nor Off"),
+        ("WebSocketPythonOutsideRoot Perhaps", "expected On or Off"),
     ] {
         let output = Httpd::new(Mpm::Event).config(lines).check();
         let message = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -198,7 +198,7 @@ fn one_that_gives_no_sign_of_life_is_replaced(mpm: Mpm) {
     assert_ne!(next, engine);
     // Nothing is left of the one that was late.
     Raw::open(&server, "/echo").echo(&Frame::text("hello again"));
-    assert_eq!(times(&server, "WS0168: a new engine is started"), 1);
+    assert_eq!(times(&server, "WS0168: a new engine replaces"), 1);
     let log = server.error_log();
     let line = log.lines().find(|line| line.contains("WS0169")).expect("a line");
     assert!(line.contains("websocket:crit"), "{line}");
