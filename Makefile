@@ -8,10 +8,10 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test conformance hostile bench fuzz lint install uninstall clean
+.PHONY: help build run test conformance hostile docker-test bench fuzz lint install uninstall clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The module, optimised: target/release/libmod_websocket.so
 	$(CARGO) build --release --locked
@@ -27,6 +27,9 @@ conformance: build ## All cases of the Autobahn suite, some minutes; `make test`
 
 hostile: build ## What is done to a server on purpose: TIME=1800 seconds, SCENARIO=… alone; `make test` runs a share of it
 	@tests/hostile/run --time '$(or $(TIME),1800)' $(SCENARIO)
+
+docker-test: ## Both images of the Dockerfile, built from source and tried; `make test` tries one with the module it has built
+	@tests/container/run
 
 bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 40 minutes, installs the servers
 	@scripts/need-packages bench nodejs node-ws websocketd nginx-light libnginx-mod-nchan g++ libssl-dev
