@@ -103,13 +103,14 @@ impl Idle {
     }
 }
 
-pub(crate) fn table(rows: &[(&str, Idle)]) -> String {
+pub(crate) fn table(rows: &[(impl AsRef<str>, Idle)]) -> String {
     let mut table = String::from(
         "\nIdle: memory (Pss) of the server's whole process tree\n\
          \u{20}                    connections  bytes each  in the engine  MiB before  MiB after  threads before, after\n",
     );
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for (name, row) in rows {
+        let name = name.as_ref();
         table += &format!(
             "{name:<19}  {:>11}  {:>10.0}  {:>13.0}  {:>10.1}  {:>9.1}  {:>3}, {}\n",
             row.connections,

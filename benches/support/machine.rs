@@ -9,7 +9,7 @@ use super::Result;
 
 /// The server's core and the generator's.
 const SERVER_CPU: usize = 0;
-const GENERATOR_CPU: usize = 1;
+pub(crate) const GENERATOR_CPU: usize = 1;
 
 /// Puts this thread on a core of its own, and returns the one for the servers; `None` where there is but one core.
 pub(crate) fn pin_generator() -> Option<usize> {

@@ -131,15 +131,31 @@ impl Server {
     /// nginx with nchan, one worker, and the lines `site` in its `server`, which give a WebSocket at `path`; `None` where
     /// one of them is not installed. `cpu`: the only core it may use.
     pub(crate) fn nchan(cpu: Option<usize>, site: &str, path: &'static str) -> Result<Option<Self>> {
-        let Some((nginx, module)) = program("nginx").zip(nchan_module()) else { return Ok(None) };
+        let Some(module) = nchan_module() else { return Ok(None) };
+        Self::nginx(cpu, Some(&module), site, path, false)
+    }
+
+    /// nginx with one worker, a module of others, and the lines `site` in its `server`, which give a WebSocket at `path`; `None`
+    /// where it is not installed. `cpu`: the only core it may use.
+    pub(crate) fn nginx(
+        cpu: Option<usize>,
+        module: Option<&Path>,
+        site: &str,
+        path: &'static str,
+        tls: bool,
+    ) -> Result<Option<Self>> {
+        let Some(nginx) = program("nginx") else { return Ok(None) };
         let (root, port) = (new_root()?, Port::reserve());
+        if tls {
+            make_certificate(root.path());
+        }
         let configuration = root.path().join("nginx.conf");
-        fs::write(&configuration, nginx_conf(&module, port.number(), site))?;
+        fs::write(&configuration, nginx_conf(module, port.number(), site, tls))?;
         let mut command = confined(&nginx, cpu);
         // The slash is nginx's custom: it puts names behind the prefix as they are.
         command.arg("-p").arg(root.path().join("")).arg("-c").arg(&configuration);
         command.arg("-e").arg(root.path().join("error.log"));
-        Self::start(command, root, port, path, false).map(Some)
+        Self::start(command, root, port, path, tls).map(Some)
     }
 
     /// Starts a server that lives in `root`, and waits until it opens WebSockets.
@@ -294,8 +310,8 @@ pub(crate) fn page() -> String {
     format!("<!DOCTYPE html><title>A page</title><p>{}\n", "All is well. ".repeat(75))
 }
 
-fn nginx_conf(module: &Path, port: u16, site: &str) -> String {
-    let mut configuration = format!("load_module {};\n", module.display());
+fn nginx_conf(module: Option<&Path>, port: u16, site: &str, tls: bool) -> String {
+    let mut configuration = module.map_or_else(String::new, |module| format!("load_module {};\n", module.display()));
     if let Some([user, ..]) = unprivileged() {
         let _ = writeln!(configuration, "user {user};");
     }
@@ -306,7 +322,9 @@ fn nginx_conf(module: &Path, port: u16, site: &str) -> String {
         let _ = writeln!(configuration, "{kind}_temp_path {kind};");
     }
     configuration += "keepalive_timeout 1h;\nkeepalive_requests 1000000000;\n";
-    let _ = writeln!(configuration, "server {{\nlisten 127.0.0.1:{port};\n{site}\n}}\n}}");
+    let (ssl, keys) =
+        if tls { (" ssl", "ssl_certificate certificate.pem;\nssl_certificate_key key.pem;\n") } else { ("", "") };
+    let _ = writeln!(configuration, "server {{\nlisten 127.0.0.1:{port}{ssl};\n{keys}{site}\n}}\n}}");
     configuration
 }
 

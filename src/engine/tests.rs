@@ -2,17 +2,19 @@
 
 use super::connection::{Closing, stopping};
 use super::control::{self, ControlLink};
-use super::handoff::{EngineClient, Granted, HandoffError, Link, version};
+use super::handoff::{EngineClient, Granted, HandoffError, Link, Side, version};
 use super::memory::Bound;
 use super::process::{Setup, run};
 use super::session_log::NamedLog;
+use super::socket::Socket;
+use super::summary::{End, Traffic};
 use super::testing::{Client, PATIENCE, Scripted, TestEngine, pair, spec, websocket};
 use super::*;
 use crate::handlers::echo::Echo;
 use crate::wire::deflate::Compression;
 use crate::wire::extension::Parameters;
 use crate::wire::{CloseCode, Message, close};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -66,9 +68,39 @@ fn push(conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
     })
 }
 
+/// Tells the client what came with its server, and the server what came with its client.
+struct Greets;
+
+impl Handler for Greets {
+    fn accept<'a>(&'a self, _: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
+        let session = HandlerSession::Stream(Box::new(Greets));
+        Box::pin(async { Ok(Accepted { response: Response::None, session, descriptors: 1 }) })
+    }
+}
+
+impl StreamSession for Greets {
+    fn run(self: Box<Self>, streams: Streams, raw: &RawStream) -> LocalBoxFuture<'_, RawSummary> {
+        let backend = *streams.backend.unwrap();
+        let mut client = raw.stream(streams.client).unwrap();
+        let mut server = Socket::of_server(backend.source).unwrap();
+        Box::pin(async move {
+            let greeting = [&backend.early[..], b" ", &backend.settings].concat();
+            for (socket, bytes) in [(&mut client, greeting), (&mut server, streams.early)] {
+                let slices = [IoSlice::new(&bytes)];
+                std::future::poll_fn(|cx| socket.poll_write(cx, &slices)).await.unwrap();
+            }
+            RawSummary { end: End::Unanswered, received: Traffic::default(), sent: Traffic::default() }
+        })
+    }
+}
+
 fn registry() -> Registry {
     let registry = Registry::default().with("echo", Echo).with("panics", Scripted(panics));
-    registry.with("once", Scripted(once)).with("flood", Scripted(flood)).with("push", Scripted(push))
+    registry
+        .with("once", Scripted(once))
+        .with("flood", Scripted(flood))
+        .with("push", Scripted(push))
+        .with("greets", Greets)
 }
 
 fn engine() -> TestEngine {

@@ -4,7 +4,6 @@ use super::process::Process;
 use super::*;
 use crate::mux::endpoint::{Endpoint, Received};
 use crate::mux::flow::WINDOW;
-use std::io::IoSlice;
 
 struct Child {
     link: Link,
@@ -205,5 +204,33 @@ fn with_a_mux_its_sessions_end() {
     assert!(matches!(child.link.open_mux(7, child.socket.as_fd()), Err(HandoffError::Refused { status: 500, .. })));
     drop((child, rubbish));
     // Else it would wait for them.
+    engine.retire();
+}
+
+#[test]
+fn the_server_of_a_proxied_session_comes_beside_its_client() {
+    let mut engine = Process::start();
+    let mut child = Child::new(&engine);
+    for by_mux in [false, true] {
+        let id = child.offer(&spec("greets"));
+        let ((mut client, theirs), (mut server, second)) = (pair(), pair());
+        let backend = Side { socket: second.as_fd(), early: b"early".to_vec(), keys: None };
+        if by_mux {
+            child.endpoint.open(id, ());
+            child.link.carry_proxied(id, child.mux, backend, b"settings".to_vec()).unwrap();
+            child.expect(id, b"early settings");
+        } else {
+            let given = Side { socket: theirs.as_fd(), early: b"before".to_vec(), keys: None };
+            child.link.give_proxied(id, given, backend, b"settings".to_vec()).unwrap();
+            let mut heard = [0; 14];
+            client.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"early settings");
+        }
+        drop((second, theirs));
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, if by_mux { &b""[..] } else { b"before" });
+    }
+    drop(child);
     engine.retire();
 }

@@ -4,7 +4,6 @@ use super::*;
 use crate::tls::record::tests::{SUITES, connect};
 use crate::tls::stream::Tls;
 use rustls::{AlertDescription, ClientConnection, StreamOwned};
-use std::io::IoSlice;
 use std::net::{TcpListener, TcpStream};
 
 type Secure = StreamOwned<ClientConnection, TcpStream>;

@@ -156,14 +156,20 @@ impl Session<'_> {
         // What passes from here on goes to nobody.
         let count = |way: &OneWay| Traffic { messages: way.follower.messages, bytes: way.follower.bytes };
         let (received, sent) = (count(&self.up), count(&self.down));
+        // Where what waits is too much, nothing behind it arrives in time.
+        let is_short = self.holding.as_ref().is_some_and(|holding| holding.demand() >= Demand::Close);
         let asked = match verdict {
             Verdict::Ended => None,
             Verdict::Asked(frame) => {
-                self.say_close(&frame).await;
+                if !is_short {
+                    self.say_close(&frame).await;
+                }
                 Some(End::Engine(frame))
             }
         };
-        self.hang_up().await;
+        if !is_short {
+            self.hang_up().await;
+        }
         let lost = || End::Lost(self.lost.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         let end = self.closed.take().map(|end| *end).or(asked).unwrap_or_else(lost);
         RawSummary { end, received, sent }

@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::engine::memory::Bound;
-use crate::engine::testing::{TestEngine, pair, spec};
+use crate::engine::testing::{PATIENCE, TestEngine, pair, spec};
 use crate::engine::{BackendStream, Registry, SessionSpec};
 use crate::wire::{CloseCode, close};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+mod whole;
 
 fn engine() -> TestEngine {
     TestEngine::start(1, Registry::default().with("proxy", Proxy), Bound::Off)
@@ -128,5 +131,97 @@ fn a_stop_within_a_frame_is_an_end() {
     engine.close(id, &close(CloseCode::from(1012), "stop"));
     assert_eq!((rest(&mut client).len(), rest(&mut server).len()), (0, 0));
     drop((client, server));
+    engine.wait_for(0);
+}
+
+/// It holds what one read brings, and reads no more.
+#[test]
+fn what_is_held_is_bounded() {
+    let engine = engine();
+    for client_talks in [true, false] {
+        let (_, client, server) = session(&engine, Terms::default());
+        let (mut talks, mut listens) = if client_talks { (client, server) } else { (server, client) };
+        let talker = std::thread::spawn(move || {
+            for _ in 0..100 {
+                talks.write_all(&[7; 1 << 16]).unwrap();
+            }
+        });
+        let begin = Instant::now();
+        while engine.memory().held() == 0 {
+            assert!(begin.elapsed() < PATIENCE, "nothing waits");
+            std::thread::yield_now();
+        }
+        let most = (0..200).map(|_| {
+            std::thread::yield_now();
+            engine.memory().held()
+        });
+        assert!(most.max().unwrap() <= 1 << 16);
+        assert_eq!(rest(&mut listens).len(), 100 << 16);
+        drop(listens);
+        talker.join().unwrap();
+        engine.wait_for(0);
+        assert_eq!(engine.memory().held(), 0);
+    }
+}
+
+#[test]
+fn who_is_gone_is_missed_by_the_other() {
+    let engine = engine();
+    for client_goes in [true, false] {
+        let (_, client, server) = session(&engine, Terms::default());
+        let (goes, mut stays) = if client_goes { (client, server) } else { (server, client) };
+        // With something unread in it, a socket is reset when it closes.
+        stays.write_all(b"unread").unwrap();
+        let mut seen = [0; 1];
+        rustix::net::recv(&goes, &mut seen[..], rustix::net::RecvFlags::PEEK).unwrap();
+        drop(goes);
+        assert_eq!(rest(&mut stays), b"");
+        drop(stays);
+        engine.wait_for(0);
+    }
+}
+
+#[test]
+fn nothing_moves_for_as_long_as_may_be() {
+    let engine = engine();
+    let soon = Duration::from_millis(250);
+    let mut spec = spec("proxy");
+    spec.limits.idle_timeout = Some(soon);
+    let by_proxy = ProxySettings { idle_timeout: Some(soon), ..settings() };
+    for terms in [Terms { spec, ..Terms::default() }, Terms { settings: by_proxy, ..Terms::default() }] {
+        let (_, mut client, mut server) = session(&engine, terms);
+        let frame = rest_of_close(&mut client);
+        assert_eq!(frame, [&[0x88, 14, 0x03, 0xe9], &b"idle timeout"[..]].concat());
+        assert_eq!(read(&mut server, 8)[..2], [0x88, 0x82]);
+        drop((client, server));
+        engine.wait_for(0);
+    }
+}
+
+fn rest_of_close(client: &mut UnixStream) -> Vec<u8> {
+    let head = read(client, 2);
+    [&head[..], &read(client, usize::from(head[1]))].concat()
+}
+
+#[test]
+fn a_close_is_not_said_twice() {
+    let engine = engine();
+    let (id, mut client, mut server) = session(&engine, Terms::default());
+    server.write_all(&[0x88, 0]).unwrap();
+    assert_eq!(read(&mut client, 2), [0x88, 0]);
+    engine.close(id, &close(CloseCode::from(1012), "stop"));
+    assert_eq!(rest(&mut client), b"");
+    assert_eq!(read(&mut server, 8)[..2], [0x88, 0x82]);
+    drop((client, server));
+    engine.wait_for(0);
+}
+
+#[test]
+fn a_session_without_a_server_ends() {
+    let engine = engine();
+    let (mut client, ours) = pair();
+    let accepted = engine.accept(&spec("proxy")).unwrap();
+    engine.run(ours, spec("proxy"), accepted, vec![], vec![]);
+    assert_eq!(rest(&mut client), b"");
     engine.wait_for(0);
 }

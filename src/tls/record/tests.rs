@@ -1,4 +1,6 @@
-//! rustls is the client, and was the server until the handshake was done.
+//! rustls is the client, and was the server until the handshake was done; or the other way round.
+
+mod client_role;
 
 use super::*;
 use proptest::prelude::*;
@@ -26,8 +28,8 @@ impl rustls::KeyLog for Log {
     }
 }
 
-/// A client, and what its server has to go on with.
-pub(crate) fn connect(suite: rustls::SupportedCipherSuite) -> (ClientConnection, Keys) {
+/// A client and a server that know each other, and the secrets that they will have.
+fn ends(suite: rustls::SupportedCipherSuite) -> (ClientConnection, ServerConnection, Arc<Log>) {
     let provider =
         Arc::new(rustls::crypto::CryptoProvider { cipher_suites: vec![suite], ..provider::default_provider() });
     let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
@@ -42,32 +44,65 @@ pub(crate) fn connect(suite: rustls::SupportedCipherSuite) -> (ClientConnection,
     let log = Arc::new(Log::default());
     server.key_log = log.clone();
     server.enable_secret_extraction = true;
-    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+    let server = ServerConnection::new(Arc::new(server)).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let mut client = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
-    while client.wants_write() || server.wants_write() {
-        let wire = said(&mut client);
-        let mut rest = &wire[..];
-        while !rest.is_empty() {
-            server.read_tls(&mut rest).unwrap();
+    client.enable_secret_extraction = true;
+    (ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap(), server, log)
+}
+
+impl Log {
+    fn keys(&self, suite: rustls::SupportedCipherSuite, client: u64, server: u64) -> Keys {
+        let direction =
+            |label: &str, sequence| Direction { secret: Secret(self.0.lock().unwrap()[label].clone()), sequence };
+        Keys {
+            suite: suite.suite().into(),
+            client: direction("CLIENT_TRAFFIC_SECRET_0", client),
+            server: direction("SERVER_TRAFFIC_SECRET_0", server),
         }
-        server.process_new_packets().unwrap();
+    }
+}
+
+/// A client, and what its server has to go on with.
+pub(crate) fn connect(suite: rustls::SupportedCipherSuite) -> (ClientConnection, Keys) {
+    let (mut client, mut server, log) = ends(suite);
+    while client.wants_write() || server.wants_write() {
+        hear_client(&mut server, &said(&mut client));
         hear(&mut client, &said(&mut server)).unwrap();
     }
     let secrets = server.dangerous_extract_secrets().unwrap();
-    let secret = |label: &str| Secret(log.0.lock().unwrap()[label].clone());
-    let keys = Keys {
-        suite: suite.suite().into(),
-        client: Direction { secret: secret("CLIENT_TRAFFIC_SECRET_0"), sequence: secrets.rx.0 },
-        server: Direction { secret: secret("SERVER_TRAFFIC_SECRET_0"), sequence: secrets.tx.0 },
-    };
-    (client, keys)
+    (client, log.keys(suite, secrets.rx.0, secrets.tx.0))
+}
+
+/// A server, what its client has to go on with, and what the server has said since the handshake was done: its tickets.
+pub(crate) fn serve(suite: rustls::SupportedCipherSuite) -> (ServerConnection, Keys, Vec<u8>) {
+    let (mut client, mut server, log) = ends(suite);
+    while client.is_handshaking() || client.wants_write() {
+        hear_client(&mut server, &said(&mut client));
+        if client.is_handshaking() {
+            hear(&mut client, &said(&mut server)).unwrap();
+        }
+    }
+    let tickets = said(&mut server);
+    let secrets = client.dangerous_extract_secrets().unwrap();
+    (server, log.keys(suite, secrets.tx.0, secrets.rx.0), tickets)
+}
+
+fn hear_client(server: &mut ServerConnection, mut wire: &[u8]) -> Vec<u8> {
+    let mut heard = Vec::new();
+    while !wire.is_empty() {
+        server.read_tls(&mut wire).unwrap();
+        let ready = server.process_new_packets().unwrap().plaintext_bytes_to_read();
+        let start = heard.len();
+        heard.resize(start + ready, 0);
+        server.reader().read_exact(&mut heard[start..]).unwrap();
+    }
+    heard
 }
 
 fn said<T>(side: &mut ConnectionCommon<T>) -> Vec<u8> {
