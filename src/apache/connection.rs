@@ -1,10 +1,24 @@
 //! httpd's conn_rec.
 
 use super::ffi;
+use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Filters of connections that let all bytes pass: httpd's own ends, TLS, mod_logio's count, mod_reqtimeout's clock (which is over),
+/// and mod_remoteip's reader of the PROXY line.
+const TRANSPARENT: [&str; 7] = [
+    "core_in",
+    "core",
+    "ssl/tls filter",
+    "ssl/tls coalescing filter",
+    "log_input_output",
+    "reqtimeout",
+    "remoteip_input",
+];
 
 const NONBLOCK: ffi::apr_read_type_e = ffi::apr_read_type_e_APR_NONBLOCK_READ;
 
@@ -96,6 +110,55 @@ impl Connection {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// What httpd has read of the socket and given to nobody yet; the rest will be in the socket. For a connection whose filters
+    /// are all known ([`Connection::unknown_filter`]), and without TLS. Nothing can be read here after that.
+    pub fn take_buffered(&self) -> Vec<u8> {
+        self.make_raw();
+        let mut taken = Vec::new();
+        // SAFETY: safety.md 2, 3; a bucket's data is valid until the brigade is cleaned up. The socket's own bucket, which is
+        // among them, does not close it.
+        unsafe {
+            let brigade = self.kept_brigade(c"mod_websocket read");
+            let mode = ffi::ap_input_mode_t_AP_MODE_EXHAUSTIVE;
+            // It fails where the stream is at its end.
+            let status = ffi::ap_get_brigade(self.record().input_filters, brigade, mode, NONBLOCK, 0);
+            let mut bucket = ffi::shim_brigade_first(brigade);
+            while status == 0 && !bucket.is_null() && ffi::shim_bucket_is_socket(bucket) == 0 {
+                let (mut data, mut length) = (std::ptr::null(), 0);
+                if ffi::shim_bucket_is_metadata(bucket) == 0
+                    && ffi::shim_bucket_read(bucket, &mut data, &mut length, NONBLOCK) == 0
+                    && length > 0
+                {
+                    taken.extend_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), length));
+                }
+                bucket = ffi::shim_brigade_next(brigade, bucket);
+            }
+            ffi::apr_brigade_cleanup(brigade.cast());
+        }
+        taken
+    }
+
+    /// The name of a filter of this connection that is not known to let everything pass as it is, TLS aside: it may count, slow
+    /// down, look at or change the bytes.
+    pub fn unknown_filter(&self) -> Option<String> {
+        // SAFETY: safety.md 2.
+        let first = unsafe { [(*self.as_ptr()).input_filters, (*self.as_ptr()).output_filters] };
+        // SAFETY: safety.md 2; NULL, or a filter that points to its record and to the next one.
+        let at = |filter: *mut ffi::ap_filter_t| unsafe { filter.as_ref() };
+        let filters = first.into_iter().flat_map(|first| std::iter::successors(at(first), |filter| at(filter.next)));
+        // SAFETY: a registered filter has a name, which lives as long as the configuration.
+        let mut names = filters.map(|filter| unsafe { CStr::from_ptr((*filter.frec).name) }.to_string_lossy());
+        names.find(|name| !TRANSPARENT.iter().any(|known| name.eq_ignore_ascii_case(known))).map(Cow::into_owned)
+    }
+
+    /// How long httpd waits for the other end, at most.
+    pub fn timeout(&self) -> Option<Duration> {
+        let mut timeout: ffi::apr_interval_time_t = -1;
+        // SAFETY: the connection is valid, and so is its socket.
+        let status = unsafe { ffi::apr_socket_timeout_get(ffi::ap_get_conn_socket(self.as_ptr()), &mut timeout) };
+        u64::try_from(timeout).ok().filter(|_| status == 0).map(Duration::from_micros)
     }
 
     /// Reads what the input filters have ready, decrypted and all, up to some kilobytes: `Ok(0)` is the end of the stream.

@@ -19,6 +19,7 @@ pub mod module;
 pub mod mpm;
 pub mod pool;
 pub mod process;
+pub mod proxy;
 pub mod rarely;
 pub mod request;
 pub mod server;

@@ -7,6 +7,7 @@ use super::guard::guard;
 use super::log;
 use super::pool::Pool;
 use super::process::Parent;
+use super::proxy::{self, Tunnel};
 use super::request::Request;
 use super::server::Server;
 use super::tls;
@@ -39,8 +40,9 @@ pub trait HttpdModule: 'static {
     /// httpd does not start.
     fn post_config(parent: &mut Parent, server: &Server) -> Result<(), String>;
 
-    /// In httpd's parent, for each server with TLS: whether [`Connection::tls`] is wanted for its connections.
-    fn wants_tls_secrets(server: &Server) -> bool;
+    /// In httpd's parent, for each server with TLS: whether [`Connection::tls`] is wanted for its connections; `outgoing`: for
+    /// those that it opens as a proxy.
+    fn wants_tls_secrets(server: &Server, outgoing: bool) -> bool;
 
     /// In httpd's parent, about every ten seconds while it runs.
     fn monitor(parent: &mut Parent, server: &Server);
@@ -80,6 +82,15 @@ pub trait HttpdModule: 'static {
     /// # Errors
     /// As of [`HttpdModule::handler`].
     fn last_handler(request: &mut Request) -> HookResult;
+
+    /// mod_proxy sends a request to a back end: whether [`HttpdModule::tunnel`] is to be called should a tunnel come of it.
+    fn may_take_tunnel(request: &Request) -> bool;
+
+    /// mod_proxy is about to move the bytes between the client of this request, who has got the 101, and a back end.
+    fn tunnel(request: &mut Request, back_end: &Connection) -> Tunnel;
+
+    /// mod_proxy is done with a request: what its content handler is to answer, should it be another thing than it would.
+    fn proxied(request: &mut Request) -> Option<HookStatus>;
 }
 
 /// The record of module `M`: `name` is what `<IfModule>` looks for.
@@ -154,6 +165,7 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_handler(Some(last_handler::<M>), nobody, after, ffi::APR_HOOK_LAST as c_int);
     }
     tls::register::<M>();
+    proxy::register::<M>();
 }
 
 extern "C" fn open_logs<M: HttpdModule>(

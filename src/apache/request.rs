@@ -67,6 +67,11 @@ impl Request {
         unsafe { &*self.0.get() }
     }
 
+    /// What tells it from others that there are in this process.
+    pub fn number(&self) -> usize {
+        self.as_ptr() as usize
+    }
+
     pub fn pool(&self) -> &Pool {
         // SAFETY: safety.md 2.
         unsafe { Pool::from_ptr(self.record().pool) }
@@ -275,6 +280,12 @@ impl Request {
             next = unsafe { next.add(1) };
         }
         variables
+    }
+
+    /// A variable that `SetEnv` or a module has set for it.
+    pub fn variable(&self, name: &CStr) -> Option<Cow<'_, str>> {
+        // SAFETY: safety.md 2.
+        unsafe { text(Table::from_ptr(self.record().subprocess_env).find(name)) }
     }
 
     /// Adds what CGI programs are told of the request to [`Request::environment`]. httpd leaves out what they must not know:

@@ -10,6 +10,7 @@ use std::ffi::{CStr, OsStr, c_int};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A virtual host, or the main server.
 #[repr(transparent)]
@@ -39,6 +40,11 @@ impl Server {
             let name = self.record().server_hostname;
             if name.is_null() { Cow::Borrowed("") } else { CStr::from_ptr(name).to_string_lossy() }
         }
+    }
+
+    /// `Timeout`.
+    pub fn timeout(&self) -> Option<Duration> {
+        u64::try_from(self.record().timeout).ok().map(Duration::from_micros)
     }
 
     /// The pool that lives as long as the process: through all restarts.
@@ -149,4 +155,10 @@ pub fn is_preflight() -> bool {
 pub fn drop_privileges(server: &Server) -> bool {
     // SAFETY: the pool and the server live as long as the process.
     unsafe { ffi::ap_run_drop_privileges(server.process_pool().as_ptr(), server.as_ptr()) == ffi::OK as c_int }
+}
+
+/// A module of that name ("mod_ssl.c") is loaded, or a part of httpd.
+pub fn has_module(name: &CStr) -> bool {
+    // SAFETY: the list of modules is complete once the configuration has been read.
+    !unsafe { ffi::ap_find_linked_module(name.as_ptr()) }.is_null()
 }

@@ -85,13 +85,20 @@ apr_status_t shim_connection_flush(conn_rec *c)
     return network->frec->filter_func.out_func(network, NULL);
 }
 
+/* Both are new in httpd 2.4.58 (MMN 20120211.129): weak, so that the module also loads where they are not, wherever it was built. */
+#if !AP_MODULE_MAGIC_AT_LEAST(20120211, 129)
+apr_status_t ap_get_pollfd_from_conn(conn_rec *c, apr_pollfd_t *pollfd, apr_interval_time_t *timeout);
+void ap_hook_get_pollfd_from_conn(shim_get_pollfd_fn *function, const char *const *before, const char *const *after, int order);
+#endif
+#pragma weak ap_get_pollfd_from_conn
+#pragma weak ap_hook_get_pollfd_from_conn
+
 int shim_connection_pollfd(conn_rec *c)
 {
     apr_os_sock_t fd = -1;
-#if AP_MODULE_MAGIC_AT_LEAST(20120211, 129)
     apr_pollfd_t pollfd;
     memset(&pollfd, 0, sizeof(pollfd));
-    if (ap_get_pollfd_from_conn(c, &pollfd, NULL) != APR_SUCCESS) {
+    if (!ap_get_pollfd_from_conn || ap_get_pollfd_from_conn(c, &pollfd, NULL) != APR_SUCCESS) {
         return -1;
     }
     switch (pollfd.desc_type) {
@@ -104,8 +111,29 @@ int shim_connection_pollfd(conn_rec *c)
     default:
         break;
     }
-#endif
     return fd;
+}
+
+int shim_has_get_pollfd(void)
+{
+    return ap_hook_get_pollfd_from_conn != NULL;
+}
+
+void shim_hook_get_pollfd(shim_get_pollfd_fn *function)
+{
+    if (ap_hook_get_pollfd_from_conn) {
+        ap_hook_get_pollfd_from_conn(function, NULL, NULL, APR_HOOK_REALLY_FIRST);
+    }
+}
+
+void shim_pollfd_set_none(apr_pollfd_t *pollfd)
+{
+    pollfd->desc_type = APR_NO_DESC;
+}
+
+void shim_connection_set_aborted(conn_rec *c)
+{
+    c->aborted = 1;
 }
 
 void shim_connection_close_after(conn_rec *c)

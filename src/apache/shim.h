@@ -22,6 +22,7 @@
 #include "apr_buckets.h"
 #include "apr_dso.h"
 #include "apr_optional_hooks.h"
+#include "apr_poll.h"
 #include "apr_portable.h"
 #include "apr_strings.h"
 #include "apr_thread_mutex.h"
@@ -56,9 +57,17 @@ int shim_connection_has_output(const conn_rec *c);
 apr_status_t shim_connection_flush(conn_rec *c);
 /* ap_get_pollfd_from_conn (2.4.58, MMN 20120211.129): the descriptor to poll for input, -1 where there is none */
 int shim_connection_pollfd(conn_rec *c);
+/* The hook of the same name, where this httpd has it */
+typedef apr_status_t shim_get_pollfd_fn(conn_rec *c, apr_pollfd_t *pollfd, apr_interval_time_t *timeout);
+int shim_has_get_pollfd(void);
+void shim_hook_get_pollfd(shim_get_pollfd_fn *function);
+/* What it answers where there is no input any more: APR_NO_DESC */
+void shim_pollfd_set_none(apr_pollfd_t *pollfd);
 /* What ends a connection without a word: aborted (a bit field in some versions), and not kept alive. */
 void shim_connection_abandon(conn_rec *c);
 int shim_connection_is_aborted(const conn_rec *c);
+/* c->aborted alone: nothing is written any more */
+void shim_connection_set_aborted(conn_rec *c);
 /* Gives the allocator of the connection's pool a mutex, until the pool is cleared */
 void shim_connection_share_memory(conn_rec *c);
 /* Gives the system back what the allocator of the connection's pool keeps for the next use */

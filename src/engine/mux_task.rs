@@ -84,7 +84,7 @@ impl MuxTask {
 
     pub fn open(self: &Rc<MuxTask>, session: u64) -> MuxStream {
         self.endpoint.borrow_mut().open(session, Wakers::default());
-        MuxStream { mux: self.clone(), number: session }
+        MuxStream { mux: self.clone(), number: session, is_ended: Cell::new(false) }
     }
 
     /// Reads and writes until the other end is closed; then all its streams are broken off.
@@ -198,6 +198,8 @@ impl fmt::Debug for MuxTask {
 pub struct MuxStream {
     mux: Rc<MuxTask>,
     number: u64,
+    /// The other end has been told that nothing more comes.
+    is_ended: Cell<bool>,
 }
 
 impl MuxStream {
@@ -259,7 +261,9 @@ impl MuxStream {
 
     /// Says that nothing more will be written.
     pub fn end_writing(&self) {
-        self.mux.add(|endpoint| endpoint.end_stream(self.number));
+        if !self.is_ended.replace(true) {
+            self.mux.add(|endpoint| endpoint.end_stream(self.number));
+        }
     }
 }
 

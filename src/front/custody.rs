@@ -52,7 +52,7 @@ pub(super) fn choose(request: &Request, needs: Needs) -> Result<Handover, u16> {
 }
 
 /// True when the MPM goes on without this request, and it may be kept.
-fn can_suspend(request: &Request) -> bool {
+pub(crate) fn can_suspend(request: &Request) -> bool {
     // ap_internal_redirect takes SUSPENDED for an error.
     child::relay().is_some() && !request.is_redirected()
 }
@@ -60,6 +60,11 @@ fn can_suspend(request: &Request) -> bool {
 thread_local! {
     /// What a handler on this thread has just suspended, until the MPM lets go of it.
     static SUSPENDED: RefCell<Option<(Suspended, Parked)>> = const { RefCell::new(None) };
+}
+
+/// The handler of this request is about to answer [`HookStatus::Suspended`].
+pub(crate) fn suspend(request: &mut Request, parked: Parked) {
+    SUSPENDED.set(Some((Suspended::new(request), parked)));
 }
 
 /// The MPM lets go of a connection: if it is the one that was suspended, it is the relay thread's now.
@@ -160,7 +165,7 @@ fn park(request: &mut Request, handover: Handover, parked: Parked) -> HookResult
         Handover::BlockingRelay => false,
     };
     if suspends {
-        SUSPENDED.set(Some((Suspended::new(request), parked)));
+        suspend(request, parked);
         return Ok(HookStatus::Suspended);
     }
     relay::blocking::run(request, parked);
@@ -171,7 +176,7 @@ fn park(request: &mut Request, handover: Handover, parked: Parked) -> HookResult
 }
 
 /// The engine has refused a session, or does not answer: the status for the client.
-fn no_session(request: &Request, why: &HandoffError) -> u16 {
+pub(crate) fn no_session(request: &Request, why: &HandoffError) -> u16 {
     let text = format!("WS0007: no session: {why}");
     let (status, level) = match why {
         HandoffError::Refused { status, by_quota: true, .. } => (*status, Some(Level::Info)),

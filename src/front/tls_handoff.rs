@@ -2,6 +2,7 @@
 
 use crate::apache::connection::Connection;
 use crate::apache::request::Request;
+use crate::apache::server::Server;
 use crate::apache::tls::{TlsDirection, TlsState};
 use crate::engine::handoff::PATIENCE;
 use crate::front::WebSocket;
@@ -21,6 +22,14 @@ pub fn can_be_handed_over(request: &Request) -> bool {
     request.server().config::<WebSocket>().tls_handoff()
         && connection.tls_suite().is_some_and(Keys::knows)
         && !connection.tls_has_pending()
+}
+
+/// As [`can_be_handed_over`], where somebody else has to be able to go on with it if not: what OpenSSL has of it is taken along, but for
+/// a record whose rest is yet to come.
+pub fn can_be_taken(server: &Server, connection: &Connection) -> bool {
+    server.config::<WebSocket>().tls_handoff()
+        && connection.tls_suite().is_some_and(Keys::knows)
+        && !connection.tls_awaits_rest()
 }
 
 /// What has come in a connection's TLS, and the keys for all that follows. Nothing can be read or written here after that.

@@ -15,6 +15,7 @@ use crate::apache::directive::{Commands, entries};
 use crate::apache::module::{HttpdModule, Record, record};
 use crate::apache::pool::Pool;
 use crate::apache::process::Parent;
+use crate::apache::proxy::Tunnel;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::{HookResult, HookStatus};
@@ -22,6 +23,7 @@ use crate::front::config::{Config, Merge};
 use crate::front::handler::Front;
 use crate::front::{WebSocket, access, child, custody, h2, once, others, relay, session_logs, upgrade};
 use crate::handlers::FRONTS;
+use crate::handlers::proxy::{startup, takeover};
 use directives::DIRECTIVES;
 use std::ffi::CStr;
 
@@ -57,12 +59,13 @@ impl HttpdModule for WebSocket {
         once::prepare(server);
         parent::start(parent, server)?;
         advice::give();
+        startup::prepare(server);
         h2::advise(server.config::<WebSocket>().h2_streams());
         Ok(())
     }
 
-    fn wants_tls_secrets(server: &Server) -> bool {
-        server.config::<WebSocket>().tls_handoff()
+    fn wants_tls_secrets(server: &Server, outgoing: bool) -> bool {
+        server.config::<WebSocket>().tls_handoff() && (!outgoing || startup::is_configured())
     }
 
     fn monitor(parent: &mut Parent, server: &Server) {
@@ -105,11 +108,29 @@ impl HttpdModule for WebSocket {
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {
-        if others::is_anothers(request) { Ok(HookStatus::Declined) } else { upgrade::handle(request, FRONTS) }
+        if !others::is_anothers(request) {
+            let status = upgrade::handle(request, FRONTS)?;
+            if status != HookStatus::Declined {
+                return Ok(status);
+            }
+        }
+        takeover::reserve(request)
     }
 
     fn last_handler(request: &mut Request) -> HookResult {
         let chosen = request.config::<WebSocket>().handler();
         chosen.map(|chosen| chosen.front).map_or(Ok(HookStatus::Declined), |front| front.answer_last(request))
+    }
+
+    fn may_take_tunnel(request: &Request) -> bool {
+        takeover::is_reserved(request)
+    }
+
+    fn tunnel(request: &mut Request, back_end: &Connection) -> Tunnel {
+        takeover::take(request, back_end)
+    }
+
+    fn proxied(request: &mut Request) -> Option<HookStatus> {
+        takeover::end(request)
     }
 }

@@ -14,4 +14,5 @@ mod handlers;
 mod harness_itself;
 mod operations;
 mod protocol;
+mod takeover;
 mod tls;

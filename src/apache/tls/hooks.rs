@@ -40,7 +40,7 @@ extern "C" fn init_server<M: HttpdModule>(
 ) -> c_int {
     guard("init_server", ffi::DECLINED, || {
         // SAFETY: a server of the configuration that is being set up.
-        if is_proxy != 0 || !M::wants_tls_secrets(unsafe { Server::from_ptr(server) }) {
+        if !M::wants_tls_secrets(unsafe { Server::from_ptr(server) }, is_proxy != 0) {
             return ffi::DECLINED;
         }
         let Some(Known { openssl, .. }) = OpenSsl::find().and_then(OpenSsl::know) else {
@@ -64,7 +64,7 @@ extern "C" fn init_server<M: HttpdModule>(
 
 extern "C" fn pre_handshake(connection: *mut ffi::conn_rec, ssl: *mut Ssl, is_proxy: c_int) -> c_int {
     guard("pre_handshake", ffi::DECLINED, || {
-        let Some(Known { openssl, index, .. }) = known().filter(|_| is_proxy == 0) else { return ffi::DECLINED };
+        let Some(Known { openssl, index, .. }) = known() else { return ffi::DECLINED };
         // SAFETY: connection and SSL are new and this thread's. The memory is the pool's, which is freed after the SSL is;
         // pools align as malloc does. The cleanup may run before that, and leaves the memory what it is: a Watch.
         unsafe {
@@ -73,7 +73,7 @@ extern "C" fn pre_handshake(connection: *mut ffi::conn_rec, ssl: *mut Ssl, is_pr
             if watch.is_null() || (openssl.set_data)(ssl, index, watch.cast()) == 0 {
                 return ffi::DECLINED;
             }
-            watch.write(Watch::new(ssl));
+            watch.write(Watch::new(ssl, is_proxy != 0));
             ffi::apr_pool_cleanup_register(pool, watch.cast(), Some(wipe), Some(ffi::apr_pool_cleanup_null));
             ffi::apr_pool_userdata_setn(watch.cast(), WATCH.as_ptr(), None, pool);
             (openssl.set_on_message)(ssl, on_message);

@@ -76,6 +76,13 @@ impl Connection {
         unsafe { (openssl.has_pending)(watch.ssl) != 0 || CStr::from_ptr((openssl.read_state)(watch.ssl)) == c"RB" }
     }
 
+    /// OpenSSL has a record that is not all there, and nothing before it.
+    pub fn tls_awaits_rest(&self) -> bool {
+        let Some((watch, openssl)) = self.watch() else { return false };
+        // SAFETY: safety.md 3; the SSL lives as long as the connection.
+        self.tls_has_pending() && unsafe { (openssl.pending)(watch.ssl) } == 0
+    }
+
     /// What was seen of this connection, and the functions to ask for more.
     fn watch(&self) -> Option<(&Watch, OpenSsl)> {
         // mod_ssl frees the SSL of a connection that it aborts.

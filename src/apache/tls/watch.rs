@@ -20,6 +20,8 @@ pub(super) struct Watch {
     pub(super) ssl: *mut Ssl,
     pub(super) client: DirectionState,
     pub(super) server: DirectionState,
+    /// httpd is the client of this connection.
+    is_client: bool,
     /// Something was seen after which the secrets are out of date.
     pub(super) is_spoiled: bool,
 }
@@ -47,7 +49,7 @@ impl DirectionState {
 }
 
 impl Watch {
-    pub(super) fn new(ssl: *mut Ssl) -> Watch {
+    pub(super) fn new(ssl: *mut Ssl, is_client: bool) -> Watch {
         let way = DirectionState {
             secret: [0; MAX_SECRET],
             length: 0,
@@ -57,14 +59,14 @@ impl Watch {
             is_finished: false,
             is_within: false,
         };
-        Watch { ssl, client: way, server: way, is_spoiled: false }
+        Watch { ssl, client: way, server: way, is_client, is_spoiled: false }
     }
 
     /// A record or a message went either way (SSL_set_msg_callback(3)).
     pub(super) fn note(&mut self, is_write: bool, kind: c_int, bytes: &[u8]) {
         // RFC 8446 section 5.2: a kind, a version and a length.
         let sealed = bytes.get(3..5).map_or(0, |length| usize::from(length[0]) << 8 | usize::from(length[1]));
-        let way = if !is_write { &mut self.client } else { &mut self.server };
+        let way = if is_write == self.is_client { &mut self.client } else { &mut self.server };
         // A message is written in records of its own, and OpenSSL tells of it after them: what is longer has padding
         // (SSLOpenSSLConfCmd RecordPadding), which OpenSSL does not tell, and the engine would leave out.
         if is_write && kind == SSL3_RT_HANDSHAKE {

@@ -7,6 +7,7 @@ use crate::engine::health::patient::PatientStream;
 use crate::engine::{Response, SessionSpec, entrance};
 use crate::tls::record::Keys;
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -97,6 +98,12 @@ impl Link {
 
     pub(super) fn send_with(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         send_with(&mut self.stream, message, descriptors)
+    }
+
+    /// The engine is gone, or has closed the link.
+    pub fn is_ended(&self) -> bool {
+        let mut polled = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn receive(&mut self) -> io::Result<FromEngine> {

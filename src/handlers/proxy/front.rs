@@ -1,8 +1,9 @@
 //! Sessions come here by being taken over from mod_proxy: no directive names the handler.
 
+use super::config;
 use crate::front::handler::{Front, Registration};
 
-pub(crate) const FRONT: Registration = Registration { front: &Proxy, directives: &[] };
+pub(crate) const FRONT: Registration = Registration { front: &Proxy, directives: config::DIRECTIVES };
 
 struct Proxy;
 

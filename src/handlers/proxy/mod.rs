@@ -3,6 +3,7 @@
 //!
 //! * `session`: from the takeover to the end; who is told what when httpd stops
 //! * `one_way`: the bytes of one direction
+//! * `takeover`: in httpd's children, from before the server is asked to the beginning of the tunnel; `startup`: what stands in its way
 //!
 //! httpd has the place granted before it asks the server, and tells who the server is with the streams: see [`ProxySettings`] and
 //! [`give_proxied`](crate::engine::handoff::Link::give_proxied).
@@ -12,9 +13,15 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 #[cfg(feature = "httpd")]
+pub(crate) mod config;
+#[cfg(feature = "httpd")]
 mod front;
 mod one_way;
 mod session;
+#[cfg(feature = "httpd")]
+pub(crate) mod startup;
+#[cfg(feature = "httpd")]
+pub(crate) mod takeover;
 
 #[cfg(feature = "httpd")]
 pub(crate) use front::FRONT;

@@ -9,6 +9,7 @@
 //! // the engine still holds, or a process left behind.
 //! ```
 
+pub(crate) mod back_end;
 pub(crate) mod channel;
 pub(crate) mod client;
 pub(crate) mod config;
