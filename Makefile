@@ -8,7 +8,7 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test conformance hostile docker-test bench fuzz lint install uninstall clean
+.PHONY: help build run test conformance hostile docker-test bench fuzz lint deb deb-test install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ lint: ## Formatting, clippy, and links in docs
 	$(CARGO) clippy --test conformance --test hostile --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items --lib --locked
 	CARGO_TARGET_DIR='$(abspath $(target))' $(CARGO) clippy --all-targets --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+
+deb: ## A package for Debian, in target/deb; installs what it needs
+	@scripts/make-deb
+
+deb-test: deb ## Installs, upgrades and purges it in chroots of Debian 12 and 13, as root
+	@tests/package/run
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
 	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'

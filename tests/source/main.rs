@@ -1,5 +1,5 @@
 //! What the source keeps to, read as text: which file imports which, how long files are, the ids of log lines, the oldest
-//! Rust that builds it, the docs, and the manual page.
+//! Rust that builds it, the docs, the manual page, and the version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ mod length;
 mod messages;
 mod oldest_rust;
 mod standalone;
+mod version;
 
 /// A file of the crate.
 struct Source {
