@@ -8,7 +8,7 @@ DESTDIR ?=
 target = $(or $(CARGO_TARGET_DIR),target)
 module = $(target)/release/libmod_websocket.so
 
-.PHONY: help build run test conformance hostile docker-test bench fuzz lint deb deb-test install uninstall clean
+.PHONY: help build run test conformance hostile docker-test bench fuzz lint deb deb-test test-trixie install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ deb: ## A package for Debian, in target/deb; installs what it needs
 
 deb-test: deb ## Installs, upgrades and purges it in chroots of Debian 12 and 13, as root
 	@tests/package/run
+
+test-trixie: ## The integration tests in a chroot of Debian 13, as root, half an hour; FILTER=… for some of them
+	@tests/in-chroot trixie tests/run httpd $(FILTER)
 
 install: ## Puts the built module, and on Debian its configuration, into httpd's directories (DESTDIR=…, APXS=…)
 	@scripts/install-module install '$(module)' '$(DESTDIR)' '$(APXS)' '$(INSTALL)'
