@@ -37,6 +37,7 @@
 //! | what | where |
 //! |---|---|
 //! | an opening handshake judged | `front/upgrade.rs` asks [`wire::handshake`], and then the engine: [`engine::handoff`], `engine/handoff_server.rs` |
+//! | an application asked whether a session may open | `front/authorize/`, `apache/subrequest.rs`; what it answers: [`engine::application`] |
 //! | the socket given away, or the bytes relayed | `front/custody.rs`; `front/relay/`, [`mux`] |
 //! | where TLS keys leave httpd | `apache/tls/` sees them, `front/tls_handoff.rs` takes them, [`tls::record`] goes on with them |
 //! | a session run | `engine/session_task.rs`, [`engine::connection`] over [`wire::session`], its handler: `handlers/echo` is the smallest |

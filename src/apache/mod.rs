@@ -25,6 +25,7 @@ pub mod request;
 pub mod server;
 pub mod shared_memory;
 pub mod status;
+pub mod subrequest;
 pub mod suspended;
 pub mod table;
 pub mod tls;

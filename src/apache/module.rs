@@ -10,6 +10,7 @@ use super::process::Parent;
 use super::proxy::{self, Tunnel};
 use super::request::Request;
 use super::server::Server;
+use super::subrequest;
 use super::tls;
 use super::{HookResult, HookStatus};
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -58,6 +59,10 @@ pub trait HttpdModule: 'static {
     /// This child of httpd is told to end: when its connections have (graceful), or now. Comes early with graceful, and
     /// perhaps twice.
     fn child_stopping(graceful: bool);
+
+    /// A request has come from a client (post_read_request), and most other modules have not seen it. Where httpd has redirected
+    /// it, it comes again.
+    fn arrived(request: &mut Request);
 
     /// A request has been read (post_read_request), and every other module has seen it.
     fn read(request: &Request);
@@ -143,6 +148,8 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
     // mod_cache's, with CacheQuickHandler Off: it has the same place as ours.
     static CACHES: Names<2> = Names([c"mod_cache.c".as_ptr(), std::ptr::null()]);
     let handlers_after = &CACHES.0;
+    // It has the same place, too, and says who the client is.
+    static REMOTEIP: Names<2> = Names([c"mod_remoteip.c".as_ptr(), std::ptr::null()]);
     // SAFETY: functions with the hooks' signatures; the list ends with NULL and is there as long as the hooks are.
     unsafe {
         let (nobody, after, before) = (std::ptr::null(), std::ptr::null(), ffi::APR_HOOK_REALLY_FIRST);
@@ -157,7 +164,11 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
             after,
             ffi::APR_HOOK_REALLY_LAST as c_int,
         );
+        ffi::ap_hook_post_read_request(Some(arrived::<M>), REMOTEIP.0.as_ptr(), after, ffi::APR_HOOK_FIRST as c_int);
+        ffi::ap_hook_post_read_request(Some(subrequest::redirected::<M>), nobody, after, ffi::APR_HOOK_FIRST as c_int);
         ffi::ap_hook_post_read_request(Some(read::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_create_request(Some(subrequest::created::<M>), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_fixups(Some(subrequest::fixed_up::<M>), nobody, after, before as c_int);
         ffi::ap_hook_map_to_storage(Some(translated::<M>), nobody, after, before as c_int);
         ffi::ap_hook_quick_handler(Some(before_caches::<M>), nobody, after, before as c_int);
         ffi::ap_hook_quick_handler(Some(after_caches), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
@@ -254,7 +265,9 @@ extern "C" fn before_caches<M: HttpdModule>(request: *mut ffi::request_rec, _loo
     guard("the first quick handler", (), || {
         // SAFETY: the request lives until the hook returns, and longer; the note is static.
         unsafe {
-            if (*request).method_number == ffi::M_GET as c_int && M::bypasses_caches(Request::from_ptr(request)) {
+            if (*request).method_number == ffi::M_GET as c_int
+                && (subrequest::is_asked::<M>(request) || M::bypasses_caches(Request::from_ptr(request)))
+            {
                 ffi::apr_table_setn((*request).notes, BYPASS.as_ptr(), c"1".as_ptr());
                 (*request).method_number = ffi::M_INVALID as c_int;
             }
@@ -275,6 +288,15 @@ extern "C" fn after_caches(request: *mut ffi::request_rec, _lookup: c_int) -> c_
     ffi::DECLINED
 }
 
+extern "C" fn arrived<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    let failed = ffi::HTTP_INTERNAL_SERVER_ERROR as c_int;
+    guard("post_read_request", failed, || {
+        // SAFETY: safety.md 1.
+        M::arrived(unsafe { Request::from_ptr(request) });
+        ffi::DECLINED
+    })
+}
+
 extern "C" fn read<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
     // SAFETY: the request lives until the hook returns, and longer.
     guard("post_read_request", (), || M::read(unsafe { Request::from_ptr(request) }));
@@ -288,6 +310,10 @@ extern "C" fn translated<M: HttpdModule>(request: *mut ffi::request_rec) -> c_in
 }
 
 extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    // SAFETY: safety.md 1.
+    if unsafe { subrequest::is_unparsed::<M>(request) } {
+        return ffi::HTTP_FORBIDDEN as c_int;
+    }
     handled(request, M::handler)
 }
 

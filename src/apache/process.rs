@@ -53,6 +53,18 @@ impl Parent {
         }
     }
 
+    /// Bytes that httpd's parent remembers under this key, likewise; zeros at first.
+    pub fn secret<const N: usize>(&mut self, key: &'static CStr) -> &mut [u8; N] {
+        // SAFETY: as of `daemons`.
+        unsafe {
+            let mut data = ffi::ap_retained_data_get(key.as_ptr());
+            if data.is_null() {
+                data = ffi::ap_retained_data_create(key.as_ptr(), N);
+            }
+            &mut *data.cast()
+        }
+    }
+
     /// Calls `what`, one for all pools, when this one ends in this process: children run its cleanups too, when they exit.
     pub fn on_end(&self, pool: &Pool, what: fn(&mut Parent)) {
         type AtEnd = fn(&mut Parent);

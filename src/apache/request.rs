@@ -215,6 +215,46 @@ impl Request {
         unsafe { text(self.record().user) }
     }
 
+    /// REMOTE_USER is this from now on, for expressions, programs and logs; `None`: nobody.
+    pub fn set_user(&self, user: Option<&str>) {
+        let user = user.map_or(std::ptr::null(), |user| self.pool().string(user));
+        // SAFETY: safety.md 1, 3; the string lives as long as the request.
+        unsafe { (*self.as_ptr()).user = user.cast_mut() };
+    }
+
+    /// The client's address, as mod_remoteip would say it. False where this is no address.
+    pub fn set_client_address(&self, address: std::net::IpAddr) -> bool {
+        let (request, pool) = (self.as_ptr(), self.pool());
+        let mut socket_address = std::ptr::null_mut();
+        let text = pool.string(&address.to_string());
+        // SAFETY: safety.md 1, 3; a numeric address is looked up nowhere. What comes of it lives in the request's pool.
+        unsafe {
+            let family = ffi::APR_UNSPEC as c_int;
+            let status = ffi::apr_sockaddr_info_get(&mut socket_address, text, family, 0, 0, pool.as_ptr());
+            if status != 0 || socket_address.is_null() {
+                return false;
+            }
+            (*request).useragent_addr = socket_address;
+            (*request).useragent_ip = text.cast_mut();
+        }
+        true
+    }
+
+    /// What mod_ssl says of its connection, by the name of a variable; `None` without TLS.
+    pub fn tls_variable(&self, name: &'static CStr) -> Option<Cow<'_, str>> {
+        let record = self.record();
+        // SAFETY: safety.md 1, 2; the answer is NULL, or a string in the pool.
+        unsafe {
+            text(ffi::ap_ssl_var_lookup(record.pool, record.server, record.connection, self.as_ptr(), name.as_ptr()))
+        }
+    }
+
+    /// Variables of the request, for programs and `Require env`.
+    pub fn variables(&self) -> &Table {
+        // SAFETY: safety.md 2.
+        unsafe { Table::from_ptr(self.record().subprocess_env) }
+    }
+
     pub fn client_address(&self) -> Cow<'_, str> {
         // SAFETY: safety.md 2.
         unsafe { text(self.record().useragent_ip) }.unwrap_or_default()

@@ -41,6 +41,11 @@ apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t 
     return apr_bucket_read(bucket, data, length, block);
 }
 
+void shim_brigade_end(apr_bucket_brigade *brigade)
+{
+    APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_eos_create(brigade->bucket_alloc));
+}
+
 unsigned int shim_expr_without_files(void)
 {
 #ifdef AP_EXPR_FLAG_RESTRICTED_FILE_FUNC

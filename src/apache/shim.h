@@ -46,6 +46,8 @@ int shim_bucket_is_metadata(const apr_bucket *bucket);
 int shim_bucket_is_eos(const apr_bucket *bucket);
 int shim_bucket_is_socket(const apr_bucket *bucket);
 apr_status_t shim_bucket_read(apr_bucket *bucket, const char **data, apr_size_t *length, apr_read_type_e block);
+/* Puts an EOS at the end: apr_bucket_eos_create, APR_BRIGADE_INSERT_TAIL */
+void shim_brigade_end(apr_bucket_brigade *brigade);
 /* AP_EXPR_FLAG_RESTRICTED_FILE_FUNC, where this httpd has it: no files are read through expressions */
 unsigned int shim_expr_without_files(void);
 /* c->cs and its CONN_STATE_SUSPENDED: the connection is nobody's but its suspender's */

@@ -5,4 +5,5 @@ pub const FORBIDDEN: u16 = 403;
 pub const UPGRADE_REQUIRED: u16 = 426;
 pub const INTERNAL_SERVER_ERROR: u16 = 500;
 pub const NOT_IMPLEMENTED: u16 = 501;
+pub const BAD_GATEWAY: u16 = 502;
 pub const SERVICE_UNAVAILABLE: u16 = 503;

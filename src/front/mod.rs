@@ -7,6 +7,7 @@
 //! * [`response`]: the 101
 //! * [`others`]: the requests that another module answers, or nobody but httpd
 //! * [`access`]: who may publish over HTTP
+//! * [`authorize`]: an application that decides over handshakes
 //! * [`child`]: what a child has for all its requests: the way to the engine, the relay thread
 //! * [`config`]: what the directives of a section say
 //! * [`h2`]: how many streams of HTTP/2 may be WebSockets
@@ -17,6 +18,7 @@
 //! * [`signals`]: what children, parent and engine see of each other without asking
 
 pub mod access;
+pub(crate) mod authorize;
 pub mod child;
 pub mod config;
 pub mod custody;

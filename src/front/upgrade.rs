@@ -2,7 +2,7 @@
 
 use super::custody::{self, Terms};
 use super::handler::{Prepared, Registration};
-use super::{WebSocket, refusal, session_logs};
+use super::{WebSocket, authorize, refusal, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::INTERNAL_SERVER_ERROR;
@@ -25,6 +25,9 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         }
     };
     let handover = custody::choose(request, front.needs())?;
+    if let Err(refused) = authorize::authorize(request, accept.as_mut()) {
+        return refused.into();
+    }
     let Prepared { settings, patience, hold } = front.prepare(request, &chosen.args, accept.as_mut())?;
     if let Some(accept) = &accept {
         tell_of_protocols(request, accept);
@@ -44,7 +47,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
-        application: None,
+        application: authorize::spec::of(request),
     };
     let terms = Terms { handover, needs: front.needs(), patience, drain_timeout: config.drain_timeout(), hold };
     custody::hand_over(request, accept.as_ref(), &spec, terms)

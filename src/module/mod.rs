@@ -21,7 +21,7 @@ use crate::apache::server::Server;
 use crate::apache::{HookResult, HookStatus};
 use crate::front::config::{Config, Merge};
 use crate::front::handler::Front;
-use crate::front::{WebSocket, access, child, custody, h2, once, others, relay, session_logs, upgrade};
+use crate::front::{WebSocket, access, authorize, child, custody, h2, once, others, relay, session_logs, upgrade};
 use crate::handlers::FRONTS;
 use crate::handlers::proxy::{startup, takeover};
 use directives::DIRECTIVES;
@@ -94,6 +94,10 @@ impl HttpdModule for WebSocket {
 
     fn bypasses_caches(request: &Request) -> bool {
         !request.headers_in().find(c"Upgrade").is_null() && upgrade::is_handshake(request)
+    }
+
+    fn arrived(request: &mut Request) {
+        authorize::trust::arrived(request);
     }
 
     fn read(request: &Request) {

@@ -8,6 +8,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::mpm;
 use crate::apache::process::{self, DaemonRecord, Parent, Watcher};
 use crate::apache::server::{self, Server};
+use crate::engine::application::token;
 use crate::engine::control::{self, ControlLink};
 use crate::engine::entrance;
 use crate::engine::handoff::{self, EngineClient};
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The layout of what is remembered, under a name of its own.
 const KEY: &CStr = c"mod_websocket engines 2";
+/// Likewise, the token for requests to applications.
+const TOKEN: &CStr = c"mod_websocket token 1";
 /// An engine that ends within this time of its start has failed to start.
 const STILLBORN: Duration = Duration::from_secs(1);
 /// After so many failures in a row the next try waits for the monitor hook.
@@ -44,6 +47,7 @@ fn current(parent: &mut Parent) -> Option<usize> {
 pub(crate) fn start(parent: &mut Parent, server: &Server) -> Result<(), String> {
     logger::install(server.log_level());
     let pool = server.configuration_pool();
+    share_token(parent)?;
     let at_startup = engines(parent).iter().all(|engine| engine.serial == 0);
     match FRONTS.iter().try_for_each(|known| known.front.check(parent, server)) {
         // A restart must not end a server that runs: the handshakes in question are refused.
@@ -90,6 +94,16 @@ pub(crate) fn start(parent: &mut Parent, server: &Server) -> Result<(), String> 
     for engine in engines(parent).iter_mut().filter(|engine| engine.watched.pid() > 0) {
         engine.watched.watch::<Engines>(pool);
     }
+    Ok(())
+}
+
+/// What engine and children know each other by at requests to applications: made once, and theirs since they are forked.
+fn share_token(parent: &mut Parent) -> Result<(), String> {
+    let token = parent.secret::<{ token::LENGTH }>(TOKEN);
+    if token.iter().all(|byte| *byte == 0) {
+        token::fill(token).map_err(|why| format!("WS0260: {why}"))?;
+    }
+    token::set(token);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! README.md and docs/: `httpd -t` takes every configuration as it stands there, and the commands do what they say.
 
-use crate::channels::php::php_cgi;
+use crate::harness::php::php_cgi;
 use crate::harness::plugin::c_examples;
 use crate::harness::{Client, Httpd, Mpm};
 use std::fs;

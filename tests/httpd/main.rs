@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod application;
 mod browser;
 mod channels;
 mod docs;

@@ -49,8 +49,13 @@ macro_rules! directives {
 }
 pub(crate) use directives;
 
-pub(crate) const DIRECTIVES: [&[Directive<Config>]; 4] =
-    [handshake::DIRECTIVES, limits::DIRECTIVES, compression::DIRECTIVES, server::DIRECTIVES];
+pub(crate) const DIRECTIVES: [&[Directive<Config>]; 5] = [
+    handshake::DIRECTIVES,
+    limits::DIRECTIVES,
+    compression::DIRECTIVES,
+    server::DIRECTIVES,
+    super::authorize::DIRECTIVES,
+];
 
 merged! {
     /// What the directives of a section say; `None` where they say nothing.

@@ -10,6 +10,8 @@ use crate::apache::{HookResult, HookStatus};
 use crate::channels::name::{MAX_NAME, Pattern, is_name};
 use crate::channels::protocol::SUBPROTOCOLS;
 use crate::channels::subscription::Subscription;
+use crate::engine::application::answer::Answer;
+use crate::front::authorize::{Said, said};
 use crate::front::config::Config;
 use crate::front::config::words::Words;
 use crate::front::handler::{Front, Prepared, Registration};
@@ -98,6 +100,9 @@ enum NoSubscription {
     #[error("{0}")]
     Expression(String),
     /// Answer 500.
+    #[error("WebSocketAuthorize: {0}")]
+    Application(String),
+    /// Answer 500.
     #[error(
         "an .htaccess file says something of channels, which it may only where the server's configuration has \
          WebSocketChannelPrefix"
@@ -110,7 +115,7 @@ impl NoSubscription {
         match self {
             NoSubscription::Empty(_) | NoSubscription::SlashedUser(_) => 403,
             NoSubscription::BadName { .. } | NoSubscription::TooMany(..) => 400,
-            NoSubscription::Expression(_) | NoSubscription::NoPrefix => 500,
+            NoSubscription::Expression(_) | NoSubscription::Application(_) | NoSubscription::NoPrefix => 500,
         }
     }
 }
@@ -120,7 +125,8 @@ fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
     let query = request.query().map(Cow::into_owned);
     let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
     let prefix = config.prefix();
-    if prefix.is_empty() && config.are_from_htaccess() {
+    let is_from_htaccess = config.are_from_htaccess() || said(request).is_some_and(decides_in_htaccess);
+    if prefix.is_empty() && is_from_htaccess {
         return Err(NoSubscription::NoPrefix);
     }
     let mut subscription = Subscription {
@@ -140,13 +146,46 @@ fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
     }
     let count = subscription.channels.len();
     if count > subscription.max as usize {
-        return Err(NoSubscription::TooMany(count, subscription.max));
+        let by_the_client = NoSubscription::TooMany(count, subscription.max);
+        let is_answer = said(request).is_some_and(|said| said.answer.channels.is_some());
+        return Err(if is_answer { NoSubscription::Application(by_the_client.to_string()) } else { by_the_client });
     }
     Ok(subscription)
 }
 
+/// What an .htaccess file has asked for says something of channels.
+fn decides_in_htaccess(said: &Said) -> bool {
+    let Answer { channels, allowed, rights, member, .. } = &said.answer;
+    said.is_from_htaccess && (channels.is_some() || allowed.is_some() || rights.is_some() || member.is_some())
+}
+
+/// What an application says counts in the place of the configuration.
+fn fill_from_answer(subscription: &mut Subscription, answer: &Answer) -> Result<(), NoSubscription> {
+    for name in answer.channels.iter().flatten() {
+        let whole = format!("{}{name}", subscription.prefix);
+        if !is_name(&whole) {
+            return Err(NoSubscription::Application(format!("the name of a channel has more than {MAX_NAME} bytes")));
+        }
+        subscription.channels.push(whole);
+    }
+    for Pattern(pieces) in answer.allowed.iter().flatten() {
+        let mut pieces = pieces.clone();
+        if let Some(first) = pieces.first_mut() {
+            first.insert_str(0, &subscription.prefix);
+        }
+        subscription.allowed.push(Pattern(pieces));
+    }
+    if let Some(rights) = answer.rights {
+        (subscription.publishes, subscription.presence) = (rights.publish, rights.presence);
+    }
+    Ok(())
+}
+
 fn fill(subscription: &mut Subscription, request: &Request, config: &ChannelConfig) -> Result<(), NoSubscription> {
-    for expression in config.names() {
+    let answer = said(request).map(|said| said.answer.clone()).unwrap_or_default();
+    fill_from_answer(subscription, &answer)?;
+    let names = if answer.channels.is_none() { config.names() } else { &[] };
+    for expression in names {
         let name = name_part(expression, request)?;
         let name =
             name.filter(|name| !name.is_empty()).ok_or_else(|| NoSubscription::Empty(expression.text().into()))?;
@@ -158,7 +197,8 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &ChannelConf
             subscription.channels.push(whole);
         }
     }
-    for pieces in config.allowed() {
+    let allowed = if answer.allowed.is_none() { config.allowed() } else { &[] };
+    for pieces in allowed {
         // What the request lacks must not widen the pattern: of `%{REMOTE_USER}*` the asterisk would be left.
         let parts = pieces.iter().map(|piece| match piece {
             Some(piece) => Ok(name_part(piece, request)?.filter(|part| !part.is_empty())),
@@ -172,9 +212,12 @@ fn fill(subscription: &mut Subscription, request: &Request, config: &ChannelConf
             subscription.allowed.push(Pattern(pattern));
         }
     }
-    let member = match config.member() {
-        Some(expression) => value(expression, request)?,
-        None => request.user().map(Cow::into_owned).unwrap_or_default(),
+    let member = match (answer.member, config.member(), said(request)) {
+        (Some(member), _, _) => member,
+        (None, Some(expression), _) => value(expression, request)?,
+        // Whom the application calls its user is not shown to others by that.
+        (None, None, Some(said)) => said.login.clone().unwrap_or_default(),
+        (None, None, None) => request.user().map(Cow::into_owned).unwrap_or_default(),
     };
     subscription.member = Some(member).filter(|member| !member.is_empty());
     if subscription.member.as_ref().is_some_and(|member| member.len() > MAX_NAME) {

@@ -499,6 +499,7 @@ fn a_session_log_is_a_file_or_a_program() {
 #[test]
 fn the_docs_have_each_directive() {
     let pages = [
+        include_str!("../../../docs/directives/application.md"),
         include_str!("../../../docs/directives/channels.md"),
         include_str!("../../../docs/directives/compression.md"),
         include_str!("../../../docs/directives/handlers.md"),

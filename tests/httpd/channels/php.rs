@@ -1,10 +1,10 @@
 //! A page in PHP publishes: `examples/php`, run by the httpd that has the channels.
 
+use crate::harness::php::php_cgi;
 use crate::harness::{Client, Httpd, Mpm, Raw, every_mpm};
 use serde_json::{Value, json};
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tungstenite::Message;
 use tungstenite::client::IntoClientRequest;
 
@@ -28,14 +28,6 @@ const PHP: &str = r#"
 Action php-page "/cgi-bin/php"
 SetEnv PUBLISH_URL "http://127.0.0.1:{port}/publish"
 "#;
-
-/// The interpreter.
-#[track_caller]
-pub(crate) fn php_cgi() -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|folder| folder.join("php-cgi")).find(|file| file.is_file());
-    found.expect("no php-cgi in PATH: install the Debian package php-cgi")
-}
 
 fn a_page_publishes(mpm: Mpm) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/php/publish.php");

@@ -14,6 +14,7 @@ pub(crate) mod channel;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod log;
+pub(crate) mod php;
 pub(crate) mod plugin;
 pub(crate) mod publish;
 pub(crate) mod python;

@@ -1,0 +1,159 @@
+//! `WebSocketAuthorize`: an application of this httpd is asked at the opening handshake, and decides.
+//!
+//! * [`url`]: whom the directive means
+//! * [`ask`]: the question, on the handshake's thread
+//! * [`trust`]: how the application knows that it is this module that asks
+//! * [`grip_sig`]: how httpd knows another GRIP proxy
+//! * [`spec`]: what the engine gets to ask again
+
+pub(crate) mod ask;
+pub(crate) mod grip_sig;
+pub(crate) mod spec;
+pub(crate) mod trust;
+pub(crate) mod url;
+
+use super::config::words::{Words, is_off, one};
+use super::config::{Config, directives, merged};
+use super::{WebSocket, once};
+use crate::apache::log::{self, Level};
+use crate::apache::request::Request;
+use crate::apache::status::INTERNAL_SERVER_ERROR;
+use crate::apache::{HookResult, HookStatus};
+use crate::engine::application::answer::Answer;
+use crate::engine::application::connection_id;
+use crate::wire::handshake::Accept;
+use grip_sig::GripKey;
+use std::ffi::{CStr, CString};
+use url::LocalUrl;
+
+merged! {
+    /// What the directives of a section say of applications.
+    pub(crate) struct ApplicationConfig {
+        /// `Off` is `Some(None)`.
+        authorize: Option<Option<Authorize>>,
+        grip_key: Option<Option<GripKey>>,
+    }
+}
+
+#[derive(Clone)]
+struct Authorize {
+    url: LocalUrl,
+    in_htaccess: bool,
+}
+
+directives! { pub(super) DIRECTIVES =
+    c"WebSocketAuthorize" "url|Off" in Everywhere, else "Off" => authorize_url,
+        c"The URL of this server that decides over each handshake: with expressions, as /auth.php?room=%{QUERY_STRING}; or 'Off'";
+    c"WebSocketGripKey" "key|Off" in Host, else "Off" => grip_key,
+        c"The key of a GRIP proxy in front, whose header lines are left alone where it has signed; or 'Off'";
+}
+
+fn authorize_url(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a URL of this server, as /auth.php, or Off")?;
+    let in_htaccess = config.place.in_htaccess;
+    let authorize = match is_off(word) {
+        true => None,
+        false => Some(Authorize { url: LocalUrl::compile(word)?, in_htaccess }),
+    };
+    config.change(|application: &mut ApplicationConfig| application.authorize = Some(authorize));
+    Ok(())
+}
+
+fn grip_key(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "the key of a GRIP proxy, or Off")?;
+    let key = if is_off(word) { None } else { Some(GripKey::new(word)?) };
+    config.change(|application: &mut ApplicationConfig| application.grip_key = Some(key));
+    Ok(())
+}
+
+/// What an application has said of the session to come, and how it was asked.
+pub(crate) struct Said {
+    pub(crate) answer: Answer,
+    /// The session's name for the application.
+    pub(crate) connection: String,
+    /// Path and query of `WebSocketAuthorize`, where that was asked.
+    pub(crate) url: Option<String>,
+    /// Whom httpd's login has named.
+    pub(crate) login: Option<String>,
+    /// An .htaccess file has said whom to ask.
+    pub(crate) is_from_htaccess: bool,
+}
+
+const SAID: &CStr = c"mod_websocket application";
+
+/// What the application has said of this request, if it was asked.
+pub(crate) fn said(request: &Request) -> Option<&Said> {
+    request.pool().kept(SAID)
+}
+
+/// A handshake that leads to no session.
+pub(crate) enum Refused {
+    /// httpd makes the page for this status.
+    Status(u16),
+    /// The application's answer has gone to the client.
+    Answered,
+}
+
+impl From<Refused> for HookResult {
+    fn from(refused: Refused) -> HookResult {
+        match refused {
+            Refused::Status(status) => Err(status),
+            Refused::Answered => Ok(HookStatus::Ok),
+        }
+    }
+}
+
+/// Asks whom `WebSocketAuthorize` names here, if anybody. What it says is found by [`said`] then; the subprotocol is in `accept`.
+pub(super) fn authorize(request: &mut Request, accept: Option<&mut Accept>) -> Result<(), Refused> {
+    let config = request.config::<WebSocket>().of::<ApplicationConfig>().into_owned();
+    let Some(Authorize { url, in_htaccess }) = config.authorize.flatten() else { return Ok(()) };
+    let url = url.evaluate(request).map_err(|why| {
+        let (level, status) = (if why.status() == 500 { Level::Error } else { Level::Info }, why.status());
+        log::request(level, request, &format!("WS0060: refused with {status}: WebSocketAuthorize: {why}"));
+        Refused::Status(status)
+    })?;
+    let connection = connection_id().map_err(|why| {
+        log::request(Level::Error, request, &format!("WS0061: a session cannot be given an id: {why}"));
+        Refused::Status(INTERNAL_SERVER_ERROR)
+    })?;
+    let answer = ask::ask(request, &ask::Asked::authorize(&url, &connection))?;
+    let login = request.user().map(|user| user.into_owned());
+    admit(request, accept, Said { answer, connection, url: Some(url), login, is_from_htaccess: in_htaccess })
+}
+
+/// Takes over what the application has said of the handshake. Channels and the like are their handler's to look for.
+pub(crate) fn admit(request: &mut Request, accept: Option<&mut Accept>, said: Said) -> Result<(), Refused> {
+    let bad = |why: &str| {
+        tell_of_bad_answer(request, said.url.as_deref().unwrap_or_default(), why);
+        Refused::Status(INTERNAL_SERVER_ERROR)
+    };
+    if let Some(protocol) = &said.answer.protocol {
+        let Some(accept) = accept else {
+            return Err(bad("Sec-WebSocket-Protocol: the handler here chooses the subprotocol itself"));
+        };
+        if !accept.offered_protocols.contains(protocol) {
+            return Err(bad(&format!("Sec-WebSocket-Protocol: {protocol} was not offered by the client")));
+        }
+        accept.protocol = Some(protocol.clone());
+    }
+    if let Some(user) = &said.answer.user {
+        request.set_user(Some(user));
+    }
+    for (name, value) in &said.answer.headers {
+        // Neither has a NUL in it.
+        if let (Ok(name), Ok(value)) = (CString::new(name.as_str()), CString::new(value.as_slice())) {
+            request.err_headers_out().add_bytes(&name, &value);
+        }
+    }
+    request.pool().keep(SAID, said);
+    Ok(())
+}
+
+/// The application's fault, which all handshakes have: once a minute at a level that is shown.
+pub(crate) fn tell_of_bad_answer(request: &Request, url: &str, why: &str) {
+    let text = format!("the answer of {url} to a handshake is none: {why}");
+    match once::a_minute("WS0062", request) {
+        true => log::request(Level::Error, request, &format!("WS0062: {text} (said once a minute)")),
+        false => log::request(Level::Debug, request, &text),
+    }
+}
