@@ -9,6 +9,7 @@ use super::table::Table;
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[repr(transparent)]
 pub struct Request(UnsafeCell<ffi::request_rec>);
@@ -253,6 +254,12 @@ impl Request {
     pub fn variables(&self) -> &Table {
         // SAFETY: safety.md 2.
         unsafe { Table::from_ptr(self.record().subprocess_env) }
+    }
+
+    /// How long ago the request line was read.
+    pub fn age(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_micros(self.record().request_time.try_into().unwrap_or_default()))
     }
 
     pub fn client_address(&self) -> Cow<'_, str> {

@@ -2,6 +2,7 @@
 
 use super::History;
 use super::name::is_name;
+use crate::engine::revocation::{Measure, Revocation};
 use crate::wire::CloseCode;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub enum Command {
         code: u16,
         reason: String,
     },
+    /// Take something back from sessions, of whichever handler.
+    Revoke(Box<Revocation>),
 }
 
 impl Command {
@@ -46,10 +49,11 @@ impl Command {
     #[cfg(any(test, feature = "httpd"))]
     pub fn below(mut self, prefix: &str) -> Result<Command, String> {
         match &mut self {
-            Command::Publish { channels, .. } | Command::Delete { channels, .. } => {
-                channels.iter_mut().for_each(|channel| channel.insert_str(0, prefix));
-                if let Some(long) = channels.iter().position(|channel| !is_name(channel)) {
-                    return Err(channels.swap_remove(long).split_off(prefix.len()));
+            Command::Publish { channels, .. } | Command::Delete { channels, .. } => put_below(channels, prefix)?,
+            Command::Revoke(revocation) => {
+                revocation.name.prefix = prefix.to_owned();
+                if let Measure::Unsubscribe { channels } = &mut revocation.measure {
+                    put_below(channels, prefix)?;
                 }
             }
             Command::Info { channel } => {
@@ -69,6 +73,15 @@ impl Command {
     }
 }
 
+#[cfg(any(test, feature = "httpd"))]
+fn put_below(channels: &mut Vec<String>, prefix: &str) -> Result<(), String> {
+    channels.iter_mut().for_each(|channel| channel.insert_str(0, prefix));
+    match channels.iter().position(|channel| !is_name(channel)) {
+        Some(long) => Err(channels.swap_remove(long).split_off(prefix.len())),
+        None => Ok(()),
+    }
+}
+
 impl Reply {
     /// The same without the prefix that the names had with [`Command::below`].
     #[cfg(any(test, feature = "httpd"))]
@@ -82,6 +95,7 @@ impl Reply {
             Reply::Published(results) => results.iter_mut().for_each(|result| cut(&mut result.channel)),
             Reply::Info(info) => info.iter_mut().for_each(|info| cut(&mut info.channel)),
             Reply::List { channels, .. } => channels.iter_mut().for_each(|info| cut(&mut info.channel)),
+            Reply::Revoked(_) => {}
             Reply::Deleted(infos) => infos.iter_mut().flatten().for_each(|info| cut(&mut info.channel)),
         }
         self
@@ -104,6 +118,18 @@ pub enum Reply {
     },
     /// To [`Command::Delete`], in its order: what each was; `None`: there was no such channel.
     Deleted(Vec<Option<Info>>),
+    /// To [`Command::Revoke`].
+    Revoked(RevokeResult),
+}
+
+/// From whom something was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeResult {
+    pub sockets: u64,
+    /// That many servers have said so.
+    pub servers: u64,
+    /// Others have not, in time.
+    pub unanswered: u64,
 }
 
 /// What became of a message in a channel.

@@ -4,7 +4,7 @@
 //! While the broker is away publishers are refused; subscribers stay, and get what they missed when it is back.
 
 use super::hub::Hub;
-use crate::channels::redis::{self, LogPage, PATIENCE, Reader, RedisLink, StreamState};
+use crate::channels::redis::{self, LogEvent, LogPage, PATIENCE, Reader, RedisLink, StreamState};
 use crate::channels::{Error, epoch};
 use crate::engine::backoff::Backoff;
 use log::{info, warn};
@@ -51,6 +51,11 @@ impl Broker {
             Reading { hub: hub.clone(), url: url.into(), node: node.clone(), links, reads, changes: received };
         let task = tokio::spawn(reading.run()).abort_handle();
         Arc::new(Broker { url: url.into(), node, link, read, changes, task })
+    }
+
+    /// What the others call this engine.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     pub fn url(&self) -> &str {
@@ -130,7 +135,7 @@ impl Reading {
         while self.hub.sequence() < state.sequence {
             let piece = reader.next(self.hub.sequence()).await?;
             let is_empty = piece.entries.is_empty();
-            apply(&self.hub, &link, piece).await?;
+            apply(&self.hub, &link, &self.node, piece).await?;
             if is_empty {
                 // The rest of them have gone meanwhile.
                 self.hub.synchronize(&alive(&self.hub, &link, &self.node).await?);
@@ -143,7 +148,7 @@ impl Reading {
         info!("WS0122: the broker is connected: its last message is {}", self.hub.sequence());
         let Reading { hub, node, changes, reads, .. } = self;
         tokio::try_join!(
-            read(hub, &link, &mut reader, reads),
+            read(hub, &link, node, &mut reader, reads),
             report_changes(hub, &link, node, changes),
             heartbeat(hub, &link, node)
         )
@@ -168,20 +173,32 @@ impl Reading {
 }
 
 async fn read(
-    hub: &Hub,
+    hub: &Arc<Hub>,
     link: &RedisLink,
+    node: &str,
     reader: &mut Reader,
     reads: &watch::Sender<Option<u64>>,
 ) -> Result<Infallible, Error> {
     loop {
-        apply(hub, link, reader.next(hub.sequence()).await?).await?;
+        apply(hub, link, node, reader.next(hub.sequence()).await?).await?;
         reads.send_replace(Some(hub.sequence()));
     }
 }
 
 /// What the log has next goes into the hub.
-async fn apply(hub: &Hub, link: &RedisLink, LogPage { entries, is_foreign }: LogPage) -> Result<(), Error> {
+async fn apply(
+    hub: &Arc<Hub>,
+    link: &RedisLink,
+    node: &str,
+    LogPage { entries, is_foreign }: LogPage,
+) -> Result<(), Error> {
     for entry in entries {
+        if let LogEvent::Revoke(revoke) = &entry.event {
+            let (hub, link, node) = (hub.clone(), link.clone(), node.to_owned());
+            let (revoke, at) = (revoke.clone(), entry.at);
+            // What is published waits for no session.
+            tokio::spawn(async move { hub.follow_revocation(*revoke, at, &link, &node).await });
+        }
         hub.room().await;
         hub.apply(entry);
     }

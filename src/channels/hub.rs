@@ -4,6 +4,7 @@
 //! * `publish`: messages come in
 //! * `subscribe`: subscribers come and go
 //! * `query`: what httpd is told, and who is there
+//! * `revoke`: sessions lose what they had
 //! * `replay`: what a broker's log makes of the store
 //!
 //! Whatever goes to subscribers is put on its way while the store is locked: so all of them see it in one order.
@@ -12,6 +13,7 @@ mod publish;
 mod query;
 mod queue;
 mod replay;
+mod revoke;
 mod subscribe;
 
 pub use queue::{Deliveries, Delivery};
@@ -21,10 +23,11 @@ use super::publication::Publication;
 use super::redis::RedisLink;
 use super::subscription::ServerSettings;
 use super::{Error, Id, Store, StoreLimits, epoch};
+use crate::engine::revocation::Directory;
 use crate::wire::{CloseCode, close};
 use queue::Queue;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 struct State {
@@ -46,6 +49,7 @@ pub struct Hub {
     number: u64,
     state: Mutex<State>,
     since: Instant,
+    directory: OnceLock<Arc<Directory>>,
 }
 
 impl Default for Hub {
@@ -64,6 +68,7 @@ impl Default for Hub {
                 budget: history_bytes,
             }),
             since: Instant::now(),
+            directory: OnceLock::new(),
         }
     }
 }

@@ -5,10 +5,12 @@ use super::codec::Encoding;
 use super::health::heartbeat::HandlerNumber;
 use super::liveness::{Liveness, Look};
 use super::memory::Share;
+use super::revocation::Change;
 use super::spec::Limits;
 use super::writer::{Writer, WriterCell, Written};
 use crate::wire::{CloseCode, CloseFrame, close};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -21,11 +23,22 @@ pub struct ConnectionHandle {
     pub id: u64,
     /// The number of what runs it.
     pub handler: Cell<HandlerNumber>,
+    /// What runs it looks at [`Change`]s.
+    pub takes_changes: Cell<bool>,
+    /// Its closing handshake has begun, or it is lost.
+    pub is_ending: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    close: RefCell<Option<Box<CloseFrame>>>,
+    asked: RefCell<Option<Box<Asked>>>,
     writer: WriterCell,
     mailbox: Cell<Vec<Posted>>,
     pub(super) liveness: Liveness,
+}
+
+/// What others want of a connection.
+#[derive(Default)]
+struct Asked {
+    close: Option<CloseFrame>,
+    changes: VecDeque<Change>,
 }
 
 impl ConnectionHandle {
@@ -34,8 +47,10 @@ impl ConnectionHandle {
         ConnectionHandle {
             id,
             handler: Cell::new(0),
+            takes_changes: Cell::new(false),
+            is_ending: Cell::new(false),
             waker: RefCell::default(),
-            close: RefCell::default(),
+            asked: RefCell::default(),
             writer: WriterCell::new(),
             mailbox: Cell::default(),
             liveness: Liveness::new(limits, now),
@@ -49,18 +64,39 @@ impl ConnectionHandle {
 
     /// Asks the connection to close with this frame; the first request counts.
     pub fn close(&self, frame: CloseFrame) {
-        self.close.borrow_mut().get_or_insert_with(|| Box::new(frame));
+        self.asked.borrow_mut().get_or_insert_default().close.get_or_insert(frame);
         self.wake();
     }
 
     /// The frame that [`ConnectionHandle::close`] asked for, once.
     pub fn take_close(&self) -> Option<CloseFrame> {
-        self.close.borrow_mut().take().map(|frame| *frame)
+        self.asked.borrow_mut().as_mut().and_then(|asked| asked.close.take())
     }
 
     /// True when [`ConnectionHandle::close`] was called and nobody has looked.
     pub fn close_asked(&self) -> bool {
-        self.close.borrow().is_some()
+        self.asked.borrow().as_ref().is_some_and(|asked| asked.close.is_some())
+    }
+
+    /// Wants this of the session, if it can.
+    pub fn change(&self, change: Change) {
+        if self.takes_changes.get() {
+            self.asked.borrow_mut().get_or_insert_default().changes.push_back(change);
+            self.wake();
+        }
+    }
+
+    /// The next of what [`ConnectionHandle::change`] has asked for.
+    pub fn take_change(&self) -> Option<Change> {
+        let mut asked = self.asked.borrow_mut();
+        let change = asked.as_mut()?.changes.pop_front();
+        asked.take_if(|asked| asked.close.is_none() && asked.changes.is_empty());
+        change
+    }
+
+    /// True when there is something to close or to change.
+    pub fn is_asked(&self) -> bool {
+        self.asked.borrow().as_ref().is_some_and(|asked| asked.close.is_some() || !asked.changes.is_empty())
     }
 
     /// Has the connection send this message as [`super::Conn::push`] does: in the order of the calls, and after what its

@@ -3,6 +3,7 @@
 
 use super::health::heartbeat::HandlerNumber;
 use super::raw::{RawStream, RawSummary};
+use super::revocation::Directory;
 use super::{BackendStream, Conn, SessionSource, SessionSpec};
 use crate::wire::CloseFrame;
 use bytes::Bytes;
@@ -80,6 +81,11 @@ pub trait MessageSession: Send {
     ///
     /// A panic in it closes the session with 1011 and is logged.
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame>;
+
+    /// It looks at what others want it to change: it waits in [`Conn::receive`].
+    fn takes_changes(&self) -> bool {
+        false
+    }
 }
 
 /// A session of bytes.
@@ -129,6 +135,9 @@ pub struct Refused {
 
 /// Runs sessions of one kind. One handler serves all its sessions, on all threads.
 pub trait Handler: Send + Sync {
+    /// How sessions of all handlers are found by their names. Called once, before everything else.
+    fn connect(&self, _directory: &Arc<Directory>) {}
+
     /// Before the 101 of a session. Runs on an engine thread, not always the session's; the client waits, and gives up after
     /// some seconds.
     fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>>;

@@ -26,6 +26,7 @@
 //! * [`session_ids`]: the ids of sessions
 //! * [`backoff`]: how long nobody tries again what has failed
 //! * [`programs`]: what holds for all programs that handlers start
+//! * [`revocation`]: what is taken back from sessions that are open
 //! * [`quota`]: of which sessions there may be only so many
 //! * [`handler`]: what the handlers implement
 //! * [`session_log`]: the session logs that are open, and the line that a session leaves there
@@ -53,6 +54,7 @@ pub(crate) mod process;
 pub mod programs;
 pub(crate) mod quota;
 pub mod raw;
+pub mod revocation;
 pub mod session_ids;
 pub(crate) mod session_log;
 mod session_task;
@@ -77,6 +79,7 @@ use crate::tls::record::Keys;
 use crate::wire::CloseFrame;
 use health::signals::Signals;
 use memory::{Bound, Memory};
+use revocation::Directory;
 use session_log::SessionLogs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -148,6 +151,7 @@ pub struct Engine {
     logs: Arc<SessionLogs>,
     turn: AtomicUsize,
     memory: Arc<Memory>,
+    directory: Arc<Directory>,
 }
 
 impl Engine {
@@ -167,10 +171,11 @@ impl Engine {
         let ended = Arc::new(tokio::sync::Notify::new());
         let logs = Arc::new(SessionLogs::default());
         let memory = Memory::new(threads.max(1), memory);
-        let threads = (0..threads.max(1))
-            .map(|number| Thread::start(number, signals, logs.clone(), ended.clone(), memory.clone()))
-            .collect::<io::Result<_>>()?;
-        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory })
+        let directory = Arc::<Directory>::default();
+        let start =
+            |number| Thread::start(number, signals, logs.clone(), ended.clone(), memory.clone(), directory.clone());
+        let threads = (0..threads.max(1)).map(start).collect::<io::Result<_>>()?;
+        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory, directory })
     }
 
     /// Takes over a stream, on the thread of that number. The session runs until it ends by itself, or the engine is drained or
@@ -212,6 +217,11 @@ impl Engine {
     /// The account of what sockets hold.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// How sessions are found by their names.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
     /// The session logs: none at first.

@@ -117,8 +117,9 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let capacity = programs::raise_file_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
-    configure_handlers(&handlers, &setup.settings);
     let engine = Engine::start_watched(setup.threads, setup.memory, setup.signals)?;
+    handlers.all().for_each(|handler| handler.connect(engine.directory()));
+    configure_handlers(&handlers, &setup.settings);
     engine.logs().replace(setup.session_logs)?;
     let entrance = Entrance::new(setup.entrance)?;
     let parent = setup.parent.map(watched).transpose()?;

@@ -17,11 +17,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<SessionLogs>, counted: SessionCountGuard) {
-    let Adoption { socket, spec, early, id, places, link, backend, handler, session } = adoption;
+    let Adoption { socket, mut spec, early, id, places, link, backend, handler, session } = adoption;
     match session {
         HandlerSession::Messages(session) => {
             let registered = shared.enter(id, &spec.limits);
             registered.handle.handler.set(handler);
+            registered.handle.takes_changes.set(session.takes_changes());
+            registered.name(&mut spec);
             let socket = match shared.socket(socket, id) {
                 Ok(socket) => socket,
                 Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
@@ -38,6 +40,7 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>, logs: &Arc<Ses
             let limits = Limits { ping: None, idle_timeout: None, message_timeout: None, ..spec.limits.clone() };
             let registered = shared.enter(id, &limits);
             registered.handle.handler.set(handler);
+            registered.name(&mut spec);
             let raw = RawStream::new(registered, spec, places);
             tokio::task::spawn_local(live_raw(
                 raw,

@@ -2,6 +2,7 @@
 //! and an engine that was started before it agree on every session.
 
 use super::application::ApplicationSpec;
+use super::revocation::Opening;
 use crate::wire::deflate::Compression;
 use crate::wire::session::Rules;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct SessionSpec {
     pub log: Option<Box<LogSpec>>,
     /// Where the application is asked again while the session lasts. Boxed, likewise.
     pub application: Option<Box<ApplicationSpec>>,
+    /// Until the session has begun.
+    pub opening: Option<Box<Opening>>,
 }
 
 impl SessionSpec {

@@ -110,7 +110,9 @@ impl Deref for TestEngine {
 impl TestEngine {
     pub fn start(threads: usize, handlers: Registry, memory: Bound) -> TestEngine {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        TestEngine { engine: Engine::start(threads, memory).unwrap(), handlers, runtime }
+        let engine = Engine::start(threads, memory).unwrap();
+        handlers.all().for_each(|handler| handler.connect(engine.directory()));
+        TestEngine { engine, handlers, runtime }
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {

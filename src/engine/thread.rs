@@ -8,11 +8,13 @@ use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
 use super::mux_task::MuxTask;
 use super::quota::Place;
+use super::revocation::names::Names;
+use super::revocation::{Change, Directory, Measure, Revocation, Tally};
 use super::session_log::SessionLogs;
 use super::socket::Socket;
 use super::timer::Timer;
-use super::{Adoption, Limits, SessionSource, session_task};
-use crate::wire::CloseFrame;
+use super::{Adoption, Limits, SessionSource, SessionSpec, session_task};
+use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +35,8 @@ pub enum ThreadCommand {
     Close(u64, CloseFrame),
     /// Close every session with this frame.
     CloseAll(CloseFrame),
+    /// Take this back from the sessions that it is about and that began before then.
+    Revoke(Arc<Revocation>, u64, Tally),
     /// Do this beside the sessions.
     Run(Task),
 }
@@ -74,15 +78,18 @@ impl Thread {
         logs: Arc<SessionLogs>,
         ended: Arc<Notify>,
         memory: Arc<Memory>,
+        directory: Arc<Directory>,
     ) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
         // The thread ends with its handle, and is not kept by what it can be told through the account.
         memory.connect(number, commands.downgrade());
+        directory.connect(commands.downgrade());
         let count = Arc::new(SessionCount { ended, ..SessionCount::default() });
         let runtime = heartbeat::runtime()?;
         let counts = count.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            let here = ThreadHandle { number, shared: Rc::new(ThreadState::of(number, memory)), logs, count: counts };
+            let shared = Rc::new(ThreadState::of(number, memory, directory));
+            let here = ThreadHandle { number, shared, logs, count: counts };
             // The first is the main thread's.
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
@@ -157,6 +164,8 @@ pub struct ThreadState {
     /// What sockets hold, and the thread's number there.
     memory: Arc<Memory>,
     number: usize,
+    names: Names,
+    directory: Arc<Directory>,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -182,11 +191,11 @@ impl ThreadState {
 
     /// What a thread starts with that has an account of its own.
     pub fn new() -> ThreadState {
-        ThreadState::of(0, Memory::new(1, Bound::Off))
+        ThreadState::of(0, Memory::new(1, Bound::Off), Arc::default())
     }
 
     /// What a thread of this number in the account starts with.
-    pub fn of(number: usize, memory: Arc<Memory>) -> ThreadState {
+    pub(crate) fn of(number: usize, memory: Arc<Memory>, directory: Arc<Directory>) -> ThreadState {
         ThreadState {
             buffer: RefCell::new(vec![0; Self::BUFFER].into_boxed_slice()),
             contexts: RefCell::default(),
@@ -197,6 +206,8 @@ impl ThreadState {
             timer: Timer::default(),
             memory,
             number,
+            names: Names::default(),
+            directory,
         }
     }
 
@@ -269,6 +280,15 @@ impl ThreadState {
         }
     }
 
+    fn revoke(&self, revocation: &Arc<Revocation>, before: u64, tally: &Tally) {
+        let handles = self.handles.borrow();
+        for session in self.names.find(revocation, before, |session| handles.contains_key(&session)) {
+            if let Some(handle) = handles.get(&session) {
+                revoke(handle, revocation, Some(tally));
+            }
+        }
+    }
+
     fn close_all(&self, frame: &CloseFrame) {
         for handle in self.handles.borrow().values() {
             handle.close(frame.clone());
@@ -288,8 +308,27 @@ pub struct Registered {
     pub handle: Rc<ConnectionHandle>,
 }
 
+impl Registered {
+    /// The session can be found by its names from now on; what was taken back from it meanwhile, it has not.
+    pub(super) fn name(&self, spec: &mut SessionSpec) {
+        let Some(opening) = spec.opening.take() else { return };
+        let (id, began) = (self.handle.id, opening.began);
+        let connection = spec.application.as_ref().map(|application| &*application.connection);
+        let names = self.shared.names.enter(id, *opening, spec.user.as_deref(), connection);
+        if names.is_empty() {
+            return;
+        }
+        let found = self.shared.directory.marked(&names, id, began);
+        if found.is_too_old {
+            self.handle.close(close(CloseCode::Again, "the handshake took too long"));
+        }
+        found.revocations.iter().for_each(|revocation| revoke(&self.handle, revocation, None));
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.shared.names.leave(self.handle.id);
         self.shared.handles.borrow_mut().remove(&self.handle.id);
     }
 }
@@ -333,8 +372,26 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<ThreadCommand>, here: Threa
             ThreadCommand::OpenMux(new) => here.open_mux(*new),
             ThreadCommand::Close(id, frame) => here.shared.close(id, frame),
             ThreadCommand::CloseAll(frame) => here.shared.close_all(&frame),
+            ThreadCommand::Revoke(revocation, before, tally) => here.shared.revoke(&revocation, before, &tally),
             ThreadCommand::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),
         }
+    }
+}
+
+/// Takes something back from a session.
+fn revoke(handle: &ConnectionHandle, revocation: &Arc<Revocation>, tally: Option<&Tally>) {
+    // Its client may take its time for the closing handshake.
+    if handle.is_ending.get() || handle.close_asked() {
+        return;
+    }
+    match &revocation.measure {
+        Measure::Close { code, reason } => {
+            handle.close(close((*code).into(), reason));
+            if let Some(tally) = tally {
+                tally.count();
+            }
+        }
+        Measure::Unsubscribe { .. } => handle.change(Change::Unsubscribe(revocation.clone(), tally.cloned())),
     }
 }
 

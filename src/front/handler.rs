@@ -64,6 +64,11 @@ pub(crate) trait Front: Sync {
         Vec::new()
     }
 
+    /// What names of channels begin with at this place, where the handler says so: `NAME/`, or nothing.
+    fn prefix(&self, _config: &Config) -> Option<String> {
+        None
+    }
+
     fn needs(&self) -> Needs {
         Needs::Stream
     }
@@ -138,6 +143,8 @@ pub(crate) enum Needs {
 pub(crate) struct Prepared {
     /// What else the engine's side of it is to know, in a form of its own.
     pub(crate) settings: Vec<u8>,
+    /// As whom the session is present in its channels.
+    pub(crate) member: Option<String>,
     pub(crate) patience: Duration,
     /// What becomes of the request, where it must outlive the handoff.
     pub(crate) hold: Option<Hold>,
@@ -149,7 +156,7 @@ pub(crate) type Hold = Box<dyn FnOnce(u64, UnixStream) -> Arc<dyn RequestHold>>;
 
 impl Default for Prepared {
     fn default() -> Prepared {
-        Prepared { settings: Vec::new(), patience: PATIENCE, hold: None }
+        Prepared { settings: Vec::new(), member: None, patience: PATIENCE, hold: None }
     }
 }
 

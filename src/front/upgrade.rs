@@ -8,6 +8,7 @@ use crate::apache::request::Request;
 use crate::apache::status::INTERNAL_SERVER_ERROR;
 use crate::apache::{HookResult, HookStatus};
 use crate::engine::SessionSpec;
+use crate::engine::revocation::{Opening, clock};
 use crate::wire::handshake::{Accept, Offer, Policy, Refusal, negotiate};
 use std::borrow::Cow;
 
@@ -28,7 +29,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
     if let Err(refused) = authorize::authorize(request, accept.as_mut()) {
         return refused.into();
     }
-    let Prepared { settings, patience, hold } = front.prepare(request, &chosen.args, accept.as_mut())?;
+    let Prepared { settings, member, patience, hold } = front.prepare(request, &chosen.args, accept.as_mut())?;
     if let Some(accept) = &accept {
         tell_of_protocols(request, accept);
     }
@@ -48,6 +49,11 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
         application: authorize::spec::of(request),
+        opening: Some(Box::new(Opening {
+            began: clock().saturating_sub(request.age().as_micros() as u64),
+            prefix: all.iter().find_map(|known| known.front.prefix(config)).unwrap_or_default(),
+            member,
+        })),
     };
     let terms = Terms { handover, needs: front.needs(), patience, drain_timeout: config.drain_timeout(), hold };
     custody::hand_over(request, accept.as_ref(), &spec, terms)

@@ -3,13 +3,14 @@
 use super::targets::Crowd;
 use super::{exec, proxy, pywebsocket, tcp};
 use crate::channels::History;
-use crate::channels::api::{self, Info, PublishResult};
+use crate::channels::api::{self, Info, PublishResult, RevokeResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::engine::application::{ApplicationSpec, Loopback, Recheck};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{self, FromEngine, LAYOUT, ProxiedBackend, ToEngine};
 use crate::engine::memory::Bound;
+use crate::engine::revocation::{Measure, Name, Opening, Revocation, Whom};
 use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
 use crate::tls::record::{Direction, Keys};
 use crate::wire::deflate::Compression;
@@ -76,6 +77,7 @@ fn spec() -> SessionSpec {
         quotas: vec![Quota { scope: text("scope"), max: 12 }],
         log: Some(Box::new(LogSpec { query: true, name: text("name"), host: text("host") })),
         application: Some(Box::new(application())),
+        opening: Some(Box::new(Opening { began: 8, prefix: text("prefix"), member: Some(text("member")) })),
     }
 }
 
@@ -173,6 +175,11 @@ fn channels() -> Vec<u8> {
         members: vec![(text("member"), 4)],
     };
     let channels = || vec![text("channel")];
+    let revocation = Revocation {
+        name: Name { prefix: text("prefix"), whom: Whom::User(text("user")) },
+        except: Some(text("connection")),
+        measure: Measure::Close { code: 1008, reason: text("reason") },
+    };
     [
         bytes(&subscription),
         bytes(&ServerSettings { channels: 1, history_bytes: 2, broker: Some(text("broker")) }),
@@ -181,12 +188,16 @@ fn channels() -> Vec<u8> {
             api::Command::Info { channel: text("channel") },
             api::Command::List { prefix: text("prefix"), after: text("after"), limit: 1 },
             api::Command::Delete { channels: channels(), code: 1001, reason: text("reason") },
+            api::Command::Revoke(Box::new(revocation)),
         ]),
+        all(&[Whom::User(text("a")), Whom::Member(text("b")), Whom::Connection(text("c"))]),
+        all(&[Measure::Close { code: 1008, reason: text("reason") }, Measure::Unsubscribe { channels: channels() }]),
         all(&[
             api::Reply::Published(vec![PublishResult { channel: text("channel"), id: text("id"), subscribers: 1 }]),
             api::Reply::Info(Some(info.clone())),
             api::Reply::List { channels: vec![info.clone()], more: true },
             api::Reply::Deleted(vec![Some(info)]),
+            api::Reply::Revoked(RevokeResult { sockets: 1, servers: 2, unanswered: 3 }),
         ]),
     ]
     .concat()

@@ -43,6 +43,7 @@ impl Hub {
                 }
                 Ok(Reply::Deleted(deleted))
             }
+            api::Command::Revoke(revocation) => self.revoke(*revocation).await.map(Reply::Revoked),
         }
     }
 

@@ -58,7 +58,7 @@ impl Hub {
                 let shards = state.store.shards(&channel);
                 state.deliver(&shards, &Delivery::Presence { channel, member, joined, number });
             }
-            LogEvent::Presence { .. } | LogEvent::Unknown => {}
+            LogEvent::Presence { .. } | LogEvent::Revoke(_) | LogEvent::Unknown => {}
         }
         state.store.advance(number);
         state.read = (number, at);

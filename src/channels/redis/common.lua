@@ -2,6 +2,7 @@
 local P = '{mod_websocket}:'
 local LOG = P .. 'log'
 local MINUTE = 60000
+local HOUR = 3600000
 local SILENCE = 15000
 -- Whole numbers up to here are exact.
 local LARGEST = 9007199254740991

@@ -11,6 +11,8 @@
 //! * `heartbeat.lua`: a node is alive; nodes that were silent for 15 seconds are taken out. A log that has gone back behind
 //!   what the node has read (Redis came back with older data) begins another epoch: a number never stands for two messages
 //! * `leave.lua`: a node says that it ends
+//! * `revoke.lua`: appends to the log that something is taken back from sessions; `answer.lua`, `answers.lua`: how many that
+//!   were on each node
 //! * `counts.lua`: who is subscribed; `registered.lua`: of them those that a node has told of
 //! * `renew.lua`: somebody has read what none of these scripts has written
 //!
@@ -19,6 +21,7 @@
 //! empty log. What is read is checked before it is used.
 
 use super::{Error, History, Id, epoch};
+use crate::engine::revocation::Revocation;
 use bytes::Bytes;
 use log::warn;
 use redis::aio::MultiplexedConnection;
@@ -53,8 +56,19 @@ pub enum LogEvent {
         member: String,
         joined: bool,
     },
+    /// Something is taken back from sessions.
+    Revoke(Box<RevokeEntry>),
     /// Of another version: it only has its number.
     Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokeEntry {
+    /// Which node wants it; it has done it already.
+    pub node: String,
+    /// Under which the others answer.
+    pub id: String,
+    pub revocation: Revocation,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +110,9 @@ struct Scripts {
     counts: Script,
     registered: Script,
     renew: Script,
+    revoke: Script,
+    answer: Script,
+    answers: Script,
 }
 
 macro_rules! script {
@@ -131,6 +148,9 @@ pub async fn open(url: &str) -> Result<(RedisLink, Reader), Error> {
         counts: script!("counts.lua"),
         registered: script!("registered.lua"),
         renew: script!("renew.lua"),
+        revoke: script!("revoke.lua"),
+        answer: script!("answer.lua"),
+        answers: script!("answers.lua"),
     };
     Ok((RedisLink { commands, scripts: scripts.into() }, Reader { connection }))
 }
@@ -244,6 +264,33 @@ impl RedisLink {
         script.arg(channel).arg(code).arg(reason);
         warn_renewed(self.run(script).await.map_err(undone)?);
         Ok(())
+    }
+
+    /// Has all nodes take something back: under which id they answer, and which others there are.
+    pub async fn revoke(&self, node: &str, revocation: &Revocation) -> Result<(String, Vec<String>), Error> {
+        let id = epoch();
+        let what = serde_json::to_string(revocation).map_err(Error::unavailable)?;
+        let mut script = self.scripts.revoke.arg(epoch());
+        script.arg(node).arg(&id).arg(what);
+        let (renewed, others): (u64, Vec<Vec<u8>>) = self.run(script).await.map_err(undone)?;
+        warn_renewed(renewed);
+        Ok((id, others.iter().filter_map(|node| text(node)).collect()))
+    }
+
+    /// Says how many sessions of this node it was.
+    pub async fn answer(&self, id: &str, node: &str, sessions: u64) -> Result<(), Error> {
+        let mut script = self.scripts.answer.arg(epoch());
+        script.arg(id).arg(node).arg(sessions);
+        Ok(self.run(script).await?)
+    }
+
+    /// The nodes that have answered, and what.
+    pub async fn answers(&self, id: &str) -> Result<Vec<(String, u64)>, Error> {
+        let mut script = self.scripts.answers.arg(epoch());
+        script.arg(id);
+        let pairs: Vec<Vec<u8>> = self.run(script).await?;
+        let pair = |pair: &[Vec<u8>]| Some((text(&pair[0])?, number(&pair[1])?));
+        Ok(pairs.chunks_exact(2).filter_map(pair).collect())
     }
 
     /// Says how many connections this node has in a channel, and how many of a member of it.
@@ -385,6 +432,12 @@ fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<Entry> {
             },
         }),
         "delete" => LogEvent::Delete { code: number(bytes("code")).unwrap_or_default(), reason: word("reason") },
+        "revoke" => match serde_json::from_slice(bytes("what")) {
+            Ok(revocation) => {
+                LogEvent::Revoke(Box::new(RevokeEntry { node: word("node"), id: word("id"), revocation }))
+            }
+            Err(_) => LogEvent::Unknown,
+        },
         "presence" => LogEvent::Presence { member: word("member"), joined: word("joined") == "1" },
         _ => LogEvent::Unknown,
     };

@@ -23,6 +23,7 @@ impl Conn {
     pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
         let close_timeout = self.spec.limits.close_timeout;
         self.registered.handle.liveness.stop_watching();
+        self.registered.handle.is_ending.set(true);
         self.writer.borrow_mut().is_open = false;
         self.hasten();
         self.take_mailbox();

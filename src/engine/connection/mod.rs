@@ -9,6 +9,7 @@ use super::handle::ConnectionHandle;
 use super::health::heartbeat::{self, Activity};
 use super::memory::{Demand, Held, Holding};
 use super::quota::Place;
+use super::revocation::Change;
 use super::socket::Socket;
 use super::summary::{End, Traffic};
 use super::thread::{Registered, step_aside};
@@ -22,7 +23,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 mod closing;
@@ -58,6 +59,14 @@ pub struct Conn {
     keep: Option<Box<Keep>>,
     /// A large message that is being compressed, and goes out next.
     slow: Option<Box<sending::Slow>>,
+}
+
+/// What comes to a session.
+pub enum Received {
+    /// From the client.
+    Message(Message),
+    /// From others.
+    Change(Change),
 }
 
 /// What there is to a connection only while it holds something.
@@ -131,10 +140,28 @@ impl Conn {
     /// closing, for whatever reason, and from then on.
     ///
     /// Writes what was sent before it waits. Dropping the future loses nothing.
-    pub async fn recv(&mut self) -> Option<Message> {
+    pub fn recv(&mut self) -> impl Future<Output = Option<Message>> {
+        // Polled here and not awaited: it makes every session's state smaller.
+        poll_fn(|cx| {
+            loop {
+                match ready!(self.poll_receive(cx)) {
+                    Some(Received::Message(message)) => return Poll::Ready(Some(message)),
+                    Some(Received::Change(_)) => {}
+                    None => return Poll::Ready(None),
+                }
+            }
+        })
+    }
+
+    /// As [`Conn::recv`], and what others want the session to change: see [`super::MessageSession::takes_changes`].
+    pub fn receive(&mut self) -> impl Future<Output = Option<Received>> {
+        poll_fn(|cx| self.poll_receive(cx))
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
         loop {
             if self.end.is_some() {
-                return None;
+                return Poll::Ready(None);
             }
             if self.registered.handle.close_asked() {
                 // What was posted before comes before it.
@@ -142,17 +169,20 @@ impl Conn {
             }
             if let Some(frame) = self.registered.handle.take_close() {
                 self.end = Some(Box::new(End::Engine(frame)));
-                return None;
+                return Poll::Ready(None);
+            }
+            if let Some(change) = self.registered.handle.take_change() {
+                return Poll::Ready(Some(Received::Change(change)));
             }
             match self.events.pop_front() {
                 Some(Event::Message(message)) => {
                     self.received.count(message.len());
-                    return Some(message);
+                    return Poll::Ready(Some(Received::Message(message)));
                 }
                 Some(Event::Part(bytes, messages)) => {
                     self.received.messages += messages;
                     self.received.bytes += bytes.len() as u64;
-                    return Some(Message::Binary(bytes));
+                    return Poll::Ready(Some(Received::Message(Message::Binary(bytes))));
                 }
                 Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
                 Some(Event::Failed(frame)) => {
@@ -164,7 +194,7 @@ impl Conn {
                 }
                 None => {
                     self.rest();
-                    if let Err(end) = poll_fn(|cx| self.poll_fill(cx)).await {
+                    if let Err(end) = ready!(self.poll_fill(cx)) {
                         self.end = Some(Box::new(end));
                     }
                 }
@@ -271,7 +301,7 @@ impl Conn {
         self.registered.handle.register(cx);
         self.writer.borrow_mut().is_open = false;
         loop {
-            if self.registered.handle.close_asked() {
+            if self.registered.handle.is_asked() {
                 return Poll::Ready(Ok(()));
             }
             if self.poll_slow(cx).is_pending() {

@@ -42,14 +42,19 @@ impl Front for ChannelFront {
     }
 
     fn prepare(&self, request: &mut Request, _args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
-        Prepared::with(&subscription(request).map_err(|why| {
+        let subscription = subscription(request).map_err(|why| {
             let level = if why.status() == INTERNAL_SERVER_ERROR { Level::Error } else { Level::Info };
             log::request(level, request, &format!("WS0015: refused with {}: {why}", why.status()));
             if matches!(why, NoSubscription::SlashedUser(_)) && once::a_minute("WS0036", request) {
                 log::request(Level::Warning, request, &format!("WS0036: refused with 403: {why}"));
             }
             why.status()
-        })?)
+        })?;
+        Ok(Prepared { member: subscription.member.clone(), ..Prepared::with(&subscription)? })
+    }
+
+    fn prefix(&self, config: &Config) -> Option<String> {
+        Some(config.of::<ChannelConfig>().prefix())
     }
 
     fn answer(&self, request: &mut Request) -> Option<HookResult> {

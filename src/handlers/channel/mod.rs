@@ -11,11 +11,14 @@ pub(crate) mod config;
 pub(crate) mod front;
 #[cfg(feature = "httpd")]
 pub(crate) mod publish;
+#[cfg(feature = "httpd")]
+pub(crate) mod revoke;
 pub(crate) mod session;
 
 use crate::channels::hub::Hub;
 use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::channels::{Error, api};
+use crate::engine::revocation::Directory;
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Response, SessionSpec};
 use bytes::Bytes;
 use log::error;
@@ -53,6 +56,10 @@ impl From<Error> for Refused {
 }
 
 impl Handler for Channel {
+    fn connect(&self, directory: &Arc<Directory>) {
+        self.hub.connect(directory);
+    }
+
     fn accept<'a>(&'a self, spec: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
         Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no subscription: {e}") };

@@ -2,6 +2,7 @@
 
 use super::NAME;
 use super::config::ChannelConfig;
+use super::revoke::revoke;
 use crate::apache::body::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -33,7 +34,7 @@ const JSON: &CStr = c"application/json";
 const NOSNIFF: (&CStr, &CStr) = (c"X-Content-Type-Options", c"nosniff");
 
 /// An answer: its status, and what is in it.
-type JsonReply = (u16, Value);
+pub(super) type JsonReply = (u16, Value);
 
 pub(super) fn handle(request: &mut Request) -> HookResult {
     if request.is_subrequest() {
@@ -126,11 +127,11 @@ fn problem(why: &str) -> Value {
     json!({ "error": why })
 }
 
-fn bad(why: &str) -> JsonReply {
+pub(super) fn bad(why: &str) -> JsonReply {
     (400, problem(why))
 }
 
-struct QueryParameters(Vec<(String, String)>);
+pub(super) struct QueryParameters(Vec<(String, String)>);
 
 impl QueryParameters {
     fn of(request: &Request) -> QueryParameters {
@@ -139,22 +140,26 @@ impl QueryParameters {
         QueryParameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// Those of `channel`, none twice.
-    fn channels(&self) -> Result<Vec<String>, JsonReply> {
+    pub(super) fn channels(&self) -> Result<Vec<String>, JsonReply> {
         let mut channels: Vec<String> = Vec::new();
-        for (_, channel) in self.0.iter().filter(|(name, _)| name == "channel") {
+        for channel in self.all("channel") {
             // What is not UTF-8 was decoded to U+FFFD.
             if !is_name(channel) || channel.contains(char::REPLACEMENT_CHARACTER) {
                 return Err(bad(&format!(
                     "{channel:?} is not a channel name: expected UTF-8 without blanks, up to 1024 bytes"
                 )));
             }
-            if !channels.contains(channel) {
-                channels.push(channel.clone());
+            if !channels.iter().any(|known| known == channel) {
+                channels.push(channel.to_owned());
             }
         }
         if channels.len() > MAX_CHANNELS {
@@ -166,6 +171,20 @@ impl QueryParameters {
     fn some_channels(&self) -> Result<Vec<String>, JsonReply> {
         let channels = self.channels()?;
         if channels.is_empty() { Err(bad("which channel? Add ?channel=NAME")) } else { Ok(channels) }
+    }
+
+    /// The reason of a Close.
+    pub(super) fn reason(&self, default: &str) -> Result<String, JsonReply> {
+        let reason = self.get("reason").unwrap_or(default);
+        // RFC 6455 section 5.5: what a control frame holds beside the code.
+        if reason.len() > 123 { Err(bad("the reason is longer than 123 bytes")) } else { Ok(reason.to_owned()) }
+    }
+
+    /// Its code.
+    pub(super) fn code(&self, default: u16) -> Result<u16, JsonReply> {
+        let Some(code) = self.get("code") else { return Ok(default) };
+        let code = code.parse().ok().filter(|code| may_be_sent(*code));
+        code.ok_or_else(|| bad("code must be one that a server may send: 1000 to 1014, or 3000 to 4999"))
     }
 }
 
@@ -295,20 +314,11 @@ fn list(request: &mut Request, parameters: &QueryParameters) -> Result<JsonReply
 
 fn delete(request: &mut Request) -> Result<JsonReply, JsonReply> {
     let parameters = QueryParameters::of(request);
-    let channels = parameters.some_channels()?;
-    let reason = parameters.get("reason").unwrap_or("channel deleted").to_owned();
-    // RFC 6455 section 5.5: what a control frame holds beside the code.
-    if reason.len() > 123 {
-        return Err(bad("the reason is longer than 123 bytes"));
+    if let Some(reply) = revoke(request, &parameters) {
+        return reply;
     }
-    let code = match parameters.get("code") {
-        None => 1000,
-        Some(code) => code
-            .parse()
-            .ok()
-            .filter(|code| may_be_sent(*code))
-            .ok_or_else(|| bad("code must be one that a server may send: 1000 to 1014, or 3000 to 4999"))?,
-    };
+    let channels = parameters.some_channels()?;
+    let (code, reason) = (parameters.code(1000)?, parameters.reason("channel deleted")?);
     let api::Reply::Deleted(infos) =
         call(request, api::Command::Delete { channels: channels.clone(), code, reason }, &[])?
     else {
@@ -340,12 +350,12 @@ fn no_channel() -> JsonReply {
     (404, problem("there is no such channel"))
 }
 
-fn unexpected() -> JsonReply {
+pub(super) fn unexpected() -> JsonReply {
     (500, problem("the engine gave another answer"))
 }
 
 /// Asks the engine, of channels below the prefix of this place.
-fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, JsonReply> {
+pub(super) fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, JsonReply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
     let engine = child::engine_client().ok_or_else(unavailable)?;
     let prefix = request.config::<WebSocket>().of::<ChannelConfig>().prefix();
@@ -368,7 +378,7 @@ fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api:
             } else {
                 once::tell_of_engine(OfEngine::NoAnswer, request, &text);
             }
-            let changes = matches!(command, api::Command::Publish { .. } | api::Command::Delete { .. });
+            let changes = !matches!(command, api::Command::Info { .. } | api::Command::List { .. });
             // Whoever asks for it once more may have it done twice.
             let is_unknown = changes && matches!(why, HandoffError::Unanswered(_));
             let unknown = || (504, problem("the engine gave no answer: it may have been done, or not"));

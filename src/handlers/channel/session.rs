@@ -9,11 +9,12 @@ use crate::channels::protocol::{
 use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::channels::subscription::Subscription;
 use crate::channels::{Error, Id};
-use crate::engine::connection::Closing;
+use crate::engine::connection::{Closing, Received};
+use crate::engine::revocation::{Change, Measure};
 use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -135,11 +136,20 @@ struct Session<'a> {
     subscription: Box<Subscription>,
     member: Option<Arc<str>>,
     subscribed: HashMap<Arc<str>, Subscribed>,
+    /// It may not subscribe to these again.
+    revoked: Option<Box<Revoked>>,
 }
+
+#[derive(Default)]
+struct Revoked(HashSet<String>);
 
 impl MessageSession for ChannelOpening {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(run(*self, conn))
+    }
+
+    fn takes_changes(&self) -> bool {
+        true
     }
 }
 
@@ -148,10 +158,10 @@ async fn run(opening: ChannelOpening, conn: &mut Conn) -> CloseFrame {
     let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
     let member = subscription.member.take().map(Arc::from);
     subscription.since = None;
-    let channels: Vec<Arc<str>> = subscription.channels.iter().map(|name| name.as_str().into()).collect();
     let shard = Shard::of(&hub);
-    let mut session = Session { conn, hub, shard, view, subscription, member, subscribed: HashMap::new() };
-    match session.live(channels, since, recovered).await {
+    let subscribed = HashMap::new();
+    let mut session = Session { conn, hub, shard, view, subscription, member, subscribed, revoked: None };
+    match session.live(since, recovered).await {
         Failure::Closing => close(CloseCode::Normal, ""),
         Failure::Close(frame) => frame,
         Failure::Command(error) => error.into(),
@@ -159,18 +169,54 @@ async fn run(opening: ChannelOpening, conn: &mut Conn) -> CloseFrame {
 }
 
 impl Session<'_> {
-    async fn live(&mut self, channels: Vec<Arc<str>>, since: Since, told: Option<bool>) -> Failure {
+    async fn live(&mut self, since: Since, told: Option<bool>) -> Failure {
+        // What was taken back during the handshake is not begun with.
+        while let Some(change) = self.conn.handle().take_change() {
+            if let Err(stop) = Box::pin(self.change(change, false)).await {
+                return stop;
+            }
+        }
+        let channels: Vec<Arc<str>> = self.subscription.channels.iter().map(|name| name.as_str().into()).collect();
         // Boxed, as what follows, so that an idle session keeps no room for what happens now and then.
         if let Err(stop) = Box::pin(self.begin(&channels, since, told, None)).await {
             return stop;
         }
         drop(channels);
-        while let Some(message) = self.conn.recv().await {
-            if let Err(stop) = Box::pin(self.handle(message)).await {
+        while let Some(received) = self.conn.receive().await {
+            let done = match received {
+                Received::Message(message) => Box::pin(self.handle(message)).await,
+                Received::Change(change) => Box::pin(self.change(change, true)).await,
+            };
+            if let Err(stop) = done {
                 return stop;
             }
         }
         Failure::Closing
+    }
+
+    /// Others want something of this session, which has `begun` with its channels or is to do so.
+    async fn change(&mut self, Change::Unsubscribe(revocation, tally): Change, begun: bool) -> Result<(), Failure> {
+        let Measure::Unsubscribe { channels } = &revocation.measure else { return Ok(()) };
+        let (mut was_subscribed, mut is_told) = (false, true);
+        for channel in channels {
+            let before = self.subscription.channels.len();
+            self.subscription.channels.retain(|own| own != channel);
+            self.revoked.get_or_insert_default().0.insert(channel.clone());
+            let was_next = !begun && self.subscription.channels.len() < before;
+            if self.subscribed.remove(channel.as_str()).is_some() || was_next {
+                was_subscribed = true;
+                let event = ClientEvent::Unsubscribed { channel: self.view.name(channel) };
+                is_told &= self.tell(&event, None).await?;
+            }
+        }
+        if let Some(tally) = tally.filter(|_| was_subscribed) {
+            tally.count();
+        }
+        // Else it would wait for nothing, and not know.
+        if !is_told && self.subscription.channels.is_empty() {
+            return Err(Failure::Close(close(CloseCode::Policy, "unsubscribed")));
+        }
+        Ok(())
     }
 
     /// Tells the client; false where its protocol has no words for that.
@@ -374,7 +420,8 @@ impl Session<'_> {
             return Err(CommandError::new(ErrorCode::BadRequest, "that is not a channel name"));
         }
         let Subscription { channels, allowed, .. } = &*self.subscription;
-        if channels.contains(&whole) || allowed.iter().any(|pattern| pattern.matches(&whole)) {
+        let is_revoked = self.revoked.as_ref().is_some_and(|revoked| revoked.0.contains(&whole));
+        if !is_revoked && (channels.contains(&whole) || allowed.iter().any(|pattern| pattern.matches(&whole))) {
             return Ok(whole);
         }
         Err(CommandError::new(ErrorCode::Forbidden, format!("channel {channel} is not for this connection")))

@@ -4,6 +4,7 @@ mod authorize;
 mod authorize_answers;
 mod authorize_bad;
 mod authorize_places;
+mod rights;
 mod trust;
 
 use crate::harness::{Handshake, Raw, Response, Server};
