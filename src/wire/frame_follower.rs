@@ -80,6 +80,11 @@ impl FrameFollower {
         if self.opcode < CLOSE { self.payload } else { 0 }
     }
 
+    /// Bytes of the payload of the current frame, or of the last.
+    pub fn length(&self) -> u64 {
+        if self.is_lost { 0 } else { self.position + self.payload }
+    }
+
     /// Whether a frame may be put in here.
     pub fn at_boundary(&self) -> bool {
         !self.has_ended() && self.payload == 0 && self.header.begun().is_empty()

@@ -2,7 +2,7 @@
 //! and what mod_proxy's tunnel would do is done here: bytes go either way as they came, and no worker of httpd's is held.
 //!
 //! * `session`: from the takeover to the end; who is told what when httpd stops
-//! * `one_way`: the bytes of one direction
+//! * `one_way`: the bytes of one direction; `splice`: those of large payloads
 //! * `takeover`: in httpd's children, from before the server is asked to the beginning of the tunnel; `startup`: what stands in its way
 //!
 //! httpd has the place granted before it asks the server, and tells who the server is with the streams: see [`ProxySettings`] and
@@ -18,6 +18,7 @@ pub(crate) mod config;
 mod front;
 mod one_way;
 mod session;
+mod splice;
 #[cfg(feature = "httpd")]
 pub(crate) mod startup;
 #[cfg(feature = "httpd")]

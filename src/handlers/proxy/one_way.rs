@@ -1,6 +1,7 @@
 //! One direction of a session: what one end sends goes to the other, and so does its end. What the receiver does not take is kept,
 //! and then nothing more is read: it is at most what one read brings.
 
+use super::splice::{self, LARGE, Piped};
 use crate::engine::bridge::with_buffer;
 use crate::engine::socket::Socket;
 use crate::engine::thread::step_aside;
@@ -11,12 +12,17 @@ use std::task::{Context, Poll, ready};
 /// Reads before others have their turn who were woken.
 const READS: usize = 4;
 
+/// Bytes that are read where large frames come one after the other.
+const HEADERS: usize = 512;
+
 pub struct OneWay {
     pub follower: FrameFollower,
     state: State,
     /// What was read and not yet taken, from `taken` on. Nothing while it flows.
     waiting: Vec<u8>,
     taken: usize,
+    /// What was taken of a large payload and comes before that.
+    piped: Option<Box<Piped>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +40,7 @@ impl OneWay {
     pub fn new(masked: bool, early: Vec<u8>) -> OneWay {
         let mut follower = FrameFollower::new(masked);
         follower.follow(&early);
-        OneWay { follower, state: State::Open, waiting: early, taken: 0 }
+        OneWay { follower, state: State::Open, waiting: early, taken: 0, piped: None }
     }
 
     /// Moves what can be moved. True when something was. `lost` is told what breaks; while the receiver waits, or nothing `may` be
@@ -60,7 +66,17 @@ impl OneWay {
             if !may_read {
                 return moved;
             }
+            let is_large = splice::is_possible(from, to) && self.follower.length() >= LARGE;
+            if is_large && let Some(piped) = self.splice(cx, from, lost) {
+                if piped.is_pending() {
+                    return moved;
+                }
+                moved = true;
+                continue;
+            }
             let read = with_buffer(|buffer| {
+                // The next is as large, perhaps: then this is to bring little more than its header.
+                let buffer = if is_large && self.follower.unseen() == 0 { &mut buffer[..HEADERS] } else { buffer };
                 let count = match from.poll_read(cx, buffer) {
                     Poll::Pending => return false,
                     Poll::Ready(Ok(count)) => count,
@@ -87,6 +103,25 @@ impl OneWay {
         moved
     }
 
+    /// Takes a part of a large payload, if there is one to come. `None`: what comes is to be read.
+    fn splice(&mut self, cx: &mut Context<'_>, from: &Socket, lost: &mut Option<io::Error>) -> Option<Poll<()>> {
+        let unseen = self.follower.unseen();
+        if unseen < LARGE || self.state != State::Open {
+            return None;
+        }
+        Some(Piped::fill(cx, from, unseen)?.map(|piped| match piped {
+            Ok(piped) if piped.count > 0 => {
+                self.follower.pass(piped.count as u64);
+                self.piped = Some(Box::new(piped));
+            }
+            Ok(_) => self.state = State::Ended,
+            Err(why) => {
+                lost.get_or_insert(why);
+                self.state = State::Ended;
+            }
+        }))
+    }
+
     /// Adds a frame, if one may stand here. False: none may.
     pub fn add(&mut self, frame: &[u8]) -> bool {
         let may_be = self.state == State::Open && self.follower.at_boundary();
@@ -98,8 +133,24 @@ impl OneWay {
 
     /// Lets the receiver take what waits for it. True when it has taken something.
     pub fn flush(&mut self, cx: &mut Context<'_>, to: &mut Socket, lost: &mut Option<io::Error>) -> bool {
-        if !self.is_waiting() {
-            return false;
+        let mut moved = false;
+        if let Some(mut piped) = self.piped.take() {
+            let count = piped.count;
+            match piped.poll_empty(cx, to) {
+                Poll::Ready(Err(why)) => {
+                    self.break_off(why, lost);
+                    return true;
+                }
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Pending => {
+                    moved = piped.count < count;
+                    self.piped = Some(piped);
+                    return moved;
+                }
+            }
+        }
+        if self.waiting.is_empty() {
+            return moved;
         }
         let waiting = std::mem::take(&mut self.waiting);
         let before = std::mem::take(&mut self.taken);
@@ -107,7 +158,14 @@ impl OneWay {
         if before + count < waiting.len() {
             (self.waiting, self.taken) = (waiting, before + count);
         }
-        count > 0
+        moved || count > 0
+    }
+
+    /// The receiver takes nothing any more.
+    fn break_off(&mut self, why: io::Error, lost: &mut Option<io::Error>) {
+        lost.get_or_insert(why);
+        self.waiting = Vec::new();
+        self.state = if self.state == State::Ended { State::Done } else { State::Broken };
     }
 
     fn put(&mut self, cx: &mut Context<'_>, to: &mut Socket, bytes: &[u8], lost: &mut Option<io::Error>) {
@@ -129,8 +187,7 @@ impl OneWay {
             match to.poll_write(cx, &[IoSlice::new(&bytes[count..])]) {
                 Poll::Ready(Ok(more)) => count += more,
                 Poll::Ready(Err(why)) => {
-                    lost.get_or_insert(why);
-                    self.state = if self.state == State::Ended { State::Done } else { State::Broken };
+                    self.break_off(why, lost);
                     return None;
                 }
                 Poll::Pending => break,
@@ -141,7 +198,7 @@ impl OneWay {
 
     /// Bytes that wait for the receiver.
     pub fn held(&self) -> usize {
-        self.waiting.capacity()
+        self.waiting.capacity() + self.piped.as_ref().map_or(0, |piped| piped.count)
     }
 
     /// Reads and throws away until the sender has said its Close, if it is to `answer`, or has ended.
@@ -165,7 +222,7 @@ impl OneWay {
     }
 
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.piped.is_some()
     }
 
     /// The receiver has been told of the end, or is gone and the sender has ended too.

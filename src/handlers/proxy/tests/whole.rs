@@ -172,12 +172,21 @@ fn early_bytes_may_end_anywhere() {
 #[test]
 fn who_does_not_take_holds_the_other_up() {
     const MUCH: usize = 24 << 20;
-    for (suite, client_takes) in [(None, true), (None, false), (Some(0), true), (Some(0), false)] {
+    let ways = [(None, true), (None, false), (Some(0), true), (Some(0), false)];
+    for ((suite, client_takes), framed) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let ((client, from_client), (server, from_server)) = (client(suite), server(suite));
         let (mut talks, mut listens) = if client_takes { (server, client) } else { (client, server) };
+        // One large frame, of a server or of a client.
+        let header = match (framed, client_takes) {
+            (false, _) => vec![],
+            (true, true) => [&[0x82, 127][..], &(MUCH as u64).to_be_bytes()].concat(),
+            (true, false) => [&[0x82, 0xff][..], &(MUCH as u64).to_be_bytes(), &[1, 2, 3, 4]].concat(),
+        };
+        let begin = header.len();
         let (told, is_told) = std::sync::mpsc::channel::<()>();
         let talker = spawn(move || {
             let mut heard = [0; 4];
+            talks.write_all(&header).unwrap();
             for at in (0..MUCH).step_by(1 << 16) {
                 let piece: Vec<u8> = (at..at + (1 << 16)).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
                 talks.write_all(&piece).unwrap();
@@ -198,11 +207,13 @@ fn who_does_not_take_holds_the_other_up() {
             listens.end();
             heard
         });
-        run((from_client, vec![]), (from_server, vec![]));
+        let ending = run((from_client, vec![]), (from_server, vec![]));
         talker.join().unwrap();
         let heard = listener.join().unwrap();
-        assert_eq!(heard.len(), MUCH);
-        assert!(heard.iter().enumerate().all(|(at, byte)| *byte == (at ^ (at >> 8) ^ (at >> 16)) as u8));
+        assert_eq!(heard.len(), begin + MUCH);
+        assert_eq!(counts(ending.sent) == (1, MUCH as u64), framed && client_takes);
+        assert_eq!(counts(ending.received) == (1, MUCH as u64), framed && !client_takes);
+        assert!(heard[begin..].iter().enumerate().all(|(at, byte)| *byte == (at ^ (at >> 8) ^ (at >> 16)) as u8));
     }
 }
 
