@@ -9,11 +9,13 @@
 ARG BASE=debian:trixie-slim
 ARG HTTPD=httpd:2.4
 
+# The directory is apache2's own: into it `make install` puts what a2enmod enables.
 FROM ${BASE} AS build
 RUN sed -i 's/^Suites: trixie trixie-updates$/& trixie-backports/' /etc/apt/sources.list.d/debian.sources \
     && apt-get update \
     && apt-get install -y --no-install-recommends --target-release trixie-backports cargo rustc \
-    && apt-get install -y --no-install-recommends apache2-dev ca-certificates gcc libc6-dev libclang-dev make
+    && apt-get install -y --no-install-recommends apache2-dev ca-certificates gcc libc6-dev libclang-dev make \
+    && mkdir -p /etc/apache2/mods-available
 WORKDIR /src
 COPY . .
 RUN --mount=type=secret,id=ca \
