@@ -23,7 +23,8 @@ RUN --mount=type=secret,id=ca \
     if [ -e /run/secrets/ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/ca; fi \
     && cargo build --release --locked \
     && strip --strip-unneeded target/release/libmod_websocket.so \
-    && make install DESTDIR=/out
+    && make install DESTDIR=/out \
+    && rm -rf target /root/.cargo/registry
 
 
 FROM ${HTTPD} AS httpd
