@@ -70,6 +70,12 @@ pub fn is_anothers(request: &Request) -> bool {
     true
 }
 
+/// Another module is to answer it for the client: it is neither a part of another request, nor redirected inside httpd next.
+pub fn is_answered_now(request: &Request) -> bool {
+    let why = why(request);
+    why == Some(Why::Elsewhere) || (why == Some(Why::Rewritten) && request.handler_name() != REDIRECT_HANDLER)
+}
+
 fn why(request: &Request) -> Option<Why> {
     if request.is_subrequest() {
         return Some(Why::Part);

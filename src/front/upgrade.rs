@@ -5,7 +5,7 @@ use super::handler::{Prepared, Registration};
 use super::{WebSocket, authorize, refusal, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::status::INTERNAL_SERVER_ERROR;
+use crate::apache::status::{BAD_REQUEST, INTERNAL_SERVER_ERROR};
 use crate::apache::{HookResult, HookStatus};
 use crate::engine::SessionSpec;
 use crate::engine::revocation::{Opening, clock};
@@ -67,7 +67,8 @@ fn answer_ordinary(request: &mut Request, all: &[Registration]) -> HookResult {
 /// No handler is configured here. Where a configuration of the older mod_websocket has forgotten it, a handshake is told.
 fn without_handler(request: &mut Request, all: &[Registration]) -> HookResult {
     if request.handler_name() != "websocket-handler" {
-        return answer_ordinary(request, all);
+        let verdict = authorize_anothers(request)?;
+        return if verdict == HookStatus::Declined { answer_ordinary(request, all) } else { Ok(verdict) };
     }
     match consider(request) {
         Err(refusal) => refusal::answer(request, &refusal),
@@ -79,6 +80,26 @@ fn without_handler(request: &mut Request, all: &[Registration]) -> HookResult {
             );
             Err(INTERNAL_SERVER_ERROR)
         }
+    }
+}
+
+/// A handshake that is another module's, as mod_proxy's are, where an application is to decide: it decides over these as well. The
+/// 101 is not ours then, nor is the subprotocol.
+pub(crate) fn authorize_anothers(request: &mut Request) -> HookResult {
+    // Whoever proxies it may look at this header alone.
+    let names_it = |value: &str| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket"));
+    let mut lines = request.headers_in().iter();
+    let is_one = lines.any(|(name, value)| name.eq_ignore_ascii_case("Upgrade") && names_it(&value));
+    drop(lines);
+    if !is_one || !authorize::is_asked(request) {
+        return Ok(HookStatus::Declined);
+    }
+    match consider(request) {
+        Ok(_) => match authorize::authorize(request, None) {
+            Ok(()) => Ok(HookStatus::Declined),
+            Err(refused) => refused.into(),
+        },
+        Err(refusal) => refusal::answer(request, &refusal).and(Err(BAD_REQUEST)),
     }
 }
 

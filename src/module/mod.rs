@@ -112,11 +112,13 @@ impl HttpdModule for WebSocket {
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {
-        if !others::is_anothers(request) {
-            let status = upgrade::handle(request, FRONTS)?;
-            if status != HookStatus::Declined {
-                return Ok(status);
-            }
+        let status = match others::is_anothers(request) {
+            false => upgrade::handle(request, FRONTS)?,
+            true if others::is_answered_now(request) => upgrade::authorize_anothers(request)?,
+            true => HookStatus::Declined,
+        };
+        if status != HookStatus::Declined {
+            return Ok(status);
         }
         takeover::reserve(request)
     }

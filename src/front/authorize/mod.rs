@@ -121,6 +121,11 @@ pub(super) fn authorize(request: &mut Request, accept: Option<&mut Accept>) -> R
     admit(request, accept, Said { answer, connection, url: Some(url), login, is_from_htaccess: in_htaccess })
 }
 
+/// An application is to decide over handshakes here.
+pub(super) fn is_asked(request: &Request) -> bool {
+    request.config::<WebSocket>().of::<ApplicationConfig>().authorize.as_ref().is_some_and(Option::is_some)
+}
+
 /// Takes over what the application has said of the handshake. Channels and the like are their handler's to look for.
 pub(crate) fn admit(request: &mut Request, accept: Option<&mut Accept>, said: Said) -> Result<(), Refused> {
     let bad = |why: &str| {

@@ -3,6 +3,7 @@
 mod authorize;
 mod authorize_answers;
 mod authorize_bad;
+mod authorize_handlers;
 mod authorize_places;
 mod rights;
 mod trust;
