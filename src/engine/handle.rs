@@ -15,6 +15,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+/// The reason of a Close since nothing has moved for as long as may be.
+pub const IDLE: &str = "idle timeout";
+
 /// A message that others want a connection to send, which waits for that.
 pub type Posted = (Arc<Broadcast>, Option<Share>);
 
@@ -162,7 +165,7 @@ impl ConnectionHandle {
     pub fn look(&self, tick: u32, now: u32) -> Option<u32> {
         let Look { next, is_idle, wakes } = self.liveness.look(tick, now);
         if is_idle {
-            self.close(close(CloseCode::Away, "idle timeout"));
+            self.close(close(CloseCode::Away, IDLE));
         } else if wakes {
             self.wake();
         }

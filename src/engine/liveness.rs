@@ -100,11 +100,6 @@ impl Liveness {
         self.moved.set(now);
     }
 
-    /// For as long as may be, no data has gone either way.
-    pub(super) fn is_idle(&self, now: u32) -> bool {
-        self.idle.get() > 0 && now >= self.moved.get() + self.idle.get()
-    }
-
     /// The rest of a message is waited for until this tick, when the connection is to look at it; 0: no more.
     pub(super) fn await_message(&self, tick: u32) {
         self.message.set(tick);

@@ -91,11 +91,6 @@ impl RawStream {
         self.registered.handle.liveness.note_data(self.registered.shared.timer.now());
     }
 
-    /// Nothing has moved for as long as may be.
-    pub fn is_idle(&self) -> bool {
-        self.registered.handle.liveness.is_idle(self.registered.shared.timer.now())
-    }
-
     /// The session's socket holds something.
     pub(crate) fn hold(&self) -> Holding {
         self.registered.shared.hold(self.id(), &self.spec.client)

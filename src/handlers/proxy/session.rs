@@ -2,6 +2,7 @@
 
 use super::ProxySettings;
 use super::one_way::OneWay;
+use crate::engine::handle::IDLE;
 use crate::engine::memory::{Demand, Held, Holding};
 use crate::engine::socket::Socket;
 use crate::engine::summary::{End, Traffic};
@@ -177,7 +178,7 @@ impl Session<'_> {
 
     /// Tells both ends, where a frame may stand, and hears what they answer.
     async fn say_close(&mut self, frame: &CloseFrame) {
-        if self.raw.is_idle() {
+        if frame.reason == IDLE {
             let id = self.raw.id();
             match self.is_ending {
                 true => debug!("WS0292: session {id}: an end that was over for the other has not ended"),

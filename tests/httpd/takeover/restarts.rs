@@ -46,8 +46,11 @@ fn sockets_outlive_restarts_and_children(mpm: Mpm) {
     }
 }
 
-fn a_stop_is_told_to_both(mpm: Mpm) {
-    let heard: Arc<Mutex<Vec<Option<u16>>>> = Arc::default();
+type Codes = Arc<Mutex<Vec<Option<u16>>>>;
+
+/// It echoes, and the codes of the Close frames that it hears.
+fn listening() -> (BackEnd, Codes) {
+    let heard = Codes::default();
     let told = heard.clone();
     let back_end = BackEnd::new(move |_: &str, conversation: &mut Conversation| {
         conversation.say(accepting());
@@ -58,6 +61,18 @@ fn a_stop_is_told_to_both(mpm: Mpm) {
             }
         }
     });
+    (back_end, heard)
+}
+
+#[track_caller]
+fn await_codes(heard: &Codes, codes: &[Option<u16>]) {
+    let heard = || heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    wait_until("the server has heard it", PATIENCE, || heard().len() == codes.len());
+    assert_eq!(heard(), codes);
+}
+
+fn a_stop_is_told_to_both(mpm: Mpm) {
+    let (back_end, heard) = listening();
     let server = site(mpm).config(format!("ProxyPass \"/ws\" \"ws://{}/\"", back_end.address)).start();
     let mut sockets: Vec<Raw> = (0..SOCKETS).map(|_| Raw::open(&server, "/ws")).collect();
     sockets.iter_mut().for_each(|socket| socket.echo(&Frame::text("before")));
@@ -67,10 +82,29 @@ fn a_stop_is_told_to_both(mpm: Mpm) {
         socket.send(&Frame::close(1012, ""));
     }
     sockets.iter_mut().for_each(Raw::await_hangup);
-    let heard = || heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    wait_until("the server has heard it", PATIENCE, || heard().len() == SOCKETS);
-    assert_eq!(heard(), [Some(1001); SOCKETS]);
+    await_codes(&heard, &[Some(1001); SOCKETS]);
     server.stop();
+}
+
+#[test]
+fn the_end_of_a_child_is_the_end_of_sockets_that_it_relays() {
+    let (back_end, heard) = listening();
+    let server = site(Mpm::Event)
+        .tls()
+        .relayed()
+        // Old children and new ones are there at the same time.
+        .config(format!("ServerLimit 4\nWebSocketDrainTimeout 0\nProxyPass \"/ws\" \"ws://{}/\"", back_end.address))
+        .start();
+    let mut sockets: Vec<Raw> = (0..SOCKETS).map(|_| Raw::open(&server, "/ws")).collect();
+    sockets.iter_mut().for_each(|socket| socket.echo(&Frame::text("before")));
+    let old = server.begin_graceful();
+    for socket in &mut sockets {
+        assert_eq!(socket.close_code(), Some(1012));
+        socket.send(&Frame::close(1012, ""));
+    }
+    sockets.iter_mut().for_each(Raw::await_hangup);
+    await_codes(&heard, &[Some(1001); SOCKETS]);
+    wait_until("the old children are gone", PATIENCE, || !old.iter().any(|child| child.is_running()));
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! The ways of the client's and the server's bytes to the engine, and what is left to mod_proxy.
 
 use super::{await_taken, left, site, taken};
-use crate::harness::back_end::{BackEnd, echo};
+use crate::harness::back_end::{BackEnd, Conversation, accepting, echo};
+use crate::harness::handshake::SAMPLE_ACCEPT;
 use crate::harness::tls::client;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
+use crate::tls::http2::{ROOM_FOR_MANY, Scenario};
 use rustls::version::TLS12;
+use tungstenite::handshake::derive_accept_key;
 
 every_mpm!(tls_on_either_side_and_both, tls_of_older_versions);
 
@@ -143,5 +146,27 @@ fn a_filter_that_sees_the_bytes_goes_on_seeing_them() {
     socket.close();
     wait_until("the line is there", PATIENCE, || !left(&server).is_empty());
     assert_eq!(left(&server), ["the filter dumpio_in sees the client's bytes"]);
+    assert_eq!(taken(&server), 0);
+}
+
+#[test]
+fn streams_of_http2_stay_in_mod_proxys_tunnel() {
+    // mod_http2 checks the Sec-WebSocket-Accept that mod_proxy passes on.
+    let back_end = BackEnd::new(|head: &str, conversation: &mut Conversation| {
+        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+        conversation.say(accepting().replace(SAMPLE_ACCEPT, &derive_accept_key(key.as_bytes())));
+        while conversation.frame().is_some() {}
+    });
+    let server = site(Mpm::Event)
+        .workers(20)
+        .http2()
+        .config(ROOM_FOR_MANY)
+        .config(format!("ProxyPass \"/echo\" \"ws://{}/\"", back_end.address))
+        .start();
+    let client = Scenario::start(&server, "ten");
+    // The others wait for the first six.
+    wait_until("streams are open", PATIENCE, || left(&server).len() >= 6);
+    drop(client);
+    assert!(left(&server).iter().all(|why| why == "the client speaks HTTP/2"), "{:?}", left(&server));
     assert_eq!(taken(&server), 0);
 }
