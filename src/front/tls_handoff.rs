@@ -8,6 +8,7 @@ use crate::engine::handoff::PATIENCE;
 use crate::front::WebSocket;
 use crate::tls::record::{Direction, Keys};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::time::Instant;
 
@@ -37,6 +38,19 @@ pub fn can_be_taken(server: &Server, connection: &Connection) -> bool {
 /// # Errors
 /// The client is gone, or sends what cannot be waited for.
 pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
+    take_all(connection, || Err(io::ErrorKind::UnexpectedEof.into()))
+}
+
+/// As [`take`], where whoever is on the other end may have said all it has to say: that end is then the next thing to be read.
+///
+/// # Errors
+/// As of [`take`].
+pub fn take_to_the_end(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
+    // Its close_notify has been read, and the end of TCP may come much later.
+    take_all(connection, || Ok(shutdown(connection.socket()?, Shutdown::Read)?))
+}
+
+fn take_all(connection: &Connection, at_end: impl FnOnce() -> io::Result<()>) -> io::Result<(Vec<u8>, Box<Keys>)> {
     connection.make_raw();
     let mut early = Vec::new();
     let since = Instant::now();
@@ -48,7 +62,10 @@ pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         match read {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => {
+                at_end()?;
+                break;
+            }
             Ok(_) if early.len() > MOST_EARLY => {
                 return Err(io::Error::other("it sends much, and waits for no answer"));
             }

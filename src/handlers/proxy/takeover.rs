@@ -344,7 +344,7 @@ impl Taking {
 
 fn side(connection: &Connection, is_tls: bool) -> io::Result<Side<'_>> {
     let (early, keys) = match is_tls {
-        true => tls_handoff::take(connection).map(|(early, keys)| (early, Some(keys)))?,
+        true => tls_handoff::take_to_the_end(connection).map(|(early, keys)| (early, Some(keys)))?,
         false => (connection.take_buffered(), None),
     };
     Ok(Side { socket: connection.socket()?, early, keys })
