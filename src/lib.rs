@@ -40,6 +40,7 @@
 //! | an application asked whether a session may open | `front/authorize/`, `apache/subrequest.rs`; what it answers: [`engine::application`] |
 //! | the socket given away, or the bytes relayed | `front/custody.rs`; `front/relay/`, [`mux`] |
 //! | where TLS keys leave httpd | `apache/tls/` sees them, `front/tls_handoff.rs` takes them, [`tls::record`] goes on with them |
+//! | a handshake sent on to a server behind mod_proxy | `handlers/proxy/front.rs`, `handlers/proxy/route.rs` |
 //! | a session run | `engine/session_task.rs`, [`engine::connection`] over [`wire::session`], its handler: `handlers/echo` is the smallest |
 //! | a message published and fanned out | `handlers/channel/publish.rs`, `channels/hub/`, `channels/shard.rs`, [`engine::broadcast`] |
 //! | a proxied session's bytes moved | `handlers/proxy/session.rs`, `handlers/proxy/one_way.rs`; [`wire::frame_follower`] counts what passes |

@@ -48,6 +48,8 @@ pub struct DirectivePlace {
     pub in_virtual_host: bool,
     /// What the innermost section is for: the path of a `<Location>` or `<Directory>`, an .htaccess file's directory.
     pub path: Option<String>,
+    /// The path of the innermost `<Location>` around it, `<If>` and the like between them or not; `None` where it is a pattern.
+    pub location: Option<String>,
 }
 
 /// The configuration of a section, which directives change.
@@ -157,7 +159,8 @@ extern "C" fn set<C: Section + 'static>(
         // SAFETY: server and path are valid during the call, the latter or NULL.
         let place = unsafe {
             let path = (!parms.path.is_null()).then(|| CStr::from_ptr(parms.path).to_string_lossy().into_owned());
-            DirectivePlace { in_htaccess: is_htaccess(parms), in_virtual_host: (*parms.server).is_virtual != 0, path }
+            let (in_htaccess, in_virtual_host) = (is_htaccess(parms), (*parms.server).is_virtual != 0);
+            DirectivePlace { in_htaccess, in_virtual_host, path, location: location(parms) }
         };
         config.enter(place);
         // SAFETY: httpd's own parameters.
@@ -171,6 +174,28 @@ extern "C" fn set<C: Section + 'static>(
             }
         }
     })
+}
+
+/// The path of the `<Location>` that a directive stands in.
+fn location(parms: &ffi::cmd_parms) -> Option<String> {
+    let mut directive = parms.directive.cast_const();
+    // SAFETY: safety.md 2, 6: NULL, or a part of the tree.
+    while let Some(section) = unsafe { directive.as_ref() } {
+        if !section.directive.is_null() && !section.args.is_null() {
+            // SAFETY: strings of the tree.
+            let (name, words) = unsafe { (CStr::from_ptr(section.directive), CStr::from_ptr(section.args)) };
+            if name.to_bytes().eq_ignore_ascii_case(b"<Location") {
+                let words = words.to_string_lossy();
+                let path = words.trim().trim_end_matches('>').trim().trim_matches('"');
+                // "~" stands before a regular expression.
+                return Some(path)
+                    .filter(|path| !path.starts_with('~') && !path.contains(['*', '?', '[']))
+                    .map(str::to_owned);
+            }
+        }
+        directive = section.parent;
+    }
+    None
 }
 
 /// A directive of an .htaccess file, as ap_check_cmd_context sees it.

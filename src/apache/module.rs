@@ -70,6 +70,16 @@ pub trait HttpdModule: 'static {
     /// The URL of a request has been looked up (translate_name), and nothing else is known of it yet.
     fn translated(request: &Request);
 
+    /// What a request is to be is known (fixups), and modules see it for the last time before one answers it: before mod_proxy
+    /// does, and after the rules of mod_rewrite where httpd has them before mod_proxy, too (2.4.63 or so).
+    ///
+    /// # Errors
+    /// An HTTP status, for which httpd makes the answer.
+    fn fixups(request: &mut Request) -> HookResult;
+
+    /// mod_proxy has made the header lines for a back end, which are the request's for now.
+    fn proxy_fixups(request: &Request);
+
     /// A request before anybody may answer it from a cache: true when that must not be.
     fn bypasses_caches(request: &Request) -> bool;
 
@@ -150,6 +160,7 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
     let handlers_after = &CACHES.0;
     // It has the same place, too, and says who the client is.
     static REMOTEIP: Names<2> = Names([c"mod_remoteip.c".as_ptr(), std::ptr::null()]);
+    static PROXY: Names<2> = Names([c"mod_proxy.c".as_ptr(), std::ptr::null()]);
     // SAFETY: functions with the hooks' signatures; the list ends with NULL and is there as long as the hooks are.
     unsafe {
         let (nobody, after, before) = (std::ptr::null(), std::ptr::null(), ffi::APR_HOOK_REALLY_FIRST);
@@ -172,7 +183,10 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
         ffi::ap_hook_map_to_storage(Some(translated::<M>), nobody, after, before as c_int);
         ffi::ap_hook_quick_handler(Some(before_caches::<M>), nobody, after, before as c_int);
         ffi::ap_hook_quick_handler(Some(after_caches), nobody, after, ffi::APR_HOOK_REALLY_LAST as c_int);
+        ffi::ap_hook_fixups(Some(fixups::<M>), nobody, PROXY.0.as_ptr(), ffi::APR_HOOK_FIRST as c_int + 1);
         ffi::ap_hook_handler(Some(handler::<M>), (*handlers_before).as_ptr(), handlers_after.as_ptr(), before as c_int);
+        // What mod_proxy is to answer comes by mod_cache's handler first.
+        ffi::ap_hook_handler(Some(after_caches_handler), CACHES.0.as_ptr(), PROXY.0.as_ptr(), before as c_int + 1);
         ffi::ap_hook_handler(Some(last_handler::<M>), nobody, after, ffi::APR_HOOK_LAST as c_int);
     }
     tls::register::<M>();
@@ -262,18 +276,23 @@ const BYPASS: &CStr = c"websocket-bypasses-caches";
 /// methods: what it looks at is the number, which nobody else does in this hook. (The variable no-cache keeps it from
 /// storing, not from answering.)
 extern "C" fn before_caches<M: HttpdModule>(request: *mut ffi::request_rec, _lookup: c_int) -> c_int {
-    guard("the first quick handler", (), || {
-        // SAFETY: the request lives until the hook returns, and longer; the note is static.
-        unsafe {
-            if (*request).method_number == ffi::M_GET as c_int
-                && (subrequest::is_asked::<M>(request) || M::bypasses_caches(Request::from_ptr(request)))
-            {
-                ffi::apr_table_setn((*request).notes, BYPASS.as_ptr(), c"1".as_ptr());
-                (*request).method_number = ffi::M_INVALID as c_int;
-            }
-        }
-    });
+    // SAFETY: safety.md 1.
+    guard("the first quick handler", (), || unsafe { bypass_caches::<M>(request) });
     ffi::DECLINED
+}
+
+/// # Safety
+/// The request is valid.
+unsafe fn bypass_caches<M: HttpdModule>(request: *mut ffi::request_rec) {
+    // SAFETY: the caller's word; the note is static.
+    unsafe {
+        if (*request).method_number == ffi::M_GET as c_int
+            && (subrequest::is_asked::<M>(request) || M::bypasses_caches(Request::from_ptr(request)))
+        {
+            ffi::apr_table_setn((*request).notes, BYPASS.as_ptr(), c"1".as_ptr());
+            (*request).method_number = ffi::M_INVALID as c_int;
+        }
+    }
 }
 
 /// The method is again what it was.
@@ -297,6 +316,10 @@ extern "C" fn arrived<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
     })
 }
 
+extern "C" fn after_caches_handler(request: *mut ffi::request_rec) -> c_int {
+    after_caches(request, 0)
+}
+
 extern "C" fn read<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
     // SAFETY: the request lives until the hook returns, and longer.
     guard("post_read_request", (), || M::read(unsafe { Request::from_ptr(request) }));
@@ -309,12 +332,21 @@ extern "C" fn translated<M: HttpdModule>(request: *mut ffi::request_rec) -> c_in
     ffi::DECLINED
 }
 
+extern "C" fn fixups<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    handled(request, M::fixups)
+}
+
 extern "C" fn handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
     // SAFETY: safety.md 1.
     if unsafe { subrequest::is_unparsed::<M>(request) } {
         return ffi::HTTP_FORBIDDEN as c_int;
     }
-    handled(request, M::handler)
+    let status = handled(request, M::handler);
+    if status == ffi::DECLINED {
+        // SAFETY: safety.md 1.
+        guard("the content handler", (), || unsafe { bypass_caches::<M>(request) });
+    }
+    status
 }
 
 extern "C" fn last_handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
@@ -322,7 +354,7 @@ extern "C" fn last_handler<M: HttpdModule>(request: *mut ffi::request_rec) -> c_
 }
 
 fn handled(request: *mut ffi::request_rec, handle: fn(&mut Request) -> HookResult) -> c_int {
-    guard("the content handler", ffi::HTTP_INTERNAL_SERVER_ERROR as c_int, || {
+    guard("a hook of requests", ffi::HTTP_INTERNAL_SERVER_ERROR as c_int, || {
         // SAFETY: the request lives until the hook returns, and longer.
         match handle(unsafe { Request::from_ptr(request) }) {
             Ok(HookStatus::Ok) => ffi::OK as c_int,

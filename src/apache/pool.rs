@@ -23,8 +23,13 @@ impl Pool {
 
     /// A copy of `text` that lives as long as the pool, with a NUL at its end.
     pub(super) fn string(&self, text: &str) -> *const c_char {
-        // SAFETY: the pool is valid; `text` is that long.
-        unsafe { ffi::apr_pstrmemdup(self.as_ptr(), text.as_ptr().cast(), text.len()) }
+        self.bytes(text.as_bytes())
+    }
+
+    /// As [`Pool::string`], for what needs not be UTF-8.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> *mut c_char {
+        // SAFETY: the pool is valid; `bytes` is that long.
+        unsafe { ffi::apr_pstrmemdup(self.as_ptr(), bytes.as_ptr().cast(), bytes.len()) }
     }
 
     /// Puts a value into the pool: it lives, and is dropped, with it.

@@ -48,16 +48,22 @@ pub fn is_supported() -> bool {
     unsafe { ffi::shim_has_get_pollfd() != 0 }
 }
 
+type Fixups = extern "C" fn(*mut ffi::request_rec) -> c_int;
 type CreateReq = extern "C" fn(*mut ffi::request_rec, *mut ffi::request_rec) -> c_int;
 type RequestStatus = extern "C" fn(*mut c_int, *mut ffi::request_rec) -> c_int;
 
 /// Registers the hooks: the optional ones are run where there is a mod_proxy.
 pub(super) fn register<M: HttpdModule>() {
     type Optional = unsafe extern "C" fn();
+    let (nobody, middle) = (std::ptr::null(), ffi::APR_HOOK_MIDDLE as c_int);
+    // SAFETY: a function of the hook's type, by its name, which is how APR_OPTIONAL_HOOK casts it.
+    unsafe {
+        let fixups = std::mem::transmute::<Fixups, Optional>(fixups::<M>);
+        ffi::apr_optional_hook_add(c"fixups".as_ptr(), Some(fixups), nobody, nobody, ffi::APR_HOOK_LAST as c_int);
+    }
     if !is_supported() {
         return;
     }
-    let (nobody, middle) = (std::ptr::null(), ffi::APR_HOOK_MIDDLE as c_int);
     // SAFETY: functions of the hooks' types, by their names, which is how APR_OPTIONAL_HOOK casts them.
     unsafe {
         let create_req = std::mem::transmute::<CreateReq, Optional>(create_req::<M>);
@@ -66,6 +72,12 @@ pub(super) fn register<M: HttpdModule>() {
         ffi::apr_optional_hook_add(c"request_status".as_ptr(), Some(request_status), nobody, nobody, middle);
         ffi::shim_hook_get_pollfd(Some(get_pollfd::<M>));
     }
+}
+
+extern "C" fn fixups<M: HttpdModule>(request: *mut ffi::request_rec) -> c_int {
+    // SAFETY: safety.md 1.
+    guard("mod_proxy's fixups", (), || M::proxy_fixups(unsafe { Request::from_ptr(request) }));
+    ffi::DECLINED
 }
 
 extern "C" fn create_req<M: HttpdModule>(request: *mut ffi::request_rec, sent: *mut ffi::request_rec) -> c_int {

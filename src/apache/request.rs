@@ -51,6 +51,13 @@ pub(super) unsafe fn text<'a>(ptr: *const c_char) -> Option<Cow<'a, str>> {
     (!ptr.is_null()).then(|| unsafe { CStr::from_ptr(ptr) }.to_string_lossy())
 }
 
+/// # Safety
+/// As of [`text`].
+unsafe fn bytes<'a>(ptr: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller's word.
+    (!ptr.is_null()).then(|| unsafe { CStr::from_ptr(ptr) }.to_bytes())
+}
+
 impl Request {
     /// # Safety
     /// `ptr` is a request that httpd is running, and outlives `'a`.
@@ -150,6 +157,34 @@ impl Request {
     pub fn notes(&self) -> &Table {
         // SAFETY: safety.md 2.
         unsafe { Table::from_ptr(self.record().notes) }
+    }
+
+    /// Its path, decoded and normalised, as sections are looked up by.
+    pub fn path(&self) -> &[u8] {
+        // SAFETY: safety.md 2.
+        unsafe { bytes(self.record().uri) }.unwrap_or_default()
+    }
+
+    /// What stands behind the `?`, as it was sent or rewritten.
+    pub fn raw_query(&self) -> Option<&[u8]> {
+        // SAFETY: safety.md 2.
+        unsafe { bytes(self.record().args) }
+    }
+
+    /// Sends it to another server, as mod_rewrite's `[P]` does: before mod_proxy's own fixups. The path of the URL is asked for as
+    /// it is, whatever `ProxyPass` has said of this request.
+    pub fn proxy_to(&mut self, url: &[u8]) {
+        let filename = self.pool().bytes(&[b"proxy:", url].concat());
+        for note in [c"proxy-noquery", c"proxy-noencode", c"uds_path"] {
+            self.notes().unset(note);
+        }
+        self.notes().set_constant(c"proxy-nocanon", c"1");
+        let record = self.0.get_mut();
+        record.filename = filename;
+        record.proxyreq = ffi::PROXYREQ_REVERSE as c_int;
+        record.handler = c"proxy-server".as_ptr();
+        // Else mod_dir would look for an index of the directory of that name.
+        record.finfo.filetype = ffi::apr_filetype_e_APR_NOFILE;
     }
 
     /// There is no file for it: httpd answers it with 404, unless somebody else answers it.

@@ -65,6 +65,15 @@ impl Table {
         unsafe { ffi::apr_table_set(self.as_ptr(), name.as_ptr(), value.as_ptr()) }
     }
 
+    /// As [`Table::set`]: the value that another table has, if it has one.
+    pub fn copy(&self, name: &CStr, from: &Table, its_name: &CStr) {
+        let value = from.find(its_name);
+        if !value.is_null() {
+            // SAFETY: safety.md 1, 3; apr_table_set copies.
+            unsafe { ffi::apr_table_set(self.as_ptr(), name.as_ptr(), value) }
+        }
+    }
+
     pub fn unset(&self, name: &CStr) {
         // SAFETY: table and name are valid.
         unsafe { ffi::apr_table_unset(self.as_ptr(), name.as_ptr()) }

@@ -81,6 +81,23 @@ pub(crate) trait Front: Sync {
         with_offer(request, negotiate).map(Some)
     }
 
+    /// A request whose handler is about to be settled (fixups): sends a handshake on to another server, where that is what the
+    /// handler does.
+    ///
+    /// # Errors
+    /// The status of the refusal, which is in the log.
+    fn route(&self, _request: &mut Request) -> HookResult {
+        Ok(HookStatus::Declined)
+    }
+
+    /// A handshake that is as it should be: true where it is on its way to another server, and the next content handler's.
+    fn passes_on(&self, _request: &Request) -> bool {
+        false
+    }
+
+    /// mod_proxy has made the header lines for a back end, which are the request's for now.
+    fn proxy_fixups(&self, _request: &Request) {}
+
     /// Works out what the session needs to know of its request; `args` is what [`Front::configure`] has returned. The
     /// subprotocol in `accept` is for it to change.
     ///

@@ -23,6 +23,8 @@ const REDIRECT_HANDLER: &str = "redirect-handler";
 const PROXIED: &CStr = c"websocket-proxied";
 static EARLY: &CStr = c"early";
 static BY_URL: &CStr = c"by URL";
+/// By a handler of ours, whatever was decided before.
+static ROUTED: &CStr = c"by WebSocketHandler";
 
 /// A request has been read.
 pub fn note_proxied_early(request: &Request) {
@@ -36,6 +38,20 @@ pub fn note_proxied_by_url(request: &Request) {
     if request.proxying() == Proxying::Reverse && request.notes().find(PROXIED).is_null() {
         request.notes().set_constant(PROXIED, BY_URL);
     }
+}
+
+/// A handler of ours sends a request to another server.
+pub fn note_routed(request: &Request) {
+    request.notes().set_constant(PROXIED, ROUTED);
+}
+
+pub fn is_routed(request: &Request) -> bool {
+    request.notes().find(PROXIED) == ROUTED.as_ptr()
+}
+
+/// True for a request that [`is_anothers`] would leave alone, without a word of it in the log.
+pub fn may_be_ours(request: &Request) -> bool {
+    why(request).is_none()
 }
 
 /// Why a request is not ours.
@@ -88,8 +104,10 @@ fn why(request: &Request) -> Option<Why> {
     }
     match request.proxying() {
         Proxying::Forward => Some(Why::Elsewhere),
-        // The constant itself, or nothing of ours.
-        Proxying::Reverse if request.notes().find(PROXIED) != BY_URL.as_ptr() => Some(Why::Rewritten),
+        // The constants themselves, or nothing of ours.
+        Proxying::Reverse if ![BY_URL, ROUTED].map(CStr::as_ptr).contains(&request.notes().find(PROXIED)) => {
+            Some(Why::Rewritten)
+        }
         Proxying::None | Proxying::Reverse => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::custody::{self, Terms};
 use super::handler::{Prepared, Registration};
-use super::{WebSocket, authorize, refusal, session_logs};
+use super::{WebSocket, authorize, h2, refusal, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::{BAD_REQUEST, INTERNAL_SERVER_ERROR};
@@ -25,6 +25,10 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
             return if verdict == HookStatus::Declined { answer_ordinary(request, all) } else { Ok(verdict) };
         }
     };
+    if front.passes_on(request) {
+        h2::admit(request)?;
+        return authorize::authorize(request, None).map_or_else(HookResult::from, |()| Ok(HookStatus::Declined));
+    }
     let handover = custody::choose(request, front.needs())?;
     if let Err(refused) = authorize::authorize(request, accept.as_mut()) {
         return refused.into();

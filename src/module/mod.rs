@@ -109,6 +109,17 @@ impl HttpdModule for WebSocket {
         others::note_proxied_by_url(request);
     }
 
+    fn fixups(request: &mut Request) -> HookResult {
+        let chosen = request.config::<WebSocket>().handler();
+        chosen.map(|chosen| chosen.front).map_or(Ok(HookStatus::Declined), |front| front.route(request))
+    }
+
+    fn proxy_fixups(request: &Request) {
+        if let Some(chosen) = request.config::<WebSocket>().handler() {
+            chosen.front.proxy_fixups(request);
+        }
+    }
+
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {

@@ -4,6 +4,7 @@
 //! * `session`: from the takeover to the end; who is told what when httpd stops
 //! * `one_way`: the bytes of one direction; `splice`: those of large payloads
 //! * `takeover`: in httpd's children, from before the server is asked to the beginning of the tunnel; `startup`: what stands in its way
+//! * `route`, `config`, `front`: `WebSocketHandler proxy URL`, by which a handshake is mod_proxy's
 //!
 //! httpd has the place granted before it asks the server, and tells who the server is with the streams: see [`ProxySettings`] and
 //! [`give_proxied`](crate::engine::handoff::Link::give_proxied).
@@ -17,6 +18,8 @@ pub(crate) mod config;
 #[cfg(feature = "httpd")]
 mod front;
 mod one_way;
+#[cfg(any(feature = "httpd", test))]
+mod route;
 mod session;
 mod splice;
 #[cfg(feature = "httpd")]

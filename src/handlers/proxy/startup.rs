@@ -1,5 +1,6 @@
 //! What keeps the engine from taking proxied sockets over, as far as it can be seen when httpd starts.
 
+use super::front;
 use crate::apache::conftree;
 use crate::apache::log::{self, Level};
 use crate::apache::proxy::is_supported;
@@ -12,9 +13,9 @@ const KEY: &CStr = c"mod_websocket proxied sockets";
 /// A tunnel of this configuration may be one that can be taken over.
 struct IsPossible(bool);
 
-/// `WebSocketProxyHandoff On` stands somewhere.
+/// `WebSocketProxyHandoff On` or a `WebSocketHandler proxy` stands somewhere.
 pub(crate) fn is_configured() -> bool {
-    is_among("WebSocketProxyHandoff", "on")
+    is_among("WebSocketProxyHandoff", "on") || front::routes().next().is_some()
 }
 
 /// A directive has this value somewhere.
@@ -53,14 +54,15 @@ struct Facts {
 }
 
 impl Facts {
-    /// What there is to say where `WebSocketProxyHandoff On` is written.
+    /// What there is to say where sockets are to be taken over.
     fn advice(self) -> Option<&'static str> {
         if !self.has_proxy {
             return None;
         }
         if !self.is_supported {
             return Some(
-                "WS0228: WebSocketProxyHandoff On needs httpd 2.4.58 or later: proxied sockets stay in mod_proxy's tunnel, with a worker each",
+                "WS0228: WebSocketProxyHandoff On and WebSocketHandler proxy need httpd 2.4.58 or later to take sockets over: they stay in mod_proxy's \
+                 tunnel, with a worker each",
             );
         }
         if self.has_wstunnel && !self.has_http {
@@ -70,8 +72,8 @@ impl Facts {
             );
         }
         (self.has_wstunnel && self.keeps_wstunnel).then_some(
-            "WS0230: where ProxyWebsocketFallbackToProxyHttp is Off, WebSocketProxyHandoff On does nothing: sockets stay in \
-             mod_proxy_wstunnel's tunnel, with a worker each",
+            "WS0230: where ProxyWebsocketFallbackToProxyHttp is Off, WebSocketProxyHandoff On and WebSocketHandler proxy take no sockets over: \
+             they stay in mod_proxy_wstunnel's tunnel, with a worker each",
         )
     }
 }

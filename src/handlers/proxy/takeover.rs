@@ -18,7 +18,7 @@ use crate::front::once::{self, OfEngine};
 use crate::front::relay::mux::{MuxSocket, PendingStream};
 use crate::front::relay::thread::Relay;
 use crate::front::relay::{EngineEnd, Parked, RelaySession};
-use crate::front::{WebSocket, child, custody, session_logs, tls_handoff};
+use crate::front::{WebSocket, child, custody, others, session_logs, tls_handoff};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -79,7 +79,8 @@ enum Way {
 /// A quota is used up. Whatever else is the matter, mod_proxy serves the socket.
 pub(crate) fn reserve(request: &mut Request) -> HookResult {
     let config = request.config::<WebSocket>();
-    let is_wanted = config.of::<ProxyConfig>().handoff() && startup::is_possible(request.server());
+    let is_meant = config.of::<ProxyConfig>().handoff() || others::is_routed(request);
+    let is_wanted = is_meant && startup::is_possible(request.server());
     let is_ours = is_wanted && is_upgrade(request) && is_proxied(request);
     if !is_ours {
         return Ok(HookStatus::Declined);

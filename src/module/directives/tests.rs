@@ -39,6 +39,7 @@ fn configured(lines: &[&str]) -> Result<Config, String> {
             in_htaccess: false,
             in_virtual_host: path.is_some(),
             path: path.map(str::to_owned),
+            location: path.map(str::to_owned),
         });
         let mut words = line.unwrap_or(whole).split_whitespace().map(Cow::Borrowed);
         let name = words.next().unwrap();
@@ -362,7 +363,12 @@ fn quotas_count_where_they_are_set() {
 fn htaccess(path: &str, lines: &[impl AsRef<str>]) -> Config {
     let mut config = Config::default();
     for line in lines {
-        config.enter(DirectivePlace { in_htaccess: true, in_virtual_host: true, path: Some(path.into()) });
+        config.enter(DirectivePlace {
+            in_htaccess: true,
+            in_virtual_host: true,
+            path: Some(path.into()),
+            location: None,
+        });
         let (name, words) = line.as_ref().split_once(' ').unwrap();
         (find(name).set)(&mut config, &words.split_whitespace().map(Cow::Borrowed).collect::<Vec<_>>()).unwrap();
     }

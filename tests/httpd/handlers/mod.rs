@@ -7,5 +7,7 @@ pub mod plugin;
 mod plugin_end;
 mod plugin_examples;
 mod plugin_load;
+mod proxy;
+mod proxy_answers;
 mod pywebsocket;
 pub mod tcp;

@@ -97,6 +97,14 @@ impl BackEnd {
     pub(crate) fn heads(&self) -> Vec<String> {
         std::mem::take(&mut self.heads.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// The head of the one request that has come.
+    #[track_caller]
+    pub(crate) fn head(&self) -> String {
+        let heads = self.heads();
+        let [head] = &heads[..] else { panic!("one request, not {heads:#?}") };
+        head.clone()
+    }
 }
 
 /// For httpd's user to look into.
@@ -205,6 +213,18 @@ impl Conversation {
             }
             self.receive().ok().filter(|count| *count > 0)?;
         }
+    }
+
+    /// So many bytes; fewer where the end comes first.
+    pub(crate) fn hear(&mut self, count: usize) -> Vec<u8> {
+        while self.received.len() < count && self.receive().is_ok_and(|count| count > 0) {}
+        self.received.drain(..count.min(self.received.len())).collect()
+    }
+
+    /// Everything up to the end.
+    pub(crate) fn hear_to_the_end(&mut self) -> Vec<u8> {
+        while self.receive().is_ok_and(|count| count > 0) {}
+        std::mem::take(&mut self.received)
     }
 
     fn receive(&mut self) -> io::Result<usize> {

@@ -265,6 +265,21 @@ impl Raw {
         assert!(received == 0 && self.received.is_empty(), "{}awaited the end, not {:?}", self.topic, self.received);
     }
 
+    /// Whatever comes until the end. In TLS that may be one of TCP alone.
+    #[track_caller]
+    pub(crate) fn bytes_to_the_end(&mut self) -> Vec<u8> {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return std::mem::take(&mut self.received),
+                Ok(length) => self.received.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return std::mem::take(&mut self.received),
+                Err(error) => panic!("{}the connection broke: {error}", self.topic),
+            }
+        }
+    }
+
     /// The server fails the connection with `code`: a Close frame with it, then the end of TCP (RFC 6455 section 7.1.7).
     #[track_caller]
     pub(crate) fn expect_failure(&mut self, code: u16) {
