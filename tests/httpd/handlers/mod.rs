@@ -9,5 +9,6 @@ mod plugin_examples;
 mod plugin_load;
 mod proxy;
 mod proxy_answers;
+mod proxy_products;
 mod pywebsocket;
 pub mod tcp;
