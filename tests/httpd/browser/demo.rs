@@ -15,8 +15,8 @@ fn demo(path: &str) -> PathBuf {
 
 /// The demo's httpd.conf and pages under the harness's ServerRoot.
 pub(super) fn serve() -> Server {
-    let mut httpd = Httpd::new(Mpm::Event).config("Define DEMO_HTDOCS \"{root}/htdocs\"");
-    for module in ["authz_host", "mime", "dir"] {
+    let mut httpd = Httpd::new(Mpm::Event).config("Define DEMO_HTDOCS \"{root}/htdocs\"\nDefine DEMO_PORT {port}");
+    for module in ["authz_host", "mime", "dir", "proxy", "proxy_http"] {
         httpd = httpd.module(module);
     }
     for entry in fs::read_dir(demo("htdocs")).expect("the demo's pages") {
@@ -151,6 +151,22 @@ fn by_clicks() {
         ["close", failed],
     ]);
     assert_eq!(page.run(&format!("return {LINES};")), expected);
+}
+
+/// What stands beside it in the configuration: the server behind httpd is httpd.
+#[test]
+fn a_proxied_server() {
+    let server = serve();
+    let page = Chromium::at(&server.http_url("/"));
+    page.click("use-proxied");
+    page.fill("protocols", "chat");
+    page.click("connect");
+    last_line(&page, "open", "subprotocol chat");
+    page.fill("message", "there and back");
+    page.click("send");
+    last_line(&page, "received", "there and back");
+    page.click("close");
+    last_line(&page, "close", "code 1000, reason none, wasClean true");
 }
 
 /// Chooses the entry of a list as a visitor does, by typing what it says.
