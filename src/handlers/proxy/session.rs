@@ -51,7 +51,7 @@ enum Verdict {
     Asked(CloseFrame),
 }
 
-struct Session<'a> {
+pub(super) struct Session<'a> {
     raw: &'a RawStream,
     client: Socket,
     backend: Socket,
@@ -68,7 +68,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn new(streams: Streams, raw: &RawStream) -> io::Result<Session<'_>> {
+    /// Boxed, since a future has room for a value in each place that it moves to.
+    fn new(streams: Streams, raw: &RawStream) -> io::Result<Box<Session<'_>>> {
         let Streams { client, early, backend } = streams;
         // First, so that one that comes over a mux is closed there whatever else fails.
         let client = raw.stream(client)?;
@@ -84,7 +85,7 @@ impl Session<'_> {
         if let Some(limit) = raw.spec().limits.idle_timeout.or(idle_timeout) {
             raw.limit_idleness(limit);
         }
-        Ok(Session {
+        Ok(Box::new(Session {
             raw,
             client,
             backend,
@@ -95,7 +96,7 @@ impl Session<'_> {
             half_close,
             is_ending: false,
             holding: None,
-        })
+        }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
@@ -153,7 +154,7 @@ impl Session<'_> {
         self.holding.get_or_insert_with(|| raw.hold()).update(held);
     }
 
-    async fn finish(mut self, verdict: Verdict) -> RawSummary {
+    async fn finish(mut self: Box<Self>, verdict: Verdict) -> RawSummary {
         // What passes from here on goes to nobody.
         let count = |way: &OneWay| Traffic { messages: way.follower.messages, bytes: way.follower.bytes };
         let (received, sent) = (count(&self.up), count(&self.down));
@@ -205,8 +206,12 @@ impl Session<'_> {
 
     /// Ends both streams, and waits a little for the ends to do so.
     async fn hang_up(&mut self) {
-        self.client.end_writing();
-        self.backend.end_writing();
+        for (way, to) in [(&self.down, &self.client), (&self.up, &self.backend)] {
+            // Else it has heard of the end.
+            if !way.is_done() {
+                to.end_writing();
+            }
+        }
         let rest = poll_fn(|cx| {
             let client = self.up.poll_rest(cx, &mut self.client, false).is_ready();
             let backend = self.down.poll_rest(cx, &mut self.backend, false).is_ready();

@@ -243,3 +243,17 @@ fn a_servers_end_counts_that_comes_in_one_packet_with_its_close() {
     server.read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty());
 }
+
+/// What an idle session costs here, but for what tokio keeps of its sockets and what is known of it.
+#[tokio::test]
+async fn an_idle_session_is_small() {
+    let ((_client, from_client), (_server, from_server)) = (client(None), server(None));
+    let settings = postcard::to_stdvec(&settings()).unwrap();
+    let backend = Some(Box::new(BackendStream { source: from_server, early: vec![], settings }));
+    let spec = spec("proxy");
+    let registered = Rc::new(ThreadState::new()).enter(1, &spec.limits);
+    let raw = RawStream::new(registered, spec, Vec::<Place>::new());
+    let future = Box::new(session::Proxied).run(Streams { client: from_client, early: vec![], backend }, &raw);
+    let (session, future) = (size_of::<session::Session<'_>>(), size_of_val(&*future));
+    assert!(session <= 440 && future <= 200, "{session} + {future} bytes");
+}
