@@ -36,7 +36,7 @@ fn pages(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The blocks of a page in this language, without the indentation that they have in a list.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
@@ -80,7 +80,7 @@ fn configurations_load() {
     assert!(number > 30, "only {number} blocks were found");
 }
 
-fn page(name: &str) -> String {
+pub(crate) fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("a page")
 }
 

@@ -2,6 +2,8 @@
 //! neither an upgrade nor what a client must not say.
 
 use super::{APP, dumped, encode, saying};
+use crate::docs::{blocks, page};
+use crate::harness::channel::{offering, open, said};
 use crate::harness::php::{Fpm, load_mod_php, php_cgi};
 use crate::harness::{Handshake, Httpd, Mpm, Raw, Server, every_mpm};
 use serde_json::json;
@@ -146,6 +148,33 @@ fn fpm() {
     ] {
         sees(&server, socket, url, script);
         decides(&server, socket);
+    }
+}
+
+/// The page of the docs, with a login of the site's own.
+#[test]
+fn a_login_of_php() {
+    let fpm = Fpm::start(2);
+    let pages = ["docs/application/authorize.md", "README.md"].map(page);
+    let examples = pages.each_ref().map(|page| blocks(page, "php").swap_remove(0));
+    let server = Fpm::modules(Httpd::new(Mpm::Event))
+        .file("htdocs/auth.php", &examples[0])
+        .file("htdocs/readme.php", format!("<?php\n{}", examples[1].trim_start_matches("<?php\n")))
+        .file("htdocs/login.php", "<?php session_start(); $_SESSION['user'] = 'zo\u{eb}';")
+        .config(fpm.config())
+        .config(&blocks(&pages[0], "apache")[0])
+        .config("<Location \"/readme\">\nWebSocketHandler channel lobby\nWebSocketAuthorize /readme.php\n</Location>")
+        .start();
+    let logged_in = Raw::page(&server, "/login.php");
+    let cookie = logged_in.header("Set-Cookie").and_then(|cookie| cookie.split(';').next()).expect("a session");
+    for place in ["/chat", "/readme"] {
+        assert_eq!(Raw::answer(&server, &Handshake::new(place)).status, 403, "{place}");
+        let (mut client, answer) = open(&server, &offering(place, "channels.v1").header("Cookie", cookie));
+        assert_eq!(answer.header("WebSocket-User"), None);
+        for channel in ["news", "user/zo\u{eb}"] {
+            assert_eq!(said(&mut client)["channel"], channel, "{place}");
+        }
+        client.close();
     }
 }
 

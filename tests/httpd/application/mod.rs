@@ -5,6 +5,7 @@ mod authorize_answers;
 mod authorize_bad;
 mod authorize_handlers;
 mod authorize_places;
+mod authorize_secure;
 mod rights;
 mod trust;
 

@@ -37,6 +37,10 @@ impl Fpm {
             // Its socket is the user's, and lies in here.
             fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("permissions of the folder");
         }
+        let sessions = path("sessions");
+        fs::create_dir(&sessions).expect("a folder for sessions");
+        fs::set_permissions(&sessions, Permissions::from_mode(0o1777)).expect("its permissions");
+        pool += &format!("php_admin_value[session.save_path] = {}\n", sessions.display());
         let config = format!(
             "[global]\nerror_log = {}\ndaemonize = no\n[www]\n{pool}pm = static\npm.max_children = {processes}\n\
              catch_workers_output = yes\n",
