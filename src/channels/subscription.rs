@@ -31,6 +31,17 @@ pub struct Subscription {
     pub heartbeat: Option<Box<(String, String)>>,
 }
 
+impl Subscription {
+    /// A pattern of names as clients know them, for names as they are.
+    pub fn below(&self, pattern: &Pattern) -> Pattern {
+        let mut pieces = pattern.0.clone();
+        if let Some(first) = pieces.first_mut() {
+            first.insert_str(0, &self.prefix);
+        }
+        Pattern(pieces)
+    }
+}
+
 /// What the handler is told of the server as a whole ([`crate::engine::Handler::configure`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSettings {

@@ -1,5 +1,6 @@
 //! An engine thread: one tokio current-thread runtime, the connections that are pinned to it, and what they share.
 
+use super::application::recheck::{Group, Verdict};
 use super::codec::{Contexts, Event};
 use super::handle::ConnectionHandle;
 use super::handler::LocalBoxFuture;
@@ -9,12 +10,12 @@ use super::memory::{Bound, Holding, Memory};
 use super::mux_task::MuxTask;
 use super::quota::Place;
 use super::revocation::names::Names;
-use super::revocation::{Change, Directory, Measure, Revocation, Tally};
+use super::revocation::{Directory, Revocation, Tally};
 use super::session_log::SessionLogs;
 use super::socket::Socket;
 use super::timer::Timer;
-use super::{Adoption, Limits, SessionSource, SessionSpec, session_task};
-use crate::wire::{CloseCode, CloseFrame, close};
+use super::{Adoption, Limits, SessionSource, session_task};
+use crate::wire::CloseFrame;
 use log::{debug, error};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -37,6 +38,8 @@ pub enum ThreadCommand {
     CloseAll(CloseFrame),
     /// Take this back from the sessions that it is about and that began before then.
     Revoke(Arc<Revocation>, u64, Tally),
+    /// This becomes of those of these sessions that are the thread's.
+    Decide(Arc<[u64]>, Verdict),
     /// Do this beside the sessions.
     Run(Task),
 }
@@ -158,14 +161,16 @@ pub struct ThreadState {
     /// Empty queues and buffers, for connections that have something to do.
     pub queues: RefCell<FreeList<VecDeque<Event>>>,
     pub buffers: RefCell<FreeList<Vec<u8>>>,
-    handles: RefCell<HashMap<u64, Rc<ConnectionHandle>>>,
+    pub(super) handles: RefCell<HashMap<u64, Rc<ConnectionHandle>>>,
     muxes: RefCell<HashMap<u64, Rc<MuxTask>>>,
     pub(super) timer: Timer,
     /// What sockets hold, and the thread's number there.
     memory: Arc<Memory>,
     number: usize,
-    names: Names,
-    directory: Arc<Directory>,
+    pub(super) names: Names,
+    /// Of sessions whose application is asked again, or that have an end.
+    pub(super) rechecks: RefCell<HashMap<u64, Arc<Group>>>,
+    pub(super) directory: Arc<Directory>,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -207,6 +212,7 @@ impl ThreadState {
             memory,
             number,
             names: Names::default(),
+            rechecks: RefCell::default(),
             directory,
         }
     }
@@ -280,15 +286,6 @@ impl ThreadState {
         }
     }
 
-    fn revoke(&self, revocation: &Arc<Revocation>, before: u64, tally: &Tally) {
-        let handles = self.handles.borrow();
-        for session in self.names.find(revocation, before, |session| handles.contains_key(&session)) {
-            if let Some(handle) = handles.get(&session) {
-                revoke(handle, revocation, Some(tally));
-            }
-        }
-    }
-
     fn close_all(&self, frame: &CloseFrame) {
         for handle in self.handles.borrow().values() {
             handle.close(frame.clone());
@@ -308,27 +305,12 @@ pub struct Registered {
     pub handle: Rc<ConnectionHandle>,
 }
 
-impl Registered {
-    /// The session can be found by its names from now on; what was taken back from it meanwhile, it has not.
-    pub(super) fn name(&self, spec: &mut SessionSpec) {
-        let Some(opening) = spec.opening.take() else { return };
-        let (id, began) = (self.handle.id, opening.began);
-        let connection = spec.application.as_ref().map(|application| &*application.connection);
-        let names = self.shared.names.enter(id, *opening, spec.user.as_deref(), connection);
-        if names.is_empty() {
-            return;
-        }
-        let found = self.shared.directory.marked(&names, id, began);
-        if found.is_too_old {
-            self.handle.close(close(CloseCode::Again, "the handshake took too long"));
-        }
-        found.revocations.iter().for_each(|revocation| revoke(&self.handle, revocation, None));
-    }
-}
-
 impl Drop for Registered {
     fn drop(&mut self) {
         self.shared.names.leave(self.handle.id);
+        if let Some(group) = self.shared.rechecks.borrow_mut().remove(&self.handle.id) {
+            group.leave(self.handle.id);
+        }
         self.shared.handles.borrow_mut().remove(&self.handle.id);
     }
 }
@@ -373,25 +355,9 @@ async fn serve(mut commands: mpsc::UnboundedReceiver<ThreadCommand>, here: Threa
             ThreadCommand::Close(id, frame) => here.shared.close(id, frame),
             ThreadCommand::CloseAll(frame) => here.shared.close_all(&frame),
             ThreadCommand::Revoke(revocation, before, tally) => here.shared.revoke(&revocation, before, &tally),
+            ThreadCommand::Decide(sessions, verdict) => here.shared.decide(&sessions, &verdict),
             ThreadCommand::Run(task) => drop(tokio::task::spawn_local(task(here.clone()))),
         }
-    }
-}
-
-/// Takes something back from a session.
-fn revoke(handle: &ConnectionHandle, revocation: &Arc<Revocation>, tally: Option<&Tally>) {
-    // Its client may take its time for the closing handshake.
-    if handle.is_ending.get() || handle.close_asked() {
-        return;
-    }
-    match &revocation.measure {
-        Measure::Close { code, reason } => {
-            handle.close(close((*code).into(), reason));
-            if let Some(tally) = tally {
-                tally.count();
-            }
-        }
-        Measure::Unsubscribe { .. } => handle.change(Change::Unsubscribe(revocation.clone(), tally.cloned())),
     }
 }
 

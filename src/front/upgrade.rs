@@ -40,6 +40,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
     let config = request.config::<WebSocket>();
     let client = request.client_address();
     let compression = accept.as_ref().and_then(|accept| accept.compression.as_ref());
+    let prefix = all.iter().find_map(|known| known.front.prefix(config)).unwrap_or_default();
     let spec = SessionSpec {
         handler: chosen.spec(settings),
         protocol: accept.as_ref().and_then(|accept| accept.protocol.clone()),
@@ -52,10 +53,10 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
-        application: authorize::spec::of(request),
+        application: authorize::spec::of(request, !prefix.is_empty()),
         opening: Some(Box::new(Opening {
             began: clock().saturating_sub(request.age().as_micros() as u64),
-            prefix: all.iter().find_map(|known| known.front.prefix(config)).unwrap_or_default(),
+            prefix,
             member,
         })),
     };

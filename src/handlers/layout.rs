@@ -96,6 +96,7 @@ fn application() -> ApplicationSpec {
         recheck: Some(Recheck { interval: TIME, grace: 2 * TIME }),
         expires: Some(3 * TIME),
         loopback: Some(loopback("127.0.0.1:14")),
+        says_channels: true,
     }
 }
 
@@ -191,7 +192,11 @@ fn channels() -> Vec<u8> {
             api::Command::Revoke(Box::new(revocation)),
         ]),
         all(&[Whom::User(text("a")), Whom::Member(text("b")), Whom::Connection(text("c"))]),
-        all(&[Measure::Close { code: 1008, reason: text("reason") }, Measure::Unsubscribe { channels: channels() }]),
+        all(&[
+            Measure::Close { code: 1008, reason: text("reason") },
+            Measure::Unsubscribe { channels: channels() },
+            Measure::Recheck,
+        ]),
         all(&[
             api::Reply::Published(vec![PublishResult { channel: text("channel"), id: text("id"), subscribers: 1 }]),
             api::Reply::Info(Some(info.clone())),

@@ -4,6 +4,7 @@
 //! * [`reserved`]: the header lines that only this module sends to it
 //! * [`channel_name`]: the names of channels, which it may give
 //! * [`loopback`]: the requests of the engine; [`queue`]: how many of them there may be at a time
+//! * [`recheck`]: it is asked again
 //! * [`token`]: how it, and httpd, know that this module asks
 //! * [`ApplicationSpec`]: what the engine needs to ask it again
 
@@ -11,6 +12,7 @@ pub mod answer;
 pub mod channel_name;
 pub mod loopback;
 pub mod queue;
+pub(crate) mod recheck;
 pub mod reserved;
 pub mod token;
 
@@ -36,6 +38,8 @@ pub struct ApplicationSpec {
     pub expires: Option<Duration>,
     /// Where the handshake has come in.
     pub loopback: Option<Loopback>,
+    /// It may say something of channels: false where an .htaccess file has chosen it, and no prefix keeps them apart.
+    pub says_channels: bool,
 }
 
 /// Header lines and Meta are not for logs.

@@ -37,11 +37,11 @@ pub(crate) use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 14, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 15, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "Yp1PyKi6Ls9G+Kc/HeHVcJyANK8=";
+pub(crate) const LAYOUT: &str = "fZaaLBfN37T4iM3YFwzXUUFK8Vo=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///

@@ -2,6 +2,7 @@
 
 use super::marks::{Found, Marks};
 use super::{Name, Revocation, clock};
+use crate::engine::application::recheck::{Rechecks, Verdict};
 use crate::engine::thread::ThreadCommand;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ pub struct Directory {
     /// They end with their handles, and are not kept by this.
     threads: Mutex<Vec<WeakUnboundedSender<ThreadCommand>>>,
     marks: Mutex<Marks>,
+    rechecks: Arc<Rechecks>,
 }
 
 /// Where a session says that it was one of them. Who has it and drops it was none.
@@ -49,12 +51,7 @@ impl Directory {
         // First, so that what begins meanwhile is caught by the one or by the other.
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).add(&revocation, before, clock());
         let (tally, mut counted) = Tally::new();
-        for thread in &*self.threads.lock().unwrap_or_else(PoisonError::into_inner) {
-            if let Some(thread) = thread.upgrade() {
-                // One that has ended has no sessions.
-                let _ = thread.send(ThreadCommand::Revoke(revocation.clone(), before, tally.clone()));
-            }
-        }
+        self.tell(|| ThreadCommand::Revoke(revocation.clone(), before, tally.clone()));
         drop(tally);
         let mut count = 0;
         let counting = async {
@@ -64,6 +61,26 @@ impl Directory {
         };
         let _ = timeout(PATIENCE, counting).await;
         count
+    }
+
+    /// Those whose applications are asked again.
+    pub(crate) fn rechecks(&self) -> &Arc<Rechecks> {
+        &self.rechecks
+    }
+
+    /// This becomes of these sessions, on whichever threads they are.
+    pub(crate) fn decide(&self, sessions: Vec<u64>, verdict: Verdict) {
+        let sessions: Arc<[u64]> = sessions.into();
+        self.tell(|| ThreadCommand::Decide(sessions.clone(), verdict.clone()));
+    }
+
+    fn tell(&self, command: impl Fn() -> ThreadCommand) {
+        for thread in &*self.threads.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(thread) = thread.upgrade() {
+                // One that has ended has no sessions.
+                let _ = thread.send(command());
+            }
+        }
     }
 
     /// What was taken back since then from a session of these names that begins only now.

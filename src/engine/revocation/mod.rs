@@ -2,14 +2,17 @@
 //!
 //! * [`directory`]: all threads of an engine, and the count of the sessions that were reached
 //! * [`names`]: what the sessions of one thread are called
+//! * [`reach`]: what is done to a session
 //! * [`marks`]: what was taken back lately, for handshakes that are still under way
 
 mod directory;
 pub(crate) mod marks;
 pub(crate) mod names;
+mod reach;
 
 pub use directory::{Directory, Tally};
 
+use super::application::answer::Answer;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -60,6 +63,8 @@ pub enum Measure {
         /// By their whole names.
         channels: Vec<String>,
     },
+    /// Its application is asked now whether it may go on.
+    Recheck,
 }
 
 /// What others want a session to change in itself, for those that can ([`super::MessageSession::takes_changes`]).
@@ -67,6 +72,8 @@ pub enum Measure {
 pub enum Change {
     /// It is not subscribed to the channels of this [`Measure::Unsubscribe`] any more; whoever counts is told of it.
     Unsubscribe(Arc<Revocation>, Option<Tally>),
+    /// These are its rights now.
+    Rights(Arc<Answer>),
 }
 
 /// What is known of a session's opening, and kept for nothing else.

@@ -12,6 +12,7 @@ pub(crate) mod spec;
 pub(crate) mod trust;
 pub(crate) mod url;
 
+use super::config::limit::Limit;
 use super::config::words::{Words, is_off, one};
 use super::config::{Config, directives, merged};
 use super::{WebSocket, once};
@@ -19,11 +20,14 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::INTERNAL_SERVER_ERROR;
 use crate::apache::{HookResult, HookStatus};
-use crate::engine::application::answer::Answer;
+use crate::engine::application::Recheck;
+use crate::engine::application::answer::{Answer, RECHECK_RANGE};
 use crate::engine::application::connection_id;
 use crate::wire::handshake::Accept;
 use grip_sig::GripKey;
 use std::ffi::{CStr, CString};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 use url::LocalUrl;
 
 merged! {
@@ -31,7 +35,22 @@ merged! {
     pub(crate) struct ApplicationConfig {
         /// `Off` is `Some(None)`.
         authorize: Option<Option<Authorize>>,
+        /// Likewise.
+        recheck: Option<Option<Duration>>,
+        grace: Limit<Duration>,
         grip_key: Option<Option<GripKey>>,
+    }
+}
+
+/// How long an application may give no answer, in seconds.
+const GRACE_RANGE: RangeInclusive<u64> = 1..=86_400;
+const GRACE: Duration = Duration::from_secs(300);
+
+impl ApplicationConfig {
+    /// How often the application is asked again that has said this at the handshake.
+    fn recheck(&self, answer: &Answer) -> Option<Recheck> {
+        let interval = answer.recheck.or(self.recheck).flatten()?;
+        Some(Recheck { interval, grace: self.grace.unwrap_or(GRACE) })
     }
 }
 
@@ -44,6 +63,10 @@ struct Authorize {
 directives! { pub(super) DIRECTIVES =
     c"WebSocketAuthorize" "url|Off" in Everywhere, else "Off" => authorize_url,
         c"The URL of this server that decides over each handshake: with expressions, as /auth.php?room=%{QUERY_STRING}; or 'Off'";
+    c"WebSocketRecheck" "seconds|Off" in Everywhere, else "Off" => recheck,
+        c"How often the application of WebSocketAuthorize is asked again whether a socket may go on; or 'Off'";
+    c"WebSocketRecheckGrace" "seconds" in Everywhere, else "300" => grace,
+        c"How long the application may give no answer that counts before its sockets are closed";
     c"WebSocketGripKey" "key|Off" in Host, else "Off" => grip_key,
         c"The key of a GRIP proxy in front, whose header lines are left alone where it has signed; or 'Off'";
 }
@@ -57,6 +80,26 @@ fn authorize_url(config: &mut Config, words: Words<'_, '_>) -> Result<(), String
     };
     config.change(|application: &mut ApplicationConfig| application.authorize = Some(authorize));
     Ok(())
+}
+
+fn recheck(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a number of seconds, or Off")?;
+    let recheck = if is_off(word) { None } else { Some(seconds(word, RECHECK_RANGE, " or Off")?) };
+    config.change(|application: &mut ApplicationConfig| application.recheck = Some(recheck));
+    Ok(())
+}
+
+fn grace(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let grace = seconds(one(words, "a number of seconds")?, GRACE_RANGE, "")?;
+    let place = config.place.clone();
+    config.change(|application: &mut ApplicationConfig| application.grace.write(&place, grace));
+    Ok(())
+}
+
+fn seconds(word: &str, range: RangeInclusive<u64>, or: &str) -> Result<Duration, String> {
+    let seconds = word.parse().ok().filter(|seconds| range.contains(seconds));
+    let wrong = || format!("expected {}–{} seconds{or}, got \"{word}\"", range.start(), range.end());
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 fn grip_key(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {

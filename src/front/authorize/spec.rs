@@ -1,22 +1,20 @@
 //! What the engine gets to ask an application again while a session lasts.
 
-use super::{Said, said};
+use super::{ApplicationConfig, Said, said};
 use crate::apache::request::Request;
 use crate::engine::application::reserved::is_replayed;
-use crate::engine::application::{ApplicationSpec, Loopback, Recheck};
+use crate::engine::application::{ApplicationSpec, Loopback};
+use crate::front::WebSocket;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-/// How long an application may give no answer to rechecks, where no directive says it.
-const GRACE: Duration = Duration::from_secs(300);
-
-/// Of a session whose application was asked at its handshake. Cookies and the like are in it only where they will be needed.
-pub(crate) fn of(request: &Request) -> Option<Box<ApplicationSpec>> {
-    let Said { answer, connection, url, .. } = said(request)?;
-    let recheck = answer.recheck.flatten().map(|interval| Recheck { interval, grace: GRACE });
+/// Of a session whose application was asked at its handshake; `has_prefix`: its channels are below one. Cookies and the like are in it only where they will be needed.
+pub(crate) fn of(request: &Request, has_prefix: bool) -> Option<Box<ApplicationSpec>> {
+    let Said { answer, connection, url, is_from_htaccess, .. } = said(request)?;
+    let config = request.config::<WebSocket>().of::<ApplicationConfig>().into_owned();
+    let recheck = url.as_ref().and_then(|_| config.recheck(answer));
     let spec = ApplicationSpec {
         connection: connection.clone(),
         authorize: url.clone(),
@@ -25,6 +23,7 @@ pub(crate) fn of(request: &Request) -> Option<Box<ApplicationSpec>> {
         recheck,
         expires: answer.expires,
         loopback: recheck.and_then(|_| loopback(request)),
+        says_channels: has_prefix || !is_from_htaccess,
     };
     Some(Box::new(spec))
 }

@@ -2,7 +2,7 @@
 
 use super::NAME;
 use super::config::ChannelConfig;
-use super::revoke::revoke;
+use super::revoke::{act, revoke};
 use crate::apache::body::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -238,6 +238,9 @@ fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = 
 /// `None`: httpd has answered already.
 fn publish(request: &mut Request) -> Result<Option<JsonReply>, JsonReply> {
     let parameters = QueryParameters::of(request);
+    if let Some(reply) = act(request, &parameters) {
+        return reply.map(Some);
+    }
     let channels = parameters.some_channels()?;
     let config = request.config::<WebSocket>();
     let history = config.of::<ChannelConfig>().history();

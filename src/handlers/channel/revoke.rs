@@ -1,4 +1,5 @@
-//! `DELETE ?user=`, `?member=` or `?connection=`: something is taken back from sessions, of whichever handler.
+//! `DELETE ?user=`, `?member=` or `?connection=`: something is taken back from sessions, of whichever handler. `POST` with
+//! `action=recheck`: their applications are asked now.
 
 use super::publish::{JsonReply, QueryParameters, bad, call, unexpected};
 use crate::apache::request::Request;
@@ -12,17 +13,33 @@ const LONGEST: usize = 1024;
 /// `None`: no session is named.
 pub(super) fn revoke(request: &Request, parameters: &QueryParameters) -> Option<Result<JsonReply, JsonReply>> {
     let whom = whom(parameters)?;
-    Some(whom.and_then(|whom| {
-        let revocation = revocation(parameters, whom)?;
-        let api::Reply::Revoked(RevokeResult { sockets, servers, unanswered }) =
-            call(request, api::Command::Revoke(Box::new(revocation)), &[])?
-        else {
-            return Err(unexpected());
-        };
-        // Accepted: they read of it in the broker's log.
-        let status = if unanswered > 0 { 202 } else { 200 };
-        Ok((status, json!({ "sockets": sockets, "servers": servers, "unanswered": unanswered })))
+    Some(whom.and_then(|whom| execute(request, revocation(parameters, whom)?)))
+}
+
+/// `None`: no action is named.
+pub(super) fn act(request: &Request, parameters: &QueryParameters) -> Option<Result<JsonReply, JsonReply>> {
+    let action = parameters.get("action")?;
+    let nobody = || Err(bad("whose sockets? Add user=NAME, member=NAME or connection=ID"));
+    Some(whom(parameters).unwrap_or_else(nobody).and_then(|whom| {
+        if action != "recheck" {
+            return Err(bad(&format!("expected action=recheck, got {action:?}")));
+        }
+        if let Some(other) = ["channel", "code", "reason"].iter().find(|name| parameters.get(name).is_some()) {
+            return Err(bad(&format!("{other} is not for action=recheck")));
+        }
+        execute(request, Revocation { measure: Measure::Recheck, ..revocation(parameters, whom)? })
     }))
+}
+
+fn execute(request: &Request, revocation: Revocation) -> Result<JsonReply, JsonReply> {
+    let api::Reply::Revoked(RevokeResult { sockets, servers, unanswered }) =
+        call(request, api::Command::Revoke(Box::new(revocation)), &[])?
+    else {
+        return Err(unexpected());
+    };
+    // Accepted: they read of it in the broker's log.
+    let status = if unanswered > 0 { 202 } else { 200 };
+    Ok((status, json!({ "sockets": sockets, "servers": servers, "unanswered": unanswered })))
 }
 
 fn whom(parameters: &QueryParameters) -> Option<Result<Whom, JsonReply>> {

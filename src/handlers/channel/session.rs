@@ -10,13 +10,15 @@ use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::channels::subscription::Subscription;
 use crate::channels::{Error, Id};
 use crate::engine::connection::{Closing, Received};
-use crate::engine::revocation::{Change, Measure};
 use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
+use rights::Revoked;
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+mod rights;
 
 /// Bytes of kept messages that are taken from the store at a time.
 const PAGE: usize = 64 * 1024;
@@ -140,9 +142,6 @@ struct Session<'a> {
     revoked: Option<Box<Revoked>>,
 }
 
-#[derive(Default)]
-struct Revoked(HashSet<String>);
-
 impl MessageSession for ChannelOpening {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(run(*self, conn))
@@ -192,31 +191,6 @@ impl Session<'_> {
             }
         }
         Failure::Closing
-    }
-
-    /// Others want something of this session, which has `begun` with its channels or is to do so.
-    async fn change(&mut self, Change::Unsubscribe(revocation, tally): Change, begun: bool) -> Result<(), Failure> {
-        let Measure::Unsubscribe { channels } = &revocation.measure else { return Ok(()) };
-        let (mut was_subscribed, mut is_told) = (false, true);
-        for channel in channels {
-            let before = self.subscription.channels.len();
-            self.subscription.channels.retain(|own| own != channel);
-            self.revoked.get_or_insert_default().0.insert(channel.clone());
-            let was_next = !begun && self.subscription.channels.len() < before;
-            if self.subscribed.remove(channel.as_str()).is_some() || was_next {
-                was_subscribed = true;
-                let event = ClientEvent::Unsubscribed { channel: self.view.name(channel) };
-                is_told &= self.tell(&event, None).await?;
-            }
-        }
-        if let Some(tally) = tally.filter(|_| was_subscribed) {
-            tally.count();
-        }
-        // Else it would wait for nothing, and not know.
-        if !is_told && self.subscription.channels.is_empty() {
-            return Err(Failure::Close(close(CloseCode::Policy, "unsubscribed")));
-        }
-        Ok(())
     }
 
     /// Tells the client; false where its protocol has no words for that.
@@ -419,12 +393,15 @@ impl Session<'_> {
         if !is_name(channel) || !is_name(&whole) {
             return Err(CommandError::new(ErrorCode::BadRequest, "that is not a channel name"));
         }
-        let Subscription { channels, allowed, .. } = &*self.subscription;
         let is_revoked = self.revoked.as_ref().is_some_and(|revoked| revoked.0.contains(&whole));
-        if !is_revoked && (channels.contains(&whole) || allowed.iter().any(|pattern| pattern.matches(&whole))) {
+        if !is_revoked && (self.subscription.channels.contains(&whole) || self.is_allowed(&whole)) {
             return Ok(whole);
         }
         Err(CommandError::new(ErrorCode::Forbidden, format!("channel {channel} is not for this connection")))
+    }
+
+    fn is_allowed(&self, whole: &str) -> bool {
+        self.subscription.allowed.iter().any(|pattern| pattern.matches(whole))
     }
 
     fn may_see(&self) -> Result<(), CommandError> {

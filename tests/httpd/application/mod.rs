@@ -7,6 +7,7 @@ mod authorize_handlers;
 mod authorize_places;
 mod authorize_secure;
 mod rights;
+mod rights_recheck;
 mod trust;
 
 use crate::harness::{Handshake, Raw, Response, Server};

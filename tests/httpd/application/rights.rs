@@ -52,7 +52,7 @@ fn numbered(server: &Server, path: &str, user: &str) -> (Raw, String) {
     (client, begun().swap_remove(before))
 }
 
-fn send(server: &Server, method: &str, query: &str) -> Response {
+pub(super) fn send(server: &Server, method: &str, query: &str) -> Response {
     let path = if query.starts_with('/') { query.to_owned() } else { format!("/publish?{query}") };
     let request = Handshake::page(&path).method(method).version("HTTP/1.0").header("Authorization", ALICE);
     Raw::answer(server, &request)
@@ -72,7 +72,7 @@ fn delete(server: &Server, query: &str) -> u64 {
 }
 
 #[track_caller]
-fn expect_close(client: &mut Raw, code: u16, reason: &str) {
+pub(super) fn expect_close(client: &mut Raw, code: u16, reason: &str) {
     loop {
         let frame = client.frame();
         if frame.opcode == Frame::CLOSE {
@@ -83,7 +83,7 @@ fn expect_close(client: &mut Raw, code: u16, reason: &str) {
     }
 }
 
-fn alive(client: &mut Raw) {
+pub(super) fn alive(client: &mut Raw) {
     client.send(&Frame::ping("there?"));
     loop {
         let frame = client.frame();
