@@ -6,6 +6,7 @@ mod authorize_bad;
 mod authorize_handlers;
 mod authorize_places;
 mod authorize_secure;
+mod chat_example;
 mod rights;
 mod rights_recheck;
 mod trust;
