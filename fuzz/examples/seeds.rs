@@ -187,6 +187,8 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
         uri: "/chat?room=1".into(),
         quotas: vec![Quota { scope: "everybody".into(), max: 7 }],
         log: Some(Box::new(LogSpec { query: false, name: "logs/ws.log".into(), host: "www.example.com".into() })),
+        application: None,
+        opening: None,
     };
     let direction = |byte, sequence| Direction { secret: vec![byte; 48].into(), sequence };
     let keys = Keys { suite: 0x1302, client: direction(1, 1), server: direction(2, 300) };
