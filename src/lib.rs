@@ -44,6 +44,7 @@
 //! | a session run | `engine/session_task.rs`, [`engine::connection`] over [`wire::session`], its handler: `handlers/echo` is the smallest |
 //! | a message published and fanned out | `handlers/channel/publish.rs`, `channels/hub/`, `channels/shard.rs`, [`engine::broadcast`] |
 //! | a proxied session's bytes moved | `handlers/proxy/session.rs`, `handlers/proxy/one_way.rs`; [`wire::frame_follower`] counts what passes |
+//! | a message that becomes a request | `handlers/http/session.rs`, `engine/application/loopback.rs`; the opening: `handlers/http/front.rs` |
 //! | a directive declared and merged | `front/config/`, `handlers/*/config.rs`; all of them together: `module/directives` |
 //! | the engine started, told and replaced | `module/parent.rs`, [`engine::process`], [`engine::control`] |
 

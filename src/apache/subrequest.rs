@@ -211,7 +211,6 @@ impl Asked<'_> {
                 headers.set(pool, "Content-Length", &body.len().to_string());
             }
             self.set_environment(request);
-            self.set_kept_body(request);
         }
     }
 
@@ -279,10 +278,8 @@ pub(super) extern "C" fn created<M: HttpdModule>(request: *mut ffi::request_rec)
     guard("create_request", (), || {
         // SAFETY: httpd has just made the request; of one that it redirects, `prev` alone is known yet.
         unsafe {
-            match asked::<M>(request) {
-                Some(asked) if (*request).prev.is_null() => asked.dress(request),
-                Some(asked) => asked.set_kept_body(request),
-                None => {}
+            if let Some(asked) = asked::<M>(request).filter(|_| (*request).prev.is_null()) {
+                asked.dress(request);
             }
         }
     });
@@ -307,8 +304,10 @@ pub(super) extern "C" fn fixed_up<M: HttpdModule>(request: *mut ffi::request_rec
     guard("fixups", (), || {
         // SAFETY: the request is valid, and so is the one that asks.
         unsafe {
+            let Some(asked) = asked::<M>(request) else { return };
+            // Not before: make_sub_request puts that of the request that asks there when all hooks have run.
+            asked.set_kept_body(request);
             if (*request).user.is_null()
-                && is_asked::<M>(request)
                 && let Some(main) = (*request).main.as_ref()
             {
                 (*request).user = main.user;

@@ -27,7 +27,7 @@ use crate::engine::revocation::Directory;
 use crate::wire::{CloseCode, close};
 use queue::Queue;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 struct State {
@@ -73,7 +73,15 @@ impl Default for Hub {
     }
 }
 
+/// The one of an engine: whichever handler its subscribers have.
+static COMMON: LazyLock<Arc<Hub>> = LazyLock::new(Arc::default);
+
 impl Hub {
+    /// The one that all handlers of the process have together.
+    pub fn common() -> Arc<Hub> {
+        COMMON.clone()
+    }
+
     /// No other hub of the process has it.
     pub fn number(&self) -> u64 {
         self.number

@@ -115,12 +115,29 @@ pub enum Rejection {
     /// It is answered with 503: whom the handler would have to ask is not asked now. That was said in the log already.
     #[error("{0}")]
     Busy(String),
+    /// It is answered with what somebody else has said.
+    #[error("{0}")]
+    Answered(Box<ForeignRefusal>),
     /// It is none of this handler's: whatever else httpd has there answers.
     #[error("the handler has nothing there")]
     Declined,
     /// The connection ends without an answer.
     #[error("the handler dropped the connection")]
     Dropped,
+}
+
+/// Somebody else's no, which goes to the client as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{from} has answered with {status}")]
+pub struct ForeignRefusal {
+    /// Whoever it was.
+    pub from: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The header lines, by name and value.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// A handler's no: what becomes the answer to a request of HTTP.

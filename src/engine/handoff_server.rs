@@ -366,6 +366,7 @@ impl HandoffServer {
         let Accepted { response, session, descriptors } = accepted.map_err(|rejection| match rejection {
             Rejection::Refused(Refused { status, reason }) => refused(status, reason),
             Rejection::Busy(reason) => FromEngine::Refused { status: 503, reason, by_quota: true },
+            Rejection::Answered(answer) => FromEngine::Answered(answer),
             Rejection::Declined => FromEngine::Declined,
             Rejection::Dropped => FromEngine::Dropped,
         })?;

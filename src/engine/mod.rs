@@ -69,8 +69,8 @@ pub(crate) mod writer;
 pub use broadcast::{Batch, Broadcast};
 pub use connection::Conn;
 pub use handler::{
-    Accepted, Handler, HandlerSession, LocalBoxFuture, MessageSession, Refused, Registry, Rejection, Response,
-    StreamSession, Streams,
+    Accepted, ForeignRefusal, Handler, HandlerSession, LocalBoxFuture, MessageSession, Refused, Registry, Rejection,
+    Response, StreamSession, Streams,
 };
 pub use raw::{RawStream, RawSummary};
 pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};

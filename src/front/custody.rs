@@ -1,12 +1,12 @@
 //! The way of a session's bytes to the engine: which one it is, the engine's yes or no, and the moment between the two at which
 //! the 101 is sent.
 
-use super::handler::{Hold, Needs};
+use super::handler::{Hold, Needs, Undo};
 use super::once::{self, OfEngine};
 use super::relay::mux::{MuxSocket, PendingStream};
 use super::relay::{self, EngineEnd, Parked, RelaySession};
 use super::response::Head;
-use super::{child, h2, tls_handoff};
+use super::{authorize, child, h2, tls_handoff};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -76,12 +76,14 @@ pub(crate) fn suspend_connection(connection: &Connection, suspended: bool) {
 }
 
 /// What is known of a session beside what the engine is told.
-pub(super) struct Terms {
+pub(super) struct Terms<'a> {
     pub(super) handover: Handover,
     pub(super) needs: Needs,
     pub(super) patience: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) hold: Option<Hold>,
+    /// What is to be done unless there is a session, in which case it is taken away.
+    pub(super) undo: &'a mut Option<Undo>,
 }
 
 /// Asks the engine, sends the 101, and gives the byte stream away.
@@ -89,14 +91,15 @@ pub(super) fn hand_over(
     request: &mut Request,
     accept: Option<&Accept>,
     spec: &SessionSpec,
-    terms: Terms,
+    terms: Terms<'_>,
 ) -> HookResult {
-    let Terms { handover, needs, patience, drain_timeout, hold } = terms;
+    let Terms { handover, needs, patience, drain_timeout, hold, undo } = terms;
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let engine = child::engine_client().ok_or(SERVICE_UNAVAILABLE)?;
     let (mut link, Granted { id, response, thread }) = match engine.offer_within(spec, patience) {
         Ok(offered) => offered,
+        Err(HandoffError::Answered(answer)) => return authorize::ask::pass_on(request, *answer).into(),
         Err(HandoffError::Declined) => return Ok(HookStatus::Declined),
         Err(HandoffError::Dropped) => {
             log::request(Level::Info, request, "WS0024: the handler dropped the connection");
@@ -139,6 +142,7 @@ pub(super) fn hand_over(
         connection.detach();
         return Ok(HookStatus::Ok);
     }
+    *undo = None;
     log::request(Level::Debug, request, &format!("WS0008: session {id} is the engine's, by {handover:?}"));
     engine.check_in(link);
     let (engine, messages) = streams.into_ours(id);

@@ -1,5 +1,6 @@
 //! What a handler is to httpd: how it is configured, and what it has to say of a request before its session is the engine's.
 
+use super::authorize::Refused;
 use super::config::Config;
 use super::config::words::{Words, is_off};
 use super::relay::hold::RequestHold;
@@ -11,6 +12,7 @@ use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::status::INTERNAL_SERVER_ERROR;
 use crate::apache::{HookResult, HookStatus};
+use crate::engine::application::ApplicationSpec;
 use crate::engine::handoff::PATIENCE;
 use crate::engine::{HandlerSpec, Limits, Quota};
 use crate::wire::handshake::{Accept, Protocols, Refusal, negotiate};
@@ -107,6 +109,19 @@ pub(crate) trait Front: Sync {
         Ok(Prepared::default())
     }
 
+    /// As [`Front::prepare`], for who asks somebody else on this thread whether there is to be a session.
+    ///
+    /// # Errors
+    /// There is not; what the client is told was said, or is a status.
+    fn consult(
+        &self,
+        request: &mut Request,
+        args: &[String],
+        accept: Option<&mut Accept>,
+    ) -> Result<Prepared, Refused> {
+        self.prepare(request, args, accept).map_err(Refused::Status)
+    }
+
     /// Answers an ordinary request that is its own, by `SetHandler`; `None`: it is not.
     fn answer(&self, _request: &mut Request) -> Option<HookResult> {
         None
@@ -165,7 +180,14 @@ pub(crate) struct Prepared {
     pub(crate) patience: Duration,
     /// What becomes of the request, where it must outlive the handoff.
     pub(crate) hold: Option<Hold>,
+    /// What the engine asks the application with; `None`: what it would be without this handler.
+    pub(crate) application: Option<Box<ApplicationSpec>>,
+    /// For the case that there is no session after all.
+    pub(crate) undo: Option<Undo>,
 }
+
+/// Takes back what somebody was told of a session.
+pub(crate) type Undo = Box<dyn FnOnce(&mut Request)>;
 
 /// Takes the number of the session and one end of a socketpair, whose other end the engine has: the request is kept until what
 /// it returns lets go of it.
@@ -173,7 +195,7 @@ pub(crate) type Hold = Box<dyn FnOnce(u64, UnixStream) -> Arc<dyn RequestHold>>;
 
 impl Default for Prepared {
     fn default() -> Prepared {
-        Prepared { settings: Vec::new(), member: None, patience: PATIENCE, hold: None }
+        Prepared { settings: Vec::new(), member: None, patience: PATIENCE, hold: None, application: None, undo: None }
     }
 }
 

@@ -87,7 +87,8 @@ impl Head {
     }
 }
 
-fn negotiated(accept: &Accept) -> Vec<(String, String)> {
+/// The lines of the handshake itself, as it was negotiated.
+pub(crate) fn negotiated(accept: &Accept) -> Vec<(String, String)> {
     let mut lines =
         vec![("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept.accept.as_str())];
     lines.extend(accept.protocol.as_deref().map(|protocol| ("Sec-WebSocket-Protocol", protocol)));

@@ -33,7 +33,11 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
     if let Err(refused) = authorize::authorize(request, accept.as_mut()) {
         return refused.into();
     }
-    let Prepared { settings, member, patience, hold } = front.prepare(request, &chosen.args, accept.as_mut())?;
+    let prepared = match front.consult(request, &chosen.args, accept.as_mut()) {
+        Ok(prepared) => prepared,
+        Err(refused) => return refused.into(),
+    };
+    let Prepared { settings, member, patience, hold, application, mut undo } = prepared;
     if let Some(accept) = &accept {
         tell_of_protocols(request, accept);
     }
@@ -53,15 +57,20 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         server: request.server_name().into(),
         uri: request.unparsed_uri().into(),
         log: session_logs::spec(request.server()),
-        application: authorize::spec::of(request, !prefix.is_empty()),
+        application: application.or_else(|| authorize::spec::of(request, !prefix.is_empty())),
         opening: Some(Box::new(Opening {
             began: clock().saturating_sub(request.age().as_micros() as u64),
             prefix,
             member,
         })),
     };
-    let terms = Terms { handover, needs: front.needs(), patience, drain_timeout: config.drain_timeout(), hold };
-    custody::hand_over(request, accept.as_ref(), &spec, terms)
+    let (needs, drain_timeout) = (front.needs(), config.drain_timeout());
+    let terms = Terms { handover, needs, patience, drain_timeout, hold, undo: &mut undo };
+    let verdict = custody::hand_over(request, accept.as_ref(), &spec, terms);
+    if let Some(undo) = undo {
+        undo(request);
+    }
+    verdict
 }
 
 /// An ordinary request, which may be one of these handlers' own.

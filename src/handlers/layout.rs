@@ -1,17 +1,17 @@
 //! The layout of all that httpd and the engine say to each other.
 
 use super::targets::Crowd;
-use super::{exec, proxy, pywebsocket, tcp};
+use super::{exec, http, proxy, pywebsocket, tcp};
 use crate::channels::History;
 use crate::channels::api::{self, Info, PublishResult, RevokeResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
-use crate::engine::application::{ApplicationSpec, Loopback, Recheck};
+use crate::engine::application::{ApplicationSpec, Loopback, Recheck, loopback};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{self, FromEngine, LAYOUT, ProxiedBackend, ToEngine};
 use crate::engine::memory::Bound;
 use crate::engine::revocation::{Measure, Name, Opening, Revocation, Whom};
-use crate::engine::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
+use crate::engine::{ForeignRefusal, HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
 use crate::tls::record::{Direction, Keys};
 use crate::wire::deflate::Compression;
 use crate::wire::extension::Parameters;
@@ -139,6 +139,12 @@ fn messages() -> Vec<u8> {
             FromEngine::Answer { answer: vec![1] },
             FromEngine::Refused { status: 503, reason: text("reason"), by_quota: true },
             FromEngine::Asking,
+            FromEngine::Answered(Box::new(ForeignRefusal {
+                from: text("from"),
+                status: 3,
+                headers: vec![(text("name"), vec![4])],
+                body: vec![5],
+            })),
         ]),
         all(&[
             Order::Hello { version: version().into() },
@@ -236,7 +242,28 @@ fn settings() -> Vec<u8> {
         secure: true,
         crowd,
     };
+    let loopback =
+        Loopback { address: "[::1]:15".parse().unwrap(), secure: false, server_name: None, certificate: None };
+    let application = loopback::Application::Here(loopback);
+    let elsewhere = loopback::Application::Elsewhere { host: text("host"), port: 16, secure: true };
+    let listener = loopback::Application::Listener("127.0.0.1:17".parse().unwrap());
+    let opening = http::settings::Opening::Accepted { headers: vec![(text("name"), vec![18])], body: vec![19] };
+    let lines = vec![(text("a"), text("b"))];
+    let asking = http::settings::Opening::Engine { lines, protocols: vec![text("protocol")], crowd };
+    let channels = http::settings::ChannelRules { prefix: text("prefix"), max: 20, member: Some(text("member")) };
+    let requests = http::settings::HttpSettings {
+        mode: http::settings::Mode::Plain,
+        application: application.clone(),
+        target: text("target"),
+        opening: opening.clone(),
+        channels,
+        secure: true,
+    };
     [
+        bytes(&requests),
+        all(&[http::settings::Mode::Plain, http::settings::Mode::Events]),
+        all(&[application, listener, elsewhere]),
+        all(&[opening, asking]),
         bytes(&program),
         all(&[exec::settings::Framing::Lines, exec::settings::Framing::Chunks, exec::settings::Framing::Length]),
         all(&[tcp::To::Target(port.clone()), token.clone()]),

@@ -3,10 +3,13 @@
 //! Each has a `handler()`, what runs its sessions in the engine; and a `FRONT`, what it is to httpd.
 
 pub mod channel;
+#[cfg(feature = "httpd")]
+mod channel_config;
 pub mod discard;
 pub mod echo;
 pub mod exec;
 mod framing;
+pub mod http;
 #[cfg(test)]
 mod layout;
 mod lines;

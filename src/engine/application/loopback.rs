@@ -1,7 +1,7 @@
 //! Requests of the engine: to this httpd, as a client that is where the session's is, or to an application elsewhere.
 //!
-//! A connection is kept for a short time, less than httpd's KeepAliveTimeout. A request is repeated by itself only where nothing
-//! of it was sent; no redirection is followed.
+//! A connection is kept for a short time, less than httpd's KeepAliveTimeout. A request is repeated by itself only where nobody
+//! has read it: nothing of it was sent, or this httpd has ended a kept connection meanwhile. No redirection is followed.
 
 mod connect;
 mod pool;
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whom the engine asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Application {
     /// This httpd, where the handshake has come in: with a certificate other than the one that it showed, it is not told anything.
     Here(Loopback),
@@ -96,13 +97,25 @@ impl HttpAnswer {
     }
 }
 
+impl fmt::Display for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Application::Here(Loopback { address, .. }) | Application::Listener(address) => {
+                write!(f, "this httpd at {address}")
+            }
+            Application::Elsewhere { host, port, .. } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 impl Application {
     fn is_here(&self) -> bool {
         !matches!(self, Application::Elsewhere { .. })
     }
 }
 
-/// Asks, and takes in all of the answer, up to `max_body` bytes of body. To be called on a thread with a `LocalSet`.
+/// Asks, and takes in all of the answer, up to `max_body` bytes of body. To be called on a thread with
+/// a runtime of its own.
 ///
 /// # Errors
 /// There is no whole answer.
@@ -122,22 +135,29 @@ pub async fn ask_within(
 ) -> Result<HttpAnswer, AskError> {
     let request = request(application, inquiry)?;
     let peer = Peer::of(application);
-    match tokio::time::timeout(time, exchange(&peer, request, max_body)).await {
+    match tokio::time::timeout(time, exchange(&peer, request, max_body, application.is_here())).await {
         Ok(answer) => answer,
         Err(_) => Err(AskError::Late(time)),
     }
 }
 
-async fn exchange(peer: &Peer, mut request: Request<Full<Bytes>>, max_body: usize) -> Result<HttpAnswer, AskError> {
+async fn exchange(
+    peer: &Peer,
+    mut request: Request<Full<Bytes>>,
+    max_body: usize,
+    is_here: bool,
+) -> Result<HttpAnswer, AskError> {
     loop {
         let mut connection = pool::take(peer).await.map_err(|why| AskError::NotSent(why.to_string()))?;
+        // httpd ends kept connections when it wants their place, and what crosses with that is not read by anybody.
+        let spare = (is_here && connection.is_used).then(|| request.clone());
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
                 let answer = take_in(response, max_body).await?;
                 pool::put_back(peer, connection);
                 return Ok(answer);
             }
-            Err(mut failure) => match failure.take_message() {
+            Err(mut failure) => match failure.take_message().or(spare) {
                 // It was closed while it was kept: that says nothing of the next one.
                 Some(again) if connection.is_used => request = again,
                 Some(_) => return Err(AskError::NotSent(failure.into_error().to_string())),

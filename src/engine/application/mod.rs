@@ -65,7 +65,7 @@ pub struct Recheck {
 }
 
 /// Where this httpd can be reached as the client has reached it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Loopback {
     /// The listener's address on this machine.
     pub address: SocketAddr,

@@ -211,6 +211,11 @@ impl Conn {
         self.end.is_some()
     }
 
+    /// Ends the session without a Close frame: to its client, it is lost.
+    pub fn abort(&mut self) {
+        self.end.get_or_insert_with(|| Box::new(End::Lost(io::ErrorKind::ConnectionAborted.into())));
+    }
+
     /// Why the session ends, when [`Conn::recv`] has said that it does.
     pub fn end(&self) -> Option<&End> {
         self.end.as_deref()

@@ -4,7 +4,7 @@ use super::codec::send_before;
 use super::{FromEngine, PATIENCE, ProxiedBackend, ToEngine, receive, send, send_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
-use crate::engine::{Response, SessionSpec, entrance};
+use crate::engine::{ForeignRefusal, Response, SessionSpec, entrance};
 use crate::tls::record::Keys;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,6 +36,9 @@ pub enum HandoffError {
         /// It was configured so, and is no error.
         by_quota: bool,
     },
+    /// Somebody else said no: answer as they did.
+    #[error("{0}")]
+    Answered(Box<ForeignRefusal>),
     /// The handler has nothing there: decline.
     #[error("the handler has nothing there")]
     Declined,
@@ -115,6 +118,7 @@ impl Link {
         // The spec is borrowed; the enum wants to own it.
         match self.ask(&ToEngine::Offer(Box::new(spec.clone())))? {
             FromEngine::Granted { id, response, thread } => Ok(Granted { id, response, thread }),
+            FromEngine::Answered(answer) => Err(HandoffError::Answered(answer)),
             FromEngine::Declined => Err(HandoffError::Declined),
             FromEngine::Dropped => Err(HandoffError::Dropped),
             other => Err(unexpected(&other).into()),

@@ -1,6 +1,6 @@
 //! The messages of a handoff.
 
-use crate::engine::{Response, SessionSpec};
+use crate::engine::{ForeignRefusal, Response, SessionSpec};
 use crate::tls::record::Keys;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -149,6 +149,8 @@ pub enum FromEngine {
     },
     /// Before the answer to an offer or a call that takes its time, since the handler has asked somebody else.
     Asking,
+    /// Whoever the handler has asked refuses the session.
+    Answered(Box<ForeignRefusal>),
 }
 
 impl HandoffMessage for FromEngine {}

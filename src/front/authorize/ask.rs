@@ -5,6 +5,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::{BAD_GATEWAY, INTERNAL_SERVER_ERROR};
 use crate::apache::subrequest::{Question, Reply};
+use crate::engine::ForeignRefusal;
 use crate::engine::application::answer::Answer;
 use crate::engine::application::reserved::{self, is_replayed};
 use crate::front::{WebSocket, once};
@@ -143,6 +144,17 @@ fn refuse(request: &mut Request, url: &str, reply: Reply) -> Refused {
     let body: &[u8] = if *length > body.len() { &[] } else { body };
     request.pass_on(status, status_line.as_deref(), content_type.as_deref(), body);
     Refused::Answered
+}
+
+/// Sends the client what an application elsewhere has refused with.
+pub(crate) fn pass_on(request: &mut Request, answer: ForeignRefusal) -> Refused {
+    let ForeignRefusal { from, status, headers, body } = answer;
+    let is_type = |(name, _): &&(String, Vec<u8>)| name.eq_ignore_ascii_case("Content-Type");
+    let content_type = headers.iter().find(is_type).and_then(|(_, value)| CString::new(value.clone()).ok());
+    let lines =
+        headers.into_iter().filter_map(|(name, value)| Some((CString::new(name).ok()?, CString::new(value).ok()?)));
+    let (headers, length) = (lines.collect(), body.len());
+    refuse(request, &from, Reply { status, content_type, headers, body, length, ..Reply::default() })
 }
 
 /// A line of a refusal that is the client's: not what is between the module and the application, nor what httpd says of its own.

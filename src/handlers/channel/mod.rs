@@ -105,7 +105,7 @@ impl Handler for Channel {
 }
 
 pub fn handler() -> impl Handler {
-    Channel::default()
+    Channel { hub: Hub::common(), ..Channel::default() }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod authorize_handlers;
 mod authorize_places;
 mod authorize_secure;
 mod chat_example;
+mod http;
+mod http_events;
 mod rights;
 mod rights_recheck;
 mod trust;

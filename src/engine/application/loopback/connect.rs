@@ -46,9 +46,9 @@ enum Trust {
 }
 
 /// A stream of bytes.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Peer {
     pub(super) fn of(application: &Application) -> Peer {

@@ -57,6 +57,8 @@ impl Pool {
 /// A connection that is kept, or a new one.
 pub(super) async fn take(peer: &Peer) -> io::Result<Connection> {
     while let Some(mut connection) = POOL.with_borrow_mut(|pool| pool.take(peer)) {
+        // If its end has come already, it is seen now: what is sent first is lost.
+        tokio::task::yield_now().await;
         if connection.sender.ready().await.is_ok() {
             return Ok(connection);
         }
@@ -64,7 +66,7 @@ pub(super) async fn take(peer: &Peer) -> io::Result<Connection> {
     let stream = TokioIo::new(peer.connect().await?);
     let (sender, driver) = Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await.map_err(io::Error::other)?;
     // What becomes of it, who sends hears.
-    tokio::task::spawn_local(async move { drop(driver.await) });
+    tokio::spawn(async move { drop(driver.await) });
     Ok(Connection { sender, is_used: false })
 }
 
@@ -78,7 +80,7 @@ pub(super) fn put_back(peer: &Peer, connection: Connection) {
         let kept = (Instant::now(), Connection { is_used: true, ..connection });
         pool.kept.entry(peer.clone()).or_default().push(kept);
         if !std::mem::replace(&mut pool.is_swept, true) {
-            tokio::task::spawn_local(look_after());
+            tokio::spawn(look_after());
         }
     });
 }

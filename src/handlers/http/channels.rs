@@ -1,0 +1,113 @@
+//! The channels of a session, which its application names.
+
+use super::settings::ChannelRules;
+use crate::channels::hub::Hub;
+use crate::channels::name::is_name;
+use crate::channels::protocol::View;
+use crate::channels::shard::{Presence, Shard, Subscriber};
+use crate::engine::Conn;
+use crate::engine::handle::ConnectionHandle;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub struct SessionChannels {
+    hub: Arc<Hub>,
+    rules: ChannelRules,
+    member: Option<Arc<str>>,
+    subscribed: HashMap<Arc<str>, Subscribed>,
+}
+
+/// Why a channel is not subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSubscribed {
+    #[error("that is no name of a channel")]
+    Name,
+    #[error("it has {0} channels already (WebSocketChannelMax)")]
+    TooMany(u32),
+    #[error("{0}")]
+    Channels(String),
+}
+
+/// A subscription, until dropped.
+struct Subscribed {
+    hub: Arc<Hub>,
+    shard: Rc<Shard>,
+    channel: Arc<str>,
+    key: usize,
+    member: Option<Arc<str>>,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.shard.remove(&self.channel, self.key);
+        self.hub.leave(self.shard.number(), &self.channel, self.member.as_deref());
+    }
+}
+
+impl SessionChannels {
+    pub fn new(hub: Arc<Hub>, rules: ChannelRules) -> SessionChannels {
+        let member = rules.member.as_deref().map(Arc::from);
+        SessionChannels { hub, rules, member, subscribed: HashMap::new() }
+    }
+
+    /// As whom presence counts the session in what it subscribes to from now on.
+    pub fn set_member(&mut self, member: &str) {
+        self.member = Some(member.into());
+    }
+
+    /// From now on the client gets what is published there.
+    pub async fn subscribe(&mut self, conn: &Conn, name: &str) -> Result<(), NotSubscribed> {
+        let channel = self.full(name)?;
+        if self.subscribed.contains_key(&channel) {
+            return Ok(());
+        }
+        if self.subscribed.len() >= self.rules.max as usize {
+            return Err(NotSubscribed::TooMany(self.rules.max));
+        }
+        let refused = |why: crate::channels::Error| NotSubscribed::Channels(why.to_string());
+        self.hub.admit(&[&channel]).await.map_err(refused)?;
+        self.follow(conn.handle().clone(), channel)
+    }
+
+    fn follow(&mut self, handle: Rc<ConnectionHandle>, channel: Arc<str>) -> Result<(), NotSubscribed> {
+        let (shard, member) = (Shard::of(&self.hub), self.member.clone());
+        let (hub, subscribed) = (&self.hub, &mut self.subscribed);
+        let subscribe = |last: u64| {
+            let view = View::new(None, self.rules.prefix.len());
+            let known = Cell::new(last);
+            let subscriber = Subscriber { handle, view, known, presence: Presence::Off, member: member.clone() };
+            let key = shard.add(&channel, subscriber);
+            let (hub, shard, channel, member) = (hub.clone(), shard.clone(), channel.clone(), member.clone());
+            subscribed.insert(channel.clone(), Subscribed { hub, shard, channel, key, member });
+        };
+        let followed =
+            hub.follow(shard.number(), std::slice::from_ref(&channel), None, 0, member.as_deref(), subscribe);
+        followed.map(drop).map_err(|full| NotSubscribed::Channels(full.to_string()))
+    }
+
+    pub fn unsubscribe(&mut self, name: &str) {
+        if let Ok(channel) = self.full(name) {
+            self.subscribed.remove(&channel);
+        }
+    }
+
+    /// Exactly these. Those that cannot be subscribed to are returned.
+    pub async fn replace(&mut self, conn: &Conn, names: &[String]) -> Vec<(String, NotSubscribed)> {
+        let wanted: Vec<_> = names.iter().filter_map(|name| self.full(name).ok()).collect();
+        self.subscribed.retain(|channel, _| wanted.contains(channel));
+        let mut refused = Vec::new();
+        for name in names {
+            if let Err(why) = self.subscribe(conn, name).await {
+                refused.push((name.clone(), why));
+            }
+        }
+        refused
+    }
+
+    fn full(&self, name: &str) -> Result<Arc<str>, NotSubscribed> {
+        let whole = format!("{}{name}", self.rules.prefix);
+        if is_name(name) && is_name(&whole) { Ok(whole.into()) } else { Err(NotSubscribed::Name) }
+    }
+}

@@ -1,0 +1,61 @@
+"""A Django application with django-grip: an echo over a WebSocket. Its one argument is the port."""
+
+import sys
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import django
+from django.conf import settings
+
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    MIDDLEWARE=["django_grip.GripMiddleware"],
+    ROOT_URLCONF=__name__,
+    SECRET_KEY="tests",
+    GRIP_URL="http://127.0.0.1:1",
+)
+django.setup()
+
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+from django_grip import websocket_only
+
+
+@csrf_exempt
+@websocket_only
+def echo(request):
+    ws = request.wscontext
+    if ws.is_opening():
+        if request.GET.get("q") == "refuse":
+            return HttpResponse("not you\n", status=403)
+        ws.accept()
+        ws.subscribe("room")
+        ws.meta["user"] = "ann"
+        ws.send("welcome")
+    while ws.can_recv():
+        message = ws.recv()
+        if message is None:
+            print("closed with", ws.close_code, flush=True)
+            ws.close()
+            break
+        if message == "bye":
+            ws.close(4002)
+            break
+        if message == "leave":
+            ws.unsubscribe("room")
+        if isinstance(message, str):
+            ws.send("%s: %s" % (ws.meta["user"], message))
+        else:
+            ws.send_binary(message)
+
+
+urlpatterns = [path("echo", echo)]
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+make_server("127.0.0.1", int(sys.argv[1]), get_wsgi_application(), handler_class=Quiet).serve_forever()
