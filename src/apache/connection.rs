@@ -1,11 +1,14 @@
 //! httpd's conn_rec.
 
 use super::ffi;
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, recv, shutdown, socketpair};
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Filters of connections that let all bytes pass: httpd's own ends, TLS, mod_logio's count, mod_reqtimeout's clock (which is over),
@@ -88,6 +91,29 @@ impl Connection {
         }
         // SAFETY: it stays open as long as the connection is processed, which outlives this borrow.
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// Has the connection's descriptor stand for another socket, which stays the caller's to close.
+    ///
+    /// # Errors
+    /// The socket is closed already.
+    pub(super) fn replace_socket(&self, with: &OwnedFd) -> io::Result<()> {
+        let socket = self.socket()?.as_raw_fd();
+        // SAFETY: the descriptor is open, and APR's to close: it is replaced in one step, and not dropped here.
+        let mut socket = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(socket) });
+        Ok(dup3(with, &mut socket, DupFlags::CLOEXEC)?)
+    }
+
+    /// From now on what is read here comes by a [`Detour`].
+    ///
+    /// # Errors
+    /// The system has no descriptors left.
+    pub fn detour(&self) -> io::Result<Detour<'_>> {
+        let source = fcntl_dupfd_cloexec(self.socket()?, 0)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (end, feed) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        self.replace_socket(&end)?;
+        Ok(Detour { connection: self, source, feed })
     }
 
     /// What the client has sent by now; the rest will be in the socket. Waits for nothing, whatever filters there are: httpd's
@@ -324,5 +350,42 @@ impl Connection {
     pub fn detach(&self) {
         // SAFETY: safety.md 1, 3.
         unsafe { ffi::shim_connection_abandon(self.as_ptr()) }
+    }
+}
+
+/// What a connection reads comes byte by byte, so that nothing is read of its socket that nobody asks for: filters read as much as
+/// there is. Dropped, it reads of the socket again.
+pub struct Detour<'a> {
+    connection: &'a Connection,
+    source: OwnedFd,
+    feed: OwnedFd,
+}
+
+impl Detour<'_> {
+    /// Lets the next byte through, or the end; false where there is none yet.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn let_through(&self) -> io::Result<bool> {
+        let mut byte = [0];
+        match recv(&self.source, &mut byte[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => shutdown(&self.feed, Shutdown::Write)?,
+            Ok(_) => drop(rustix::io::write(&self.feed, &byte)?),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(true)
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl Drop for Detour<'_> {
+    fn drop(&mut self) {
+        // It fails for no open descriptors.
+        let _ = self.connection.replace_socket(&self.source);
     }
 }

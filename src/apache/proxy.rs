@@ -18,8 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// What becomes of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,11 +145,8 @@ fn dead_end() -> io::Result<OwnedFd> {
 /// Puts the dead end into the place of the connection's socket: whatever mod_proxy, its pool and mod_ssl still read, shut down and
 /// close has nothing to do with the back end any more.
 fn cut(back_end: &Connection, dead: &OwnedFd) {
-    let Ok(socket) = back_end.socket() else { return };
-    // SAFETY: the descriptor is open, and APR's to close: it is replaced in one step, and not dropped here.
-    let mut socket = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(socket.as_raw_fd()) });
     // It fails for no open descriptors.
-    let _ = rustix::io::dup3(dead, &mut socket, rustix::io::DupFlags::CLOEXEC);
+    let _ = back_end.replace_socket(dead);
     // SAFETY: safety.md 1, 3.
     unsafe { ffi::shim_connection_set_aborted(back_end.as_ptr()) };
 }

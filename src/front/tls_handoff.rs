@@ -1,6 +1,6 @@
 //! TLS connections that the engine goes on with by itself: what it needs of them is taken here.
 
-use crate::apache::connection::Connection;
+use crate::apache::connection::{Connection, Detour};
 use crate::apache::request::Request;
 use crate::apache::server::Server;
 use crate::apache::tls::{TlsDirection, TlsState};
@@ -14,6 +14,9 @@ use std::time::Instant;
 
 /// Bytes that a client may have sent behind its handshake (bytes): it has been told nothing yet.
 pub const MOST_EARLY: usize = 16 << 20;
+
+/// Bytes behind the handshake after which no more is read of the socket than it takes to the end of a record.
+const MUCH: usize = 64 * 1024;
 
 /// Whether a TLS connection may go to the engine, and can: not one whose cipher only OpenSSL knows, or that is in the middle
 /// of a record.
@@ -36,7 +39,7 @@ pub fn can_be_taken(server: &Server, connection: &Connection) -> bool {
 /// What has come in a connection's TLS, and the keys for all that follows. Nothing can be read or written here after that.
 ///
 /// # Errors
-/// The client is gone, or sends what cannot be waited for.
+/// The client is gone, or does not end a record that it has begun.
 pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
     take_all(connection, || Err(io::ErrorKind::UnexpectedEof.into()))
 }
@@ -52,35 +55,39 @@ pub fn take_to_the_end(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys
 
 fn take_all(connection: &Connection, at_end: impl FnOnce() -> io::Result<()>) -> io::Result<(Vec<u8>, Box<Keys>)> {
     connection.make_raw();
-    let mut early = Vec::new();
+    let (mut early, mut detour) = (Vec::new(), None);
     let since = Instant::now();
-    // Until nothing is left that OpenSSL has read and not given out.
-    loop {
+    // Until nothing is left that httpd has read and not given out.
+    let has_ended = loop {
         let read = connection.read(&mut early);
         // mod_ssl may have ended the TLS, and then what is read is not decrypted.
         if connection.is_aborted() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         match read {
-            Ok(0) => {
-                at_end()?;
-                break;
-            }
-            Ok(_) if early.len() > MOST_EARLY => {
-                return Err(io::Error::other("it sends much, and waits for no answer"));
-            }
+            Ok(0) => break true,
             Ok(_) if since.elapsed() > PATIENCE => return Err(io::ErrorKind::TimedOut.into()),
+            // Who sends without a pause may be faster than it is read here.
+            Ok(_) if early.len() > MUCH && detour.is_none() => detour = Some(connection.detour()?),
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !connection.tls_has_pending() => break,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !connection.tls_has_pending() => break false,
             // The rest of a record is under way.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if detour.as_ref().map(Detour::let_through).transpose()? == Some(true) {
+                    continue;
+                }
                 let left = PATIENCE.checked_sub(since.elapsed()).ok_or(io::ErrorKind::TimedOut)?;
                 let left = left.try_into().map_err(io::Error::other)?;
-                let mut fds = [PollFd::from_borrowed_fd(connection.socket()?, PollFlags::IN)];
+                let socket = detour.as_ref().map_or_else(|| connection.socket(), |detour| Ok(detour.socket()))?;
+                let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| poll(&mut fds, Some(&left)))?;
             }
             Err(e) => return Err(e),
         }
+    };
+    drop(detour);
+    if has_ended {
+        at_end()?;
     }
     let state = connection.tls().ok_or_else(|| io::Error::other("its TLS has changed meanwhile"))?;
     connection.leave_tls();

@@ -39,7 +39,7 @@ fn bytes_behind_the_handshake(mpm: Mpm) {
 }
 
 fn bytes_behind_the_answer(mpm: Mpm) {
-    const SIZES: [usize; 3] = [13, 9_000, 1_200_000];
+    const SIZES: [usize; 4] = [13, 9_000, 1_200_000, 20_000_000];
     let serve = |head: &str, conversation: &mut Conversation| {
         let size = head.split(['/', ' ']).find_map(|word| word.parse().ok()).expect("a size");
         let mut bytes = accepting().into_bytes();
