@@ -8,7 +8,7 @@ use crate::channels::shard::{Presence, Shard, Subscriber};
 use crate::engine::Conn;
 use crate::engine::handle::ConnectionHandle;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub struct SessionChannels {
     rules: ChannelRules,
     member: Option<Arc<str>>,
     subscribed: HashMap<Arc<str>, Subscribed>,
+    /// They were taken back, and what the application says now it may have said before.
+    revoked: HashSet<String>,
 }
 
 /// Why a channel is not subscribed to.
@@ -26,6 +28,8 @@ pub enum NotSubscribed {
     Name,
     #[error("it has {0} channels already (WebSocketChannelMax)")]
     TooMany(u32),
+    #[error("it was taken back while the application was asked")]
+    Revoked,
     #[error("{0}")]
     Channels(String),
 }
@@ -49,7 +53,7 @@ impl Drop for Subscribed {
 impl SessionChannels {
     pub fn new(hub: Arc<Hub>, rules: ChannelRules) -> SessionChannels {
         let member = rules.member.as_deref().map(Arc::from);
-        SessionChannels { hub, rules, member, subscribed: HashMap::new() }
+        SessionChannels { hub, rules, member, subscribed: HashMap::new(), revoked: HashSet::new() }
     }
 
     /// As whom presence counts the session in what it subscribes to from now on.
@@ -62,6 +66,9 @@ impl SessionChannels {
         let channel = self.full(name)?;
         if self.subscribed.contains_key(&channel) {
             return Ok(());
+        }
+        if self.revoked.contains(&*channel) {
+            return Err(NotSubscribed::Revoked);
         }
         if self.subscribed.len() >= self.rules.max as usize {
             return Err(NotSubscribed::TooMany(self.rules.max));
@@ -104,6 +111,19 @@ impl SessionChannels {
             }
         }
         refused
+    }
+
+    /// These, by their whole names, are taken back. True where there was one of them.
+    pub fn revoke(&mut self, channels: &[String]) -> bool {
+        self.revoked.extend(channels.iter().cloned());
+        let before = self.subscribed.len();
+        self.subscribed.retain(|channel, _| !channels.iter().any(|gone| **gone == **channel));
+        self.subscribed.len() < before
+    }
+
+    /// What the application says from now on, it says knowing that.
+    pub fn forget_revoked(&mut self) {
+        self.revoked = HashSet::new();
     }
 
     fn full(&self, name: &str) -> Result<Arc<str>, NotSubscribed> {

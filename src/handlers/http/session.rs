@@ -11,16 +11,19 @@ use super::request::Correspondence;
 use super::settings::{ChannelRules, Mode};
 use crate::channels::hub::Hub;
 use crate::engine::application::loopback::{AskError, HttpAnswer};
-use crate::engine::connection::Closing;
+use crate::engine::connection::{Closing, Received};
 use crate::engine::summary::End;
 use crate::engine::{Conn, LocalBoxFuture, MessageSession};
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use log::{info, warn};
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
+
+mod changes;
 
 /// How often it is looked whether a client is still there that is not read.
 const LOOK: Duration = Duration::from_secs(5);
@@ -66,6 +69,10 @@ impl MessageSession for HttpOpening {
             let Some(session) = session else { return close(CloseCode::Error, "internal error") };
             Box::pin(run(session, conn)).await
         })
+    }
+
+    fn takes_changes(&self) -> bool {
+        true
     }
 }
 
@@ -135,7 +142,7 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
         is_detached: false,
         timers: Timers::default(),
     };
-    let stop = match running.do_all(first).await {
+    let stop = match running.begin(first).await {
         Err(stop) => stop,
         Ok(()) => running.live().await,
     };
@@ -164,6 +171,14 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
 }
 
 impl Running<'_> {
+    async fn begin(&mut self, first: Vec<Effect>) -> Result<(), Stop> {
+        // What was taken back during the handshake is not begun with.
+        while let Some(change) = self.conn.handle().take_change() {
+            self.change(change).await?;
+        }
+        self.do_all(first).await
+    }
+
     async fn live(&mut self) -> Stop {
         loop {
             self.ask();
@@ -183,13 +198,17 @@ impl Running<'_> {
             }
         };
         if !self.outbox.has_room() {
+            let handle = self.conn.handle().clone();
+            let change = poll_fn(|_| handle.take_change().map_or(Poll::Pending, Poll::Ready));
             tokio::select! {
                 biased;
                 answer = answer => {
                     self.asked = None;
                     Box::pin(self.answered(answer)).await?;
                 }
+                // It is woken for changes, too.
                 () = self.conn.tend() => return Err(Stop::Closing),
+                change = change => Box::pin(self.change(change)).await?,
                 () = self.timers.next() => Box::pin(self.tick()).await?,
                 () = tokio::time::sleep(LOOK) => {
                     if self.conn.notice_end() {
@@ -205,12 +224,11 @@ impl Running<'_> {
                 self.asked = None;
                 Box::pin(self.answered(answer)).await?;
             }
-            message = self.conn.recv() => {
-                let message = message.ok_or(Stop::Closing)?;
-                if !self.is_detached {
-                    self.outbox.put(message);
-                }
-            }
+            received = self.conn.receive() => match received.ok_or(Stop::Closing)? {
+                Received::Message(message) if !self.is_detached => self.outbox.put(message),
+                Received::Message(_) => {}
+                Received::Change(change) => Box::pin(self.change(change)).await?,
+            },
             () = self.timers.next() => Box::pin(self.tick()).await?,
         }
         Ok(())
@@ -237,6 +255,7 @@ impl Running<'_> {
             }
         };
         self.timers.poll = None;
+        self.channels.forget_revoked();
         self.asked = Some(Box::pin(question.ask(self.conn.id())));
     }
 

@@ -13,6 +13,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tungstenite::Error;
 
+mod changes;
+
 /// What the application was asked.
 #[derive(Debug)]
 struct Seen {
@@ -165,6 +167,13 @@ fn engine() -> (TestEngine, Arc<Hub>, Arc<Farewells>) {
     (TestEngine::start(1, Registry::default().with("http", http), Bound::Off), hub, farewells)
 }
 
+/// How many sessions get what is published there: the name of the channel.
+fn subscribers(engine: &TestEngine, hub: &Hub, channel: &str) -> u64 {
+    let message = crate::engine::Broadcast::new(Message::text(channel)).unwrap();
+    let history = crate::channels::History { messages: 1, seconds: 9 };
+    engine.block_on(hub.publish(&[format!("p/{channel}")], message, None, history)).unwrap()[0].subscribers
+}
+
 fn say(client: &mut Client, text: &str) {
     client.send(Message::text(text)).unwrap();
 }
@@ -282,7 +291,9 @@ fn an_error_is_no_message() {
         drop(client);
         assert_eq!(script.exchange(answer(204, "", "")).plain().0, "disconnect");
     }
-    // It has heard the question, and says nothing: that may have been done, and is not asked again.
+    // It has heard the question, and says nothing: that may have been done, and is not asked again. On a connection that was
+    // kept it would be.
+    let script = Script::start();
     let mut client = engine.session_of(spec(&settings(&script, Mode::Plain, &[], ""))).1;
     say(&mut client, "x");
     script.exchange("");
@@ -390,17 +401,51 @@ fn an_application_can_cut_close_and_break() {
     assert!(script.is_quiet());
 }
 
+/// What is logged of requests that will be made again.
+struct Retries(std::sync::Mutex<Vec<String>>, std::sync::Condvar);
+
+static RETRIES: Retries = Retries(std::sync::Mutex::new(Vec::new()), std::sync::Condvar::new());
+
+impl log::Log for Retries {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().ends_with("http::request")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+            self.1.notify_all();
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Retries {
+    #[track_caller]
+    fn wait_for(&self, session: u64) {
+        let begin = format!("session {session}: ");
+        let lines = self.0.lock().unwrap();
+        let is_missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.starts_with(&begin));
+        let (_lines, waited) = self.1.wait_timeout_while(lines, PATIENCE, is_missing).unwrap();
+        assert!(!waited.timed_out(), "session {session} has asked nobody");
+    }
+}
+
 #[test]
 fn what_was_not_sent_is_sent_again() {
     let (engine, ..) = engine();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let script = Script { address: nobody, ..Script::start() };
     let settings = settings(&script, Mode::Plain, &[], "");
-    let (mut client, lost) = (engine.session_of(spec(&settings)).1, engine.session_of(spec(&settings)).1);
+    let _ = log::set_logger(&RETRIES);
+    log::set_max_level(log::LevelFilter::Debug);
+    let ((own, mut client), (other, lost)) = (engine.session_of(spec(&settings)), engine.session_of(spec(&settings)));
     drop(lost);
     say(&mut client, "x");
     // The engine finds nobody; then somebody is there.
-    std::thread::sleep(Duration::from_millis(300));
+    RETRIES.wait_for(own);
+    RETRIES.wait_for(other);
     let script = Script::at(nobody);
     let (one, other) = (script.exchange(text("1")), script.exchange(text("2")));
     let mut both = [one.plain(), other.plain()];
@@ -453,11 +498,7 @@ fn channels_are_those_that_header_lines_name() {
     let (script, (engine, hub, _)) = (Script::start(), engine());
     let first = settings(&script, Mode::Plain, &[("WebSocket-Channel", "a, b, c")], "");
     let mut client = engine.session_of(spec(&first)).1;
-    let subscribers = |channel: &str| {
-        let message = crate::engine::Broadcast::new(Message::text(channel)).unwrap();
-        let history = crate::channels::History { messages: 1, seconds: 9 };
-        engine.block_on(hub.publish(&[format!("p/{channel}")], message, None, history)).unwrap()[0].subscribers
-    };
+    let subscribers = |channel| subscribers(&engine, &hub, channel);
     say(&mut client, "x");
     script.next();
     // One too many.
