@@ -258,6 +258,7 @@ fn settings() -> Vec<u8> {
         opening: opening.clone(),
         channels,
         secure: true,
+        recheck: Some(http::settings::RecheckRules { interval: Some(TIME), grace: TIME }),
     };
     [
         bytes(&requests),

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 /// Bytes of an answer's body, which is thrown away.
 const MAX_BODY: usize = 1 << 20;
 /// The first wait after a failure; each is twice as long as the one before, up to the longest.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(80);
+pub(crate) const FIRST_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(80);
 
 type Key = [u8; 32];
 
@@ -350,7 +350,7 @@ async fn ask(group: &Group) -> Result<Verdict, Failure> {
 }
 
 /// Once a minute for all groups, at a level that is shown.
-fn tell(why: &Failure) {
+pub(crate) fn tell(why: &dyn std::fmt::Display) {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = 1 + crate::engine::revocation::clock() / 60_000_000;
     if LAST.swap(now, Ordering::Relaxed) == now {
@@ -361,7 +361,7 @@ fn tell(why: &Failure) {
 }
 
 /// A fifth more or less, by chance: so that those who came together are not asked about together.
-fn spread(time: Duration) -> Duration {
+pub(crate) fn spread(time: Duration) -> Duration {
     let chance = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
     time.mul_f64(0.8 + 0.4 * chance)
 }

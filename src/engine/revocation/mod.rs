@@ -72,6 +72,8 @@ pub enum Measure {
 pub enum Change {
     /// It is not subscribed to the channels of this [`Measure::Unsubscribe`] any more; whoever counts is told of it.
     Unsubscribe(Arc<Revocation>, Option<Tally>),
+    /// Its application is asked now, by the session itself, if at all; whoever counts is told of it.
+    Recheck(Option<Tally>),
     /// These are its rights now.
     Rights(Arc<Answer>),
 }

@@ -39,7 +39,13 @@ impl ThreadState {
                 handle.close(close((*code).into(), reason));
                 true
             }
-            Measure::Recheck => self.rechecks.borrow().get(&handle.id).is_some_and(|group| group.ask_now()),
+            Measure::Recheck => {
+                let is_asked = self.rechecks.borrow().get(&handle.id).is_some_and(|group| group.ask_now());
+                if !is_asked {
+                    handle.change(Change::Recheck(tally.cloned()));
+                }
+                is_asked
+            }
             // The session knows whether it was subscribed.
             Measure::Unsubscribe { .. } => {
                 handle.change(Change::Unsubscribe(revocation.clone(), tally.cloned()));

@@ -1,6 +1,6 @@
 //! What the engine gets to ask an application again while a session lasts.
 
-use super::{ApplicationConfig, Said, said};
+use super::{ApplicationConfig, GRACE, Said, said};
 use crate::apache::request::Request;
 use crate::engine::application::reserved::is_replayed;
 use crate::engine::application::{ApplicationSpec, Loopback};
@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// Of a session whose application was asked at its handshake; `has_prefix`: its channels are below one. Cookies and the like are in it only where they will be needed.
 pub(crate) fn of(request: &Request, has_prefix: bool) -> Option<Box<ApplicationSpec>> {
@@ -26,6 +27,12 @@ pub(crate) fn of(request: &Request, has_prefix: bool) -> Option<Box<ApplicationS
         says_channels: has_prefix || !is_from_htaccess,
     };
     Some(Box::new(spec))
+}
+
+/// How often, and how patiently, an application is asked again that was not asked by `WebSocketAuthorize`. It may say more of that.
+pub(crate) fn own_recheck(request: &Request) -> (Option<Duration>, Duration) {
+    let config = request.config::<WebSocket>().of::<ApplicationConfig>().into_owned();
+    (config.recheck.flatten(), config.grace.unwrap_or(GRACE))
 }
 
 /// The lines of the handshake that go with later requests.

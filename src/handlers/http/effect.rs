@@ -19,6 +19,8 @@ pub enum Effect {
     Channels(Vec<String>),
     /// As whom presence counts the session; for what it subscribes to from now on.
     Member(String),
+    /// It wants to be asked again so often whether the session may go on; `None`: not at all.
+    Recheck(Option<Duration>),
     /// To be stored.
     Meta(Vec<(String, String)>),
     /// The client gets this when it has had nothing for so long; `None`: nothing any more.
@@ -78,6 +80,7 @@ pub fn of_lines(said: &mut Answer) -> Vec<Effect> {
     }
     effects.extend(said.member.take().map(Effect::Member));
     effects.extend(said.channels.take().map(Effect::Channels));
+    effects.extend(said.recheck.take().map(Effect::Recheck));
     effects
 }
 

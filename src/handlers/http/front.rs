@@ -4,7 +4,7 @@ use super::config::{self, DIRECTIVES, ForeignUrl, HttpConfig, HttpUrl};
 use super::effect::Unusable;
 use super::events::EventsDialect;
 use super::request::MAX_BODY;
-use super::settings::{ChannelRules, HttpSettings, Mode, Opening};
+use super::settings::{ChannelRules, HttpSettings, Mode, Opening, RecheckRules};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::{BAD_GATEWAY, INTERNAL_SERVER_ERROR};
@@ -70,6 +70,12 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
     let application = ApplicationSpec { connection, headers: spec::replayed(request), ..base };
     let secure = request.connection().is_tls();
     let mode = config.mode();
+    // GRIP's applications say by Keep-Alive-Interval how often they want to be asked.
+    let is_own = mode == Mode::Plain && said(request).is_none_or(|said| said.url.is_none());
+    let recheck = is_own.then(|| {
+        let (interval, grace) = spec::own_recheck(request);
+        RecheckRules { interval, grace }
+    });
     let (settings, spec, local) = match &given.url {
         HttpUrl::Elsewhere(url) => {
             let ForeignUrl { secure: by_tls, host, port, target } = url.clone();
@@ -79,7 +85,7 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 protocols: accept.map(|accept| accept.offered_protocols.clone()).unwrap_or_default(),
                 crowd: Crowd::of_this_child(),
             };
-            let settings = HttpSettings { mode, application: to, target, opening, channels, secure };
+            let settings = HttpSettings { mode, application: to, target, opening, channels, secure, recheck };
             (settings, application, None)
         }
         HttpUrl::Local(url) => {
@@ -111,7 +117,8 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 loopback: spec::loopback(request),
                 ..application.clone()
             });
-            let settings = HttpSettings { mode, application: here, target: target.clone(), opening, channels, secure };
+            let settings =
+                HttpSettings { mode, application: here, target: target.clone(), opening, channels, secure, recheck };
             (settings, spec, Some((target, application)))
         }
     };

@@ -57,7 +57,7 @@ impl Handler for Http {
         Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of http: {e}") };
             let settings: HttpSettings = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
-            let HttpSettings { mode, application, target, opening, channels, secure } = settings;
+            let HttpSettings { mode, application, target, opening, channels, secure, recheck } = settings;
             let ApplicationSpec { connection, headers, meta, .. } =
                 spec.application.as_deref().cloned().unwrap_or_default();
             let correspondence = Correspondence::new(application.clone(), mode, target, spec.client.clone(), secure);
@@ -77,7 +77,7 @@ impl Handler for Http {
                 }
             };
             let (hub, farewells) = (self.hub.clone(), self.farewells.clone());
-            let session = HttpSession { correspondence, dialect, hub, rules: channels, farewells, first };
+            let session = HttpSession { correspondence, dialect, hub, rules: channels, recheck, farewells, first };
             let session = HttpOpening { session: Some(session), is_ours };
             Ok(Accepted { response, session: HandlerSession::Messages(Box::new(session)), descriptors: 0 })
         })

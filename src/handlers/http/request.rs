@@ -113,6 +113,11 @@ impl Correspondence {
         self.next(own, body)
     }
 
+    /// Asks, in plain mode, whether the session may go on.
+    pub fn recheck(&mut self) -> Question {
+        self.next(vec![(reserved::EVENT, b"recheck".to_vec())], Bytes::new())
+    }
+
     /// The next request with events. So many bytes of them were offered before.
     pub fn events<'a>(&mut self, events: impl IntoIterator<Item = &'a WebSocketEvent>, replayed: usize) -> Question {
         let mut own = vec![
@@ -168,6 +173,15 @@ impl Question {
     /// There is no answer.
     pub async fn ask_now(&self) -> Result<HttpAnswer, AskError> {
         loopback::ask(&self.application, &self.inquiry, MAX_BODY).await
+    }
+
+    /// Waits for its turn and asks, once.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn ask_once(self) -> Result<HttpAnswer, AskError> {
+        let _turn = RequestQueue::common().turn().await;
+        self.ask_now().await
     }
 
     /// Waits for its turn and asks; and again, some seconds later, for as long as nothing of it was sent.

@@ -8,7 +8,7 @@ use super::farewell::{Asked, Ending, Farewell, Farewells};
 use super::outbox::Outbox;
 use super::plain;
 use super::request::Correspondence;
-use super::settings::{ChannelRules, Mode};
+use super::settings::{ChannelRules, Mode, RecheckRules};
 use crate::channels::hub::Hub;
 use crate::engine::application::loopback::{AskError, HttpAnswer};
 use crate::engine::connection::{Closing, Received};
@@ -17,6 +17,7 @@ use crate::engine::{Conn, LocalBoxFuture, MessageSession};
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use log::{info, warn};
+use recheck::Rechecking;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 mod changes;
+mod recheck;
 
 /// How often it is looked whether a client is still there that is not read.
 const LOOK: Duration = Duration::from_secs(5);
@@ -42,6 +44,7 @@ pub struct HttpSession {
     pub dialect: EventsDialect,
     pub hub: Arc<Hub>,
     pub rules: ChannelRules,
+    pub recheck: Option<RecheckRules>,
     pub farewells: Arc<Farewells>,
     /// What the application has said in accepting it.
     pub first: Vec<Effect>,
@@ -104,6 +107,8 @@ struct Running<'a> {
     channels: SessionChannels,
     outbox: Outbox,
     asked: Option<Asked>,
+    /// Where the application is asked again at its own URL.
+    recheck: Option<Box<Rechecking>>,
     /// It is told nothing more.
     is_detached: bool,
     timers: Timers,
@@ -120,8 +125,10 @@ struct Timers {
 }
 
 impl Timers {
-    async fn next(&self) {
-        let due = [self.poll, self.keep_alive.as_ref().map(|(_, at)| *at), self.delayed.as_ref().map(|(_, at)| *at)];
+    /// Waits for the first of it, or until then.
+    async fn next(&self, other: Option<Instant>) {
+        let due =
+            [other, self.poll, self.keep_alive.as_ref().map(|(_, at)| *at), self.delayed.as_ref().map(|(_, at)| *at)];
         match due.into_iter().flatten().min() {
             Some(at) => tokio::time::sleep_until(at).await,
             None => pending().await,
@@ -130,7 +137,7 @@ impl Timers {
 }
 
 async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
-    let HttpSession { correspondence, dialect, hub, rules, farewells, first } = session;
+    let HttpSession { correspondence, dialect, hub, rules, recheck, farewells, first } = session;
     let id = conn.id();
     let mut running = Running {
         conn,
@@ -139,6 +146,7 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
         channels: SessionChannels::new(hub, rules),
         outbox: Outbox::default(),
         asked: None,
+        recheck: recheck.map(|rules| Box::new(Rechecking::new(rules))),
         is_detached: false,
         timers: Timers::default(),
     };
@@ -209,7 +217,7 @@ impl Running<'_> {
                 // It is woken for changes, too.
                 () = self.conn.tend() => return Err(Stop::Closing),
                 change = change => Box::pin(self.change(change)).await?,
-                () = self.timers.next() => Box::pin(self.tick()).await?,
+                () = self.timers.next(self.recheck.as_deref().and_then(Rechecking::due)) => Box::pin(self.tick()).await?,
                 () = tokio::time::sleep(LOOK) => {
                     if self.conn.notice_end() {
                         return Err(Stop::Closing);
@@ -229,7 +237,7 @@ impl Running<'_> {
                 Received::Message(_) => {}
                 Received::Change(change) => Box::pin(self.change(change)).await?,
             },
-            () = self.timers.next() => Box::pin(self.tick()).await?,
+            () = self.timers.next(self.recheck.as_deref().and_then(Rechecking::due)) => Box::pin(self.tick()).await?,
         }
         Ok(())
     }
@@ -237,6 +245,11 @@ impl Running<'_> {
     /// Asks the application, where nothing is on its way and there is something to say.
     fn ask(&mut self) {
         if self.asked.is_some() || self.is_detached {
+            return;
+        }
+        if let Some(question) = self.recheck_due() {
+            self.channels.forget_revoked();
+            self.asked = Some(Box::pin(question.ask_once()));
             return;
         }
         let is_polled = self.timers.poll.is_some_and(|at| at <= Instant::now());
@@ -260,6 +273,9 @@ impl Running<'_> {
     }
 
     async fn answered(&mut self, answer: Result<HttpAnswer, AskError>) -> Result<(), Stop> {
+        if self.recheck.as_mut().is_some_and(|recheck| recheck.ends()) {
+            return self.rechecked(answer).await;
+        }
         let id = self.conn.id();
         let answer = match answer {
             Ok(answer) => answer,
@@ -306,6 +322,11 @@ impl Running<'_> {
             Effect::Channels(names) => {
                 for (name, why) in self.channels.replace(self.conn, &names).await {
                     tell_of_channel(id, &name, &why);
+                }
+            }
+            Effect::Recheck(interval) => {
+                if let Some(recheck) = &mut self.recheck {
+                    recheck.set_interval(interval);
                 }
             }
             Effect::Member(member) => self.channels.set_member(&member),

@@ -3,6 +3,7 @@
 use crate::engine::application::loopback::Application;
 use crate::handlers::targets::Crowd;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// How messages become requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,6 +27,17 @@ pub struct HttpSettings {
     pub channels: ChannelRules,
     /// The client's connection is TLS.
     pub secure: bool,
+    /// The application is asked again by this handler, and nobody else has it asked.
+    pub recheck: Option<RecheckRules>,
+}
+
+/// How often an application is asked again at its own URL, by the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecheckRules {
+    /// About so often; `None`: where its answers do not say it, it is not.
+    pub interval: Option<Duration>,
+    /// How long it may give no answer that counts.
+    pub grace: Duration,
 }
 
 /// Who asks the application whether it wants the session.

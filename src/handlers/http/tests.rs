@@ -7,7 +7,7 @@ use crate::engine::testing::{self, Client, PATIENCE, TestEngine};
 use crate::engine::{HandlerSpec, Registry};
 use crate::wire::websocket_events::MEDIA_TYPE;
 use crate::wire::{CloseCode, CloseFrame, Message};
-use settings::ChannelRules;
+use settings::{ChannelRules, RecheckRules};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -143,6 +143,7 @@ fn settings(script: &Script, mode: Mode, headers: &[(&str, &str)], body: &str) -
         opening,
         channels: ChannelRules { prefix: "p/".into(), max: 2, member: None },
         secure: false,
+        recheck: None,
     }
 }
 

@@ -22,6 +22,8 @@ impl Session<'_> {
                 Measure::Unsubscribe { channels } => self.revoke(channels, begun, tally).await,
                 Measure::Close { .. } | Measure::Recheck => Ok(()),
             },
+            // Those with an application are asked about elsewhere.
+            Change::Recheck(_) => Ok(()),
             Change::Rights(answer) => self.renew(&answer, begun).await,
         }
     }

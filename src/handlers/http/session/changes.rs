@@ -14,6 +14,12 @@ impl Running<'_> {
                 }
                 Ok(())
             }
+            Change::Recheck(tally) => {
+                if let (true, Some(tally)) = (self.recheck.as_mut().is_some_and(|recheck| recheck.ask_now()), tally) {
+                    tally.count();
+                }
+                Ok(())
+            }
             Change::Rights(answer) => {
                 if answer.channels.is_some() {
                     self.channels.forget_revoked();

@@ -79,3 +79,93 @@ fn a_recheck_says_what_holds_now() {
     say(&mut client, "x");
     assert_eq!(script.exchange(answer(204, "", "")).header("Meta-user"), Some("8"));
 }
+
+/// Has the applications of ann's sessions asked; of how many.
+fn recheck(engine: &TestEngine) -> u64 {
+    let name = Name { prefix: "p/".into(), whom: Whom::User("ann".into()) };
+    engine.block_on(engine.directory().revoke(Revocation { name, except: None, measure: Measure::Recheck }, clock()))
+}
+
+#[test]
+fn an_application_is_asked_again_at_its_own_url() {
+    let (script, (engine, hub, _)) = (Script::start(), engine());
+    let with = |seconds: Option<u64>, first: &[(&str, &str)]| {
+        let rules = RecheckRules { interval: seconds.map(Duration::from_secs), grace: Duration::from_secs(300) };
+        HttpSettings { recheck: Some(rules), ..settings(&script, Mode::Plain, first, "ready") }
+    };
+    let open = |settings: &HttpSettings| {
+        let (_, mut client) = engine.session_of(named(settings));
+        assert_eq!(hear(&mut client), "ready");
+        client
+    };
+    // Nobody wants it asked; then the application does.
+    let mut client = open(&with(None, &[("WebSocket-Channel", "a, b")]));
+    assert_eq!(recheck(&engine), 0);
+    say(&mut client, "x");
+    script.exchange(answer(204, "WebSocket-Recheck: 300\r\n", ""));
+    say(&mut client, "y");
+    assert_eq!(script.next().plain(), ("message", 3, "y"));
+    // It comes after what is on its way, and before what has come meanwhile.
+    say(&mut client, "z");
+    assert_eq!(recheck(&engine), 1);
+    script.answer(text("y"));
+    assert_eq!(hear(&mut client), "y");
+    let seen = script.exchange(answer(200, "WebSocket-Channel: b\r\nSet-Meta-User: 8\r\n", "a body is for nobody"));
+    assert_eq!(seen.plain(), ("recheck", 4, ""));
+    assert_eq!(
+        (seen.header("Meta-user"), seen.header("Cookie"), seen.header("Connection-Id")),
+        (Some("7"), Some("a=b"), Some("0123"))
+    );
+    let seen = script.exchange(text("z"));
+    assert_eq!((seen.plain(), seen.header("Meta-user")), (("message", 5, "z"), Some("8")));
+    assert_eq!(hear(&mut client), "z");
+    assert_eq!(["a", "b"].map(|channel| subscribers(&engine, &hub, channel)), [0, 1]);
+    assert_eq!(hear(&mut client), "b");
+    // What counts as no answer changes nothing; another user, or a no, does.
+    for (said, code) in [
+        (answer(500, "", "<b>Fatal error</b>"), None),
+        (answer(200, "WebSocket-Colour: red\r\n", ""), None),
+        (String::new(), None),
+        (answer(204, "WebSocket-User: ann\r\n", ""), None),
+        (answer(204, "WebSocket-User: joe\r\n", ""), Some(1008)),
+        (answer(302, "Location: /login\r\n", ""), Some(1008)),
+        (answer(403, "WebSocket-Close: 4401 out\r\n", ""), Some(4401)),
+        (answer(200, "WebSocket-Close: 4402 full\r\n", ""), Some(4402)),
+    ] {
+        // A connection that was kept is asked once more.
+        let (other, shown) = (Script::start(), said.clone());
+        let (_, mut client) = engine.session_of(named(&HttpSettings {
+            recheck: Some(RecheckRules { interval: Some(Duration::from_secs(300)), grace: Duration::from_secs(300) }),
+            ..settings(&other, Mode::Plain, &[], "ready")
+        }));
+        assert_eq!(hear(&mut client), "ready");
+        other.answer(said);
+        assert_eq!(recheck(&engine), 2, "{shown}");
+        script.exchange(answer(204, "", ""));
+        assert_eq!(other.next().plain().0, "recheck");
+        match code {
+            Some(code) => assert_eq!(u16::from(closed(&mut client).code), code, "{shown}"),
+            None => {
+                say(&mut client, "x");
+                other.exchange(text("goes on"));
+                assert_eq!(hear(&mut client), "goes on", "{shown}");
+            }
+        }
+        drop(client);
+        let end = if matches!(code, Some(4402)) { "close" } else { "disconnect" };
+        assert_eq!(other.exchange(answer(204, "", "")).plain().0, end, "{shown}");
+        engine.wait_for(1);
+    }
+}
+
+#[test]
+fn an_application_may_be_silent_for_so_long() {
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let rules = RecheckRules { interval: Some(Duration::from_secs(300)), grace: Duration::from_secs(1) };
+    let settings = HttpSettings { recheck: Some(rules), ..settings(&script, Mode::Plain, &[], "ready") };
+    let (_, mut client) = engine.session_of(named(&settings));
+    assert_eq!((hear(&mut client), recheck(&engine)), ("ready".into(), 1));
+    assert_eq!(script.exchange(answer(500, "", "")).plain(), ("recheck", 2, ""));
+    assert_eq!(script.exchange(answer(500, "", "")).plain(), ("recheck", 3, ""));
+    assert_eq!(closed(&mut client).code, CloseCode::Error);
+}
