@@ -42,28 +42,20 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         tell_of_protocols(request, accept);
     }
     let config = request.config::<WebSocket>();
-    let client = request.client_address();
     let compression = accept.as_ref().and_then(|accept| accept.compression.as_ref());
-    let prefix = all.iter().find_map(|known| known.front.prefix(config)).unwrap_or_default();
-    let spec = SessionSpec {
+    let mut spec = SessionSpec {
         handler: chosen.spec(settings),
         protocol: accept.as_ref().and_then(|accept| accept.protocol.clone()),
-        limits: if compression.is_some() { config.limits_of_compressed() } else { config.limits() },
         compression: compression.map(|agreed| config.compression(agreed.parameters)),
         reserved_close_codes: config.reserved_close_codes(),
-        quotas: config.quotas(&request.server().name(), &client),
-        client: client.into(),
-        user: request.user().map(Cow::into_owned),
-        server: request.server_name().into(),
-        uri: request.unparsed_uri().into(),
-        log: session_logs::spec(request.server()),
-        application: application.or_else(|| authorize::spec::of(request, !prefix.is_empty())),
-        opening: Some(Box::new(Opening {
-            began: clock().saturating_sub(request.age().as_micros() as u64),
-            prefix,
-            member,
-        })),
+        ..spec_of(request, member, all)
     };
+    if compression.is_some() {
+        spec.limits = config.limits_of_compressed();
+    }
+    if application.is_some() {
+        spec.application = application;
+    }
     let (needs, drain_timeout) = (front.needs(), config.drain_timeout());
     let terms = Terms { handover, needs, patience, drain_timeout, hold, undo: &mut undo };
     let verdict = custody::hand_over(request, accept.as_ref(), &spec, terms);
@@ -71,6 +63,29 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         undo(request);
     }
     verdict
+}
+
+/// What the engine is told of every session of this request, whoever runs it; `member`: whom its handler shows to others.
+pub(crate) fn spec_of(request: &Request, member: Option<String>, all: &[Registration]) -> SessionSpec {
+    let config = request.config::<WebSocket>();
+    let client = request.client_address();
+    let prefix = all.iter().find_map(|known| known.front.prefix(config)).unwrap_or_default();
+    SessionSpec {
+        limits: config.limits(),
+        quotas: config.quotas(&request.server().name(), &client),
+        client: client.into(),
+        user: request.user().map(Cow::into_owned),
+        server: request.server_name().into(),
+        uri: request.unparsed_uri().into(),
+        log: session_logs::spec(request.server()),
+        application: authorize::spec::of(request, !prefix.is_empty()),
+        opening: Some(Box::new(Opening {
+            began: clock().saturating_sub(request.age().as_micros() as u64),
+            prefix,
+            member,
+        })),
+        ..SessionSpec::default()
+    }
 }
 
 /// An ordinary request, which may be one of these handlers' own.

@@ -18,7 +18,8 @@ use crate::front::once::{self, OfEngine};
 use crate::front::relay::mux::{MuxSocket, PendingStream};
 use crate::front::relay::thread::Relay;
 use crate::front::relay::{EngineEnd, Parked, RelaySession};
-use crate::front::{WebSocket, child, custody, others, session_logs, tls_handoff};
+use crate::front::{WebSocket, child, custody, others, tls_handoff, upgrade};
+use crate::handlers::FRONTS;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -183,18 +184,9 @@ fn way(request: &Request) -> Result<Way, Cow<'static, str>> {
 }
 
 fn spec(request: &Request) -> SessionSpec {
-    let config = request.config::<WebSocket>();
-    let client = request.client_address();
     SessionSpec {
         handler: HandlerSpec { name: "proxy".into(), ..HandlerSpec::default() },
-        limits: config.limits(),
-        quotas: config.quotas(&request.server().name(), &client),
-        client: client.into(),
-        user: request.user().map(Cow::into_owned),
-        server: request.server_name().into(),
-        uri: request.unparsed_uri().into(),
-        log: session_logs::spec(request.server()),
-        ..SessionSpec::default()
+        ..upgrade::spec_of(request, None, FRONTS)
     }
 }
 

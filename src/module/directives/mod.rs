@@ -8,10 +8,10 @@ use crate::handlers::FRONTS;
 const HANDLER: &[Directive<Config>] = &[
     Directive {
         name: c"WebSocketHandler",
-        arguments: "echo|channel name ...|exec program ...|tcp host:port|pywebsocket dir|plugin.so init|Off",
+        arguments: "echo|discard|channel name ...|exec program ...|tcp host:port|proxy url|http url|pywebsocket dir|plugin.so init|Off",
         context: Context::Everywhere,
         default: "Off",
-        help: c"What runs the WebSocket sessions here: 'echo', 'channel' and the names of channels, 'exec' and a program, 'tcp' and a server, 'pywebsocket' and the directory of its *_wsh.py files, the file and the init function of a plugin, or 'Off'",
+        help: c"What runs the WebSocket sessions here: 'echo', 'discard', 'channel' and the names of channels, 'exec' and a program, 'tcp' and a server, 'proxy' and the URL of a WebSocket server, 'http' and the URL of an application, 'pywebsocket' and the directory of its *_wsh.py files, the file and the init function of a plugin, or 'Off'",
         set: |config, words| choose(FRONTS, config, words),
     },
 ];

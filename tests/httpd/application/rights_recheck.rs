@@ -1,10 +1,12 @@
 //! Applications that are asked again while sockets are open.
 
 use super::rights::{alive, expect_close, send};
+use crate::harness::back_end::BackEnd;
 use crate::harness::channel::said;
 use crate::harness::php::Fpm;
 use crate::harness::publish::{json, subscribers};
-use crate::harness::{Handshake, Httpd, Mpm, Raw, Server};
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -56,6 +58,37 @@ fn recheck(server: &Server) -> u64 {
     let response = send(server, "POST", "user=ann&action=recheck");
     assert_eq!(response.status, 200, "{}", response.text());
     json(&response)["sockets"].as_u64().expect("a number")
+}
+
+#[test]
+fn sockets_of_proxied_servers_are_asked_about_and_closed_too() {
+    let (fpm, back_end) = (Fpm::start(2), BackEnd::echo());
+    let proxied = format!("WebSocketProxyHandoff On\nProxyPass ws://{}/", back_end.address);
+    let server = site(&fpm)
+        .module("proxy_http")
+        .config(format!("<Location \"/proxied\">\nWebSocketAuthorize /auth.php\n{proxied}\n</Location>"))
+        .start();
+    says(
+        &server,
+        &json!(["WebSocket-User: ann", "WebSocket-Recheck: 300"]),
+        &json!([403, "WebSocket-Close: 4401 logged out"]),
+    );
+    // The back end's echo, so that the session is the engine's by then.
+    let proxied = || {
+        let mut client = Raw::open_with(&server, &Handshake::new("/proxied").header("Cookie", "sid=1"));
+        client.send(&Frame::text("there?"));
+        assert_eq!(client.frame().payload, b"there?");
+        client
+    };
+    let mut clients = [proxied(), proxied()];
+    assert_eq!(json(&send(&server, "DELETE", "user=joe"))["sockets"], 0);
+    assert_eq!(recheck(&server), 2);
+    clients.iter_mut().for_each(|client| expect_close(client, 4401, "logged out"));
+    drop(clients);
+    wait_until("both have ended", PATIENCE, || server.error_log().matches("WS0103: ").count() == 2);
+    let mut named = proxied();
+    assert_eq!(json(&send(&server, "DELETE", "user=ann&code=4402&reason=gone"))["sockets"], 1);
+    expect_close(&mut named, 4402, "gone");
 }
 
 #[test]
