@@ -149,7 +149,7 @@ fn what_it_is_told(mpm: Mpm) {
     client.expect(&Frame::pong("are you there"));
     client.send(&Frame::pong("nobody asked"));
     tell(&mut client, "bad text", "0");
-    server.expect_log("has sent a text that is no UTF-8, which is refused");
+    server.expect_log("sent text that is not UTF-8, which is refused");
     // What came before the Close is answered before it is.
     client.send_all(&[Frame::text("last words"), Frame::text("the very last"), Frame::close(1000, "bye")]);
     client.expect(&Frame::text("last words"));
