@@ -1,7 +1,9 @@
-//! Advice at startup: settings that cannot carry what `WebSocketMaxConnections` allows, and what to set instead.
+//! Advice at startup: settings that cannot carry what `WebSocketMaxConnections` or `WebSocketHttpMax` allows, and what to set
+//! instead.
 
 use crate::apache::log::{self, Level};
 use crate::apache::{conftree, mpm};
+use crate::engine::application::queue::DEFAULT_MAX;
 use crate::handlers::plugin::front as plugin;
 use rustix::process::{Resource, getrlimit};
 
@@ -29,6 +31,13 @@ struct Facts {
 
 /// Logs the advice for the configuration that was just read.
 pub fn give() {
+    if conftree::arguments_of("WebSocketHandler").iter().any(|words| asks_this_httpd(words)) {
+        let max = conftree::arguments_of("WebSocketHttpMax").last().and_then(|max| max.trim().parse().ok());
+        let workers = mpm::max_children() * mpm::threads_per_child();
+        if let Some(line) = requests(max.unwrap_or(DEFAULT_MAX).into(), workers) {
+            log::main(Level::Warning, &line);
+        }
+    }
     let numbers = conftree::arguments_of("WebSocketMaxConnections");
     let Some(wanted) = numbers.iter().filter_map(|number| number.trim().parse().ok()).max() else { return };
     let factor =
@@ -57,6 +66,25 @@ fn is_among(directive: &str, value: &str) -> bool {
 /// True for the words of a WebSocketHandler that is a plugin: its first is a file.
 fn names_plugin(words: &str) -> bool {
     words.split_whitespace().next().is_some_and(|word| plugin::is_file(word.trim_matches('"')))
+}
+
+/// True for the words of a WebSocketHandler whose sessions the engine asks this httpd about.
+fn asks_this_httpd(words: &str) -> bool {
+    let mut words = words.split_whitespace().map(|word| word.trim_matches('"'));
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("http"))
+        && words.next().is_some_and(|url| url.starts_with('/'))
+}
+
+/// The engine's requests may take so many of the threads.
+fn requests(max: u64, workers: u64) -> Option<String> {
+    (2 * max >= workers).then(|| {
+        format!(
+            "WS0225: WebSocketHttpMax {max}: so many requests of the engine take half of this server's threads or more, \
+             MaxRequestWorkers {workers}: set WebSocketHttpMax to less than {}, or MaxRequestWorkers to more than {}",
+            workers.div_ceil(2),
+            2 * max
+        )
+    })
 }
 
 /// Where the hard limit of open files comes from. Debian's `apache2ctl` lowers that of the unit.
@@ -120,6 +148,19 @@ mod tests {
     fn what_suffices_is_not_spoken_of() {
         assert!(advice(&ENOUGH).is_empty());
         assert!(advice(&Facts { wanted: 15_000, kept: false, ..ENOUGH }).is_empty());
+    }
+
+    #[test]
+    fn requests_leave_half_of_the_threads() {
+        assert_eq!((requests(199, 400), requests(32, 65)), (None, None));
+        for (max, workers) in [(200, 400), (33, 65)] {
+            let line = requests(max, workers).unwrap();
+            assert!(line.starts_with("WS0225: ") && line.contains(&format!("more than {}", 2 * max)), "{line}");
+        }
+        assert!(asks_this_httpd("http /app.php") && asks_this_httpd("HTTP \"/app.php?q=%{QUERY_STRING}\""));
+        assert!(
+            !asks_this_httpd("http http://localhost/") && !asks_this_httpd("channel /a") && !asks_this_httpd("http")
+        );
     }
 
     #[test]

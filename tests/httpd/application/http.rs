@@ -17,7 +17,7 @@ $event = $said('WEBSOCKET_EVENT');
 $body = file_get_contents('php://input');
 $line = [$said('CONNECTION_ID'), $said('WEBSOCKET_SEQUENCE'), $event, $said('WEBSOCKET_CLOSE'), $body];
 file_put_contents(__DIR__ . '/../heard/log', implode('|', $line) . "\n", FILE_APPEND | LOCK_EX);
-$wish = $event == 'open' ? urldecode($_GET['q'] ?? '') : $body;
+$wish = ['open' => urldecode($_GET['q'] ?? ''), 'recheck' => $said('META_RECHECK')][$event] ?? $body;
 [$what, $how] = explode(' ', $wish, 2) + ['', ''];
 switch ($what) {
 case 'dump':
@@ -64,6 +64,8 @@ pub(super) fn site(mpm: Mpm) -> Httpd {
         .module("authz_host")
         .module("env")
         .config("WebSocketOriginCheck Off")
+        // Less than half of the threads.
+        .config(if mpm == Mpm::Prefork { "WebSocketHttpMax 1" } else { "WebSocketHttpMax 3" })
         .config("<Location \"/publish\">\n  SetHandler websocket-publish\n</Location>");
     fs::set_permissions(httpd.root().join("heard"), Permissions::from_mode(0o777)).expect("permissions");
     httpd
@@ -73,7 +75,7 @@ pub(super) fn location(name: &str, lines: &str) -> String {
     format!("<Location \"/{name}\">\n{lines}\n</Location>")
 }
 
-const SOCKET: &str = "WebSocketHandler http \"/app.php?q=%{QUERY_STRING}\"";
+pub(super) const SOCKET: &str = "WebSocketHandler http \"/app.php?q=%{QUERY_STRING}\"";
 
 /// What the application has heard, without the names of the sessions.
 pub(super) fn heard(server: &Server) -> Vec<String> {
@@ -90,14 +92,14 @@ pub(super) fn hears(server: &Server, expected: &[&str]) {
 }
 
 #[track_caller]
-fn text(client: &mut Raw, say: &str) -> String {
+pub(super) fn text(client: &mut Raw, say: &str) -> String {
     client.send(&Frame::text(say));
     let frame = client.frame();
     assert_eq!(frame.opcode, Frame::TEXT, "{frame:?}");
     String::from_utf8(frame.payload).expect("text")
 }
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 

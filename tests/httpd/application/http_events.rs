@@ -237,6 +237,7 @@ fn django_grip() {
         .module("proxy_http")
         .config("WebSocketOriginCheck Off")
         .config("<Location \"/publish\">\n  SetHandler websocket-publish\n</Location>")
+        .config("WebSocketHttpMax 3")
         .config(format!("ProxyPass \"/app\" \"http://127.0.0.1:{port}\""))
         .config(location("elsewhere", &lines(&format!("http://127.0.0.1:{port}/echo"))))
         .config(location("refused", &lines(&format!("http://127.0.0.1:{port}/echo?q=refuse"))))

@@ -9,6 +9,7 @@ mod authorize_secure;
 mod chat_example;
 mod http;
 mod http_events;
+mod http_rights;
 mod rights;
 mod rights_recheck;
 mod trust;

@@ -1,4 +1,4 @@
-//! Advice at startup, where the settings cannot carry what `WebSocketMaxConnections` allows over TLS.
+//! Advice at startup, where the settings cannot carry what `WebSocketMaxConnections` allows over TLS, or `WebSocketHttpMax`.
 
 use crate::harness::{Httpd, Mpm, Server, every_mpm};
 
@@ -32,5 +32,18 @@ fn what_is_wanted_is_compared_with_what_is_there(mpm: Mpm) {
         let enough =
             Httpd::new(mpm).workers(10).tls().relayed().config("AsyncRequestWorkerFactor 50").config(WANTED).start();
         assert_eq!(self::warnings(&enough), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn requests_of_the_engine_leave_threads_for_others() {
+    let application = |url: &str| format!("<Location \"/chat\">\n  WebSocketHandler http {url}\n</Location>");
+    let many = Httpd::new(Mpm::Event).workers(10).config("WebSocketHttpMax 5").config(application("/app.php")).start();
+    many.expect_log("WS0225");
+    assert!(warnings(&many)[0].contains("set WebSocketHttpMax to less than 5"), "{:?}", warnings(&many));
+    for (max, url) in [(4, "/app.php"), (5, "http://127.0.0.1:1/")] {
+        let max = format!("WebSocketHttpMax {max}");
+        let few = Httpd::new(Mpm::Event).workers(10).config(max).config(application(url)).start();
+        assert_eq!(warnings(&few), Vec::<String>::new(), "{url}");
     }
 }
