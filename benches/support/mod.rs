@@ -4,10 +4,12 @@
 
 #![allow(dead_code, reason = "no benchmark uses all of it")]
 
+pub(crate) mod ab;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod cycles;
 pub(crate) mod fanout;
+pub(crate) mod fpm;
 pub(crate) mod frame;
 pub(crate) mod idle;
 pub(crate) mod kernel;

@@ -298,7 +298,7 @@ pub(crate) fn confined(program: &Path, cpu: Option<usize>) -> Command {
 }
 
 /// A place for a server's files.
-fn new_root() -> Result<TempDir> {
+pub(crate) fn new_root() -> Result<TempDir> {
     let root = TempDir::with_prefix("mod_websocket-bench-")?;
     // The user as whom it serves has to get at what is in there.
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755))?;
