@@ -67,9 +67,17 @@ pub struct Unusable {
 /// What the header lines of an answer say.
 ///
 /// # Errors
-/// One of them is not as it should be.
+/// One of them is not as it should be, or has no meaning here: clients of this handler neither subscribe nor publish.
 pub fn lines(answer: &HttpAnswer) -> Result<Answer, BadAnswer> {
-    Answer::parse(answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+    let said = Answer::parse(answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
+    for (header, is_said) in [("WebSocket-Allow", said.allowed.is_some()), ("WebSocket-Rights", said.rights.is_some())]
+    {
+        if is_said {
+            let why = "clients of the handler http neither subscribe nor publish by themselves".to_owned();
+            return Err(BadAnswer { header: header.to_owned(), why });
+        }
+    }
+    Ok(said)
 }
 
 /// What they ask for, whatever the mode; but for a Close, which comes last.

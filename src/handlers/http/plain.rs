@@ -101,7 +101,16 @@ mod tests {
             Effect::Close(close(4001.into(), "bye")),
         ];
         assert_eq!(effects(answer(200, &headers, b"last")), Ok(expected));
-        assert_eq!(effects(answer(200, &[("WebSocket-Chanel", "a")], b"")).unwrap_err().close.code, CloseCode::Error);
+        // What is not known, or has no meaning here, is not passed over.
+        for name in ["WebSocket-Chanel", "WebSocket-Allow", "WebSocket-Rights"] {
+            let refused = effects(answer(200, &[(name, "presence")], b"")).unwrap_err();
+            assert!(
+                refused.close.code == CloseCode::Error
+                    && refused.why.to_ascii_lowercase().contains(&name.to_ascii_lowercase()),
+                "{}",
+                refused.why
+            );
+        }
     }
 
     #[test]

@@ -536,6 +536,7 @@ fn the_engine_asks_an_application_elsewhere() {
     for (said, status) in [
         (answer(200, "Sec-WebSocket-Protocol: other\r\n", ""), 500),
         (answer(200, "WebSocket-Colour: red\r\n", ""), 502),
+        (answer(200, "WebSocket-Allow: room/*\r\n", ""), 502),
         (String::new(), 502),
     ] {
         script.answer(said);
