@@ -7,7 +7,7 @@ use super::answer::{Answer, BadAnswer};
 use super::loopback::{self, Application, HttpAnswer, Inquiry};
 use super::queue::RequestQueue;
 use super::{ApplicationSpec, Recheck, reserved};
-use crate::engine::revocation::Directory;
+use crate::engine::revocation::{Directory, clock};
 use crate::wire::{CloseCode, CloseFrame, close};
 use hyper::Method;
 use log::{debug, info, warn};
@@ -57,6 +57,8 @@ struct State {
     user: Option<String>,
     /// Somebody wants it asked now.
     is_wanted: bool,
+    /// When the last question began ([`clock`]).
+    asked_at: u64,
 }
 
 impl Rechecks {
@@ -86,6 +88,7 @@ impl Rechecks {
             client: client.to_owned(),
             user: user.map(str::to_owned),
             is_wanted: false,
+            asked_at: 0,
         };
         let group = Arc::new(Group { state: Mutex::new(state), asked: Notify::new(), ends_changed: Notify::new() });
         groups.insert(key, Arc::downgrade(&group));
@@ -147,13 +150,21 @@ impl Group {
         }
     }
 
-    /// Has the application asked now. False where it is never asked.
-    pub(crate) fn ask_now(&self) -> bool {
+    /// Has the application asked, unless it was since that time ([`clock`]): sessions of several threads are told one by one.
+    /// False where it is never asked.
+    pub(crate) fn ask(&self, since: u64) -> bool {
         let mut state = self.lock();
         let is_asked = state.spec.authorize.is_some() && state.spec.recheck.is_some();
-        state.is_wanted |= is_asked;
+        state.is_wanted |= is_asked && state.asked_at < since;
         self.asked.notify_one();
         is_asked
+    }
+
+    /// A question begins: whoever has wanted one by now gets its answer.
+    fn begin(&self) {
+        let mut state = self.lock();
+        state.is_wanted = false;
+        state.asked_at = clock();
     }
 
     fn all(&self) -> Vec<u64> {
@@ -274,6 +285,7 @@ async fn ask_again(group: &Group, directory: &Directory) {
             }
         };
         await_turn(group, wait).await;
+        group.begin();
         let Some(recheck) = group.recheck() else { continue };
         match ask(group).await {
             Ok(verdict) => {
@@ -303,7 +315,7 @@ async fn ask_again(group: &Group, directory: &Directory) {
 /// Waits for that long, or until somebody wants it asked.
 async fn await_turn(group: &Group, wait: Option<Duration>) {
     let wanted = async {
-        while !std::mem::take(&mut group.lock().is_wanted) {
+        while !group.lock().is_wanted {
             group.asked.notified().await;
         }
     };

@@ -1,6 +1,6 @@
 //! What is done to a session, on its thread.
 
-use super::{Change, Measure, Revocation, Tally};
+use super::{Change, Measure, Revocation, Tally, clock};
 use crate::engine::SessionSpec;
 use crate::engine::application::recheck::Verdict;
 use crate::engine::handle::ConnectionHandle;
@@ -13,7 +13,7 @@ impl ThreadState {
         let handles = self.handles.borrow();
         for session in self.names.find(revocation, before, |session| handles.contains_key(&session)) {
             if let Some(handle) = handles.get(&session) {
-                self.take_back(handle, revocation, Some(tally));
+                self.take_back(handle, revocation, before, Some(tally));
             }
         }
     }
@@ -29,7 +29,7 @@ impl ThreadState {
         }
     }
 
-    fn take_back(&self, handle: &ConnectionHandle, revocation: &Arc<Revocation>, tally: Option<&Tally>) {
+    fn take_back(&self, handle: &ConnectionHandle, revocation: &Arc<Revocation>, since: u64, tally: Option<&Tally>) {
         // Its client may take its time for the closing handshake.
         if handle.is_ending.get() || handle.close_asked() {
             return;
@@ -40,7 +40,7 @@ impl ThreadState {
                 true
             }
             Measure::Recheck => {
-                let is_asked = self.rechecks.borrow().get(&handle.id).is_some_and(|group| group.ask_now());
+                let is_asked = self.rechecks.borrow().get(&handle.id).is_some_and(|group| group.ask(since));
                 if !is_asked {
                     handle.change(Change::Recheck(tally.cloned()));
                 }
@@ -80,6 +80,6 @@ impl Registered {
         if found.is_too_old {
             handle.close(close(CloseCode::Again, "the handshake took too long"));
         }
-        found.revocations.iter().for_each(|revocation| shared.take_back(handle, revocation, None));
+        found.revocations.iter().for_each(|revocation| shared.take_back(handle, revocation, clock(), None));
     }
 }
