@@ -9,6 +9,7 @@
 //! * `broker`: what makes the channels of several engines one
 //! * `hub`: what all threads have together: the store, and the way to the subscribers
 //! * `shard`: the subscribers of one thread
+//! * `subscribed`: what holds a session in a channel
 //! * `publication`: a message, as subscribers get it
 //! * `protocol`: how clients and the engine speak of channels
 //!
@@ -30,6 +31,7 @@ pub mod publication;
 pub mod redis;
 pub mod shard;
 pub mod store;
+pub mod subscribed;
 pub mod subscription;
 
 pub use crate::engine::application::channel_name as name;

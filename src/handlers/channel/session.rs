@@ -7,6 +7,7 @@ use crate::channels::protocol::{
     ClientCommand, ClientEvent, ClientRequest, CommandError, DecodeError, ErrorCode, Reference, View,
 };
 use crate::channels::shard::{Presence, Shard, Subscriber};
+use crate::channels::subscribed::Subscribed;
 use crate::channels::subscription::Subscription;
 use crate::channels::{Error, Id};
 use crate::engine::connection::{Closing, Received};
@@ -114,22 +115,6 @@ impl From<CommandError> for CloseFrame {
     }
 }
 
-/// A subscription of this connection, until dropped.
-struct Subscribed {
-    hub: Arc<Hub>,
-    shard: Rc<Shard>,
-    channel: Arc<str>,
-    key: usize,
-    member: Option<Arc<str>>,
-}
-
-impl Drop for Subscribed {
-    fn drop(&mut self) {
-        self.shard.remove(&self.channel, self.key);
-        self.hub.leave(self.shard.number(), &self.channel, self.member.as_deref());
-    }
-}
-
 struct Session<'a> {
     conn: &'a mut Conn,
     hub: Arc<Hub>,
@@ -230,11 +215,8 @@ impl Session<'_> {
                 for channel in channels {
                     let (handle, known) = (conn.handle().clone(), Cell::new(last));
                     let member = member.clone();
-                    let subscriber =
-                        Subscriber { handle, view: *view, known, presence: Presence::Off, member: member.clone() };
-                    let key = shard.add(channel, subscriber);
-                    let (hub, shard, channel) = (hub.clone(), shard.clone(), channel.clone());
-                    subscribed.insert(channel.clone(), Subscribed { hub, shard, channel, key, member });
+                    let subscriber = Subscriber { handle, view: *view, known, presence: Presence::Off, member };
+                    subscribed.insert(channel.clone(), Subscribed::new(hub, shard, channel, subscriber));
                 }
                 begun = Some(last);
             };
@@ -357,8 +339,7 @@ impl Session<'_> {
 
     /// Begins or ends the telling of joins and leaves; at its beginning the client is told who is there.
     async fn set_presence(&mut self, channel: &Arc<str>, presence: bool) -> Result<(), Failure> {
-        let Some(Subscribed { key, .. }) = self.subscribed.get(channel) else { return Ok(()) };
-        let key = *key;
+        let Some(key) = self.subscribed.get(channel).map(Subscribed::key) else { return Ok(()) };
         if !presence {
             self.shard.set_presence(channel, key, Presence::Off);
             return Ok(());

@@ -5,6 +5,7 @@ use crate::channels::hub::Hub;
 use crate::channels::name::is_name;
 use crate::channels::protocol::View;
 use crate::channels::shard::{Presence, Shard, Subscriber};
+use crate::channels::subscribed::Subscribed;
 use crate::engine::Conn;
 use crate::engine::handle::ConnectionHandle;
 use std::cell::Cell;
@@ -32,22 +33,6 @@ pub enum NotSubscribed {
     Revoked,
     #[error("{0}")]
     Channels(String),
-}
-
-/// A subscription, until dropped.
-struct Subscribed {
-    hub: Arc<Hub>,
-    shard: Rc<Shard>,
-    channel: Arc<str>,
-    key: usize,
-    member: Option<Arc<str>>,
-}
-
-impl Drop for Subscribed {
-    fn drop(&mut self) {
-        self.shard.remove(&self.channel, self.key);
-        self.hub.leave(self.shard.number(), &self.channel, self.member.as_deref());
-    }
 }
 
 impl SessionChannels {
@@ -85,9 +70,7 @@ impl SessionChannels {
             let view = View::new(None, self.rules.prefix.len());
             let known = Cell::new(last);
             let subscriber = Subscriber { handle, view, known, presence: Presence::Off, member: member.clone() };
-            let key = shard.add(&channel, subscriber);
-            let (hub, shard, channel, member) = (hub.clone(), shard.clone(), channel.clone(), member.clone());
-            subscribed.insert(channel.clone(), Subscribed { hub, shard, channel, key, member });
+            subscribed.insert(channel.clone(), Subscribed::new(hub, &shard, &channel, subscriber));
         };
         let followed =
             hub.follow(shard.number(), std::slice::from_ref(&channel), None, 0, member.as_deref(), subscribe);

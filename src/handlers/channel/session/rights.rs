@@ -66,8 +66,8 @@ impl Session<'_> {
     async fn renew(&mut self, answer: &Answer, begun: bool) -> Result<(), Failure> {
         if let Some(rights) = answer.rights {
             (self.subscription.publishes, self.subscription.presence) = (rights.publish, rights.presence);
-            for subscribed in self.subscribed.values().filter(|_| !rights.presence) {
-                self.shard.set_presence(&subscribed.channel, subscribed.key, Presence::Off);
+            for (channel, subscribed) in self.subscribed.iter().filter(|_| !rights.presence) {
+                self.shard.set_presence(channel, subscribed.key(), Presence::Off);
             }
         }
         if let Some(allowed) = &answer.allowed {
