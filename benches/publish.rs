@@ -1,14 +1,16 @@
-//! CPU time to publish a message by HTTP to a channel that nobody is subscribed to: this build of the module beside another
-//! one.
+//! CPU time to publish a message by HTTP to a channel that nobody is subscribed to: this build of the module, a small page of
+//! the same httpd, and nginx with nchan.
 //!
 //! ```text
 //! cargo build --release        # the module that httpd loads; `cargo bench` does not make it
+//! scripts/need-packages publish nginx-light libnginx-mod-nchan
 //! cargo bench --bench publish -- --beside OTHER.so --rounds 9
 //! ```
 //!
 //! One connection sends one request after the other. What counts is the CPU time, user and system, of httpd's *whole
-//! process tree*, the engine and the children, divided by the messages. The rounds and the ratios are those of
-//! `benches/echo.rs`.
+//! process tree*, the engine and the children, divided by the messages; of the page, by the requests. In the last table a
+//! request of ours has 1,000 messages, and one of nchan's has one: it knows no other. The rounds and the ratios are those of
+//! `benches/echo.rs`. `--beside` is another build of the module; where it publishes no batches, it is not in that table.
 
 mod support;
 
@@ -22,7 +24,7 @@ use serde_json::json;
 
 use support::options::Options;
 use support::report::{Comparison, Sample};
-use support::server::{Children, Server};
+use support::server::{Children, PAGE, Server};
 use support::{Result, report};
 
 const USAGE: &str = "\
@@ -46,7 +48,17 @@ WebSocketPublishAccess Require
 </Location>
 ";
 
+/// What nginx serves. It keeps as many messages as we do, and in memory.
+const NCHAN: &str = "\
+location = /channel { nchan_subscriber websocket; nchan_channel_id news; nchan_subscriber_first_message newest; }
+location = /publish {
+    client_max_body_size 2m; client_body_buffer_size 2m;
+    nchan_publisher http; nchan_channel_id news; nchan_message_buffer_length 10; nchan_message_timeout 1h;
+}";
+
 const SIZES: [(usize, &str); 2] = [(64, "64 B"), (1 << 20, "1 MiB")];
+/// Messages of a request of many.
+const MANY: usize = 1000;
 
 fn main() -> ExitCode {
     match run() {
@@ -70,32 +82,46 @@ fn run() -> Result<()> {
         eprintln!("the module is not built: cargo build --release");
         return Ok(());
     };
-    let mut servers = vec![("mod_websocket", Server::httpd(&module, setting.cpu, SITE, "/channel")?)];
-    if let Some(other) = beside {
-        servers.push(("the other one", Server::httpd(&other.canonicalize()?, setting.cpu, SITE, "/channel")?));
+    let ours = Server::httpd(&module, setting.cpu, SITE, "/channel")?;
+    let other = match beside {
+        Some(other) => Some(Server::httpd(&other.canonicalize()?, setting.cpu, SITE, "/channel")?),
+        None => None,
+    };
+    let nchan = Server::nchan(setting.cpu, NCHAN, "/channel")?;
+    if nchan.is_none() {
+        notes.push("nginx with nchan is not there (Debian: nginx-light, libnginx-mod-nchan)".into());
     }
     let time = Duration::from_secs_f64(options.seconds);
     let mut comparisons = Vec::new();
+    let single = |size| post("?channel=news", "text/plain", &vec![b'x'; size]);
     for (size, words) in SIZES {
-        let title = format!("{words}, published by HTTP");
-        eprintln!("{title}");
-        let mut sides = Vec::new();
-        for (name, server) in &servers {
-            let mut publisher = Publisher::new(server, size)?;
-            publisher.publish_for(time / 4)?;
-            sides.push((*name, server, publisher, Vec::new()));
+        let mut sides = Sides(time, Vec::new());
+        sides.add("mod_websocket", Some(&ours), &single(size), 1)?;
+        sides.add("the other one", other.as_ref(), &single(size), 1)?;
+        if size == SIZES[0].0 {
+            let page = format!("GET /{PAGE} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            sides.add("a page of the same httpd", Some(&ours), page.as_bytes(), 1)?;
         }
-        for _ in 0..options.rounds {
-            for (_, server, publisher, samples) in &mut sides {
-                let before = server.cpu_time();
-                let (count, seconds) = publisher.publish_for(time)?;
-                samples.push(Sample::new(count, seconds, server.cpu_time().seconds_since(&before), None));
-            }
-        }
-        let sides = sides.into_iter().map(|(name, _, _, samples)| (name, samples)).collect();
-        comparisons.push(Comparison { title, load: json!({ "bytes": size }), unit: "message", sides });
+        sides.add("nchan", nchan.as_ref(), &single(size), 1)?;
+        comparisons.push(sides.compare(
+            format!("{words}, published by HTTP"),
+            json!({ "bytes": size }),
+            options.rounds,
+        )?);
     }
-    notes.extend(servers.iter().flat_map(|(_, server)| server.complaints()));
+    let size = SIZES[0].0;
+    let line = json!({ "channel": "news", "data": "x".repeat(size) });
+    let many = post("", "application/x-ndjson", format!("{line}\n").repeat(MANY).as_bytes());
+    let mut sides = Sides(time, Vec::new());
+    sides.add("mod_websocket", Some(&ours), &many, MANY)?;
+    if sides.add("the other one", other.as_ref(), &many, MANY).is_err() {
+        notes.push("the other one publishes no batches".into());
+    }
+    sides.add("nchan, one in a request", nchan.as_ref(), &single(size), 1)?;
+    let load = json!({ "bytes": size, "messages": MANY });
+    comparisons.push(sides.compare(format!("64 B, {MANY} in a request"), load, options.rounds)?);
+    let servers = [Some(&ours), other.as_ref(), nchan.as_ref()];
+    notes.extend(servers.into_iter().flatten().flat_map(Server::complaints));
     let text: String = comparisons.iter().map(Comparison::table).collect();
     let figures = json!({
         "settings": { "seconds": options.seconds, "rounds": options.rounds, "module": module },
@@ -104,43 +130,92 @@ fn run() -> Result<()> {
     report::give("publish", text, &notes, options.json.as_deref(), figures)
 }
 
-/// A connection that publishes.
-struct Publisher {
+fn post(query: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /publish{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Those that are compared, and for how long each has its turn.
+struct Sides<'a>(Duration, Vec<(&'static str, &'a Server, Client, Vec<Sample>)>);
+
+impl<'a> Sides<'a> {
+    /// One more; where there is no server, none. `count` is what a request counts for.
+    fn add(&mut self, name: &'static str, server: Option<&'a Server>, request: &[u8], count: usize) -> Result<()> {
+        let Some(server) = server else { return Ok(()) };
+        let mut client = Client::new(server, request, count)?;
+        client.ask_for(self.0 / 4)?;
+        self.1.push((name, server, client, Vec::new()));
+        Ok(())
+    }
+
+    fn compare(self, title: String, load: serde_json::Value, rounds: usize) -> Result<Comparison> {
+        eprintln!("{title}");
+        let Sides(time, mut sides) = self;
+        for _ in 0..rounds {
+            for (_, server, client, samples) in &mut sides {
+                let before = server.cpu_time();
+                let (count, seconds) = client.ask_for(time)?;
+                samples.push(Sample::new(count, seconds, server.cpu_time().seconds_since(&before), None));
+            }
+        }
+        let sides = sides.into_iter().map(|(name, _, _, samples)| (name, samples)).collect();
+        Ok(Comparison { title, load, unit: "message", sides })
+    }
+}
+
+/// A connection that asks for one thing, again and again.
+struct Client {
     stream: TcpStream,
     request: Vec<u8>,
+    /// What a request counts for.
+    count: u64,
     answer: Vec<u8>,
 }
 
-impl Publisher {
-    fn new(server: &Server, size: usize) -> Result<Self> {
+impl Client {
+    fn new(server: &Server, request: &[u8], count: usize) -> Result<Self> {
         let stream = TcpStream::connect(server.target.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let head = "POST /publish?channel=news HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
-        let mut request = format!("{head}Content-Length: {size}\r\n\r\n").into_bytes();
-        request.resize(request.len() + size, b'x');
-        Ok(Self { stream, request, answer: vec![0; 4096] })
+        Ok(Self { stream, request: request.to_vec(), count: count as u64, answer: vec![0; 1 << 20] })
     }
 
-    /// How many messages, and in how many seconds.
-    fn publish_for(&mut self, time: Duration) -> Result<(u64, f64)> {
+    /// How many were done, and in how many seconds.
+    fn ask_for(&mut self, time: Duration) -> Result<(u64, f64)> {
         let (start, mut count) = (Instant::now(), 0);
         while start.elapsed() < time {
             self.stream.write_all(&self.request)?;
-            // The answer is short, and a line of JSON at its end.
-            let mut length = 0;
-            while !self.answer[..length].ends_with(b"}\n") {
-                let read = self.stream.read(&mut self.answer[length..])?;
-                if read == 0 {
-                    return Err("the connection was closed".into());
-                }
-                length += read;
-            }
-            if !self.answer.starts_with(b"HTTP/1.1 202 ") {
-                return Err(String::from_utf8_lossy(&self.answer[..length]).into_owned().into());
-            }
-            count += 1;
+            self.read_answer()?;
+            count += self.count;
         }
         Ok((count, start.elapsed().as_secs_f64()))
     }
+
+    fn read_answer(&mut self) -> Result<()> {
+        let (mut length, mut end) = (0, None);
+        while end.is_none_or(|end| length < end) {
+            let read = self.stream.read(&mut self.answer[length..])?;
+            if read == 0 {
+                return Err("the connection was closed, or its answer is too long".into());
+            }
+            length += read;
+            end = end.or_else(|| whole(&self.answer[..length]));
+        }
+        // Nobody is there: 202. A page, or many messages: 200.
+        if !self.answer.starts_with(b"HTTP/1.1 20") {
+            return Err(String::from_utf8_lossy(&self.answer[..length]).into_owned().into());
+        }
+        Ok(())
+    }
+}
+
+/// The length of an answer whose head is there.
+fn whole(answer: &[u8]) -> Option<usize> {
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let lines = std::str::from_utf8(&answer[..head]).ok()?.lines();
+    let length = lines.filter_map(|line| line.split_once(": ")).find(|(name, _)| *name == "Content-Length")?.1;
+    Some(head + length.parse::<usize>().ok()?)
 }

@@ -39,6 +39,58 @@ pub enum Command {
     },
     /// Take something back from sessions, of whichever handler.
     Revoke(Box<Revocation>),
+    /// Publish these messages one after the other; their payloads come with this, one behind the other.
+    PublishBatch(PublishBatch),
+}
+
+/// Messages that are published together, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishBatch {
+    /// The channels that they go to, none of them named twice.
+    pub channels: Vec<String>,
+    /// The media types that the publisher gave.
+    pub content_types: Vec<String>,
+    pub messages: Vec<BatchMessage>,
+    pub history: History,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchMessage {
+    /// Its place in [`PublishBatch::channels`].
+    pub channel: u32,
+    /// Its place in [`PublishBatch::content_types`].
+    pub content_type: Option<u32>,
+    /// It is UTF-8, and goes out as text. Else as binary.
+    pub text: bool,
+    /// The length of its payload.
+    pub bytes: u32,
+}
+
+/// A message of a [`PublishBatch`], with what belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchEntry<'a> {
+    pub channel: &'a str,
+    pub content_type: Option<&'a str>,
+    pub text: bool,
+    pub payload: &'a [u8],
+}
+
+impl PublishBatch {
+    /// Its messages; `None` where the payloads are not theirs.
+    pub fn entries<'a>(&'a self, mut payloads: &'a [u8]) -> Option<Vec<BatchEntry<'a>>> {
+        let entry = |message: &BatchMessage| {
+            let (payload, rest) = payloads.split_at_checked(message.bytes as usize)?;
+            payloads = rest;
+            let content_type = match message.content_type {
+                Some(place) => Some(self.content_types.get(place as usize)?.as_str()),
+                None => None,
+            };
+            let channel = self.channels.get(message.channel as usize)?;
+            Some(BatchEntry { channel, content_type, text: message.text, payload })
+        };
+        let entries = self.messages.iter().map(entry).collect::<Option<_>>()?;
+        payloads.is_empty().then_some(entries)
+    }
 }
 
 impl Command {
@@ -49,7 +101,9 @@ impl Command {
     #[cfg(any(test, feature = "httpd"))]
     pub fn below(mut self, prefix: &str) -> Result<Command, String> {
         match &mut self {
-            Command::Publish { channels, .. } | Command::Delete { channels, .. } => put_below(channels, prefix)?,
+            Command::Publish { channels, .. }
+            | Command::Delete { channels, .. }
+            | Command::PublishBatch(PublishBatch { channels, .. }) => put_below(channels, prefix)?,
             Command::Revoke(revocation) => {
                 revocation.name.prefix = prefix.to_owned();
                 if let Measure::Unsubscribe { channels } = &mut revocation.measure {
@@ -95,7 +149,7 @@ impl Reply {
             Reply::Published(results) => results.iter_mut().for_each(|result| cut(&mut result.channel)),
             Reply::Info(info) => info.iter_mut().for_each(|info| cut(&mut info.channel)),
             Reply::List { channels, .. } => channels.iter_mut().for_each(|info| cut(&mut info.channel)),
-            Reply::Revoked(_) => {}
+            Reply::Revoked(_) | Reply::Batch(_) => {}
             Reply::Deleted(infos) => infos.iter_mut().flatten().for_each(|info| cut(&mut info.channel)),
         }
         self
@@ -120,6 +174,20 @@ pub enum Reply {
     Deleted(Vec<Option<Info>>),
     /// To [`Command::Revoke`].
     Revoked(RevokeResult),
+    /// To [`Command::PublishBatch`], in its order.
+    Batch(Vec<BatchOutcome>),
+}
+
+/// What became of one message of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BatchOutcome {
+    Published {
+        id: String,
+        /// Connections that it was given to.
+        subscribers: u64,
+    },
+    /// It was not published, or nobody knows: with the HTTP status that it would have alone.
+    Failed { status: u16, reason: String },
 }
 
 /// From whom something was taken back.
@@ -185,5 +253,27 @@ mod tests {
         let published = |channel| Reply::Published(vec![result(channel)]);
         assert_eq!(published("a/a/x").without("a/"), published("a/x"));
         assert_eq!(published("x").without(""), published("x"));
+    }
+
+    #[test]
+    fn a_batch_has_a_payload_for_each_of_its_messages() {
+        let message = |channel, content_type, bytes| BatchMessage { channel, content_type, text: true, bytes };
+        let batch = |messages: Vec<BatchMessage>| PublishBatch {
+            channels: vec!["a".into(), "b".into()],
+            content_types: vec!["text/plain".into()],
+            messages,
+            history: History::default(),
+        };
+        let good = batch(vec![message(1, None, 2), message(0, Some(0), 0), message(1, None, 1)]);
+        let entry = |channel, content_type, payload| BatchEntry { channel, content_type, text: true, payload };
+        let entries = [entry("b", None, &b"xy"[..]), entry("a", Some("text/plain"), b""), entry("b", None, b"z")];
+        assert_eq!(good.entries(b"xyz").as_deref(), Some(&entries[..]));
+        assert_eq!(good.entries(b"xy"), None);
+        assert_eq!(good.entries(b"xyzz"), None);
+        assert_eq!(batch(vec![message(2, None, 1)]).entries(b"x"), None);
+        assert_eq!(batch(vec![message(0, Some(1), 1)]).entries(b"x"), None);
+        let command =
+            |channel: &str| Command::PublishBatch(PublishBatch { channels: vec![channel.into()], ..batch(Vec::new()) });
+        assert_eq!(command("x").below("a/"), Ok(command("a/x")));
     }
 }

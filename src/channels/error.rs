@@ -19,6 +19,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a publisher is told.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::NotText => 400,
+            Error::Unavailable(_) => 503,
+            // Gateway Timeout.
+            Error::Unknown(_) => 504,
+            // Insufficient Storage (RFC 4918 section 11.5).
+            Error::Capacity(_) => 507,
+        }
+    }
+
     pub fn unavailable(why: impl ToString) -> Error {
         Error::Unavailable(why.to_string())
     }

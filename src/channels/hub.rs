@@ -1,7 +1,7 @@
 //! What all threads of the engine have together: the store, and the way to each thread's subscribers.
 //!
 //! * `queue`: what is on its way to one thread
-//! * `publish`: messages come in
+//! * `publish`, `batch`: messages come in
 //! * `subscribe`: subscribers come and go
 //! * `query`: what httpd is told, and who is there
 //! * `revoke`: sessions lose what they had
@@ -9,6 +9,7 @@
 //!
 //! Whatever goes to subscribers is put on its way while the store is locked: so all of them see it in one order.
 
+mod batch;
 mod publish;
 mod query;
 mod queue;
@@ -157,6 +158,15 @@ impl State {
     fn deliver(&self, shards: &[usize], delivery: &Delivery) {
         for shard in shards {
             self.shards[*shard].push(delivery.clone());
+        }
+    }
+
+    /// What goes to each shard, by its number, in one piece.
+    fn deliver_all(&self, deliveries: Vec<Vec<Delivery>>) {
+        for (shard, deliveries) in self.shards.iter().zip(deliveries) {
+            if !deliveries.is_empty() {
+                shard.push_all(deliveries);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::targets::Crowd;
 use super::{exec, http, proxy, pywebsocket, tcp};
 use crate::channels::History;
-use crate::channels::api::{self, Info, PublishResult, RevokeResult};
+use crate::channels::api::{self, BatchMessage, BatchOutcome, Info, PublishBatch, PublishResult, RevokeResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::engine::application::{ApplicationSpec, Loopback, Recheck, loopback};
@@ -196,6 +196,12 @@ fn channels() -> Vec<u8> {
             api::Command::List { prefix: text("prefix"), after: text("after"), limit: 1 },
             api::Command::Delete { channels: channels(), code: 1001, reason: text("reason") },
             api::Command::Revoke(Box::new(revocation)),
+            api::Command::PublishBatch(PublishBatch {
+                channels: channels(),
+                content_types: vec![text("text/plain")],
+                messages: vec![BatchMessage { channel: 1, content_type: Some(2), text: true, bytes: 3 }],
+                history,
+            }),
         ]),
         all(&[Whom::User(text("a")), Whom::Member(text("b")), Whom::Connection(text("c"))]),
         all(&[
@@ -209,6 +215,11 @@ fn channels() -> Vec<u8> {
             api::Reply::List { channels: vec![info.clone()], more: true },
             api::Reply::Deleted(vec![Some(info)]),
             api::Reply::Revoked(RevokeResult { sockets: 1, servers: 2, unanswered: 3 }),
+            api::Reply::Batch(vec![BatchOutcome::Published { id: text("id"), subscribers: 1 }]),
+        ]),
+        all(&[
+            BatchOutcome::Published { id: text("id"), subscribers: 1 },
+            BatchOutcome::Failed { status: 503, reason: text("reason") },
         ]),
     ]
     .concat()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a publisher waits while too much is on its way; httpd waits a little longer for its answer.
-const ROOM: Duration = Duration::from_secs(4);
+pub(super) const ROOM: Duration = Duration::from_secs(4);
 
 impl Hub {
     /// Completes when no thread has too much before it: who publishes faster than subscribers can be written to waits here.
@@ -21,7 +21,7 @@ impl Hub {
         }
     }
 
-    fn overload(&self) -> Option<Arc<Load>> {
+    pub(super) fn overload(&self) -> Option<Arc<Load>> {
         self.lock().shards.iter().map(Queue::load).find(|load| load.is_full()).cloned()
     }
 
@@ -61,6 +61,14 @@ impl Hub {
     }
 }
 
+/// A message that the store has taken.
+pub(super) struct Taken {
+    pub publication: Arc<Publication>,
+    pub subscribers: u64,
+    /// Where they are.
+    pub shards: Vec<usize>,
+}
+
 impl State {
     /// Publishes a message under that offset or the next.
     #[expect(clippy::too_many_arguments, reason = "what a message is")]
@@ -74,6 +82,25 @@ impl State {
         content_type: Option<&str>,
         history: History,
     ) -> Result<PublishResult, CapacityError> {
+        let Taken { publication, subscribers, shards } =
+            self.take(now, time, offset, channel, message, content_type, history)?;
+        let id = publication.id().to_string();
+        self.deliver(&shards, &Delivery::Publication(publication));
+        Ok(PublishResult { channel: channel.into(), id, subscribers })
+    }
+
+    /// As [`State::publish`], but it is still to be delivered.
+    #[expect(clippy::too_many_arguments, reason = "what a message is")]
+    pub(super) fn take(
+        &mut self,
+        now: u64,
+        time: u64,
+        offset: Option<u64>,
+        channel: &str,
+        message: &Arc<Broadcast>,
+        content_type: Option<&str>,
+        history: History,
+    ) -> Result<Taken, CapacityError> {
         let mut made = None;
         let make = |id: &Id| {
             let publication =
@@ -83,8 +110,6 @@ impl State {
         let offset = offset.unwrap_or(self.store.sequence() + 1);
         let published = self.store.publish_at(now, time, offset, channel, history, make)?;
         let publication = made.ok_or(CapacityError)?;
-        let id = publication.id().to_string();
-        self.deliver(&published.shards, &Delivery::Publication(publication));
-        Ok(PublishResult { channel: channel.into(), id, subscribers: published.subscribers })
+        Ok(Taken { publication, subscribers: published.subscribers, shards: published.shards })
     }
 }

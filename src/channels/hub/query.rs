@@ -44,6 +44,7 @@ impl Hub {
                 Ok(Reply::Deleted(deleted))
             }
             api::Command::Revoke(revocation) => self.revoke(*revocation).await.map(Reply::Revoked),
+            api::Command::PublishBatch(batch) => self.publish_batch(&batch, &payload).await.map(Reply::Batch),
         }
     }
 

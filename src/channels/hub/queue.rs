@@ -5,6 +5,7 @@ use crate::channels::publication::Publication;
 use crate::wire::CloseFrame;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::vec;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -74,9 +75,16 @@ impl Load {
     }
 }
 
+/// What a thread is woken for.
+#[derive(Debug)]
+enum Parcel {
+    One(Delivery),
+    Many(Vec<Delivery>),
+}
+
 #[derive(Debug)]
 pub struct Queue {
-    sender: UnboundedSender<Delivery>,
+    sender: UnboundedSender<Parcel>,
     load: Arc<Load>,
 }
 
@@ -84,13 +92,21 @@ impl Queue {
     pub fn new() -> (Queue, Deliveries) {
         let (sender, receiver) = unbounded_channel();
         let load = Arc::<Load>::default();
-        (Queue { sender, load: load.clone() }, Deliveries { receiver, load })
+        (Queue { sender, load: load.clone() }, Deliveries { receiver, opened: Vec::new().into_iter(), load })
     }
 
     pub fn push(&self, delivery: Delivery) {
-        let bytes = delivery.size();
+        self.send(delivery.size(), Parcel::One(delivery));
+    }
+
+    /// In their order, and the thread is woken once.
+    pub fn push_all(&self, deliveries: Vec<Delivery>) {
+        self.send(deliveries.iter().map(Delivery::size).sum(), Parcel::Many(deliveries));
+    }
+
+    fn send(&self, bytes: usize, parcel: Parcel) {
         self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.sender.send(delivery).is_err() {
+        if self.sender.send(parcel).is_err() {
             // A thread that has ended has no subscribers any more.
             self.load.take_off(bytes);
         }
@@ -104,18 +120,47 @@ impl Queue {
 /// What comes for the subscribers of a thread.
 #[derive(Debug)]
 pub struct Deliveries {
-    receiver: UnboundedReceiver<Delivery>,
+    receiver: UnboundedReceiver<Parcel>,
+    /// What is left of the last parcel.
+    opened: vec::IntoIter<Delivery>,
     load: Arc<Load>,
 }
 
 impl Deliveries {
     /// The next one; `None` when the hub is gone.
     pub async fn next(&mut self) -> Option<Delivery> {
-        self.receiver.recv().await
+        loop {
+            if let Some(next) = self.opened.next() {
+                return Some(next);
+            }
+            let parcel = self.receiver.recv().await?;
+            if let Some(one) = self.open(parcel) {
+                return Some(one);
+            }
+        }
     }
 
     pub fn try_next(&mut self) -> Option<Delivery> {
-        self.receiver.try_recv().ok()
+        loop {
+            if let Some(next) = self.opened.next() {
+                return Some(next);
+            }
+            let parcel = self.receiver.try_recv().ok()?;
+            if let Some(one) = self.open(parcel) {
+                return Some(one);
+            }
+        }
+    }
+
+    /// The only one that is in it; others are the next.
+    fn open(&mut self, parcel: Parcel) -> Option<Delivery> {
+        match parcel {
+            Parcel::One(delivery) => Some(delivery),
+            Parcel::Many(deliveries) => {
+                self.opened = deliveries.into_iter();
+                None
+            }
+        }
     }
 
     /// Messages of so many bytes, as [`Payload::size`] counts them, are with their subscribers.
@@ -128,7 +173,7 @@ impl Drop for Deliveries {
     /// Nobody is to wait for a thread that has ended.
     fn drop(&mut self) {
         self.receiver.close();
-        while let Ok(delivery) = self.receiver.try_recv() {
+        while let Some(delivery) = self.try_next() {
             self.load.take_off(delivery.size());
         }
     }
@@ -138,7 +183,7 @@ impl Drop for Deliveries {
 mod tests {
     use super::*;
     use crate::channels::Id;
-    use crate::channels::publication::share;
+    use crate::channels::publication::{OVERHEAD, share};
     use std::pin::pin;
     use std::task::{Context, Waker};
 
@@ -169,5 +214,23 @@ mod tests {
         assert!(room.as_mut().poll(&mut cx).is_ready());
         queue.push(delivery(ENOUGH));
         assert!(!load.is_full(), "nobody is there");
+    }
+
+    #[test]
+    fn what_is_pushed_together_comes_in_its_order() {
+        let (queue, mut deliveries) = Queue::new();
+        queue.push(delivery(1));
+        queue.push_all((2..5).map(delivery).collect());
+        queue.push_all(Vec::new());
+        queue.push(delivery(5));
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| deliveries.try_next()).map(|delivery| delivery.size() - OVERHEAD).collect();
+        assert_eq!(sizes, [1, 2, 3, 4, 5]);
+        queue.push_all((0..3).map(|_| delivery(ENOUGH)).collect());
+        assert!(queue.load().is_full());
+        drop(deliveries.try_next());
+        deliveries.note_delivered(5 * OVERHEAD + 15 + ENOUGH + OVERHEAD);
+        drop(deliveries);
+        assert!(!queue.load().is_full(), "nobody waits for what is left of a parcel");
     }
 }

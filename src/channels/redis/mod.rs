@@ -20,6 +20,8 @@
 //! an entry in the log: it is taken away, and where the numbers cannot be trusted any more another epoch begins, with an
 //! empty log. What is read is checked before it is used.
 
+mod publish;
+
 use super::{Error, History, Id, epoch};
 use crate::engine::revocation::Revocation;
 use bytes::Bytes;
@@ -159,7 +161,7 @@ pub async fn open(url: &str) -> Result<(RedisLink, Reader), Error> {
 /// have done what it was asked for, or may still do it.
 fn is_refusal(why: &RedisError) -> bool {
     // Said before the first write of a script, and so before all of them.
-    const CODES: [&str; 13] = [
+    const CODES: [&str; 14] = [
         "ASK",
         "BUSY",
         "CLUSTERDOWN",
@@ -170,6 +172,7 @@ fn is_refusal(why: &RedisError) -> bool {
         "NOAUTH",
         "NOPERM",
         "NOREPLICAS",
+        "NOSCRIPT",
         "OOM",
         "READONLY",
         "TRYAGAIN",
@@ -223,40 +226,6 @@ impl RedisLink {
     async fn run<T: FromRedisValue>(&self, mut script: ScriptInvocation<'_>) -> Result<T, RedisError> {
         // The key says which slot of a cluster it is.
         script.key("{mod_websocket}:log").invoke_async(&mut self.commands.clone()).await
-    }
-
-    /// Publishes to these channels: the id of each, and its subscribers. `budget` is how many bytes the log may have.
-    pub async fn publish(
-        &self,
-        budget: usize,
-        channels: &[String],
-        message: &LogMessage,
-    ) -> Result<Vec<(Id, u64)>, Error> {
-        self.try_publish(budget, channels, message).await.map_err(undone)
-    }
-
-    async fn try_publish(
-        &self,
-        budget: usize,
-        channels: &[String],
-        message: &LogMessage,
-    ) -> Result<Vec<(Id, u64)>, RedisError> {
-        let LogMessage { text, content_type, payload, history } = message;
-        let mut script = self.scripts.publish.arg(epoch());
-        script.arg(budget).arg(history.messages).arg(history.seconds).arg(u8::from(*text));
-        script.arg(content_type.as_deref().unwrap_or_default()).arg(&payload[..]).arg(channels);
-        let answer: Vec<redis::Value> = self.run(script).await?;
-        let [renewed, epoch, numbers @ ..] = &answer[..] else { return Err(broken("no epoch")) };
-        warn_renewed(redis::from_redis_value_ref(renewed)?);
-        let epoch: String = redis::from_redis_value_ref(epoch)?;
-        if !Id::is_epoch(&epoch) || numbers.len() != 2 * channels.len() {
-            return Err(broken("no ids"));
-        }
-        let pair = |pair: &[redis::Value]| {
-            let offset = redis::from_redis_value_ref(&pair[0])?;
-            Ok((Id { epoch: epoch.as_str().into(), offset }, redis::from_redis_value_ref(&pair[1])?))
-        };
-        numbers.chunks_exact(2).map(pair).collect()
     }
 
     pub async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<(), Error> {

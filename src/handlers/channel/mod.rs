@@ -6,9 +6,15 @@
 //! subscribers; there into the mailboxes of their connections ([`crate::engine::handle::ConnectionHandle::enqueue`]).
 
 #[cfg(feature = "httpd")]
+pub(crate) mod batch;
+#[cfg(feature = "httpd")]
 pub(crate) mod config;
 #[cfg(feature = "httpd")]
 pub(crate) mod front;
+#[cfg(any(test, feature = "httpd"))]
+mod media_type;
+#[cfg(any(test, feature = "httpd"))]
+mod ndjson;
 #[cfg(feature = "httpd")]
 pub(crate) mod publish;
 #[cfg(feature = "httpd")]
@@ -43,15 +49,7 @@ pub struct Channel {
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Refused {
-        let status = match error {
-            Error::NotText => 400,
-            Error::Unavailable(_) => 503,
-            // Gateway Timeout.
-            Error::Unknown(_) => 504,
-            // Insufficient Storage (RFC 4918 section 11.5).
-            Error::Capacity(_) => 507,
-        };
-        Refused { status, reason: error.to_string() }
+        Refused { status: error.status(), reason: error.to_string() }
     }
 }
 

@@ -1,15 +1,15 @@
 //! `SetHandler websocket-publish`: HTTP's way to the channels. POST publishes, GET tells, DELETE ends.
 
-use super::NAME;
 use super::config::ChannelConfig;
+use super::media_type::{is_multipart, is_text, told_type};
 use super::revoke::{act, revoke};
+use super::{NAME, batch};
 use crate::apache::body::BodyError;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::{HookResult, HookStatus};
 use crate::channels::api::{self, Info, may_be_sent};
 use crate::channels::name::is_name;
-use crate::channels::publication::is_line;
 use crate::engine::handoff::HandoffError;
 use crate::front::WebSocket;
 use crate::front::child;
@@ -61,7 +61,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
         if once::a_minute("WS0035", request) {
             log::request(Level::Warning, request, &format!("WS0035: refused: {why}"));
         }
-        reply(request, 403, &line(&problem(&why)));
+        reply(request, 403, JSON, &line(&problem(&why)));
         return Ok(HookStatus::Ok);
     }
     if !is_own_page(request) {
@@ -81,7 +81,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
         "DELETE" => delete(request),
         "OPTIONS" => {
             request.headers_out().set(request.pool(), "Allow", METHODS);
-            reply(request, 200, b"");
+            reply(request, 200, JSON, b"");
             return Ok(HookStatus::Ok);
         }
         method => {
@@ -94,7 +94,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
     if status == 503 {
         request.headers_out().set(request.pool(), "Retry-After", "5");
     }
-    reply(request, status, &line(&body));
+    reply(request, status, JSON, &line(&body));
     Ok(HookStatus::Ok)
 }
 
@@ -104,13 +104,13 @@ fn line(body: &Value) -> Vec<u8> {
     line
 }
 
-fn reply(request: &mut Request, status: u16, body: &[u8]) {
+pub(super) fn reply(request: &mut Request, status: u16, content_type: &CStr, body: &[u8]) {
     // Once, also where `Header set` says it.
     request.err_headers_out().unset(NOSNIFF.0);
     request.headers_out().set_constant(NOSNIFF.0, NOSNIFF.1);
     // What is said here changes with each message.
     request.headers_out().set(request.pool(), "Cache-Control", "no-store");
-    request.answer(status, JSON, body);
+    request.answer(status, content_type, body);
 }
 
 /// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
@@ -123,7 +123,7 @@ fn is_own_page(request: &Request) -> bool {
     request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
 }
 
-fn problem(why: &str) -> Value {
+pub(super) fn problem(why: &str) -> Value {
     json!({ "error": why })
 }
 
@@ -188,32 +188,6 @@ impl QueryParameters {
     }
 }
 
-/// True when the body is text: as the query says, or its media type.
-fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<bool, JsonReply> {
-    let is_utf8 = std::str::from_utf8(body).is_ok();
-    match requested {
-        Some("binary") => return Ok(false),
-        Some("text") if is_utf8 => return Ok(true),
-        Some("text") => return Err(bad("the message is not UTF-8, so it cannot be text")),
-        Some(_) => return Err(bad("type is text or binary")),
-        None => {}
-    }
-    let is_text = match &*media_type(content_type) {
-        "" | FORM | "application/json" | "application/xml" | "application/graphql" => true,
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => true,
-        other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
-    };
-    Ok(is_text && is_utf8)
-}
-
-/// What curl says of -d, PHP of a body, and fetch of parameters, without being asked.
-const FORM: &str = "application/x-www-form-urlencoded";
-
-/// The media type without its parameters, in small letters; empty where there is none.
-fn media_type(content_type: Option<&str>) -> String {
-    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
 /// True where no coding is left to undo in these values of Content-Encoding.
 fn is_decoded<'a>(encodings: impl Iterator<Item = Cow<'a, str>>) -> bool {
     let is_none = |coding: &str| coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case("identity");
@@ -224,35 +198,17 @@ fn unsupported(why: &str) -> JsonReply {
     (415, problem(why))
 }
 
-/// What subscribers are told of the media type: nothing where nobody has chosen it.
-fn told_type(content_type: Option<&str>) -> Option<String> {
-    let content_type = content_type?;
-    (is_line(content_type) && media_type(Some(content_type)) != FORM).then(|| content_type.to_owned())
-}
-
 fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = Cow<'a, str>> {
     let lines = request.headers_in().iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
     lines.map(|(_, value)| value)
 }
 
-/// `None`: httpd has answered already.
-fn publish(request: &mut Request) -> Result<Option<JsonReply>, JsonReply> {
-    let parameters = QueryParameters::of(request);
-    if let Some(reply) = act(request, &parameters) {
-        return reply.map(Some);
-    }
-    let channels = parameters.some_channels()?;
-    let config = request.config::<WebSocket>();
-    let history = config.of::<ChannelConfig>().history();
-    let limit = config.limits().max_message_size.min(MAX_BODY);
-    let content_type = values(request, "Content-Type").next().map(Cow::into_owned);
-    if media_type(content_type.as_deref()).starts_with("multipart/") {
-        return Err(unsupported("a multipart body is not a message: send the message itself as the body"));
-    }
-    let payload = match request.read_body(limit) {
-        Ok(payload) => payload,
-        Err(BodyError::TooLarge) => return Err((413, problem(&format!("the message is longer than {limit} bytes")))),
-        Err(BodyError::Status(status)) => return Err((status, problem("the message did not come"))),
+/// The body of a request, as it is; `None`: httpd has answered already.
+pub(super) fn read(request: &mut Request, limit: usize, what: &str) -> Result<Option<Vec<u8>>, JsonReply> {
+    let body = match request.read_body(limit) {
+        Ok(body) => body,
+        Err(BodyError::TooLarge) => return Err((413, problem(&format!("the {what} is longer than {limit} bytes")))),
+        Err(BodyError::Status(status)) => return Err((status, problem(&format!("the {what} did not come")))),
         Err(BodyError::Answered) => return Ok(None),
     };
     // An input filter that undoes a coding takes it out of the line as it does.
@@ -260,8 +216,33 @@ fn publish(request: &mut Request) -> Result<Option<JsonReply>, JsonReply> {
         request.headers_out().set(request.pool(), "Accept-Encoding", "identity");
         return Err(unsupported("the body is encoded (Content-Encoding): send it as it is"));
     }
-    let text = is_text(parameters.get("type"), content_type.as_deref(), &payload)?;
-    let command = api::Command::Publish { channels, text, content_type: told_type(content_type.as_deref()), history };
+    Ok(Some(body))
+}
+
+/// Bytes of the largest message that is published here.
+pub(super) fn longest(request: &Request) -> usize {
+    request.config::<WebSocket>().limits().max_message_size.min(MAX_BODY)
+}
+
+/// `None`: it is answered already.
+fn publish(request: &mut Request) -> Result<Option<JsonReply>, JsonReply> {
+    let parameters = QueryParameters::of(request);
+    if let Some(reply) = act(request, &parameters) {
+        return reply.map(Some);
+    }
+    let content_type = values(request, "Content-Type").next().map(Cow::into_owned);
+    let content_type = content_type.as_deref();
+    if parameters.get("channel").is_none() && batch::is_batch(content_type) {
+        return batch::publish(request, parameters.get("type"));
+    }
+    let channels = parameters.some_channels()?;
+    let history = request.config::<WebSocket>().of::<ChannelConfig>().history();
+    if is_multipart(content_type) {
+        return Err(unsupported("a multipart body is not a message: send the message itself as the body"));
+    }
+    let Some(payload) = read(request, longest(request), "message")? else { return Ok(None) };
+    let text = is_text(parameters.get("type"), content_type, &payload).map_err(bad)?;
+    let command = api::Command::Publish { channels, text, content_type: told_type(content_type), history };
     let api::Reply::Published(results) = call(request, command, &payload)? else {
         return Err(unexpected());
     };
@@ -357,6 +338,12 @@ pub(super) fn unexpected() -> JsonReply {
     (500, problem("the engine gave another answer"))
 }
 
+/// The engine has not done what it was asked for.
+pub(super) fn note_refusal(request: &Request, status: u16, reason: &str) {
+    let level = if status >= 500 { Level::Error } else { Level::Info };
+    log::request(level, request, &format!("WS0017: refused with {status}: {reason}"));
+}
+
 /// Asks the engine, of channels below the prefix of this place.
 pub(super) fn call(request: &Request, command: api::Command, payload: &[u8]) -> Result<api::Reply, JsonReply> {
     let unavailable = || (503, problem("the engine cannot be asked"));
@@ -370,8 +357,7 @@ pub(super) fn call(request: &Request, command: api::Command, payload: &[u8]) -> 
             postcard::from_bytes(&answer).map(|answer: api::Reply| answer.without(&prefix)).map_err(|_| unexpected())
         }
         Err(HandoffError::Refused { status, reason, .. }) => {
-            let level = if status >= 500 { Level::Error } else { Level::Info };
-            log::request(level, request, &format!("WS0017: refused with {status}: {reason}"));
+            note_refusal(request, status, &reason);
             Err((status, problem(&reason)))
         }
         Err(why) => {
@@ -395,33 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_text_where_its_type_and_bytes_say_so() {
-        for (requested, content_type, body, expected) in [
-            (None, None, &b"x"[..], Ok(true)),
-            (None, Some("application/x-www-form-urlencoded"), b"x", Ok(true)),
-            (None, Some("Text/Plain; charset=utf-8"), b"x", Ok(true)),
-            (None, Some("application/activity+json"), b"x", Ok(true)),
-            (None, Some("application/json"), b"\xff", Ok(false)),
-            (None, Some("image/png"), b"x", Ok(false)),
-            (None, Some("application/x-www-form-urlencoded;charset=UTF-8"), b"x", Ok(true)),
-            (None, Some("image/svg+xml"), b"x", Ok(true)),
-            (None, Some("application/soap+xml; charset=utf-8"), b"x", Ok(true)),
-            (None, Some("application/XML"), b"x", Ok(true)),
-            (None, Some("application/x-ndjson"), b"x", Ok(true)),
-            (None, Some("application/graphql"), b"x", Ok(true)),
-            (None, Some("application/graphql-response+json"), b"x", Ok(true)),
-            (None, Some("application/octet-stream"), b"x", Ok(false)),
-            (Some("text"), Some("image/png"), b"x", Ok(true)),
-            (Some("binary"), None, b"x", Ok(false)),
-            (Some("text"), None, b"\xff", Err(400)),
-            (Some("other"), None, b"x", Err(400)),
-        ] {
-            let got = is_text(requested, content_type, body).map_err(|(status, _)| status);
-            assert_eq!(got, expected, "{requested:?} {content_type:?}");
-        }
-        assert_eq!(told_type(Some("text/plain")).as_deref(), Some("text/plain"));
-        assert_eq!([told_type(Some("a\nb")), told_type(Some("application/x-www-form-urlencoded"))], [None, None]);
-        assert_eq!(told_type(Some("Application/X-WWW-Form-Urlencoded; charset=UTF-8")), None);
+    fn a_body_is_decoded_where_no_coding_is_left() {
         for (encodings, decoded) in [
             (&[][..], true),
             (&["identity"], true),

@@ -1,5 +1,6 @@
 //! Publish and subscribe: who hears what, what is kept, and a broker.
 
+mod batch;
 mod history;
 mod load;
 mod names;

@@ -32,6 +32,21 @@ pub(crate) fn json(response: &Response) -> Value {
     serde_json::from_slice(&response.body).unwrap_or_else(|e| panic!("{e} in {:?}", response.text()))
 }
 
+/// A POST of these lines of JSON, each a message.
+pub(crate) fn post_lines(server: &Server, lines: &str) -> Response {
+    post(server, "/publish", "application/x-ndjson", lines.as_bytes())
+}
+
+/// What an answer says, a line for each message.
+#[track_caller]
+pub(crate) fn lines(response: &Response) -> Vec<Value> {
+    let is_of_lines = response.header("Content-Type") == Some("application/x-ndjson");
+    assert!(response.status == 200 && is_of_lines, "{response:?} {}", response.text());
+    let text = response.text();
+    assert!(text.ends_with('\n'), "{text:?}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}"))).collect()
+}
+
 /// Connections that are subscribed to a channel.
 pub(crate) fn subscribers(server: &Server, channel: &str) -> u64 {
     let response = Raw::page(server, &format!("/publish?channel={channel}"));

@@ -131,6 +131,13 @@ impl Redis {
         self.command(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
     }
 
+    /// Bytes that it has allocated.
+    pub(crate) fn used_memory(&self) -> u64 {
+        let info: String = ::redis::from_redis_value(self.carry_out("INFO memory")).expect("text");
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        used.and_then(|used| used.parse().ok()).expect("a number")
+    }
+
     /// Takes the data of one that is killed away.
     pub(crate) fn forget(&self) {
         fs::remove_dir_all(self.data()).expect("its data gone");
