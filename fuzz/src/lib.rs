@@ -9,11 +9,13 @@
 //! * [`record`]: what is below that where TLS is
 //! * [`handoff`]: what comes over the engine's sockets
 //! * [`mux`]: what comes over a mux, from either side
+//! * [`events`]: what an application answers that handles sessions by events
 //!
 //! What the sessions are measured by: [`model`], a decoder of frames that has the whole stream at once, and
 //! [`inflate`], one of compressed data. [`memory`] counts what is allocated.
 
 pub mod deflate;
+pub mod events;
 pub mod extension;
 pub mod handoff;
 pub mod handshake;
@@ -29,7 +31,7 @@ pub mod stream;
 pub type Check = fn(&[u8]);
 
 /// The checks by name.
-pub const CHECKS: [(&str, Check); 7] = [
+pub const CHECKS: [(&str, Check); 8] = [
     ("handshake", handshake::check),
     ("extension", extension::check),
     ("session", session::check),
@@ -37,6 +39,7 @@ pub const CHECKS: [(&str, Check); 7] = [
     ("handoff", handoff::check),
     ("mux", mux::check),
     ("record", record::check),
+    ("events", events::check),
 ];
 
 /// The program of a target: libFuzzer's, or without it one that checks the files it is given.

@@ -4,7 +4,7 @@
 //! has said, nor with more.
 
 use super::channel_name::{MAX_NAME, Pattern, is_name};
-use super::reserved::{self, normal};
+use super::reserved::{self, goes_into_the_101, normal};
 use crate::wire::handshake::is_token;
 use crate::wire::{CloseCode, CloseFrame, close};
 use percent_encoding::percent_decode_str;
@@ -130,13 +130,13 @@ impl Answer {
                 }
                 once(&mut self.protocol, protocol.to_owned())?;
             }
-            _ => match normal.strip_prefix("set-meta-") {
+            _ => match normal.strip_prefix(reserved::SET_META) {
                 Some("") => return Err("expected a name behind Set-Meta-".into()),
                 Some(meta) if self.meta.iter().any(|(known, _)| known == meta) => return Err(TWICE.into()),
                 Some(meta) => self.meta.push((meta.to_owned(), text()?.to_owned())),
                 // A word that is not known may be one that is misspelt: it would be less, or more.
                 None if normal.starts_with("websocket-") => return Err("no header of this name is known".into()),
-                None if goes_along(&normal) => self.headers.push((name.to_owned(), value.to_owned())),
+                None if goes_into_the_101(&normal) => self.headers.push((name.to_owned(), value.to_owned())),
                 None => {}
             },
         }
@@ -148,29 +148,6 @@ const TWICE: &str = "expected it once, got it twice";
 
 fn bad(header: &str, why: String) -> BadAnswer {
     BadAnswer { header: header.chars().take(QUOTED).flat_map(char::escape_debug).collect(), why }
-}
-
-/// Goes into the 101: it is neither about the connection nor about the answer that brought it.
-fn goes_along(normal: &str) -> bool {
-    let is_about_the_answer = ["content-", "sec-websocket-", "proxy-"].iter().any(|prefix| normal.starts_with(prefix))
-        || [
-            "accept-ranges",
-            "age",
-            "connection",
-            "date",
-            "etag",
-            "keep-alive",
-            "last-modified",
-            "server",
-            "status",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "via",
-        ]
-        .contains(&normal);
-    !is_about_the_answer && !reserved::is_reserved(normal)
 }
 
 fn once<T>(place: &mut Option<T>, value: T) -> Result<(), String> {

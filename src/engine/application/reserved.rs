@@ -1,5 +1,5 @@
 //! Names of header lines between this module and the application: those that only this module sends, and that are taken away
-//! from what clients send; and those of a handshake that go with later requests.
+//! from what clients send; those of a handshake that go with later requests; and those of an answer that go to the client.
 //!
 //! Names are compared in small letters with `-` for `_`: CGI makes one variable of `Meta-User` and `Meta_User`.
 
@@ -17,8 +17,10 @@ pub const SEQUENCE: &str = "WebSocket-Sequence";
 pub const CLOSE: &str = "WebSocket-Close";
 /// The session: see [`super::connection_id`].
 pub const CONNECTION_ID: &str = "Connection-Id";
-/// Before the names of what the application has stored; in its answers `Set-Meta-`.
+/// Before the names of what the application has stored.
 pub const META: &str = "Meta-";
+/// Before the [`normal`] names of what it wants stored.
+pub const SET_META: &str = "set-meta-";
 
 /// How a name is compared.
 pub fn normal(name: &str) -> String {
@@ -59,6 +61,37 @@ pub fn is_replayed(name: &str) -> bool {
         ]
         .contains(&normal.as_str());
     !is_about_the_request && !is_reserved(name)
+}
+
+/// A line of an answer that refuses, which is the client's: not what is between the module and the application, nor what whoever
+/// sends the answer on says of its own.
+pub fn goes_with_a_refusal(name: &str) -> bool {
+    let normal = normal(name);
+    let is_about_the_connection = normal.starts_with("sec-websocket-")
+        || [
+            "connection",
+            "content-length",
+            "content-type",
+            "date",
+            "keep-alive",
+            "proxy-connection",
+            "server",
+            "status",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ]
+        .contains(&normal.as_str());
+    !is_about_the_connection && !is_reserved(&normal) && !normal.starts_with(SET_META)
+}
+
+/// A line of an answer that accepts, which goes into the 101: it is not about the page that it came with, either.
+pub fn goes_into_the_101(name: &str) -> bool {
+    let normal = normal(name);
+    let is_about_the_page = ["content-", "proxy-"].iter().any(|prefix| normal.starts_with(prefix))
+        || ["accept-ranges", "age", "etag", "last-modified", "via"].contains(&normal.as_str());
+    !is_about_the_page && goes_with_a_refusal(&normal)
 }
 
 #[cfg(test)]
@@ -114,6 +147,33 @@ mod tests {
             "Accept-Encoding",
         ] {
             assert!(!is_replayed(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_the_applications_and_not_the_modules() {
+        for name in ["WWW-Authenticate", "Location", "Set-Cookie", "Retry-After", "X-Any"] {
+            assert!(goes_with_a_refusal(name) && goes_into_the_101(name), "{name}");
+        }
+        for name in ["Content-Encoding", "Content-Language", "ETag", "Last-Modified", "Proxy-Authenticate", "Via"] {
+            assert!(goes_with_a_refusal(name) && !goes_into_the_101(name), "{name}");
+        }
+        for name in [
+            "WebSocket-User",
+            "Set-Meta-User",
+            "Grip-Hold",
+            "Connection",
+            "Content-Length",
+            "Content-Type",
+            "Transfer-Encoding",
+            "Upgrade",
+            "Sec-WebSocket-Accept",
+            "sec_websocket_extensions",
+            "Date",
+            "Server",
+            "Status",
+        ] {
+            assert!(!goes_with_a_refusal(name) && !goes_into_the_101(name), "{name}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::apache::status::{BAD_GATEWAY, INTERNAL_SERVER_ERROR};
 use crate::apache::subrequest::{Question, Reply};
 use crate::engine::ForeignRefusal;
 use crate::engine::application::answer::Answer;
-use crate::engine::application::reserved::{self, is_replayed};
+use crate::engine::application::reserved::{self, goes_with_a_refusal, is_replayed};
 use crate::front::{WebSocket, once};
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
@@ -133,7 +133,7 @@ fn refuse(request: &mut Request, url: &str, reply: Reply) -> Refused {
         }
         (false, _) => log::request(Level::Info, request, &format!("WS0065: refused with {status} by {url}")),
     }
-    for (name, value) in headers.iter().filter(|(name, _)| goes_to_the_client(&name.to_string_lossy())) {
+    for (name, value) in headers.iter().filter(|(name, _)| goes_with_a_refusal(&name.to_string_lossy())) {
         request.err_headers_out().add_bytes(name, value);
     }
     // httpd has a page for it, as for every other request that it refuses itself.
@@ -155,29 +155,6 @@ pub(crate) fn pass_on(request: &mut Request, answer: ForeignRefusal) -> Refused 
         headers.into_iter().filter_map(|(name, value)| Some((CString::new(name).ok()?, CString::new(value).ok()?)));
     let (headers, length) = (lines.collect(), body.len());
     refuse(request, &from, Reply { status, content_type, headers, body, length, ..Reply::default() })
-}
-
-/// A line of a refusal that is the client's: not what is between the module and the application, nor what httpd says of its own.
-fn goes_to_the_client(name: &str) -> bool {
-    let normal = reserved::normal(name);
-    let is_httpds = [
-        "connection",
-        "content-length",
-        "content-type",
-        "date",
-        "keep-alive",
-        "proxy-connection",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-protocol",
-        "server",
-        "status",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    !is_httpds.contains(&normal.as_str()) && !reserved::is_reserved(&normal) && !normal.starts_with("set-meta-")
 }
 
 /// The beginning of an answer, for the log: whoever wrote it knows it again.
@@ -204,18 +181,6 @@ mod tests {
             ["Upgrade", "Connection", "Sec-WebSocket-Key", "sec_websocket_version", "If-Match", "Range", "Meta-A"]
         {
             assert!(!is_about_the_client(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_the_applications_and_not_the_modules() {
-        for name in ["WWW-Authenticate", "Location", "Set-Cookie", "Retry-After", "Content-Encoding", "X-Any"] {
-            assert!(goes_to_the_client(name), "{name}");
-        }
-        for name in
-            ["WebSocket-User", "Set-Meta-User", "Grip-Hold", "Connection", "Content-Length", "Transfer-Encoding"]
-        {
-            assert!(!goes_to_the_client(name), "{name}");
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{APP, dumped, encode, saying};
 use crate::docs::{blocks, page};
 use crate::harness::channel::{offering, open, said};
-use crate::harness::php::{Fpm, load_mod_php, php_cgi};
+use crate::harness::php::{Fpm, by_action, by_mod_php};
 use crate::harness::{Handshake, Httpd, Mpm, Raw, Server, every_mpm};
 use serde_json::json;
 
@@ -178,35 +178,18 @@ fn a_login_of_php() {
     }
 }
 
-/// php-cgi by `Action`, which is a redirection inside.
+/// php-cgi.
 fn programs(mpm: Mpm) {
-    let server = Httpd::new(mpm)
-        .cgi()
-        .module("actions")
-        .program("cgi-bin/php", &format!("#!/bin/sh\nexec \"{}\"\n", php_cgi().display()))
-        .file("htdocs/app.php", APP)
-        .config("<FilesMatch \"\\.php$\">\n  SetHandler php-page\n</FilesMatch>\nAction php-page \"/cgi-bin/php\"")
-        .config(SITE)
-        .config(socket("echo", "/app.php"))
-        .start();
+    let httpd = by_action(Httpd::new(mpm)).file("htdocs/app.php", APP);
+    let server = httpd.config(SITE).config(socket("echo", "/app.php")).start();
     sees(&server, "/echo", "/app.php", "/app.php");
     decides(&server, "/echo");
 }
 
-/// In the process that has the handshake.
 #[test]
 fn mod_php() {
-    let Some(load) = load_mod_php() else {
-        eprintln!("not tried: it takes Debian's libapache2-mod-php");
-        return;
-    };
-    let server = Httpd::new(Mpm::Prefork)
-        .file("htdocs/app.php", APP)
-        .config(load)
-        .config("<FilesMatch \"\\.php$\">\n  SetHandler application/x-httpd-php\n</FilesMatch>")
-        .config(SITE)
-        .config(socket("echo", "/app.php"))
-        .start();
+    let Some(httpd) = by_mod_php(Httpd::new(Mpm::Prefork)) else { return };
+    let server = httpd.file("htdocs/app.php", APP).config(SITE).config(socket("echo", "/app.php")).start();
     sees(&server, "/echo", "/app.php", "/app.php");
     decides(&server, "/echo");
 }

@@ -1,7 +1,9 @@
 //! An application decides for whatever runs the session, also for servers that httpd proxies.
 
 use super::{APP, saying};
+use crate::handlers::plugin::journal;
 use crate::harness::php::Fpm;
+use crate::harness::plugin::rules;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw};
 use std::io::Write;
 use std::net::TcpListener;
@@ -78,4 +80,61 @@ fn every_handler() {
     greeted.join().expect("the server behind tcp");
     // A page at a proxied URL is nobody's to ask about.
     assert_ne!(Raw::page(&server, "/proxied?status=403").text(), "no");
+}
+
+/// Of handshakes that others judge after it: plugins, and handlers in Python, which write the 101 themselves.
+#[test]
+fn plugins_and_python() {
+    let fpm = Fpm::start(2);
+    let authorize = "WebSocketAuthorize /app.php?q=%{QUERY_STRING}";
+    let plugin = rules().display();
+    let server = Fpm::modules(Httpd::new(Mpm::Event))
+        .file("htdocs/app.php", APP)
+        .python_handlers()
+        .config(fpm.config())
+        .config(format!("<Location \"/rules\">\nWebSocketHandler \"{plugin}\" rules_init\n{authorize}\n</Location>"))
+        .config(format!(
+            "<LocationMatch \"^/(user|echo)$\">\nWebSocketHandler pywebsocket handlers\n{authorize}\n</LocationMatch>"
+        ))
+        .start();
+    server.tolerate_log("handlers/broken_wsh.py: ");
+    server.expect_log("WS0064");
+    for path in ["/rules", "/user"] {
+        for status in [401, 403, 503] {
+            let query = format!("{path}?status={status}&{}&body=no", saying(&["Retry-After: 7"]));
+            let answer = Raw::answer(&server, &Handshake::new(&query));
+            assert_eq!((answer.status, answer.text().as_str()), (status, "no"), "{path}");
+            assert_eq!(answer.header("Retry-After"), Some("7"), "{path}");
+        }
+    }
+    // A plugin is not asked about what was refused.
+    assert_eq!(journal(&server), [""; 0]);
+    let ask = |client: &mut Raw, path: &str, lines: &[&str]| {
+        let handshake = Handshake::new(&format!("{path}?{}", saying(lines))).header("X-Echo", "said");
+        client.ask(&handshake.header("Sec-WebSocket-Protocol", "other, chat"))
+    };
+    let lines = ["WebSocket-User: ann", "Set-Cookie: a=1", "Sec-WebSocket-Protocol: chat"];
+    let mut client = Raw::connect(&server);
+    let accepted = ask(&mut client, "/rules", &lines);
+    accepted.assert_accepted();
+    assert_eq!((accepted.all("Set-Cookie"), accepted.header("X-From-Plugin")), (vec!["a=1"], Some("said")));
+    assert_eq!((accepted.header("Sec-WebSocket-Protocol"), accepted.header("WebSocket-User")), (Some("chat"), None));
+    client.send(&Frame::text("request"));
+    let told = client.frame();
+    assert!(told.payload.ends_with(b" 127.0.0.1"), "{told:?}");
+    client.close();
+
+    // The handler has the user; header lines and the subprotocol are its own.
+    let mut client = Raw::connect(&server);
+    let accepted = ask(&mut client, "/user", &lines[..2]);
+    accepted.assert_accepted();
+    assert_eq!((accepted.header("Set-Cookie"), accepted.header("WebSocket-User")), (None, None));
+    let known = client.frame();
+    assert!(known.payload.starts_with(b"ann /user?"), "{known:?}");
+    let mut client = Raw::connect(&server);
+    ask(&mut client, "/echo", &lines[..1]).assert_accepted();
+    client.echo(&Frame::text("hello"));
+    client.close();
+    server.expect_log("WS0062");
+    assert_eq!(ask(&mut Raw::connect(&server), "/echo", &lines).status, 500);
 }

@@ -1,6 +1,6 @@
 //! `WebSocketHandler http` in plain mode, with PHP in the ways in which httpd runs it: messages become requests, and answers messages.
 
-use crate::harness::php::{Fpm, load_mod_php, php_cgi};
+use crate::harness::php::{Fpm, by_action, by_mod_php};
 use crate::harness::publish::publish;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
@@ -214,6 +214,29 @@ fn fails(server: &Server) {
     }
 }
 
+/// What is no acceptance opens nothing; a page of the application is the client's only where it refuses.
+#[track_caller]
+fn opens_nothing(server: &Server) {
+    server.expect_log("WS0062");
+    server.expect_log("WS0064");
+    for (say, status, page) in [
+        ("status 500", 500, "an error page"),
+        ("status 410", 410, "an error page"),
+        ("header WebSocket-Allow: room/*", 502, ""),
+        ("header WebSocket-Rights: publish", 502, ""),
+        ("header WebSocket-Colour: red", 502, ""),
+        ("header WebSocket-Channel: no name", 502, ""),
+        ("header Sec-WebSocket-Protocol: chat", 500, ""),
+        ("much 1048577", 502, ""),
+    ] {
+        let answer = Raw::answer(server, &Handshake::new(&format!("/chat?{}", encode(say))));
+        assert_eq!(answer.status, status, "{say}: {answer:?}");
+        assert!(answer.text().contains(page) && !answer.text().contains("done"), "{say}: {answer:?}");
+        assert_eq!(answer.header("Sec-WebSocket-Accept"), None, "{say}");
+    }
+    fs::remove_file(server.path("heard/log")).expect("what it has heard");
+}
+
 #[test]
 fn fpm() {
     let fpm = Fpm::start(2);
@@ -222,32 +245,18 @@ fn fpm() {
     server.tolerate_log("PHP");
     server.tolerate_log("AH01071");
     fails(&server);
+    opens_nothing(&server);
 }
 
-/// php-cgi, by `Action`.
+/// php-cgi.
 fn programs(mpm: Mpm) {
-    let server = site(mpm)
-        .cgi()
-        .module("actions")
-        .program("cgi-bin/php", &format!("#!/bin/sh\nexec \"{}\"\n", php_cgi().display()))
-        .config("<FilesMatch \"\\.php$\">\n  SetHandler php-page\n</FilesMatch>\nAction php-page \"/cgi-bin/php\"")
-        .config(location("chat", SOCKET))
-        .start();
-    converses(&server);
+    converses(&by_action(site(mpm)).config(location("chat", SOCKET)).start());
 }
 
 #[test]
 fn mod_php() {
-    let Some(load) = load_mod_php() else {
-        eprintln!("not tried: it takes Debian's libapache2-mod-php");
-        return;
-    };
-    let server = site(Mpm::Prefork)
-        .config(load)
-        .config("<FilesMatch \"\\.php$\">\n  SetHandler application/x-httpd-php\n</FilesMatch>")
-        .config(location("chat", SOCKET))
-        .start();
-    converses(&server);
+    let Some(httpd) = by_mod_php(site(Mpm::Prefork)) else { return };
+    converses(&httpd.config(location("chat", SOCKET)).start());
 }
 
 /// The engine comes back by TLS, to the certificate that the client has seen; whoever has the bytes of the socket.

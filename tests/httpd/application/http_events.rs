@@ -51,6 +51,8 @@ for ($rest = $body; $rest != '';) {
         if ($how == 'message') { exit("TEXT 1\r\nx\r\n"); }
         if ($how == 'created') { http_response_code(201); exit("OPEN\r\n"); }
         if ($how == 'protocol') { header('Sec-WebSocket-Protocol: never-offered'); }
+        if ($how == 'allow') { header('WebSocket-Allow: room/*'); }
+        if ($how == 'rights') { header('WebSocket-Rights: publish'); }
         if ($how == 'channel') { header('WebSocket-Channel: no name'); }
         if ($how == 'much') { exit(str_repeat('x', 1 << 21)); }
         if ($how == 'charset') { header('Content-Type: application/websocket-events; charset=utf-8'); }
@@ -144,6 +146,8 @@ fn openings() {
         ("created", 502, None),
         ("protocol", 500, None),
         ("channel", 502, None),
+        ("allow", 502, None),
+        ("rights", 502, None),
         ("much", 502, None),
     ] {
         let answer = Raw::answer(&server, &Handshake::new(&format!("/grip?{how}")));

@@ -1,6 +1,6 @@
 //! A page in PHP publishes: `examples/php`, run by the httpd that has the channels.
 
-use crate::harness::php::php_cgi;
+use crate::harness::php::by_action;
 use crate::harness::{Client, Httpd, Mpm, Raw, every_mpm};
 use serde_json::{Value, json};
 use std::fs;
@@ -20,25 +20,13 @@ const CHANNELS: &str = r#"
 </Location>
 "#;
 
-/// PHP as a CGI program: httpd runs it for each page.
-const PHP: &str = r#"
-<FilesMatch "\.php$">
-    SetHandler php-page
-</FilesMatch>
-Action php-page "/cgi-bin/php"
-SetEnv PUBLISH_URL "http://127.0.0.1:{port}/publish"
-"#;
-
 fn a_page_publishes(mpm: Mpm) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/php/publish.php");
-    let mut httpd = Httpd::new(mpm).cgi();
-    for module in ["actions", "authz_host", "env"] {
-        httpd = httpd.module(module);
-    }
-    let server = httpd
-        .program("cgi-bin/php", &format!("#!/bin/sh\nexec \"{}\"\n", php_cgi().display()))
+    let server = by_action(Httpd::new(mpm))
+        .module("authz_host")
+        .module("env")
         .file("htdocs/publish.php", fs::read(example).expect("the example"))
-        .config(PHP)
+        .config("SetEnv PUBLISH_URL \"http://127.0.0.1:{port}/publish\"")
         .config(CHANNELS)
         .start();
     let page = || Raw::page(&server, "/publish.php").text();

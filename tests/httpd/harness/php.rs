@@ -18,6 +18,25 @@ pub(crate) fn php_cgi() -> PathBuf {
     program("php-cgi").expect("no php-cgi in PATH: install the Debian package php-cgi")
 }
 
+/// Pages in PHP are run as programs, by `Action`, which is a redirection inside.
+#[track_caller]
+pub(crate) fn by_action(httpd: Httpd) -> Httpd {
+    httpd
+        .cgi()
+        .module("actions")
+        .program("cgi-bin/php", &format!("#!/bin/sh\nexec \"{}\"\n", php_cgi().display()))
+        .config("<FilesMatch \"\\.php$\">\n  SetHandler php-page\n</FilesMatch>\nAction php-page \"/cgi-bin/php\"")
+}
+
+/// mod_php runs them, in the process that has the request: with the prefork MPM. `None`, and a line that says so: it is not there.
+pub(crate) fn by_mod_php(httpd: Httpd) -> Option<Httpd> {
+    let Some(load) = load_mod_php() else {
+        eprintln!("not tried: it takes Debian's libapache2-mod-php");
+        return None;
+    };
+    Some(httpd.config(load).config("<FilesMatch \"\\.php$\">\n  SetHandler application/x-httpd-php\n</FilesMatch>"))
+}
+
 /// A PHP-FPM of a test's own, on a Unix socket.
 pub(crate) struct Fpm {
     folder: TempDir,
@@ -93,7 +112,7 @@ fn php_fpm() -> PathBuf {
 }
 
 /// The LoadModule line of mod_php, which is installed beside httpd or unpacked by `tests/run`; where it is neither, none.
-pub(crate) fn load_mod_php() -> Option<String> {
+fn load_mod_php() -> Option<String> {
     let unpacked = Installation::built("mod-php/usr/lib/apache2/modules");
     let file = [installation().modules.clone(), unpacked].iter().find_map(|folder| {
         let files = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
