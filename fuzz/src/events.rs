@@ -15,7 +15,11 @@ pub fn check(input: &[u8]) {
     let (whole, most) = peak(|| read(&[body]));
     // The shortest event is of 6 bytes.
     let events = body.len() / 6 + 1;
-    assert!(most <= 4096 + 4 * body.len() + 4 * events * size_of::<WebSocketEvent>(), "{most} bytes for {}", body.len());
+    assert!(
+        most <= 4096 + 4 * body.len() + 4 * events * size_of::<WebSocketEvent>(),
+        "{most} bytes for {}",
+        body.len()
+    );
     let pieces: Vec<&[u8]> = pieces(body, *cut).collect();
     let (events, outcome) = read(&pieces);
     assert_eq!(events, whole.0);

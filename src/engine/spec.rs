@@ -74,7 +74,7 @@ pub struct LogSpec {
 }
 
 /// A handler by its name, and the arguments that its directive gave.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerSpec {
     /// As in `WebSocketHandler NAME`.
     pub name: String,
@@ -82,6 +82,13 @@ pub struct HandlerSpec {
     pub args: Vec<String>,
     /// What else the handler wants to be told of the session, in a form of its own.
     pub settings: Vec<u8>,
+}
+
+/// There may be secrets among the settings.
+impl std::fmt::Debug for HandlerSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandlerSpec").field("name", &self.name).field("args", &self.args).finish_non_exhaustive()
+    }
 }
 
 /// What one session may use.

@@ -6,6 +6,7 @@ use crate::channels::History;
 use crate::channels::api::{self, BatchMessage, BatchOutcome, Info, PublishBatch, PublishResult, RevokeResult};
 use crate::channels::name::Pattern;
 use crate::channels::subscription::{ServerSettings, Subscription};
+use crate::engine::application::grip_sig::GripKey;
 use crate::engine::application::{ApplicationSpec, Loopback, Recheck, loopback};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{self, FromEngine, LAYOUT, ProxiedBackend, ToEngine};
@@ -95,7 +96,8 @@ fn application() -> ApplicationSpec {
         meta: vec![(text("name"), text("value"))],
         recheck: Some(Recheck { interval: TIME, grace: 2 * TIME }),
         expires: Some(3 * TIME),
-        loopback: Some(loopback("127.0.0.1:14")),
+        here: Some(loopback::Application::Here(loopback("127.0.0.1:14"))),
+        secure: true,
         says_channels: true,
     }
 }
@@ -270,6 +272,7 @@ fn settings() -> Vec<u8> {
         channels,
         secure: true,
         recheck: Some(http::settings::RecheckRules { interval: Some(TIME), grace: TIME }),
+        grip_key: Some(GripKey::new("key").unwrap()),
     };
     [
         bytes(&requests),

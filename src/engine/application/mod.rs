@@ -5,17 +5,19 @@
 //! * [`channel_name`]: the names of channels, which it may give
 //! * [`loopback`]: the requests of the engine; [`queue`]: how many of them there may be at a time
 //! * [`recheck`]: it is asked again
-//! * [`token`]: how it, and httpd, know that this module asks
+//! * [`token`]: how it, and httpd, know that this module asks; [`grip_sig`]: how others do
 //! * [`ApplicationSpec`]: what the engine needs to ask it again
 
 pub mod answer;
 pub mod channel_name;
+pub mod grip_sig;
 pub mod loopback;
 pub mod queue;
 pub(crate) mod recheck;
 pub mod reserved;
 pub mod token;
 
+use loopback::Application;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,8 +38,10 @@ pub struct ApplicationSpec {
     pub recheck: Option<Recheck>,
     /// The session ends at the latest so long after its handshake.
     pub expires: Option<Duration>,
-    /// Where the handshake has come in.
-    pub loopback: Option<Loopback>,
+    /// Where this httpd is asked again.
+    pub here: Option<Application>,
+    /// The client has come over TLS.
+    pub secure: bool,
     /// It may say something of channels: false where an .htaccess file has chosen it, and no prefix keeps them apart.
     pub says_channels: bool,
 }
@@ -50,7 +54,7 @@ impl std::fmt::Debug for ApplicationSpec {
             .field("authorize", &self.authorize)
             .field("recheck", &self.recheck)
             .field("expires", &self.expires)
-            .field("loopback", &self.loopback)
+            .field("here", &self.here)
             .finish_non_exhaustive()
     }
 }

@@ -130,7 +130,7 @@ fn key(spec: &ApplicationSpec) -> Key {
         add(name.as_bytes());
         add(value.as_bytes());
     }
-    add(format!("{:?} {:?}", spec.recheck, spec.loopback).as_bytes());
+    add(format!("{:?} {:?} {}", spec.recheck, spec.here, spec.secure).as_bytes());
     let mut key = Key::default();
     key.copy_from_slice(digest.finish().as_ref());
     key
@@ -180,7 +180,7 @@ impl Group {
     fn inquiry(&self) -> Option<(Application, Inquiry)> {
         let state = self.lock();
         let spec = &state.spec;
-        let loopback = spec.loopback.clone()?;
+        let here = spec.here.clone()?;
         let mut headers = spec.headers.clone();
         let mut add = |name: String, value: &str| headers.push((name, value.as_bytes().to_vec()));
         for (name, value) in &spec.meta {
@@ -196,9 +196,9 @@ impl Group {
             headers,
             body: bytes::Bytes::new(),
             client: state.client.clone(),
-            secure: loopback.secure,
+            secure: spec.secure,
         };
-        Some((Application::Here(loopback), inquiry))
+        Some((here, inquiry))
     }
 
     /// Takes over what concerns the next question; what becomes of the sessions.

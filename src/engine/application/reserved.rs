@@ -15,6 +15,8 @@ pub const EVENT: &str = "WebSocket-Event";
 pub const SEQUENCE: &str = "WebSocket-Sequence";
 /// Code and reason of a Close frame, from the client or for it.
 pub const CLOSE: &str = "WebSocket-Close";
+/// By which applications elsewhere know who asks: [`super::grip_sig`].
+pub const GRIP_SIG: &str = "Grip-Sig";
 /// The session: see [`super::connection_id`].
 pub const CONNECTION_ID: &str = "Connection-Id";
 /// Before the names of what the application has stored.

@@ -3,11 +3,9 @@
 //! * [`url`]: whom the directive means
 //! * [`ask`]: the question, on the handshake's thread
 //! * [`trust`]: how the application knows that it is this module that asks
-//! * [`grip_sig`]: how httpd knows another GRIP proxy
 //! * [`spec`]: what the engine gets to ask again
 
 pub(crate) mod ask;
-pub(crate) mod grip_sig;
 pub(crate) mod spec;
 pub(crate) mod trust;
 pub(crate) mod url;
@@ -23,9 +21,10 @@ use crate::apache::{HookResult, HookStatus};
 use crate::engine::application::Recheck;
 use crate::engine::application::answer::{Answer, RECHECK_RANGE};
 use crate::engine::application::connection_id;
+use crate::engine::application::grip_sig::GripKey;
 use crate::wire::handshake::Accept;
-use grip_sig::GripKey;
 use std::ffi::{CStr, CString};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use url::LocalUrl;
@@ -39,6 +38,8 @@ merged! {
         recheck: Option<Option<Duration>>,
         grace: Limit<Duration>,
         grip_key: Option<Option<GripKey>>,
+        /// Likewise.
+        listener: Option<Option<SocketAddr>>,
     }
 }
 
@@ -68,7 +69,9 @@ directives! { pub(super) DIRECTIVES =
     c"WebSocketRecheckGrace" "seconds" in Everywhere, else "300" => grace,
         c"How long the application may give no answer that counts before its sockets are closed";
     c"WebSocketGripKey" "key|Off" in Host, else "Off" => grip_key,
-        c"The key of a GRIP proxy in front, whose header lines are left alone where it has signed; or 'Off'";
+        c"The key of GRIP: what a proxy in front has signed is believed, and requests to applications elsewhere are signed; or 'Off'";
+    c"WebSocketLoopback" "url|Off" in Host, else "Off" => listener,
+        c"A listener of this server without TLS, as http://127.0.0.1:8080, for the engine's requests; 'Off': where the client has come in";
 }
 
 fn authorize_url(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
@@ -106,6 +109,24 @@ fn grip_key(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let word = one(words, "the key of a GRIP proxy, or Off")?;
     let key = if is_off(word) { None } else { Some(GripKey::new(word)?) };
     config.change(|application: &mut ApplicationConfig| application.grip_key = Some(key));
+    Ok(())
+}
+
+fn listener(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
+    let word = one(words, "a URL, as http://127.0.0.1:8080, or Off")?;
+    let listener = match is_off(word) {
+        true => None,
+        // What is said there is a secret, so it is an address, which nobody else can be looked up under.
+        false => {
+            let address = word.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+            let address =
+                address.and_then(|address| address.parse::<SocketAddr>().ok()).filter(|known| known.port() > 0);
+            Some(address.ok_or_else(|| {
+                format!("expected the address and port of a listener of this server, as http://127.0.0.1:8080, or Off, got \"{word}\"")
+            })?)
+        }
+    };
+    config.change(|application: &mut ApplicationConfig| application.listener = Some(listener));
     Ok(())
 }
 

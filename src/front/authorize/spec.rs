@@ -2,6 +2,8 @@
 
 use super::{ApplicationConfig, GRACE, Said, said};
 use crate::apache::request::Request;
+use crate::engine::application::grip_sig::GripKey;
+use crate::engine::application::loopback::Application;
 use crate::engine::application::reserved::is_replayed;
 use crate::engine::application::{ApplicationSpec, Loopback};
 use crate::front::WebSocket;
@@ -23,7 +25,8 @@ pub(crate) fn of(request: &Request, has_prefix: bool) -> Option<Box<ApplicationS
         meta: answer.meta.iter().filter(|(_, value)| !value.is_empty()).cloned().collect(),
         recheck,
         expires: answer.expires,
-        loopback: recheck.and_then(|_| loopback(request)),
+        here: recheck.and_then(|_| here(request)),
+        secure: request.connection().is_tls(),
         says_channels: has_prefix || !is_from_htaccess,
     };
     Some(Box::new(spec))
@@ -35,6 +38,11 @@ pub(crate) fn own_recheck(request: &Request) -> (Option<Duration>, Duration) {
     (config.recheck.flatten(), config.grace.unwrap_or(GRACE))
 }
 
+/// The key with which applications elsewhere are told who asks.
+pub(crate) fn grip_key(request: &Request) -> Option<GripKey> {
+    request.config::<WebSocket>().of::<ApplicationConfig>().into_owned().grip_key.flatten()
+}
+
 /// The lines of the handshake that go with later requests.
 pub(crate) fn replayed(request: &Request) -> Vec<(String, Vec<u8>)> {
     let lines = request.headers_in().lines();
@@ -42,8 +50,17 @@ pub(crate) fn replayed(request: &Request) -> Vec<(String, Vec<u8>)> {
     lines.filter(|(name, _)| is_replayed(name)).collect()
 }
 
-/// Where the handshake has come in; `None` where that is no address, as a Unix socket's.
-pub(crate) fn loopback(request: &Request) -> Option<Loopback> {
+/// Where the engine asks this httpd: at the listener that the configuration names, or where the handshake has come in; `None` where
+/// that is no address, as a Unix socket's.
+pub(crate) fn here(request: &Request) -> Option<Application> {
+    let config = request.config::<WebSocket>().of::<ApplicationConfig>().into_owned();
+    match config.listener.flatten() {
+        Some(listener) => Some(Application::Listener(listener)),
+        None => loopback(request).map(Application::Here),
+    }
+}
+
+fn loopback(request: &Request) -> Option<Loopback> {
     let (_, (address, port)) = request.addresses();
     let address: IpAddr = address.parse().ok()?;
     let secure = request.connection().is_tls();

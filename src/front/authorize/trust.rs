@@ -5,11 +5,10 @@ use super::ApplicationConfig;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::engine::application::reserved::{self, is_reserved};
-use crate::engine::application::token;
+use crate::engine::application::{grip_sig, token};
 use crate::front::WebSocket;
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// This module has made the request: for applications, and for `Require env`.
 const TRUSTED: &CStr = c"WEBSOCKET_TRUSTED";
@@ -70,7 +69,7 @@ fn judge(request: &mut Request) {
         }
         return;
     }
-    let is_signed = is_signed(request, find("Grip-Sig"));
+    let is_signed = is_signed(request, find(reserved::GRIP_SIG));
     for (name, _) in &lines {
         let name_text = name.to_string_lossy();
         if is_signed && !reserved::normal(&name_text).starts_with("websocket-") {
@@ -87,8 +86,7 @@ fn judge(request: &mut Request) {
 fn is_signed(request: &Request, signature: Option<&[u8]>) -> bool {
     let config = request.config::<WebSocket>().of::<ApplicationConfig>();
     let Some((Some(key), signature)) = config.grip_key.as_ref().zip(signature) else { return false };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
-    std::str::from_utf8(signature).is_ok_and(|signature| key.has_signed(signature, now))
+    std::str::from_utf8(signature).is_ok_and(|signature| key.has_signed(signature, grip_sig::now()))
 }
 
 /// Never reaches an application.

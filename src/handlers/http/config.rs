@@ -3,10 +3,9 @@
 use super::settings::Mode;
 use crate::engine::application::queue::DEFAULT_MAX;
 use crate::front::authorize::url::LocalUrl;
-use crate::front::config::words::{Words, is_off, one};
+use crate::front::config::words::{Words, one};
 use crate::front::config::{Config, directives, merged};
 use crate::front::handler::only_in_httpds;
-use std::net::SocketAddr;
 
 merged! {
     /// What the directives of a section say of them; `None` where they say nothing.
@@ -14,8 +13,6 @@ merged! {
         url: Option<Given>,
         mode: Option<Mode>,
         max: Option<u32>,
-        /// `Off` is `Some(None)`.
-        listener: Option<Option<SocketAddr>>,
     }
 }
 
@@ -48,8 +45,6 @@ directives! { pub(crate) DIRECTIVES =
         c"How the application of 'WebSocketHandler http' is asked: 'plain', a message is a body; or 'events', as GRIP has it";
     c"WebSocketHttpMax" "number" in Global, else "32" => max,
         c"Requests of the engine to applications that may be on their way at a time";
-    c"WebSocketLoopback" "url|Off" in Host, else "Off" => listener,
-        c"A listener of this server without TLS, as http://127.0.0.1:8080, for the engine's requests; 'Off': where the client has come in";
 }
 
 impl HttpConfig {
@@ -63,10 +58,6 @@ impl HttpConfig {
 
     pub(crate) fn max(&self) -> u32 {
         self.max.unwrap_or(DEFAULT_MAX)
-    }
-
-    pub(crate) fn listener(&self) -> Option<SocketAddr> {
-        self.listener.flatten()
     }
 }
 
@@ -136,24 +127,6 @@ fn max(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
     let max = word.parse().ok().filter(|max| (1..=MOST).contains(max));
     let max = max.ok_or_else(|| format!("expected a number from 1 to {MOST}, got \"{word}\""))?;
     config.change(|http: &mut HttpConfig| http.max = Some(max));
-    Ok(())
-}
-
-fn listener(config: &mut Config, words: Words<'_, '_>) -> Result<(), String> {
-    let word = one(words, "a URL, as http://127.0.0.1:8080, or Off")?;
-    let listener = match is_off(word) {
-        true => None,
-        // What is said there is a secret, so it is an address, which nobody else can be looked up under.
-        false => {
-            let address = word.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
-            let address =
-                address.and_then(|address| address.parse::<SocketAddr>().ok()).filter(|known| known.port() > 0);
-            Some(address.ok_or_else(|| {
-                format!("expected the address and port of a listener of this server, as http://127.0.0.1:8080, or Off, got \"{word}\"")
-            })?)
-        }
-    };
-    config.change(|http: &mut HttpConfig| http.listener = Some(listener));
     Ok(())
 }
 

@@ -85,7 +85,8 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 protocols: accept.map(|accept| accept.offered_protocols.clone()).unwrap_or_default(),
                 crowd: Crowd::of_this_child(),
             };
-            let settings = HttpSettings { mode, application: to, target, opening, channels, secure, recheck };
+            let grip_key = spec::grip_key(request);
+            let settings = HttpSettings { mode, application: to, target, opening, channels, secure, recheck, grip_key };
             (settings, application, None)
         }
         HttpUrl::Local(url) => {
@@ -94,16 +95,9 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 log::request(level, request, &format!("WS0335: refused with {status}: WebSocketHandler http: {why}"));
                 Refused::Status(status)
             })?;
-            let here = match (config.listener(), spec::loopback(request)) {
-                (Some(listener), _) => Application::Listener(listener),
-                (None, Some(loopback)) => Application::Here(loopback),
-                (None, None) => {
-                    return Err(failed(
-                        request,
-                        "this server has no address here: name a listener by WebSocketLoopback",
-                    ));
-                }
-            };
+            let here = spec::here(request).ok_or_else(|| {
+                failed(request, "this server has no address here: name a listener by WebSocketLoopback")
+            })?;
             let reply = tell(request, mode, &target, &application, &WebSocketEvent::Open)?;
             let answer = answer(reply);
             judge(request, mode, &target, &answer)?;
@@ -114,11 +108,19 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
             let spec = spec::of(request, has_prefix).map_or(application.clone(), |spec| ApplicationSpec {
                 recheck: spec.recheck,
                 expires: spec.expires,
-                loopback: spec::loopback(request),
+                here: Some(here.clone()),
                 ..application.clone()
             });
-            let settings =
-                HttpSettings { mode, application: here, target: target.clone(), opening, channels, secure, recheck };
+            let settings = HttpSettings {
+                mode,
+                application: here,
+                target: target.clone(),
+                opening,
+                channels,
+                secure,
+                recheck,
+                grip_key: None,
+            };
             (settings, spec, Some((target, application)))
         }
     };

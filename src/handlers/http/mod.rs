@@ -57,11 +57,11 @@ impl Handler for Http {
         Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of http: {e}") };
             let settings: HttpSettings = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
-            let HttpSettings { mode, application, target, opening, channels, secure, recheck } = settings;
+            let HttpSettings { mode, application, target, opening, channels, secure, recheck, grip_key } = settings;
             let ApplicationSpec { connection, headers, meta, .. } =
                 spec.application.as_deref().cloned().unwrap_or_default();
             let correspondence = Correspondence::new(application.clone(), mode, target, spec.client.clone(), secure);
-            let mut correspondence = correspondence.with(connection, headers, meta);
+            let mut correspondence = correspondence.with(connection, headers, meta).signed_by(grip_key);
             let mut dialect = EventsDialect::default();
             let (first, response, is_ours) = match opening {
                 Opening::Accepted { headers, body } => {

@@ -1,9 +1,10 @@
 //! What the application is asked: the requests of one session, one after the other.
 
 use super::settings::Mode;
+use crate::engine::application::grip_sig::GripKey;
 use crate::engine::application::loopback::{self, Application, AskError, HttpAnswer, Inquiry};
 use crate::engine::application::queue::RequestQueue;
-use crate::engine::application::{answer, reserved};
+use crate::engine::application::{answer, grip_sig, reserved};
 use crate::wire::CloseFrame;
 use crate::wire::websocket_events::{MEDIA_TYPE, WebSocketEvent};
 use bytes::Bytes;
@@ -28,6 +29,7 @@ pub struct Correspondence {
     connection: String,
     headers: Vec<(String, Vec<u8>)>,
     meta: Vec<(String, String)>,
+    grip_key: Option<GripKey>,
     /// The number of the last request.
     sequence: u64,
 }
@@ -48,6 +50,7 @@ impl Correspondence {
             connection: String::new(),
             headers: Vec::new(),
             meta: Vec::new(),
+            grip_key: None,
             sequence: 0,
         }
     }
@@ -60,6 +63,11 @@ impl Correspondence {
         meta: Vec<(String, String)>,
     ) -> Correspondence {
         Correspondence { connection, headers, meta, ..self }
+    }
+
+    /// Each request is signed with this key, where there is one.
+    pub fn signed_by(self, grip_key: Option<GripKey>) -> Correspondence {
+        Correspondence { grip_key, ..self }
     }
 
     pub fn mode(&self) -> Mode {
@@ -150,7 +158,7 @@ impl Correspondence {
             client: self.client.clone(),
             secure: self.secure,
         };
-        Question { application: self.application.clone(), inquiry }
+        Question { application: self.application.clone(), grip_key: self.grip_key.clone(), inquiry }
     }
 }
 
@@ -163,6 +171,7 @@ fn close_line(frame: &CloseFrame) -> Vec<u8> {
 /// A request that is to be made.
 pub struct Question {
     application: Arc<Application>,
+    grip_key: Option<GripKey>,
     inquiry: Inquiry,
 }
 
@@ -172,7 +181,13 @@ impl Question {
     /// # Errors
     /// There is no answer.
     pub async fn ask_now(&self) -> Result<HttpAnswer, AskError> {
-        loopback::ask(&self.application, &self.inquiry, MAX_BODY).await
+        let Some(key) = &self.grip_key else {
+            return loopback::ask(&self.application, &self.inquiry, MAX_BODY).await;
+        };
+        // It may have waited: a signature holds for a minute.
+        let mut signed = self.inquiry.clone();
+        signed.headers.push((reserved::GRIP_SIG.into(), key.sign(grip_sig::now()).into()));
+        loopback::ask(&self.application, &signed, MAX_BODY).await
     }
 
     /// Waits for its turn and asks, once.

@@ -1,5 +1,6 @@
 //! What the handler is told of a session, beside what the engine is told of the application.
 
+use crate::engine::application::grip_sig::GripKey;
 use crate::engine::application::loopback::Application;
 use crate::handlers::targets::Crowd;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub struct HttpSettings {
     pub secure: bool,
     /// The application is asked again by this handler, and nobody else has it asked.
     pub recheck: Option<RecheckRules>,
+    /// By which an application elsewhere knows who asks.
+    pub grip_key: Option<GripKey>,
 }
 
 /// How often an application is asked again at its own URL, by the configuration.

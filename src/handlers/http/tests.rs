@@ -1,6 +1,7 @@
 //! The http handler in an engine, with an application that is a script.
 
 use super::*;
+use crate::engine::application::grip_sig::{self, GripKey};
 use crate::engine::application::{Loopback, token};
 use crate::engine::memory::Bound;
 use crate::engine::testing::{self, Client, PATIENCE, TestEngine};
@@ -144,6 +145,7 @@ fn settings(script: &Script, mode: Mode, headers: &[(&str, &str)], body: &str) -
         channels: ChannelRules { prefix: "p/".into(), max: 2, member: None },
         secure: false,
         recheck: None,
+        grip_key: None,
     }
 }
 
@@ -509,6 +511,22 @@ fn channels_are_those_that_header_lines_name() {
     say(&mut client, "y");
     script.next();
     assert_eq!(["a", "b", "c"].map(subscribers), [0, 1, 1]);
+}
+
+#[test]
+fn what_an_application_elsewhere_is_asked_is_signed() {
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let key = GripKey::new("secret").unwrap();
+    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
+    let settings = HttpSettings { application, grip_key: Some(key.clone()), ..settings(&script, Mode::Plain, &[], "") };
+    let mut client = engine.session_of(spec(&settings)).1;
+    say(&mut client, "x");
+    let seen = script.exchange(text("y"));
+    let (signature, now) = (seen.header("Grip-Sig").unwrap(), grip_sig::now());
+    assert!(key.has_signed(signature, now) && !key.has_signed(signature, now + 60), "{signature}");
+    assert_eq!(seen.header("WebSocket-Token"), None);
+    drop(client);
+    assert!(key.has_signed(script.exchange(text("")).header("Grip-Sig").unwrap(), now));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""A Django application with django-grip: an echo over a WebSocket. Its one argument is the port."""
+"""A Django application with django-grip: an echo over a WebSocket. Its arguments are the port and the key of its GRIP proxy."""
 
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -11,7 +11,7 @@ settings.configure(
     MIDDLEWARE=["django_grip.GripMiddleware"],
     ROOT_URLCONF=__name__,
     SECRET_KEY="tests",
-    GRIP_URL="http://127.0.0.1:1",
+    GRIP_PROXIES=[{"control_uri": "http://127.0.0.1:1", "key": sys.argv[2], "verify_iss": "pushpin"}],
 )
 django.setup()
 
@@ -50,7 +50,15 @@ def echo(request):
             ws.send_binary(message)
 
 
-urlpatterns = [path("echo", echo)]
+@csrf_exempt
+@websocket_only
+def signed(request):
+    if not request.grip.signed:
+        return HttpResponse("not signed\n", status=403)
+    return echo(request)
+
+
+urlpatterns = [path("echo", echo), path("signed", signed)]
 
 
 class Quiet(WSGIRequestHandler):

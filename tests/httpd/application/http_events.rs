@@ -203,6 +203,9 @@ fn answers_that_are_none() {
     }
 }
 
+/// What Django and httpd both know.
+const KEY: &str = "a key that nobody can guess";
+
 /// A Django of a test's own.
 struct Django {
     process: Child,
@@ -214,7 +217,7 @@ impl Django {
         let port = Port::reserve();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/httpd/application/grip.py");
         let mut command = Command::new(python());
-        command.arg(script).arg(port.number().to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg(script).arg(port.number().to_string()).arg(KEY).stdin(Stdio::null()).stdout(Stdio::null());
         let process = command.spawn().expect("a Python with Django and django-grip");
         let address = ("127.0.0.1", port.number());
         let django = Self { process, port };
@@ -246,6 +249,9 @@ fn django_grip() {
         .config(location("elsewhere", &lines(&format!("http://127.0.0.1:{port}/echo"))))
         .config(location("refused", &lines(&format!("http://127.0.0.1:{port}/echo?q=refuse"))))
         .config(location("nobody", &lines("http://127.0.0.1:1/echo")))
+        .config(location("signed", &lines(&format!("http://127.0.0.1:{port}/signed"))))
+        .config(format!("<VirtualHost *>\nServerName signing.example\nWebSocketGripKey \"{KEY}\"\n</VirtualHost>"))
+        .config("<VirtualHost *>\nServerName silent.example\n</VirtualHost>")
         .config(location("proxied", &lines("/app/echo?q=%{QUERY_STRING}")))
         .start();
     for path in ["/elsewhere", "/proxied"] {
@@ -267,6 +273,15 @@ fn django_grip() {
     assert_eq!((answer.status, answer.text().as_str()), (403, "not you\n"));
     let answer = Raw::answer(&server, &Handshake::new("/refused"));
     assert_eq!((answer.status, answer.text().as_str()), (403, "not you\n"));
+    // It demands that each request is signed.
+    let mut client = Raw::open_with(&server, &Handshake::new("/signed").with("Host", "signing.example"));
+    client.expect(&Frame::text("welcome"));
+    client.send(&Frame::text("héllo"));
+    client.expect(&Frame::text("ann: héllo"));
+    client.close();
+    let unsigned = Raw::answer(&server, &Handshake::new("/signed").with("Host", "silent.example"));
+    assert_eq!((unsigned.status, unsigned.text().as_str()), (403, "not signed\n"));
+    assert!(!server.error_log().contains(KEY));
     server.expect_log("WS0007");
     assert_eq!(Raw::answer(&server, &Handshake::new("/nobody")).status, 502);
 }

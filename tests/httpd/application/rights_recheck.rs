@@ -4,6 +4,7 @@ use super::rights::{alive, expect_close, send};
 use crate::harness::back_end::BackEnd;
 use crate::harness::channel::said;
 use crate::harness::php::Fpm;
+use crate::harness::port::Port;
 use crate::harness::publish::{json, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, wait_until};
@@ -151,4 +152,28 @@ fn the_application_is_asked_again() {
     says(&server, &json!([]), &json!([403]));
     expect_close(&mut by_itself, 1008, "not authorized any more");
     never.close();
+}
+
+/// To the listener that is named for that, whichever way the client has come.
+#[test]
+fn the_listener_for_it_is_used() {
+    let fpm = Fpm::start(1);
+    let other = Port::reserve();
+    let server = site(&fpm)
+        .tls()
+        .config(format!("WebSocketLoopback http://127.0.0.1:{}", other.number()))
+        .config(format!(
+            "Listen 127.0.0.1:{port}\n<VirtualHost 127.0.0.1:{port}>\n  SSLEngine Off\n  DocumentRoot \"{{root}}/htdocs\"\n  \
+             CustomLog \"{{root}}/logs/other.log\" \"%U %{{HTTPS}}e\"\n</VirtualHost>",
+            port = other.number()
+        ))
+        .start();
+    says(&server, &json!(["WebSocket-User: ann"]), &json!([204]));
+    let mut client = open(&server, "/impatient", "sid=1");
+    alive(&mut client);
+    assert_eq!(recheck(&server), 1);
+    let log = || fs::read_to_string(server.path("logs/other.log")).unwrap_or_default();
+    wait_until("it was asked there", PATIENCE, || log() == "/auth.php on\n");
+    alive(&mut client);
+    client.close();
 }

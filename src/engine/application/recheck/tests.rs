@@ -94,7 +94,8 @@ fn spec(application: &TestApplication, cookie: &str, interval: Duration, grace: 
         meta: vec![("colour".into(), "blue".into())],
         recheck: Some(Recheck { interval, grace }),
         expires: None,
-        loopback: Some(loopback),
+        here: Some(Application::Here(loopback)),
+        secure: false,
         says_channels: true,
     };
     SessionSpec {
