@@ -8,3 +8,4 @@ pub const INTERNAL_SERVER_ERROR: u16 = 500;
 pub const NOT_IMPLEMENTED: u16 = 501;
 pub const BAD_GATEWAY: u16 = 502;
 pub const SERVICE_UNAVAILABLE: u16 = 503;
+pub const GATEWAY_TIMEOUT: u16 = 504;

@@ -260,7 +260,8 @@ fn settings() -> Vec<u8> {
     let application = loopback::Application::Here(loopback);
     let elsewhere = loopback::Application::Elsewhere { host: text("host"), port: 16, secure: true };
     let listener = loopback::Application::Listener("127.0.0.1:17".parse().unwrap());
-    let opening = http::settings::Opening::Accepted { headers: vec![(text("name"), vec![18])], body: vec![19] };
+    let opening =
+        http::settings::Opening::Accepted { requests: 21, headers: vec![(text("name"), vec![18])], body: vec![19] };
     let lines = vec![(text("a"), text("b"))];
     let asking = http::settings::Opening::Engine { lines, protocols: vec![text("protocol")], crowd };
     let channels = http::settings::ChannelRules { prefix: text("prefix"), max: 20, member: Some(text("member")) };

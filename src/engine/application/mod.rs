@@ -59,6 +59,16 @@ impl std::fmt::Debug for ApplicationSpec {
     }
 }
 
+/// Stores what an answer has said of Meta; an empty value is forgotten.
+pub fn store(meta: &mut Vec<(String, String)>, said: Vec<(String, String)>) {
+    for (name, value) in said {
+        meta.retain(|(known, _)| *known != name);
+        if !value.is_empty() {
+            meta.push((name, value));
+        }
+    }
+}
+
 /// How often the application is asked whether a session may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recheck {

@@ -6,7 +6,7 @@
 use super::answer::{Answer, BadAnswer};
 use super::loopback::{self, Application, HttpAnswer, Inquiry};
 use super::queue::RequestQueue;
-use super::{ApplicationSpec, Recheck, reserved};
+use super::{ApplicationSpec, Recheck, reserved, store};
 use crate::engine::revocation::{Directory, clock};
 use crate::wire::{CloseCode, CloseFrame, close};
 use hyper::Method;
@@ -220,12 +220,7 @@ impl Group {
             (Some(Some(interval)), Some(recheck)) => recheck.interval = interval,
             _ => {}
         }
-        for (name, value) in &answer.meta {
-            state.spec.meta.retain(|(known, _)| known != name);
-            if !value.is_empty() {
-                state.spec.meta.push((name.clone(), value.clone()));
-            }
-        }
+        store(&mut state.spec.meta, answer.meta.clone());
         if let Some(expires) = answer.expires {
             let end = Some(Instant::now() + expires);
             state.members.values_mut().for_each(|(_, ends)| *ends = end);

@@ -7,7 +7,7 @@ use super::SessionSpec;
 use super::codec::{Codec, Contexts, Event};
 use super::handle::ConnectionHandle;
 use super::health::heartbeat::{self, Activity};
-use super::memory::{Demand, Held, Holding};
+use super::memory::{Demand, Held, Holding, Share, SharedBytes};
 use super::quota::Place;
 use super::revocation::Change;
 use super::socket::Socket;
@@ -73,6 +73,8 @@ pub enum Received {
 struct Keep {
     holding: Holding,
     rest: Rest,
+    /// Bytes that the handler has, and has not got rid of.
+    handled: usize,
 }
 
 /// The rest of a message: how long it is waited for, in ticks.
@@ -237,15 +239,40 @@ impl Conn {
         self.link.take()
     }
 
+    /// So many bytes of what the client has said are with the handler, which has not got rid of them yet: for `WebSocketMemory`.
+    pub fn hold(&mut self, bytes: usize) {
+        if bytes > 0 || self.keep.is_some() {
+            self.keep().handled = bytes;
+            self.settle();
+        }
+    }
+
+    /// It ends because too much is held: what it holds is in the way of others.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.demand() >= Demand::Close
+    }
+
+    /// As many bytes that outlive the session, until dropped.
+    pub fn hold_beyond(&self, bytes: usize) -> Share {
+        SharedBytes::new(self.registered.shared.memory(), bytes).wait()
+    }
+
     fn settle(&mut self) {
         let held = self.held();
         if held == Held::default() {
             self.keep = None;
             return;
         }
+        self.keep().holding.update(held);
+    }
+
+    fn keep(&mut self) -> &mut Keep {
         let Registered { shared, handle } = &self.registered;
-        let new = || Box::new(Keep { holding: shared.hold(handle.id, &self.spec.client), rest: Rest::default() });
-        self.keep.get_or_insert_with(new).holding.update(held);
+        let new = || {
+            let holding = shared.hold(handle.id, &self.spec.client);
+            Box::new(Keep { holding, rest: Rest::default(), handled: 0 })
+        };
+        self.keep.get_or_insert_with(new)
     }
 
     fn held(&self) -> Held {
@@ -254,7 +281,8 @@ impl Conn {
         let taken: usize = self.events.iter().map(Event::size).sum();
         let unfinished = self.codec.held() + begun + taken;
         let (own, share) = if writer.queue.is_empty() { (0, 0) } else { writer.queue.held() };
-        Held { unfinished, unsent: own + sealed, share }
+        let handled = self.keep.as_ref().map_or(0, |keep| keep.handled);
+        Held { unfinished, unsent: own + sealed + handled, share }
     }
 
     fn demand(&self) -> Demand {

@@ -37,11 +37,11 @@ pub(crate) use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 18, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 19, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "oRLy9RCOze3G2jxRYAE6jojSIW4=";
+pub(crate) const LAYOUT: &str = "c7f4jCjNXsJjYPeBKmc+yUj1Ro0=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///

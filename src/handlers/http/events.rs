@@ -18,6 +18,13 @@ const SHORTEST: Duration = Duration::from_secs(20);
 /// The longest: a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// After how long an application wants to be asked once more whether it wants a session: its first answer has no events, and says
+/// `Keep-Alive-Interval`. Somebody waits for it, so that the shortest interval does not count.
+pub fn postponed(answer: &HttpAnswer) -> Option<Duration> {
+    let is_empty = answer.status == 204 || (answer.status == 200 && answer.body.is_empty());
+    seconds(answer.header("keep-alive-interval")?).filter(|_| is_empty)
+}
+
 /// What is known of the application's way to speak.
 #[derive(Debug, Default)]
 pub struct EventsDialect {
@@ -133,14 +140,18 @@ fn events(answer: &HttpAnswer) -> Result<(Vec<WebSocketEvent>, Option<String>), 
 /// `Keep-Alive-Interval`.
 fn interval(session: u64, answer: &HttpAnswer) -> Option<Effect> {
     let text = answer.header("keep-alive-interval")?;
-    let seconds =
-        text.parse::<i64>().ok().and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-    let interval = seconds.map(Duration::from_secs);
+    let interval = seconds(text);
     if interval.is_some_and(|interval| interval < SHORTEST) {
         let least = SHORTEST.as_secs();
         debug!("WS0324: session {session}: Keep-Alive-Interval is {text}, and {least} is the least: that is taken");
     }
     Some(Effect::Interval(interval.map(|interval| interval.clamp(SHORTEST, LONGEST))))
+}
+
+/// `None`: that turns it off.
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds = text.parse::<i64>().ok().and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
 /// What messages for the client begin with, by a `Sec-WebSocket-Extensions` with `grip`.

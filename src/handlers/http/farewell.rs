@@ -7,6 +7,7 @@ use super::request::{Correspondence, Question};
 use super::settings::Mode;
 use crate::engine::LocalBoxFuture;
 use crate::engine::application::loopback::{AskError, HttpAnswer};
+use crate::engine::memory::Share;
 use crate::wire::CloseFrame;
 use crate::wire::websocket_events::WebSocketEvent;
 use log::{debug, info, warn};
@@ -34,6 +35,8 @@ pub struct Farewell {
     /// A request that was on its way when it ended.
     pub asked: Option<Asked>,
     pub outbox: Outbox,
+    /// What both take, for `WebSocketMemory`.
+    pub held: Option<Share>,
     pub ending: Ending,
     /// The application does not answer: it is asked once more, and no more.
     pub is_hopeless: bool,
@@ -96,7 +99,10 @@ impl Farewell {
         if let Some(asked) = self.asked.take() {
             self.take_in(asked.await);
         }
-        match self.tell().await {
+        let told = self.tell().await;
+        // All of it is gone.
+        drop(self.held.take());
+        match told {
             Ok(answer) => {
                 let status = answer.status;
                 debug!("WS0327: session {}: the application was told of its end: {status}", self.session);

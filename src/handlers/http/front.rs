@@ -1,16 +1,17 @@
 //! From a request to its session: the application of this httpd is asked on the handshake's thread whether it wants it.
 
+use super::TOO_LATE;
 use super::config::{self, DIRECTIVES, ForeignUrl, HttpConfig, HttpUrl};
 use super::effect::Unusable;
-use super::events::EventsDialect;
+use super::events::{EventsDialect, postponed};
 use super::request::MAX_BODY;
 use super::settings::{ChannelRules, HttpSettings, Mode, Opening, RecheckRules};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
-use crate::apache::status::{BAD_GATEWAY, INTERNAL_SERVER_ERROR};
+use crate::apache::status::{BAD_GATEWAY, GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR};
 use crate::apache::subrequest::Reply;
 use crate::engine::application::loopback::{Application, HttpAnswer, TIMEOUT};
-use crate::engine::application::{ApplicationSpec, connection_id, reserved};
+use crate::engine::application::{ApplicationSpec, connection_id, reserved, store};
 use crate::engine::handoff::PATIENCE;
 use crate::front::WebSocket;
 use crate::front::authorize::ask::{self, Asked};
@@ -23,6 +24,8 @@ use crate::handlers::targets::Crowd;
 use crate::wire::handshake::Accept;
 use crate::wire::websocket_events::{MEDIA_TYPE, WebSocketEvent};
 use std::borrow::Cow;
+use std::thread;
+use std::time::Instant;
 
 pub(crate) const FRONT: Registration = Registration { front: &HttpFront, directives: DIRECTIVES };
 
@@ -98,12 +101,12 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
             let here = spec::here(request).ok_or_else(|| {
                 failed(request, "this server has no address here: name a listener by WebSocketLoopback")
             })?;
-            let reply = tell(request, mode, &target, &application, &WebSocketEvent::Open)?;
-            let answer = answer(reply);
+            let mut application = application;
+            let (requests, answer) = ask_to_open(request, mode, &target, &mut application)?;
             judge(request, mode, &target, &answer)?;
             admit(request, accept, &application.connection, &target, &answer)?;
             let HttpAnswer { headers, body, .. } = answer;
-            let opening = Opening::Accepted { headers, body: body.to_vec() };
+            let opening = Opening::Accepted { requests, headers, body: body.to_vec() };
             // What it has said of rechecks is known now.
             let spec = spec::of(request, has_prefix).map_or(application.clone(), |spec| ApplicationSpec {
                 recheck: spec.recheck,
@@ -121,12 +124,12 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 recheck,
                 grip_key: None,
             };
-            (settings, spec, Some((target, application)))
+            (settings, spec, Some((target, application, requests)))
         }
     };
     let patience = if local.is_some() { PATIENCE } else { TIMEOUT + PATIENCE };
-    let undo = local.map(|(target, application)| -> crate::front::handler::Undo {
-        Box::new(move |request: &mut Request| take_back(request, mode, &target, &application))
+    let undo = local.map(|(target, application, requests)| -> crate::front::handler::Undo {
+        Box::new(move |request: &mut Request| take_back(request, mode, &target, &application, requests))
     });
     let prepared = Prepared::with(&settings).map_err(Refused::Status)?;
     Ok(Prepared { member, patience, application: Some(Box::new(spec)), undo, ..prepared })
@@ -142,18 +145,48 @@ fn channels(request: &Request, in_htaccess: bool) -> ChannelRules {
     ChannelRules { prefix, max, member }
 }
 
-/// Tells the application of an event, on this thread.
+/// Asks the application whether it wants the session: again, when it says so, for as long as a client waits. With how many requests.
+fn ask_to_open(
+    request: &mut Request,
+    mode: Mode,
+    url: &str,
+    application: &mut ApplicationSpec,
+) -> Result<(u64, HttpAnswer), Refused> {
+    let end = Instant::now() + TIMEOUT;
+    let mut requests = 1;
+    loop {
+        let reply = tell(request, mode, url, application, &WebSocketEvent::Open, requests)?;
+        let answer = answer(reply);
+        let Some(wait) = postponed(&answer).filter(|_| mode == Mode::Events) else { return Ok((requests, answer)) };
+        let said = super::effect::lines(&answer).map_err(|why| {
+            tell_of_bad_answer(request, url, &why.to_string());
+            Refused::Status(BAD_GATEWAY)
+        })?;
+        if Instant::now() + wait >= end {
+            let why = format!("it wants to be asked again in {} s: {TOO_LATE}", wait.as_secs());
+            tell_of_bad_answer(request, url, &why);
+            return Err(Refused::Status(GATEWAY_TIMEOUT));
+        }
+        store(&mut application.meta, said.meta);
+        // As a page that takes as long.
+        thread::sleep(wait);
+        requests += 1;
+    }
+}
+
+/// Tells the application of an event, on this thread, by the request with this number.
 fn tell(
     request: &mut Request,
     mode: Mode,
     url: &str,
     application: &ApplicationSpec,
     event: &WebSocketEvent,
+    number: u64,
 ) -> Result<Reply, Refused> {
-    let (name, number) = if *event == WebSocketEvent::Open { ("open", "1") } else { ("disconnect", "2") };
+    let name = if *event == WebSocketEvent::Open { "open" } else { "disconnect" };
     let meta: Vec<_> =
         application.meta.iter().map(|(name, value)| (format!("{}{name}", reserved::META), value)).collect();
-    let mut headers = vec![(reserved::SEQUENCE, Cow::Borrowed(number))];
+    let mut headers = vec![(reserved::SEQUENCE, Cow::Owned(number.to_string()))];
     headers.extend(meta.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str()))));
     let (mut media_type, mut body) = ("text/plain;charset=utf-8", Vec::new());
     if mode == Mode::Events {
@@ -220,8 +253,8 @@ fn admit(
 }
 
 /// The application has accepted a session that there will not be.
-fn take_back(request: &mut Request, mode: Mode, url: &str, application: &ApplicationSpec) {
-    if tell(request, mode, url, application, &WebSocketEvent::Disconnect).is_err() {
+fn take_back(request: &mut Request, mode: Mode, url: &str, application: &ApplicationSpec, requests: u64) {
+    if tell(request, mode, url, application, &WebSocketEvent::Disconnect, requests + 1).is_err() {
         log::request(Level::Info, request, &format!("WS0336: {url} was not told that there is no session"));
     }
 }

@@ -27,14 +27,14 @@ pub mod settings;
 use super::targets::{Crowd, Targets};
 use crate::channels::hub::Hub;
 use crate::engine::application::ApplicationSpec;
-use crate::engine::application::loopback::{Application, AskError, HttpAnswer};
+use crate::engine::application::loopback::{Application, AskError, HttpAnswer, TIMEOUT};
 use crate::engine::application::queue::RequestQueue;
 use crate::engine::{
     Accepted, ForeignRefusal, Handler, HandlerSession, LocalBoxFuture, Refused, Rejection, Response, SessionSpec,
 };
 use crate::wire::websocket_events::WebSocketEvent;
 use effect::{Effect, Unusable, lines};
-use events::EventsDialect;
+use events::{EventsDialect, postponed};
 use farewell::Farewells;
 use log::error;
 use request::Correspondence;
@@ -42,6 +42,7 @@ use session::{HttpOpening, HttpSession};
 use settings::{HttpSettings, Mode, Opening};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 #[cfg(feature = "httpd")]
 pub(crate) use front::FRONT;
@@ -64,8 +65,8 @@ impl Handler for Http {
             let mut correspondence = correspondence.with(connection, headers, meta).signed_by(grip_key);
             let mut dialect = EventsDialect::default();
             let (first, response, is_ours) = match opening {
-                Opening::Accepted { headers, body } => {
-                    correspondence.note_opening();
+                Opening::Accepted { requests, headers, body } => {
+                    correspondence.note_opening(requests);
                     let answer = HttpAnswer { status: 200, headers, body: body.into() };
                     let first = understand(mode, &mut dialect, answer).map_err(|why| unusable(&why))?;
                     (first, Response::default(), false)
@@ -103,17 +104,39 @@ impl Http {
         application: &Application,
         crowd: Crowd,
     ) -> Result<HttpAnswer, Rejection> {
-        let question = match correspondence.mode() {
+        let is_silence = |asked: &Result<_, AskError>| matches!(asked, Err(AskError::Late(_) | AskError::NotSent(_)));
+        let asked = self.targets.ask(application, crowd, ask_to_open(correspondence), is_silence).await;
+        let asked = asked.map_err(|busy| busy.refuse(format_args!("{application} was not asked")))?;
+        let answer = asked.map_err(|why| {
+            let status = if matches!(why, AskError::Late(_)) { 504 } else { 502 };
+            Refused { status, reason: format!("{application}: {why}") }
+        })?;
+        if let (Mode::Events, Some(wait)) = (correspondence.mode(), postponed(&answer)) {
+            let reason = format!("{application} wants to be asked again in {} s: {TOO_LATE}", wait.as_secs());
+            return Err(Refused { status: 504, reason }.into());
+        }
+        Ok(answer)
+    }
+}
+
+/// Why an application is not asked again whether it wants a session.
+pub(crate) const TOO_LATE: &str = "a client waits no longer than 30 s";
+
+/// Asks an application whether it wants a session: again, when it says so, for as long as a client waits.
+async fn ask_to_open(correspondence: &mut Correspondence) -> Result<HttpAnswer, AskError> {
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        let mode = correspondence.mode();
+        let question = match mode {
             Mode::Plain => correspondence.plain(WebSocketEvent::Open),
             Mode::Events => correspondence.events([&WebSocketEvent::Open], 0),
         };
-        let is_silence = |asked: &Result<_, AskError>| matches!(asked, Err(AskError::Late(_) | AskError::NotSent(_)));
-        let asked = self.targets.ask(application, crowd, question.ask_now(), is_silence).await;
-        let asked = asked.map_err(|busy| busy.refuse(format_args!("{application} was not asked")))?;
-        Ok(asked.map_err(|why| {
-            let status = if matches!(why, AskError::Late(_)) { 504 } else { 502 };
-            Refused { status, reason: format!("{application}: {why}") }
-        })?)
+        let answer = question.ask_within(end.saturating_duration_since(Instant::now())).await?;
+        let wait = postponed(&answer).filter(|wait| mode == Mode::Events && Instant::now() + *wait < end);
+        let Some(wait) = wait else { return Ok(answer) };
+        let said = lines(&answer).map_err(|why| AskError::Broken(format!("its answer says {why}")))?;
+        correspondence.set_meta(said.meta).map_err(|why| AskError::Broken(why.to_string()))?;
+        tokio::time::sleep(wait).await;
     }
 }
 

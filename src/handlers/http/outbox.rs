@@ -39,6 +39,11 @@ impl Outbox {
         self.events.len() > self.offered
     }
 
+    /// Bytes that it takes.
+    pub fn held(&self) -> usize {
+        self.bytes + self.events.len() * size_of::<WebSocketEvent>()
+    }
+
     pub fn put(&mut self, message: Message) {
         let is_text = message.is_text();
         let content = message.into_data();
@@ -99,8 +104,9 @@ impl Outbox {
         Ok(())
     }
 
-    pub fn clear(&mut self) {
-        *self = Outbox::default();
+    /// Forgets all of them; how many it was.
+    pub fn clear(&mut self) -> usize {
+        std::mem::take(self).events.len()
     }
 }
 

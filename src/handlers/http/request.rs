@@ -2,9 +2,9 @@
 
 use super::settings::Mode;
 use crate::engine::application::grip_sig::GripKey;
-use crate::engine::application::loopback::{self, Application, AskError, HttpAnswer, Inquiry};
+use crate::engine::application::loopback::{self, Application, AskError, HttpAnswer, Inquiry, TIMEOUT};
 use crate::engine::application::queue::RequestQueue;
-use crate::engine::application::{answer, grip_sig, reserved};
+use crate::engine::application::{answer, grip_sig, reserved, store};
 use crate::wire::CloseFrame;
 use crate::wire::websocket_events::{MEDIA_TYPE, WebSocketEvent};
 use bytes::Bytes;
@@ -74,9 +74,9 @@ impl Correspondence {
         self.mode
     }
 
-    /// httpd has asked once already.
-    pub fn note_opening(&mut self) {
-        self.sequence = 1;
+    /// httpd has asked so many times already.
+    pub fn note_opening(&mut self, requests: u64) {
+        self.sequence = requests;
     }
 
     /// Stores what an answer has said; an empty value is forgotten.
@@ -84,12 +84,7 @@ impl Correspondence {
     /// # Errors
     /// It is too much.
     pub fn set_meta(&mut self, new: Vec<(String, String)>) -> Result<(), TooMuchMeta> {
-        for (name, value) in new {
-            self.meta.retain(|(known, _)| *known != name);
-            if !value.is_empty() {
-                self.meta.push((name, value));
-            }
-        }
+        store(&mut self.meta, new);
         let bytes: usize = self.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
         let fits = self.meta.len() <= answer::MAX_META_NAMES && bytes <= answer::MAX_META;
         if fits { Ok(()) } else { Err(TooMuchMeta) }
@@ -176,18 +171,31 @@ pub struct Question {
 }
 
 impl Question {
+    /// Bytes of its body.
+    pub fn len(&self) -> usize {
+        self.inquiry.body.len()
+    }
+
     /// Asks once, for whom somebody waits: those are bounded otherwise.
     ///
     /// # Errors
     /// There is no answer.
     pub async fn ask_now(&self) -> Result<HttpAnswer, AskError> {
+        self.ask_within(TIMEOUT).await
+    }
+
+    /// As [`Question::ask_now`], within another time.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn ask_within(&self, time: Duration) -> Result<HttpAnswer, AskError> {
         let Some(key) = &self.grip_key else {
-            return loopback::ask(&self.application, &self.inquiry, MAX_BODY).await;
+            return loopback::ask_within(&self.application, &self.inquiry, MAX_BODY, time).await;
         };
         // It may have waited: a signature holds for a minute.
         let mut signed = self.inquiry.clone();
         signed.headers.push((reserved::GRIP_SIG.into(), key.sign(grip_sig::now()).into()));
-        loopback::ask(&self.application, &signed, MAX_BODY).await
+        loopback::ask_within(&self.application, &signed, MAX_BODY, time).await
     }
 
     /// Waits for its turn and asks, once.

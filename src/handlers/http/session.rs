@@ -58,6 +58,7 @@ impl Drop for HttpOpening {
                 correspondence,
                 asked: None,
                 outbox: Outbox::default(),
+                held: None,
                 ending: Ending::Lost,
                 is_hopeless: false,
             });
@@ -107,6 +108,10 @@ struct Running<'a> {
     channels: SessionChannels,
     outbox: Outbox,
     asked: Option<Asked>,
+    /// Bytes of that, which are not in the outbox.
+    asked_bytes: usize,
+    /// What the engine counts for both.
+    held: usize,
     /// Where the application is asked again at its own URL.
     recheck: Option<Box<Rechecking>>,
     /// It is told nothing more.
@@ -146,6 +151,8 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
         channels: SessionChannels::new(hub, rules),
         outbox: Outbox::default(),
         asked: None,
+        asked_bytes: 0,
+        held: 0,
         recheck: recheck.map(|rules| Box::new(Rechecking::new(rules))),
         is_detached: false,
         timers: Timers::default(),
@@ -154,8 +161,20 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
         Err(stop) => stop,
         Ok(()) => running.live().await,
     };
-    let Running { conn, correspondence, channels, outbox, asked, is_detached, .. } = running;
+    if running.conn.is_short_of_memory() {
+        let count = running.outbox.clear();
+        if count > 0 {
+            info!(
+                "WS0337: session {id}: {count} messages of its client were not told to the application: too little memory"
+            );
+        }
+    }
+    running.note_held();
+    let Running { conn, correspondence, channels, outbox, asked, held, is_detached, .. } = running;
     drop(channels);
+    // The session's no more, but still there.
+    conn.hold(0);
+    let held = (held > 0).then(|| conn.hold_beyond(held));
     let ending = match (&stop, conn.end()) {
         (Stop::Close(frame), _) => Ending::Closed(Some(frame.clone())),
         (Stop::Closing, Some(End::Client(frame))) => Ending::Closed(frame.clone()),
@@ -163,7 +182,7 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
     };
     let is_hopeless = matches!(stop, Stop::Unanswered);
     if !matches!(stop, Stop::Cut) && !is_detached {
-        farewells.say(Farewell { session: id, correspondence, asked, outbox, ending, is_hopeless });
+        farewells.say(Farewell { session: id, correspondence, asked, outbox, held, ending, is_hopeless });
     }
     match stop {
         Stop::Close(frame) | Stop::Failed(frame) => frame,
@@ -190,10 +209,20 @@ impl Running<'_> {
     async fn live(&mut self) -> Stop {
         loop {
             self.ask();
+            self.note_held();
             match self.turn().await {
                 Ok(()) => {}
                 Err(stop) => return stop,
             }
+        }
+    }
+
+    /// For `WebSocketMemory`.
+    fn note_held(&mut self) {
+        let held = self.outbox.held() + if self.asked.is_some() { self.asked_bytes } else { 0 };
+        if held != self.held {
+            self.held = held;
+            self.conn.hold(held);
         }
     }
 
@@ -269,6 +298,7 @@ impl Running<'_> {
         };
         self.timers.poll = None;
         self.channels.forget_revoked();
+        self.asked_bytes = question.len();
         self.asked = Some(Box::pin(question.ask(self.conn.id())));
     }
 

@@ -46,8 +46,8 @@ pub struct RecheckRules {
 /// Who asks the application whether it wants the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Opening {
-    /// httpd has asked already, and it does: with these header lines, and this body.
-    Accepted { headers: Vec<(String, Vec<u8>)>, body: Vec<u8> },
+    /// httpd has asked already, with so many requests, and it does: with these header lines, and this body.
+    Accepted { requests: u64, headers: Vec<(String, Vec<u8>)>, body: Vec<u8> },
     /// The engine asks. The 101 has these lines besides what the application says.
     Engine {
         lines: Vec<(String, String)>,

@@ -135,7 +135,7 @@ fn events(body: &str) -> String {
 
 fn settings(script: &Script, mode: Mode, headers: &[(&str, &str)], body: &str) -> HttpSettings {
     let headers = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_bytes().to_vec()));
-    let opening = Opening::Accepted { headers: headers.collect(), body: body.into() };
+    let opening = Opening::Accepted { requests: 1, headers: headers.collect(), body: body.into() };
     let loopback = Loopback { address: script.address, secure: false, server_name: None, certificate: None };
     HttpSettings {
         mode,
@@ -567,4 +567,82 @@ fn the_engine_asks_an_application_elsewhere() {
     let Err(Rejection::Answered(refused)) = engine.accept(&spec) else { panic!("no answer") };
     assert_eq!((refused.status, &*refused.body), (302, &b"there"[..]));
     assert!(refused.headers.contains(&("location".into(), b"/login".to_vec())));
+}
+
+#[test]
+fn what_waits_for_the_application_is_held() {
+    let (script, (engine, _, farewells)) = (Script::start(), engine());
+    let mut client = engine.session_of(spec(&settings(&script, Mode::Plain, &[], ""))).1;
+    let message = || Message::binary(vec![7; 70_000]);
+    for _ in 0..4 {
+        client.send(message()).unwrap();
+    }
+    let held = || engine.memory().held();
+    // One is on its way.
+    await_that("all is held", || (280_000..290_000).contains(&held()));
+    // It is there for as long as the application is told of it, whatever has become of the session.
+    drop(client);
+    engine.wait_for(0);
+    assert!((280_000..290_000).contains(&held()), "{}", held());
+    for _ in 0..5 {
+        script.exchange(answer(204, "", ""));
+    }
+    engine.block_on(farewells.end(PATIENCE));
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn what_the_application_does_not_take_is_no_reason_to_run_out_of_memory() {
+    let http = || Http { hub: Arc::default(), farewells: Arc::default(), targets: Targets::default() };
+    let engine = TestEngine::start(1, Registry::default().with("http", http()), Bound::Bytes(1 << 20));
+    let script = Script::start();
+    let mut clients: Vec<Client> =
+        (0..4).map(|_| engine.session_of(spec(&settings(&script, Mode::Plain, &[], ""))).1).collect();
+    for client in &mut clients {
+        for _ in 0..4 {
+            client.send(Message::binary(vec![7; 70_000])).unwrap();
+        }
+    }
+    // Who is closed does not hold what it has said any longer, though nobody answers.
+    await_that("enough is given up", || engine.memory().closed() > 0 && engine.memory().held() < (1 << 20) / 4 * 3);
+    assert!(engine.memory().closed() < clients.len());
+}
+
+#[test]
+fn an_application_can_want_to_be_asked_once_more() {
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let opening = Opening::Engine { lines: vec![], protocols: vec![], crowd: Crowd { group: 1, limit: 4 } };
+    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
+    let spec = spec(&HttpSettings { application, opening, ..settings(&script, Mode::Events, &[], "") });
+    for status in [200, 204] {
+        script.answer(answer(status, "Keep-Alive-Interval: 1\r\nSet-Meta-User: 8\r\n", ""));
+        script.answer(events("OPEN\r\n"));
+        let accepted = engine.accept(&spec).unwrap();
+        let (first, second) = (script.next(), script.next());
+        let seen = |seen: &Seen| {
+            let header = |name: &str| seen.header(name).unwrap().to_owned();
+            (seen.body().to_owned(), header("WebSocket-Sequence"), header("Meta-user"))
+        };
+        let open = |number: &str, user: &str| ("OPEN\r\n".to_owned(), number.to_owned(), user.to_owned());
+        assert_eq!([seen(&first), seen(&second)], [open("1", "7"), open("2", "8")]);
+        let (ours, theirs) = testing::pair();
+        engine.run(theirs, spec.clone(), accepted, vec![], vec![]);
+        drop(testing::websocket(ours));
+        assert_eq!(script.exchange(events("")).body(), "DISCONNECT\r\n");
+    }
+    // It does not say when, or so late that no client waits; or it says nothing else the next time.
+    for (said, status) in [("Keep-Alive-Interval: 0\r\n", 502), ("", 502), ("Keep-Alive-Interval: 30\r\n", 504)] {
+        script.answer(answer(200, said, ""));
+        let Err(Rejection::Refused(refused)) = engine.accept(&spec) else { panic!("{said}") };
+        assert_eq!(refused.status, status, "{}", refused.reason);
+        script.next();
+    }
+}
+
+fn await_that(what: &str, holds: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "awaited that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -108,7 +108,7 @@ fn plugins_and_python() {
         }
     }
     // A plugin is not asked about what was refused.
-    assert_eq!(journal(&server), [""; 0]);
+    assert!(!journal(&server).iter().any(|line| line.starts_with("connect ")), "{:?}", journal(&server));
     let ask = |client: &mut Raw, path: &str, lines: &[&str]| {
         let handshake = Handshake::new(&format!("{path}?{}", saying(lines))).header("X-Echo", "said");
         client.ask(&handshake.header("Sec-WebSocket-Protocol", "other, chat"))

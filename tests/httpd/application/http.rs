@@ -219,6 +219,7 @@ fn fails(server: &Server) {
 fn opens_nothing(server: &Server) {
     server.expect_log("WS0062");
     server.expect_log("WS0064");
+    server.tolerate_log("AH01075");
     for (say, status, page) in [
         ("status 500", 500, "an error page"),
         ("status 410", 410, "an error page"),

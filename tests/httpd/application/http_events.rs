@@ -8,6 +8,7 @@ use crate::harness::publish::publish;
 use crate::harness::python::python;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
+use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -47,6 +48,8 @@ for ($rest = $body; $rest != '';) {
         if ($how == 'html') { header('Content-Type: text/html'); exit('<b>Notice</b>: late'); }
         if ($how == 'fatal') { undefined(); }
         if ($how == 'empty') { exit; }
+        if ($how == 'never') { header('Keep-Alive-Interval: 3600'); exit; }
+        if ($how == 'late' && !$said('META_ASKED')) { header('Keep-Alive-Interval: 1'); header('Set-Meta-Asked: yes'); exit; }
         if ($how == 'broken') { exit("OPEN\r\nTEXT 9\r\nshort\r\n"); }
         if ($how == 'message') { exit("TEXT 1\r\nx\r\n"); }
         if ($how == 'created') { http_response_code(201); exit("OPEN\r\n"); }
@@ -141,6 +144,7 @@ fn openings() {
         ("html", 502, None),
         ("fatal", 500, None),
         ("empty", 502, None),
+        ("never", 504, None),
         ("broken", 502, None),
         ("message", 502, None),
         ("created", 502, None),
@@ -157,6 +161,13 @@ fn openings() {
         }
         assert!(!answer.text().contains("Notice") && !answer.text().contains("OPEN"), "{how}: {answer:?}");
     }
+    fs::remove_file(server.path("heard/log")).expect("what it has heard");
+    let mut client = Raw::open(&server, "/grip?late");
+    client.expect(&Frame::text("welcome"));
+    client.send(&Frame::text("x"));
+    client.expect(&Frame::text("ann x"));
+    client.reset();
+    hears(&server, &[r"1|OPEN\r\n|", r"2|OPEN\r\n|", r"3|TEXT 1\r\nx\r\n|", r"4|DISCONNECT\r\n|"]);
     for how in ["charset", "future"] {
         let mut client = Raw::open(&server, &format!("/grip?{how}")).about(how);
         client.expect(&Frame::text("welcome"));
