@@ -4,10 +4,12 @@
 //! What may come after the handshake is application data, alerts and KeyUpdate, and NewSessionTicket from a server; anything else
 //! ends the connection with the alert that the RFC has for it.
 
+mod half;
+mod schedules;
 mod server_handshake;
 
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
+use half::{Half, Suite};
+use ring::aead::Aad;
 use serde::{Deserialize, Serialize};
 use server_handshake::ServerHandshake;
 use std::fmt;
@@ -133,95 +135,6 @@ impl Keys {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Suite {
-    aead: &'static ring::aead::Algorithm,
-    hkdf: hkdf::Algorithm,
-}
-
-impl Suite {
-    fn find(number: u16) -> Result<Suite, Unknown> {
-        Ok(match number {
-            0x1301 => Suite { aead: &AES_128_GCM, hkdf: HKDF_SHA256 },
-            0x1302 => Suite { aead: &AES_256_GCM, hkdf: HKDF_SHA384 },
-            0x1303 => Suite { aead: &CHACHA20_POLY1305, hkdf: HKDF_SHA256 },
-            _ => return Err(Unknown),
-        })
-    }
-}
-
-/// Lengths of what is derived.
-struct Length(usize);
-
-impl KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
-/// HKDF-Expand-Label with an empty context (RFC 8446 section 7.1).
-fn expand(suite: Suite, secret: &Secret, label: &str, out: &mut [u8]) -> Result<(), Unknown> {
-    let full = 6 + label.len();
-    let (length, label_length) = ((out.len() as u16).to_be_bytes(), [full as u8]);
-    let info: [&[u8]; 5] = [&length, &label_length, b"tls13 ", label.as_bytes(), &[0]];
-    let secret = Prk::new_less_safe(suite.hkdf, &secret.0);
-    secret.expand(&info, Length(out.len())).and_then(|okm| okm.fill(out)).map_err(|_| Unknown)
-}
-
-struct Half {
-    suite: Suite,
-    secret: Secret,
-    key: LessSafeKey,
-    iv: [u8; NONCE_LEN],
-    sequence: u64,
-}
-
-impl Half {
-    fn new(suite: Suite, direction: &Direction) -> Result<Half, Unknown> {
-        let Direction { secret, sequence } = direction.clone();
-        if secret.0.len() != suite.hkdf.len() {
-            return Err(Unknown);
-        }
-        let (key, iv) = Self::derive(suite, &secret)?;
-        Ok(Half { suite, secret, key, iv, sequence })
-    }
-
-    fn derive(suite: Suite, secret: &Secret) -> Result<(LessSafeKey, [u8; NONCE_LEN]), Unknown> {
-        let (mut key, mut iv) = ([0; 32], [0; NONCE_LEN]);
-        let key_bytes = &mut key[..suite.aead.key_len()];
-        expand(suite, secret, "key", key_bytes)?;
-        expand(suite, secret, "iv", &mut iv)?;
-        let made = UnboundKey::new(suite.aead, key_bytes).map(LessSafeKey::new);
-        key.zeroize();
-        Ok((made.map_err(|_| Unknown)?, iv))
-    }
-
-    /// Goes on with the next generation of keys.
-    fn update(&mut self) -> Result<(), Unknown> {
-        let mut next = Secret(vec![0; self.secret.0.len()]);
-        expand(self.suite, &self.secret, "traffic upd", &mut next.0)?;
-        (self.key, self.iv) = Self::derive(self.suite, &next)?;
-        self.secret = next;
-        self.sequence = 0;
-        Ok(())
-    }
-
-    /// The nonce of the next record (RFC 8446 section 5.3).
-    fn nonce(&self) -> Nonce {
-        let mut nonce = self.iv;
-        for (byte, number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
-            *byte ^= number;
-        }
-        Nonce::assume_unique_for_key(nonce)
-    }
-}
-
-impl fmt::Debug for Half {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Half").field("suite", &self.suite.aead).field("sequence", &self.sequence).finish()
-    }
-}
-
 /// What came of the records in a buffer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Opened {
@@ -268,8 +181,9 @@ impl Opener {
             let body = at + HEADER..at + HEADER + length;
             let Some(record) = buffer.get_mut(body.clone()) else { break };
             let keys = &mut self.keys;
-            let inner =
-                keys.key.open_in_place(keys.nonce(), Aad::from(header), record).map_err(|_| Alert::BadRecordMac)?;
+            let nonce = keys.nonce();
+            let opened_in_place = keys.with_key(|key| key.open_in_place(nonce, Aad::from(header), record));
+            let inner = opened_in_place.map_err(|_| Alert::BadRecordMac)?;
             keys.sequence += 1;
             // After the content its type, and zeros (RFC 8446 section 5.4).
             let end = inner.iter().rposition(|byte| *byte != 0).ok_or(Alert::UnexpectedMessage)?;
@@ -413,7 +327,8 @@ impl Sealer {
         let (header, body) = out[start..].split_at_mut(HEADER);
         let keys = &mut self.keys;
         // It fails for more bytes than a record has.
-        let tag = keys.key.seal_in_place_separate_tag(keys.nonce(), Aad::from(&*header), body);
+        let nonce = keys.nonce();
+        let tag = keys.with_key(|key| key.seal_in_place_separate_tag(nonce, Aad::from(&*header), body));
         match tag {
             Ok(tag) => out.extend_from_slice(tag.as_ref()),
             Err(_) => unreachable!("a record of {length} bytes"),

@@ -27,7 +27,7 @@ thread_local! {
 pub struct Tls {
     pub stream: TcpStream,
     opener: Opener,
-    begun: Vec<u8>,
+    begun: Box<[u8]>,
     is_ended: bool,
     out: RefCell<Out>,
 }
@@ -35,12 +35,18 @@ pub struct Tls {
 #[derive(Debug)]
 struct Out {
     sealer: Sealer,
-    /// The rest of what was sealed, from `sent` on.
-    waiting: Vec<u8>,
+    /// Boxed, since few connections have it.
+    waiting: Option<Box<Waiting>>,
+    is_closed: bool,
+}
+
+/// The rest of what was sealed, from `sent` on.
+#[derive(Debug)]
+struct Waiting {
+    records: Vec<u8>,
     sent: usize,
     /// How much application data it all was.
     owed: usize,
-    is_closed: bool,
 }
 
 impl Tls {
@@ -62,8 +68,8 @@ impl Tls {
 
     fn with(stream: TcpStream, halves: Result<(Opener, Sealer), Unknown>) -> io::Result<Tls> {
         let (opener, sealer) = halves.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-        let out = Out { sealer, waiting: Vec::new(), sent: 0, owed: 0, is_closed: false };
-        Ok(Tls { stream, opener, begun: Vec::new(), is_ended: false, out: RefCell::new(out) })
+        let out = Out { sealer, waiting: None, is_closed: false };
+        Ok(Tls { stream, opener, begun: Box::default(), is_ended: false, out: RefCell::new(out) })
     }
 
     /// Reads what has come; 0 is the end of the stream. `buffer` holds some records ([`MAX_RECORD`]).
@@ -84,7 +90,7 @@ impl Tls {
             }
             front.copy_from_slice(&self.begun);
             let opened = self.opener.open(&mut buffer[..begun + count]).map_err(|alert| self.give_up(alert))?;
-            self.begun = buffer[opened.rest].to_vec();
+            self.begun = buffer[opened.rest].into();
             self.is_ended = opened.is_end;
             if opened.wants_update {
                 self.renew_keys();
@@ -149,13 +155,12 @@ impl Tls {
     fn write(&self, data: &[&[u8]], send: impl Fn(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         let mut out = self.out.borrow_mut();
         let out = &mut *out;
-        if !out.waiting.is_empty() {
-            out.sent += send(&out.waiting[out.sent..])?;
-            if out.sent < out.waiting.len() {
+        if let Some(waiting) = &mut out.waiting {
+            waiting.sent += send(&waiting.records[waiting.sent..])?;
+            if waiting.sent < waiting.records.len() {
                 return Ok(0);
             }
-            (out.waiting, out.sent) = (Vec::new(), 0);
-            return Ok(std::mem::take(&mut out.owed));
+            return Ok(out.waiting.take().map_or(0, |waiting| waiting.owed));
         }
         if out.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -177,15 +182,14 @@ impl Tls {
                 (Err(e), None) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
                 (Err(e), None) => return Err(e),
             };
-            out.waiting.extend_from_slice(&sealed[sent..]);
-            out.owed = all;
+            out.waiting = Some(Box::new(Waiting { records: sealed[sent..].to_vec(), sent: 0, owed: all }));
             Ok(0)
         })
     }
 
     /// Bytes of a record that is not complete, and of records that are not sent.
     pub fn held(&self) -> (usize, usize) {
-        (self.begun.len(), self.out.borrow().waiting.len())
+        (self.begun.len(), self.out.borrow().waiting.as_ref().map_or(0, |waiting| waiting.records.len()))
     }
 
     /// Says that nothing more will be written.
@@ -196,7 +200,7 @@ impl Tls {
     /// Sends a last record, if nothing waits before it. Whether it arrives matters to nobody.
     fn say(&self, seal: impl FnOnce(&mut Sealer, &mut Vec<u8>)) {
         let mut out = self.out.borrow_mut();
-        if out.waiting.is_empty() && !out.is_closed {
+        if out.waiting.is_none() && !out.is_closed {
             out.is_closed = true;
             let mut record = Vec::new();
             seal(&mut out.sealer, &mut record);
