@@ -28,14 +28,20 @@ pub struct ConnectionHandle {
     pub handler: Cell<HandlerNumber>,
     /// What runs it looks at [`Change`]s.
     pub takes_changes: Cell<bool>,
+    /// Whether it comes over a mux, where it counts as a session.
+    pub counted: Cell<Option<bool>>,
     /// Its closing handshake has begun, or it is lost.
     pub is_ending: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-    asked: RefCell<Option<Box<Asked>>>,
+    waker: Cell<Option<Waker>>,
+    /// Boxed, as what follows, since a session seldom has any.
+    asked: Cell<Option<Box<Asked>>>,
     writer: WriterCell,
-    mailbox: Cell<Vec<Posted>>,
+    mailbox: Cell<Option<Box<Mailbox>>>,
     pub(super) liveness: Liveness,
 }
+
+/// What was posted.
+type Mailbox = Vec<Posted>;
 
 /// What others want of a connection.
 #[derive(Default)]
@@ -51,9 +57,10 @@ impl ConnectionHandle {
             id,
             handler: Cell::new(0),
             takes_changes: Cell::new(false),
+            counted: Cell::default(),
             is_ending: Cell::new(false),
-            waker: RefCell::default(),
-            asked: RefCell::default(),
+            waker: Cell::default(),
+            asked: Cell::default(),
             writer: WriterCell::new(),
             mailbox: Cell::default(),
             liveness: Liveness::new(limits, now),
@@ -67,48 +74,58 @@ impl ConnectionHandle {
 
     /// Asks the connection to close with this frame; the first request counts.
     pub fn close(&self, frame: CloseFrame) {
-        self.asked.borrow_mut().get_or_insert_default().close.get_or_insert(frame);
+        self.with_asked(|asked| {
+            asked.get_or_insert_default().close.get_or_insert(frame);
+        });
         self.wake();
     }
 
     /// The frame that [`ConnectionHandle::close`] asked for, once.
     pub fn take_close(&self) -> Option<CloseFrame> {
-        self.asked.borrow_mut().as_mut().and_then(|asked| asked.close.take())
+        self.with_asked(|asked| asked.as_mut().and_then(|asked| asked.close.take()))
     }
 
     /// True when [`ConnectionHandle::close`] was called and nobody has looked.
     pub fn close_asked(&self) -> bool {
-        self.asked.borrow().as_ref().is_some_and(|asked| asked.close.is_some())
+        self.with_asked(|asked| asked.as_ref().is_some_and(|asked| asked.close.is_some()))
     }
 
     /// Wants this of the session, if it can.
     pub fn change(&self, change: Change) {
         if self.takes_changes.get() {
-            self.asked.borrow_mut().get_or_insert_default().changes.push_back(change);
+            self.with_asked(|asked| asked.get_or_insert_default().changes.push_back(change));
             self.wake();
         }
     }
 
     /// The next of what [`ConnectionHandle::change`] has asked for.
     pub fn take_change(&self) -> Option<Change> {
-        let mut asked = self.asked.borrow_mut();
-        let change = asked.as_mut()?.changes.pop_front();
-        asked.take_if(|asked| asked.close.is_none() && asked.changes.is_empty());
-        change
+        self.with_asked(|asked| {
+            let change = asked.as_mut()?.changes.pop_front();
+            asked.take_if(|asked| asked.close.is_none() && asked.changes.is_empty());
+            change
+        })
     }
 
     /// True when there is something to close or to change.
     pub fn is_asked(&self) -> bool {
-        self.asked.borrow().as_ref().is_some_and(|asked| asked.close.is_some() || !asked.changes.is_empty())
+        self.with_asked(|asked| asked.as_ref().is_some_and(|asked| asked.close.is_some() || !asked.changes.is_empty()))
+    }
+
+    fn with_asked<T>(&self, step: impl FnOnce(&mut Option<Box<Asked>>) -> T) -> T {
+        let mut asked = self.asked.take();
+        let done = step(&mut asked);
+        self.asked.set(asked);
+        done
     }
 
     /// Has the connection send this message as [`super::Conn::push`] does: in the order of the calls, and after what its
     /// handler has sent so far. Nothing happens where it is closing.
     pub fn enqueue(&self, message: Arc<Broadcast>) {
         let waiting = self.writer.get().map(|writer| message.wait(writer.borrow().memory()));
-        let mut mailbox = self.mailbox.take();
+        let mut mailbox = self.mailbox.take().unwrap_or_default();
         mailbox.push((message, waiting));
-        self.mailbox.set(mailbox);
+        self.mailbox.set(Some(mailbox));
         self.wake();
     }
 
@@ -150,13 +167,13 @@ impl ConnectionHandle {
 
     /// What was posted and not taken.
     pub fn take_mailbox(&self) -> Vec<Posted> {
-        self.mailbox.take()
+        self.mailbox.take().map(|mailbox| *mailbox).unwrap_or_default()
     }
 
     /// Bytes of what was posted and not taken.
     pub fn mailbox_bytes(&self) -> usize {
         let mailbox = self.mailbox.take();
-        let bytes = mailbox.iter().map(|(message, _)| message.payload().len()).sum();
+        let bytes = mailbox.iter().flat_map(|mailbox| mailbox.iter()).map(|(message, _)| message.payload().len()).sum();
         self.mailbox.set(mailbox);
         bytes
     }
@@ -174,17 +191,20 @@ impl ConnectionHandle {
 
     /// The connection's task waits: whoever changes something here wakes it.
     pub fn register(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match waker.as_mut() {
+        let mut waker = self.waker.take();
+        match &mut waker {
             Some(known) => known.clone_from(cx.waker()),
-            None => *waker = Some(cx.waker().clone()),
+            None => waker = Some(cx.waker().clone()),
         }
+        self.waker.set(waker);
     }
 
     pub fn wake(&self) {
-        if let Some(waker) = self.waker.borrow().as_ref() {
+        let waker = self.waker.take();
+        if let Some(waker) = &waker {
             waker.wake_by_ref();
         }
+        self.waker.set(waker);
     }
 }
 

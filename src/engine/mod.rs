@@ -8,6 +8,7 @@
 //! * [`handoff`]: how an httpd child gives a socket away; both ends of the protocol
 //! * [`thread`]: an engine thread: one tokio current-thread runtime with the connections pinned to it
 //! * `session_task`: a session from its begin to its end
+//! * [`kept_spec`]: what is known of it meanwhile; [`interned`]: of that, what many sessions have alike
 //! * [`connection`]: one connection, as a handler sees it
 //! * [`codec`]: what is spoken on it
 //! * [`summary`]: what there is to say about one that has ended
@@ -47,6 +48,8 @@ pub mod handler;
 pub mod handoff;
 pub(crate) mod handoff_server;
 pub(crate) mod health;
+pub mod interned;
+pub mod kept_spec;
 mod liveness;
 pub mod memory;
 pub(crate) mod mux_task;
@@ -72,6 +75,7 @@ pub use handler::{
     Accepted, ForeignRefusal, Handler, HandlerSession, LocalBoxFuture, MessageSession, Refused, Registry, Rejection,
     Response, StreamSession, Streams,
 };
+pub use kept_spec::KeptSpec;
 pub use raw::{RawStream, RawSummary};
 pub use spec::{HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, SessionSpec};
 

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many places of each scope are taken. A scope without any takes no memory.
 #[derive(Debug, Default)]
-pub struct Counts(Mutex<HashMap<String, u32>>);
+pub struct Counts(Mutex<HashMap<Arc<str>, u32>>);
 
 /// A place that is taken, until dropped; on whichever thread.
 #[derive(Debug)]
 pub struct Place {
     counts: Arc<Counts>,
-    scope: String,
+    /// As all who have a place of it share it.
+    scope: Arc<str>,
 }
 
 impl Place {
@@ -22,7 +23,7 @@ impl Place {
 }
 
 impl Counts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
         // Nothing in here panics half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,15 +44,15 @@ impl Counts {
 
     fn take_one(self: &Arc<Self>, quota: Quota) -> Result<Place, Quota> {
         let mut counts = self.lock();
-        match counts.get_mut(&quota.scope) {
-            Some(count) if *count >= quota.max => return Err(quota),
-            Some(count) => *count += 1,
-            None if quota.max == 0 => return Err(quota),
-            None => {
-                counts.insert(quota.scope.clone(), 1);
-            }
+        let (scope, taken) = match counts.get_key_value(&*quota.scope) {
+            Some((scope, taken)) => (scope.clone(), *taken),
+            None => (Arc::from(&*quota.scope), 0),
+        };
+        if taken >= quota.max {
+            return Err(quota);
         }
-        Ok(Place { counts: self.clone(), scope: quota.scope })
+        counts.insert(scope.clone(), taken + 1);
+        Ok(Place { counts: self.clone(), scope })
     }
 }
 

@@ -4,10 +4,11 @@
 use super::handle::ConnectionHandle;
 use super::memory::Holding;
 use super::quota::Place;
+use super::revocation::clock;
 use super::socket::Socket;
 use super::summary::{End, Summary, Traffic};
 use super::thread::Registered;
-use super::{SessionSource, SessionSpec};
+use super::{KeptSpec, SessionSource, SessionSpec};
 use crate::wire::CloseFrame;
 use log::error;
 use std::future::poll_fn;
@@ -15,15 +16,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One open session.
 pub struct RawStream {
     registered: Registered,
-    spec: Box<SessionSpec>,
-    since: Instant,
+    spec: KeptSpec,
+    /// In microseconds of [`clock`].
+    since: u64,
     /// Given back when the session is dropped.
-    _places: Vec<Place>,
+    _places: Box<[Place]>,
 }
 
 /// How such a session ended, as its handler knows it.
@@ -40,7 +42,7 @@ pub struct RawSummary {
 impl RawStream {
     /// A session that begins.
     pub fn new(registered: Registered, spec: SessionSpec, places: Vec<Place>) -> RawStream {
-        RawStream { registered, spec: Box::new(spec), since: Instant::now(), _places: places }
+        RawStream { registered, spec: KeptSpec::new(spec), since: clock(), _places: places.into() }
     }
 
     /// The session's number.
@@ -75,7 +77,7 @@ impl RawStream {
     }
 
     /// What is known of the session.
-    pub fn spec(&self) -> &SessionSpec {
+    pub fn spec(&self) -> &KeptSpec {
         &self.spec
     }
 
@@ -93,7 +95,7 @@ impl RawStream {
 
     /// The session's socket holds something.
     pub(crate) fn hold(&self) -> Holding {
-        self.registered.shared.hold(self.id(), &self.spec.client)
+        self.registered.shared.hold(self.id(), self.spec.client())
     }
 
     /// It is not read for want of memory: it looks again with the next tick.
@@ -114,8 +116,9 @@ impl RawStream {
     }
 
     /// What there is to say about it now that it has ended.
-    pub fn finish(self, ending: RawSummary) -> Summary {
+    pub(super) fn finish(self, ending: RawSummary) -> (Summary, Registered) {
         let RawSummary { end, received, sent } = ending;
-        Summary { spec: self.spec, received, sent, end, open: self.since.elapsed() }
+        let open = Duration::from_micros(clock().saturating_sub(self.since));
+        (Summary { spec: self.spec, received, sent, end, open }, self.registered)
     }
 }

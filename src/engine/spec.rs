@@ -63,7 +63,7 @@ pub struct Quota {
 }
 
 /// Where the line goes that a session leaves when it ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LogSpec {
     /// The query of the URI is written, too.
     pub query: bool,
@@ -74,7 +74,7 @@ pub struct LogSpec {
 }
 
 /// A handler by its name, and the arguments that its directive gave.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HandlerSpec {
     /// As in `WebSocketHandler NAME`.
     pub name: String,
@@ -92,7 +92,7 @@ impl std::fmt::Debug for HandlerSpec {
 }
 
 /// What one session may use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of the largest message that is taken, its fragments added up; a larger one is answered with 1009.
     pub max_message_size: usize,
@@ -111,7 +111,7 @@ pub struct Limits {
 
 /// How long a message may take from its first byte to its last, the time not counted in which nothing is read from the
 /// client. Small, since every session has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MessageTimeout {
     /// For the first byte as for the last.
     pub seconds: NonZeroU32,
@@ -135,7 +135,7 @@ impl Default for MessageTimeout {
 
 /// When a client that says nothing is asked whether it is there. All times are rounded up to
 /// [`super::timer::TICK`]s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ping {
     /// The silence after which a Ping is sent.
     pub interval: Duration,

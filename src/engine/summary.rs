@@ -1,6 +1,6 @@
 //! What there is to say about a session that has ended: why, and what went either way.
 
-use super::SessionSpec;
+use super::KeptSpec;
 use crate::wire::{CloseCode, CloseFrame};
 use std::fmt;
 use std::io;
@@ -88,7 +88,7 @@ impl fmt::Display for Traffic {
 #[derive(Debug)]
 pub struct Summary {
     /// What was known of it.
-    pub spec: Box<SessionSpec>,
+    pub spec: KeptSpec,
     /// From the client, as the handler took it.
     pub received: Traffic,
     /// To the client, as the handler sent it.

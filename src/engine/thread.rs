@@ -91,8 +91,8 @@ impl Thread {
         let runtime = heartbeat::runtime()?;
         let counts = count.clone();
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            let shared = Rc::new(ThreadState::of(number, memory, directory));
-            let here = ThreadHandle { number, shared, logs, count: counts };
+            let shared = Rc::new(ThreadState { logs, count: counts, ..ThreadState::of(number, memory, directory) });
+            let here = ThreadHandle { number, shared };
             // The first is the main thread's.
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
@@ -134,20 +134,10 @@ impl SessionCount {
         self.all.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// True when it was the last.
-    fn forget(&self, by_mux: bool) -> bool {
+    fn forget(&self, by_mux: bool) {
         self.by_mux.fetch_sub(usize::from(by_mux), Ordering::AcqRel);
-        self.all.fetch_sub(1, Ordering::AcqRel) == 1
-    }
-}
-
-/// One session in the count, until dropped; and whether it comes over a mux.
-pub(super) struct SessionCountGuard(pub(super) Arc<SessionCount>, pub(super) bool);
-
-impl Drop for SessionCountGuard {
-    fn drop(&mut self) {
-        if self.0.forget(self.1) {
-            self.0.ended.notify_waiters();
+        if self.all.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.ended.notify_waiters();
         }
     }
 }
@@ -171,6 +161,8 @@ pub struct ThreadState {
     /// Of sessions whose application is asked again, or that have an end.
     pub(super) rechecks: RefCell<HashMap<u64, Arc<Group>>>,
     pub(super) directory: Arc<Directory>,
+    pub(super) logs: Arc<SessionLogs>,
+    count: Arc<SessionCount>,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -214,6 +206,8 @@ impl ThreadState {
             names: Names::default(),
             rechecks: RefCell::default(),
             directory,
+            logs: Arc::default(),
+            count: Arc::default(),
         }
     }
 
@@ -305,13 +299,25 @@ pub struct Registered {
     pub handle: Rc<ConnectionHandle>,
 }
 
+impl Registered {
+    /// It is one of the [`SessionCount`], and one that comes over a mux or not.
+    pub(super) fn count(&self, by_mux: bool) {
+        self.handle.counted.set(Some(by_mux));
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.shared.names.leave(self.handle.id);
-        if let Some(group) = self.shared.rechecks.borrow_mut().remove(&self.handle.id) {
-            group.leave(self.handle.id);
+        let Registered { shared, handle } = self;
+        shared.names.leave(handle.id);
+        if let Some(group) = shared.rechecks.borrow_mut().remove(&handle.id) {
+            group.leave(handle.id);
         }
-        self.shared.handles.borrow_mut().remove(&self.handle.id);
+        shared.handles.borrow_mut().remove(&handle.id);
+        // Last, so that whoever waits for the end finds nothing of it.
+        if let Some(by_mux) = handle.counted.take() {
+            shared.count.forget(by_mux);
+        }
     }
 }
 
@@ -319,8 +325,6 @@ impl Drop for Registered {
 pub struct ThreadHandle {
     number: usize,
     shared: Rc<ThreadState>,
-    logs: Arc<SessionLogs>,
-    count: Arc<SessionCount>,
 }
 
 impl ThreadHandle {
@@ -330,7 +334,7 @@ impl ThreadHandle {
 
     /// Takes over a stream: as [`super::Engine::adopt`], on this thread.
     pub fn adopt(&self, adoption: Adoption) {
-        self.count.count(matches!(adoption.socket, SessionSource::Mux(_)));
+        self.shared.count.count(matches!(adoption.socket, SessionSource::Mux(_)));
         self.begin(adoption);
     }
 
@@ -340,8 +344,7 @@ impl ThreadHandle {
 
     /// Starts a session that counts already.
     fn begin(&self, adoption: Adoption) {
-        let counted = SessionCountGuard(self.count.clone(), matches!(adoption.socket, SessionSource::Mux(_)));
-        session_task::begin(adoption, &self.shared, &self.logs, counted);
+        session_task::begin(adoption, &self.shared);
     }
 }
 

@@ -13,7 +13,7 @@ pub fn is_name(name: &str) -> bool {
 /// A pattern of names: its pieces with anything, even nothing, between them.
 ///
 /// `["room/", ""]` is written `room/*`, and `["room/1"]` is that very name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pattern(pub Vec<String>);
 
 impl Pattern {

@@ -2,7 +2,9 @@
 
 use super::{Conn, Event};
 use crate::engine::memory::Demand;
+use crate::engine::revocation::clock;
 use crate::engine::summary::{End, Summary};
+use crate::engine::thread::Registered;
 use crate::wire::{CloseFrame, close};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -20,7 +22,7 @@ const LINGER_LIMIT: Duration = Duration::from_secs(60);
 
 impl Conn {
     /// Ends the session in the way it asks for: the closing handshake (RFC 6455 section 7.1), then the TCP connection.
-    pub async fn finish(mut self: Box<Self>, verdict: CloseFrame) -> Summary {
+    pub(in crate::engine) async fn finish(mut self, verdict: CloseFrame) -> (Summary, Registered) {
         let close_timeout = self.spec.limits.close_timeout;
         self.registered.handle.liveness.stop_watching();
         self.registered.handle.is_ending.set(true);
@@ -59,7 +61,14 @@ impl Conn {
             }
         }
         let sent = self.writer.borrow().sent;
-        Summary { spec: self.spec, received: self.received, sent, end, open: self.since.elapsed() }
+        let summary = Summary {
+            spec: self.spec,
+            received: self.received,
+            sent,
+            end,
+            open: Duration::from_micros(clock().saturating_sub(self.since)),
+        };
+        (summary, self.registered)
     }
 
     fn say_close(&mut self, frame: CloseFrame) {
@@ -71,7 +80,7 @@ impl Conn {
     /// `limit`.
     async fn hang_up(&mut self, limit: Duration) {
         // The client may be back for another session before it has ended this connection.
-        self.places = Vec::new();
+        self.places = Box::default();
         self.within(LINGER, Self::poll_flush_only).await;
         self.writer.borrow().socket.end_writing();
         let (mut left, mut is_over) = (LINGER_BYTES, false);

@@ -3,18 +3,18 @@
 //! `recv` flushes before it waits, so that all replies to what one read brought leave in one write. While more than the
 //! send buffer waits for the client, nothing is read from it.
 
-use super::SessionSpec;
 use super::codec::{Codec, Contexts, Event};
 use super::handle::ConnectionHandle;
 use super::health::heartbeat::{self, Activity};
 use super::memory::{Demand, Held, Holding, Share, SharedBytes};
 use super::quota::Place;
-use super::revocation::Change;
+use super::revocation::{Change, clock};
 use super::socket::Socket;
 use super::summary::{End, Traffic};
 use super::thread::{Registered, step_aside};
 use super::timer::ticks;
 use super::writer::Writer;
+use super::{KeptSpec, SessionSpec};
 use crate::wire::{CloseCode, Message, close};
 use log::info;
 use std::cell::RefCell;
@@ -24,7 +24,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 mod closing;
 mod sending;
@@ -42,12 +41,13 @@ pub struct Conn {
     /// What was decoded and not yet handed out.
     events: VecDeque<Event>,
     registered: Registered,
-    spec: Box<SessionSpec>,
+    spec: KeptSpec,
     /// Boxed, since a session has it only when it is over.
     end: Option<Box<End>>,
     received: Traffic,
-    since: Instant,
-    places: Vec<Place>,
+    /// In microseconds of [`clock`].
+    since: u64,
+    places: Box<[Place]>,
     link: Option<OwnedFd>,
     /// The last write has left something, for want of room.
     blocked: bool,
@@ -105,11 +105,11 @@ impl Conn {
             codec,
             events: VecDeque::new(),
             registered,
-            spec: Box::new(spec),
+            spec: KeptSpec::new(spec),
             end: None,
             received: Traffic::default(),
-            since: Instant::now(),
-            places,
+            since: clock(),
+            places: places.into(),
             link,
             blocked: false,
             stepped_aside: false,
@@ -129,7 +129,7 @@ impl Conn {
     }
 
     /// What is known of the session.
-    pub fn spec(&self) -> &SessionSpec {
+    pub fn spec(&self) -> &KeptSpec {
         &self.spec
     }
 
@@ -189,7 +189,7 @@ impl Conn {
                 Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
                 Some(Event::Failed(frame)) => {
                     if self.codec.has_forgotten() {
-                        let (id, client) = (self.id(), &self.spec.client);
+                        let (id, client) = (self.id(), self.spec.client());
                         info!("WS0175: session {id}: {client} does not compress as agreed: {}", frame.reason);
                     }
                     self.end = Some(Box::new(End::Violation(frame)));
@@ -231,7 +231,10 @@ impl Conn {
     /// What the session takes of the quota with this scope, for something that may last longer than the session.
     pub fn take_place(&mut self, scope: &str) -> Option<Place> {
         let position = self.places.iter().position(|place| place.scope() == scope)?;
-        Some(self.places.swap_remove(position))
+        let mut places = std::mem::take(&mut self.places).into_vec();
+        let place = places.swap_remove(position);
+        self.places = places.into();
+        Some(place)
     }
 
     /// The stream to the process that the session came from, if there is one, once.
@@ -269,7 +272,7 @@ impl Conn {
     fn keep(&mut self) -> &mut Keep {
         let Registered { shared, handle } = &self.registered;
         let new = || {
-            let holding = shared.hold(handle.id, &self.spec.client);
+            let holding = shared.hold(handle.id, self.spec.client());
             Box::new(Keep { holding, rest: Rest::default(), handled: 0 })
         };
         self.keep.get_or_insert_with(new)

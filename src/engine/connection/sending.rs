@@ -30,16 +30,21 @@ pub(super) struct Slow {
 }
 
 impl Conn {
-    /// Queues a message for the client. Waits while the send buffer is full.
+    /// Queues a message for the client, at once. Waits while the send buffer is full.
     ///
     /// # Errors
     /// The session is closing: the message goes nowhere.
-    pub async fn send(&mut self, message: Message) -> Result<(), Closing> {
-        self.queue(message)?;
-        if !self.is_full() {
-            return Ok(());
-        }
-        poll_fn(|cx| self.poll_room(cx)).await
+    pub fn send(&mut self, message: Message) -> impl Future<Output = Result<(), Closing>> {
+        // Not in the future, which would have room for a message as long as its session is open.
+        let queued = self.queue(message);
+        let mut waits = false;
+        poll_fn(move |cx| {
+            if queued.is_err() || !(waits || self.is_full()) {
+                return Poll::Ready(queued);
+            }
+            waits = true;
+            self.poll_room(cx)
+        })
     }
 
     /// As [`Conn::send`], for one of many who get the same message.

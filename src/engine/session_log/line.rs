@@ -9,16 +9,16 @@ use std::fmt::Write;
 /// Each field is one word, or stands in quotes, whatever the client sent.
 pub(super) fn line(id: u64, summary: &Summary, host: &str, time: &Zoned) -> String {
     let Summary { spec, received, sent, end, open } = summary;
-    let mut out = String::with_capacity(160 + spec.uri.len());
+    let mut out = String::with_capacity(160 + spec.uri().len());
     // Writing to a String cannot fail.
     let _ = write!(out, "{}", time.strftime("[%d/%b/%Y:%H:%M:%S %z]"));
-    for field in [Some(spec.client.as_str()), spec.user.as_deref(), Some(host)] {
+    for field in [Some(spec.client()), spec.user(), Some(host)] {
         out.push(' ');
         word(&mut out, field);
     }
     out.push_str(" \"");
     let with_query = spec.log.as_ref().is_some_and(|log| log.query);
-    escape(&mut out, if with_query { &spec.uri } else { spec.uri.split('?').next().unwrap_or_default() });
+    escape(&mut out, if with_query { spec.uri() } else { spec.uri().split('?').next().unwrap_or_default() });
     out.push('"');
     for field in [Some(spec.handler.name.as_str()), spec.protocol.as_deref()] {
         out.push(' ');
@@ -77,23 +77,27 @@ fn escape(out: &mut String, text: &str) {
 mod tests {
     use super::*;
     use crate::engine::summary::{End, Traffic};
-    use crate::engine::{LogSpec, SessionSpec, testing};
+    use crate::engine::{KeptSpec, LogSpec, SessionSpec, testing};
     use crate::wire::{CloseCode, close};
     use proptest::prelude::*;
     use std::time::Duration;
 
+    fn spec() -> SessionSpec {
+        SessionSpec {
+            server: "whatever.the.client.says".into(),
+            uri: "/echo?a=b".into(),
+            log: Some(Box::new(LogSpec { query: true, name: "logs/ws.log".into(), host: "www.example.com".into() })),
+            ..testing::spec("echo")
+        }
+    }
+
     fn summary(end: End) -> Summary {
+        of(spec(), end)
+    }
+
+    fn of(spec: SessionSpec, end: End) -> Summary {
         Summary {
-            spec: Box::new(SessionSpec {
-                server: "whatever.the.client.says".into(),
-                uri: "/echo?a=b".into(),
-                log: Some(Box::new(LogSpec {
-                    query: true,
-                    name: "logs/ws.log".into(),
-                    host: "www.example.com".into(),
-                })),
-                ..testing::spec("echo")
-            }),
+            spec: KeptSpec::new(spec),
             received: Traffic { messages: 3, bytes: 120 },
             sent: Traffic { messages: 2, bytes: 5_000_000_000 },
             end,
@@ -107,14 +111,15 @@ mod tests {
 
     #[test]
     fn a_line_has_all_its_fields() {
-        let mut summary = summary(End::Client(Some(close(CloseCode::Normal, "bye"))));
+        let end = || End::Client(Some(close(CloseCode::Normal, "bye")));
+        let summary = summary(end());
         assert_eq!(
             line(17, &summary, "www.example.com", &at()),
             "[23/Nov/2026:04:54:07 -0530] 192.0.2.1 - www.example.com \"/echo?a=b\" echo - 61.002 3 120 2 5000000000 \
              1000 client 17\n"
         );
-        summary.spec.user = Some("alice".into());
-        summary.spec.protocol = Some("chat".into());
+        let spec = SessionSpec { user: Some("alice".into()), protocol: Some("chat".into()), ..spec() };
+        let summary = of(spec, end());
         let line = line(u64::MAX, &summary, "", &at());
         assert!(line.contains(" 192.0.2.1 alice \"\" \"/echo?a=b\" echo chat 61.002 "), "{line}");
         assert!(line.ends_with(" client 18446744073709551615\n"), "{line}");
@@ -137,9 +142,8 @@ mod tests {
 
     #[test]
     fn what_a_client_sends_is_escaped() {
-        let mut summary = summary(End::Client(None));
-        summary.spec.uri = "/a \"b\" \\ \n\r\t\x08\x0b\x00\x1b\x7f\u{e9}".into();
-        summary.spec.user = Some("al ice\"\n".into());
+        let uri = "/a \"b\" \\ \n\r\t\x08\x0b\x00\x1b\x7f\u{e9}".into();
+        let summary = of(SessionSpec { uri, user: Some("al ice\"\n".into()), ..spec() }, End::Client(None));
         let line = line(1, &summary, "h", &at());
         assert!(line.contains(r#" al\x20ice\"\n h "/a \"b\" \\ \n\r\t\b\v\x00\x1b\x7f\xc3\xa9" echo "#), "{line}");
     }
@@ -147,9 +151,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_line_is_one_line_of_fourteen_fields(uri in any::<String>(), user in any::<String>(), host in any::<String>()) {
-            let mut summary = summary(End::Client(None));
-            summary.spec.uri = uri;
-            summary.spec.user = Some(user);
+            let summary = of(SessionSpec { uri, user: Some(user), ..spec() }, End::Client(None));
             let line = line(1, &summary, &host, &at());
             prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
             prop_assert!(line.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)));

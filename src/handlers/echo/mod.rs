@@ -16,7 +16,9 @@ impl Handler for Echo {
 impl MessageSession for Echo {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(async {
-            while let Some(message) = conn.recv().await {
+            loop {
+                // In `while let` the state of an idle session would have room for a message.
+                let Some(message) = conn.recv().await else { break };
                 if conn.send(message).await.is_err() {
                     break;
                 }

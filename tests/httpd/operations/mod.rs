@@ -3,6 +3,7 @@
 mod drain;
 mod engine;
 mod engine_late;
+mod idle_memory;
 mod limits;
 mod log_rotation;
 mod module_upgrade;

@@ -81,7 +81,7 @@ impl Running<'_> {
         let user = lines(&answer).ok().and_then(|said| said.user);
         match plain::effects(answer) {
             Ok(mut effects) => {
-                if user.is_some() && user != self.conn.spec().user {
+                if user.is_some() && user.as_deref() != self.conn.spec().user() {
                     let close = close(CloseCode::Policy, "another user");
                     return Err(failed(self.conn.id(), Unusable { why: "its user is another now".into(), close }));
                 }
