@@ -42,7 +42,7 @@ pub use store::{Store, StoreLimits};
 use serde::{Deserialize, Serialize};
 
 /// How the messages of a channel are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct History {
     /// That many of the last.
     pub messages: u32,

@@ -23,8 +23,9 @@ const TURN: usize = 64;
 /// What a subscriber is told of joins and leaves.
 pub enum Presence {
     Off,
-    /// It is being found out who is there. What happens meanwhile waits, with its number.
-    Held(Vec<(u64, Arc<Broadcast>)>),
+    /// It is being found out who is there. What happens meanwhile waits, with its number. Boxed, so that others are small.
+    #[expect(clippy::box_collection, reason = "a subscriber that is told of nobody has no room for it")]
+    Held(Box<Vec<(u64, Arc<Broadcast>)>>),
     /// Those after this number.
     After(u64),
 }
@@ -239,23 +240,22 @@ impl Shard {
         }
     }
 
-    /// One more subscriber of a channel; its key there.
-    pub fn add(&self, channel: &Arc<str>, subscriber: Subscriber) -> usize {
+    /// One more subscriber of a channel; the channel's name, as all of them have it, and its key there.
+    pub fn add(&self, channel: &Arc<str>, subscriber: Subscriber) -> (Arc<str>, usize) {
         let mut channels = self.channels.borrow_mut();
-        match channels.get_mut(channel) {
-            Some(subscribers) => subscribers.insert(subscriber),
-            None => channels.entry(channel.clone()).or_default().insert(subscriber),
-        }
+        let channel = channels.get_key_value(channel).map_or(channel, |(known, _)| known).clone();
+        let key = channels.entry(channel.clone()).or_default().insert(subscriber);
+        (channel, key)
     }
 
-    pub fn remove(&self, channel: &Arc<str>, key: usize) {
+    pub fn remove(&self, channel: &Arc<str>, key: usize) -> Option<Subscriber> {
         let mut channels = self.channels.borrow_mut();
-        if let Some(subscribers) = channels.get_mut(channel) {
-            subscribers.remove(key);
-            if subscribers.is_empty() {
-                channels.remove(channel);
-            }
+        let subscribers = channels.get_mut(channel)?;
+        let subscriber = subscribers.try_remove(key);
+        if subscribers.is_empty() {
+            channels.remove(channel);
         }
+        subscriber
     }
 
     /// Whether a subscriber wants to hear of joins and leaves; what it was told before.

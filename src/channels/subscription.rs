@@ -2,10 +2,13 @@
 
 use super::History;
 use super::name::Pattern;
+use crate::engine::interned::{Intern, Table};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::thread::LocalKey;
 
 /// What a session on channels is, beside what every session is. Travels in [`crate::engine::HandlerSpec::settings`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Subscription {
     /// What all of its channels begin with, and the client neither writes nor sees: "", or `NAME/`. It stands in `channels`
     /// and in `allowed`.
@@ -29,6 +32,16 @@ pub struct Subscription {
     /// A text of the client that asks whether somebody is there, and the answer: neither is published. For clients that
     /// speak no subprotocol of requests.
     pub heartbeat: Option<Box<(String, String)>>,
+}
+
+thread_local! {
+    static SUBSCRIPTIONS: Table<Subscription> = RefCell::default();
+}
+
+impl Intern for Subscription {
+    fn table() -> &'static LocalKey<Table<Subscription>> {
+        &SUBSCRIPTIONS
+    }
 }
 
 impl Subscription {

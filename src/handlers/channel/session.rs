@@ -7,15 +7,15 @@ use crate::channels::protocol::{
     ClientCommand, ClientEvent, ClientRequest, CommandError, DecodeError, ErrorCode, Reference, View,
 };
 use crate::channels::shard::{Presence, Shard, Subscriber};
-use crate::channels::subscribed::Subscribed;
+use crate::channels::subscribed::{Subscribed, SubscribedChannels};
 use crate::channels::subscription::Subscription;
 use crate::channels::{Error, Id};
 use crate::engine::connection::{Closing, Received};
+use crate::engine::interned::Interned;
 use crate::engine::{Broadcast, Conn, LocalBoxFuture, MessageSession};
 use crate::wire::{CloseCode, CloseFrame, Message, close};
 use rights::Revoked;
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -120,9 +120,10 @@ struct Session<'a> {
     hub: Arc<Hub>,
     shard: Rc<Shard>,
     view: View,
-    subscription: Box<Subscription>,
+    /// But for what is this session's alone.
+    subscription: Interned<Subscription>,
     member: Option<Arc<str>>,
-    subscribed: HashMap<Arc<str>, Subscribed>,
+    subscribed: SubscribedChannels,
     /// It may not subscribe to these again.
     revoked: Option<Box<Revoked>>,
 }
@@ -142,8 +143,9 @@ async fn run(opening: ChannelOpening, conn: &mut Conn) -> CloseFrame {
     let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
     let member = subscription.member.take().map(Arc::from);
     subscription.since = None;
+    let subscription = Interned::new(*subscription);
     let shard = Shard::of(&hub);
-    let subscribed = HashMap::new();
+    let subscribed = SubscribedChannels::default();
     let mut session = Session { conn, hub, shard, view, subscription, member, subscribed, revoked: None };
     match session.live(since, recovered).await {
         Failure::Closing => close(CloseCode::Normal, ""),
@@ -166,7 +168,9 @@ impl Session<'_> {
             return stop;
         }
         drop(channels);
-        while let Some(received) = self.conn.receive().await {
+        loop {
+            // In `while let` the state of an idle session would have room for a message.
+            let Some(received) = self.conn.receive().await else { break };
             let done = match received {
                 Received::Message(message) => Box::pin(self.handle(message)).await,
                 Received::Change(change) => Box::pin(self.change(change, true)).await,
@@ -216,7 +220,7 @@ impl Session<'_> {
                     let (handle, known) = (conn.handle().clone(), Cell::new(last));
                     let member = member.clone();
                     let subscriber = Subscriber { handle, view: *view, known, presence: Presence::Off, member };
-                    subscribed.insert(channel.clone(), Subscribed::new(hub, shard, channel, subscriber));
+                    subscribed.insert(Subscribed::new(hub, shard, channel, subscriber));
                 }
                 begun = Some(last);
             };
@@ -277,7 +281,7 @@ impl Session<'_> {
                 if presence == Some(true) {
                     self.may_see()?;
                 }
-                if self.subscribed.contains_key(&name) {
+                if self.subscribed.contains(&name) {
                     let event = ClientEvent::Subscribed { channel: &channel, id: None, recovered: None };
                     self.tell(&event, reference).await?;
                 } else if self.subscribed.len() >= self.subscription.max as usize {
@@ -295,13 +299,15 @@ impl Session<'_> {
                 }
             }
             ClientCommand::Unsubscribe { channel } => {
-                self.subscribed.remove(&*self.full(&channel)).ok_or_else(|| not_subscribed(&channel))?;
+                if !self.subscribed.remove(&self.full(&channel)) {
+                    return Err(not_subscribed(&channel).into());
+                }
                 self.tell(&ClientEvent::Unsubscribed { channel: &channel }, reference).await?;
                 Ok(())
             }
             ClientCommand::Presence { channel } => {
                 let name = self.full(&channel);
-                if !self.subscribed.contains_key(&*name) {
+                if !self.subscribed.contains(&name) {
                     return Err(not_subscribed(&channel).into());
                 }
                 self.may_see()?;
@@ -345,7 +351,7 @@ impl Session<'_> {
             return Ok(());
         }
         // The answer takes its time, and others come and go in it.
-        let before = self.shard.set_presence(channel, key, Presence::Held(Vec::new()));
+        let before = self.shard.set_presence(channel, key, Presence::Held(Box::default()));
         let (after, done) = match self.hub.members(channel).await {
             Ok((members, subscribers, number)) => {
                 let event = ClientEvent::Presence { channel: self.view.name(channel), members: &members, subscribers };
@@ -356,7 +362,7 @@ impl Session<'_> {
         };
         let since = if let Presence::After(number) = after { number } else { u64::MAX };
         if let Presence::Held(held) = self.shard.set_presence(channel, key, after) {
-            for (_, message) in held.into_iter().filter(|(at, _)| *at > since) {
+            for (_, message) in (*held).into_iter().filter(|(at, _)| *at > since) {
                 self.conn.handle().enqueue(message);
             }
         }

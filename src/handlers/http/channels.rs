@@ -5,11 +5,11 @@ use crate::channels::hub::Hub;
 use crate::channels::name::is_name;
 use crate::channels::protocol::View;
 use crate::channels::shard::{Presence, Shard, Subscriber};
-use crate::channels::subscribed::Subscribed;
+use crate::channels::subscribed::{Subscribed, SubscribedChannels};
 use crate::engine::Conn;
 use crate::engine::handle::ConnectionHandle;
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct SessionChannels {
     hub: Arc<Hub>,
     rules: ChannelRules,
     member: Option<Arc<str>>,
-    subscribed: HashMap<Arc<str>, Subscribed>,
+    subscribed: SubscribedChannels,
     /// They were taken back, and what the application says now it may have said before.
     revoked: HashSet<String>,
 }
@@ -38,7 +38,7 @@ pub enum NotSubscribed {
 impl SessionChannels {
     pub fn new(hub: Arc<Hub>, rules: ChannelRules) -> SessionChannels {
         let member = rules.member.as_deref().map(Arc::from);
-        SessionChannels { hub, rules, member, subscribed: HashMap::new(), revoked: HashSet::new() }
+        SessionChannels { hub, rules, member, subscribed: SubscribedChannels::default(), revoked: HashSet::new() }
     }
 
     /// As whom presence counts the session in what it subscribes to from now on.
@@ -49,7 +49,7 @@ impl SessionChannels {
     /// From now on the client gets what is published there.
     pub async fn subscribe(&mut self, conn: &Conn, name: &str) -> Result<(), NotSubscribed> {
         let channel = self.full(name)?;
-        if self.subscribed.contains_key(&channel) {
+        if self.subscribed.contains(&channel) {
             return Ok(());
         }
         if self.revoked.contains(&*channel) {
@@ -70,7 +70,7 @@ impl SessionChannels {
             let view = View::new(None, self.rules.prefix.len());
             let known = Cell::new(last);
             let subscriber = Subscriber { handle, view, known, presence: Presence::Off, member: member.clone() };
-            subscribed.insert(channel.clone(), Subscribed::new(hub, &shard, &channel, subscriber));
+            subscribed.insert(Subscribed::new(hub, &shard, &channel, subscriber));
         };
         let followed =
             hub.follow(shard.number(), std::slice::from_ref(&channel), None, 0, member.as_deref(), subscribe);
@@ -86,7 +86,7 @@ impl SessionChannels {
     /// Exactly these. Those that cannot be subscribed to are returned.
     pub async fn replace(&mut self, conn: &Conn, names: &[String]) -> Vec<(String, NotSubscribed)> {
         let wanted: Vec<_> = names.iter().filter_map(|name| self.full(name).ok()).collect();
-        self.subscribed.retain(|channel, _| wanted.contains(channel));
+        self.subscribed.retain(|channel| wanted.iter().any(|name| **name == *channel));
         let mut refused = Vec::new();
         for name in names {
             if let Err(why) = self.subscribe(conn, name).await {
@@ -100,7 +100,7 @@ impl SessionChannels {
     pub fn revoke(&mut self, channels: &[String]) -> bool {
         self.revoked.extend(channels.iter().cloned());
         let before = self.subscribed.len();
-        self.subscribed.retain(|channel, _| !channels.iter().any(|gone| **gone == **channel));
+        self.subscribed.retain(|channel| !channels.iter().any(|gone| gone == channel));
         self.subscribed.len() < before
     }
 

@@ -33,10 +33,10 @@ impl Session<'_> {
         let mut gone = Vec::new();
         for channel in channels {
             let before = self.subscription.channels.len();
-            self.subscription.channels.retain(|own| own != channel);
+            self.subscription.change(|own| own.channels.retain(|own| own != channel));
             self.revoked.get_or_insert_default().0.insert(channel.clone());
             let was_next = !begun && self.subscription.channels.len() < before;
-            if self.subscribed.contains_key(channel.as_str()) || was_next {
+            if self.subscribed.contains(channel) || was_next {
                 was_subscribed = true;
                 gone.push(channel.clone());
             }
@@ -51,7 +51,7 @@ impl Session<'_> {
     async fn end(&mut self, channels: &[String]) -> Result<(), Failure> {
         let mut is_told = true;
         for channel in channels {
-            self.subscribed.remove(channel.as_str());
+            self.subscribed.remove(channel);
             let event = ClientEvent::Unsubscribed { channel: self.view.name(channel) };
             is_told &= self.tell(&event, None).await?;
         }
@@ -65,14 +65,15 @@ impl Session<'_> {
     /// The application has been asked again: what it says counts from now on. Of what it says nothing, all is as it was.
     async fn renew(&mut self, answer: &Answer, begun: bool) -> Result<(), Failure> {
         if let Some(rights) = answer.rights {
-            (self.subscription.publishes, self.subscription.presence) = (rights.publish, rights.presence);
-            for (channel, subscribed) in self.subscribed.iter().filter(|_| !rights.presence) {
-                self.shard.set_presence(channel, subscribed.key(), Presence::Off);
+            self.subscription.change(|own| (own.publishes, own.presence) = (rights.publish, rights.presence));
+            for subscribed in self.subscribed.iter().filter(|_| !rights.presence) {
+                self.shard.set_presence(subscribed.channel(), subscribed.key(), Presence::Off);
             }
         }
         if let Some(allowed) = &answer.allowed {
             let below = |pattern: &_| self.subscription.below(pattern);
-            self.subscription.allowed = allowed.iter().map(below).collect();
+            let allowed = allowed.iter().map(below).collect();
+            self.subscription.change(|own| own.allowed = allowed);
         }
         let before = self.subscription.channels.clone();
         if let Some(channels) = &answer.channels {
@@ -83,19 +84,17 @@ impl Session<'_> {
             if let Some(revoked) = &mut self.revoked {
                 revoked.0.retain(|channel| !channels.contains(channel));
             }
-            self.subscription.channels = channels;
+            self.subscription.change(|own| own.channels = channels);
         }
         let now = self.subscription.channels.clone();
         let is_kept =
             |channel: &String| now.contains(channel) || (!before.contains(channel) && self.is_allowed(channel));
         let own: Vec<String> =
-            if begun { self.subscribed.keys().map(|name| name.to_string()).collect() } else { before.clone() };
+            if begun { self.subscribed.iter().map(|one| one.channel().to_string()).collect() } else { before.clone() };
         let gone: Vec<String> = own.into_iter().filter(|channel| !is_kept(channel)).collect();
         self.end(&gone).await?;
         // One that the client has left stays left.
-        let new = now
-            .into_iter()
-            .filter(|channel| !before.contains(channel) && !self.subscribed.contains_key(channel.as_str()));
+        let new = now.into_iter().filter(|channel| !before.contains(channel) && !self.subscribed.contains(channel));
         let new: Vec<Arc<str>> = new.map(Arc::from).collect();
         if !begun || new.is_empty() {
             return Ok(());
