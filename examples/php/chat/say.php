@@ -12,7 +12,7 @@ if ($text === '' || strlen($text) > 2000 || !preg_match('//u', $text)) {
     http_response_code(400);
     exit;
 }
-$line = json_encode(['user' => $user, 'text' => $text, 'time' => time()], JSON_UNESCAPED_UNICODE);
+$line = json_encode(['id' => bin2hex(random_bytes(8)), 'user' => $user, 'text' => $text], JSON_UNESCAPED_UNICODE);
 remember($line);
 if (publishing('POST', ['channel' => 'lobby'], $line) === null) {
     http_response_code(502);

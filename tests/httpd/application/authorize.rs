@@ -1,7 +1,7 @@
 //! `WebSocketAuthorize`, and all that httpd can run: the application sees the URL that it was asked by and the client who asks, and
 //! neither an upgrade nor what a client must not say.
 
-use super::{APP, dumped, encode, saying};
+use super::{APP, LOGIN, dumped, encode, login, saying};
 use crate::docs::{blocks, page};
 use crate::harness::channel::{offering, open, said};
 use crate::harness::php::{Fpm, by_action, by_mod_php};
@@ -151,28 +151,25 @@ fn fpm() {
     }
 }
 
-/// The page of the docs, with a login of the site's own.
+/// The examples of the docs and of the README as they stand there, with a login of the site's own.
 #[test]
 fn a_login_of_php() {
     let fpm = Fpm::start(2);
-    let pages = ["docs/application/authorize.md", "README.md"].map(page);
-    let examples = pages.each_ref().map(|page| blocks(page, "php").swap_remove(0));
-    let server = Fpm::modules(Httpd::new(Mpm::Event))
-        .file("htdocs/auth.php", &examples[0])
-        .file("htdocs/readme.php", format!("<?php\n{}", examples[1].trim_start_matches("<?php\n")))
-        .file("htdocs/login.php", "<?php session_start(); $_SESSION['user'] = 'zo\u{eb}';")
-        .config(fpm.config())
-        .config(&blocks(&pages[0], "apache")[0])
-        .config("<Location \"/readme\">\nWebSocketHandler channel lobby\nWebSocketAuthorize /readme.php\n</Location>")
-        .start();
-    let logged_in = Raw::page(&server, "/login.php");
-    let cookie = logged_in.header("Set-Cookie").and_then(|cookie| cookie.split(';').next()).expect("a session");
-    for place in ["/chat", "/readme"] {
-        assert_eq!(Raw::answer(&server, &Handshake::new(place)).status, 403, "{place}");
-        let (mut client, answer) = open(&server, &offering(place, "channels.v1").header("Cookie", cookie));
+    for name in ["docs/application/authorize.md", "README.md"] {
+        let page = page(name);
+        let is_asked = |block: &String| block.contains("WebSocketAuthorize /auth.php");
+        let server = Fpm::modules(Httpd::new(Mpm::Event))
+            .file("htdocs/auth.php", &blocks(&page, "php")[0])
+            .file("htdocs/login.php", LOGIN)
+            .config(fpm.config())
+            .config(blocks(&page, "apache").into_iter().find(is_asked).expect("its configuration"))
+            .start();
+        let cookie = login(&server);
+        assert_eq!(Raw::answer(&server, &Handshake::new("/chat")).status, 403, "{name}");
+        let (mut client, answer) = open(&server, &offering("/chat", "channels.v1").header("Cookie", &cookie));
         assert_eq!(answer.header("WebSocket-User"), None);
         for channel in ["news", "user/zo\u{eb}"] {
-            assert_eq!(said(&mut client)["channel"], channel, "{place}");
+            assert_eq!(said(&mut client)["channel"], channel, "{name}");
         }
         client.close();
     }

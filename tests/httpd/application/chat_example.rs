@@ -31,23 +31,29 @@ fn login(server: &Server, user: &str) -> String {
     cookies.last().and_then(|cookie| cookie.split(';').next()).expect("a session").to_owned()
 }
 
-#[test]
-fn the_chat_of_the_examples() {
-    let fpm = Fpm::start(4);
+/// The example's site.
+pub(crate) fn serve(fpm: &Fpm) -> Server {
     let mut httpd = Fpm::modules(Httpd::new(Mpm::Event));
     for module in ["alias", "authz_host", "dir", "env"] {
         httpd = httpd.module(module);
     }
-    for file in ["auth.php", "chat.php", "index.php", "login.php", "logout.php", "say.php"] {
+    for file in ["auth.php", "chat.php", "history.php", "index.php", "login.php", "logout.php", "say.php"] {
         httpd = httpd.file(&format!("chat/{file}"), example(file));
     }
     let server = httpd
-        .file("history/.keep", "")
+        .file("data/.keep", "")
         .config(format!("Define PHP_FPM {}", fpm.socket().display()))
-        .config("Define PHP_CHAT {root}/chat\nDefine PHP_HISTORY {root}/history/said")
+        .config("Define PHP_CHAT {root}/chat\nDefine PHP_DATA {root}/data\nDefine PHP_SITE http://127.0.0.1:{port}")
         .config(String::from_utf8(example("httpd.conf")).expect("text"))
         .start();
-    fs::set_permissions(server.path("history"), Permissions::from_mode(0o777)).expect("a folder for PHP");
+    fs::set_permissions(server.path("data"), Permissions::from_mode(0o777)).expect("a folder for PHP");
+    server
+}
+
+#[test]
+fn the_chat_of_the_examples() {
+    let fpm = Fpm::start(4);
+    let server = serve(&fpm);
     let socket = |cookie: &str| {
         let handshake = Handshake::new("/php-chat/socket").header("Cookie", cookie);
         (Raw::connect(&server), handshake)
@@ -77,17 +83,28 @@ fn the_chat_of_the_examples() {
         assert_eq!((frame.opcode, &message["user"]), (Frame::TEXT, &json!("ann")));
         assert_eq!(message["text"], "Hello </script>");
     }
-    // Who comes later reads it in the page, where it ends no script.
-    let page = Raw::answer(&server, &Handshake::page("/php-chat/").version("HTTP/1.0").header("Cookie", &joe)).text();
-    assert!(page.contains(r"Hello \u003C") && page.matches("</script>").count() == 1, "{page}");
+    // Who comes later reads it.
+    let page = |path: &str, cookie: &str| {
+        Raw::answer(&server, &Handshake::page(path).version("HTTP/1.0").header("Cookie", cookie))
+    };
+    let history: Value = serde_json::from_slice(&page("/php-chat/history.php", &joe).body).expect("JSON");
+    assert_eq!((&history[0]["text"], &history[1]), (&json!("Hello </script>"), &Value::Null));
+    assert_eq!(page("/php-chat/history.php", "").status, 403);
 
+    // In another browser, too.
+    let elsewhere = login(&server, "ann");
+    assert_eq!(page("/php-chat/", &elsewhere).status, 200);
     let answer = form(&server, "/php-chat/logout.php", &ann, "");
-    assert_eq!((answer.status, answer.header("Location")), (303, Some("login.php")), "{}", answer.text());
+    assert_eq!((answer.status, answer.header("Location")), (303, Some("login.php?logged-out")), "{}", answer.text());
     let mut joes = clients.pop().expect("three clients");
     clients.iter_mut().for_each(|client| expect_close(client, 4401, "logged out"));
     alive(&mut joes);
-    let (mut late, handshake) = socket(&ann);
-    assert_eq!(late.ask(&handshake).status, 403);
+    for cookie in [&ann, &elsewhere] {
+        let (mut late, handshake) = socket(cookie);
+        assert_eq!(late.ask(&handshake).status, 403);
+        assert_eq!(page("/php-chat/", cookie).status, 303);
+    }
+    assert_eq!(page("/php-chat/", &login(&server, "ann")).status, 200);
     joes.close();
     wait_until("they are gone", PATIENCE, || server.error_log().matches("WS0103").count() == 3);
 }

@@ -1,5 +1,7 @@
 //! `WebSocketHandler http` in plain mode, with PHP in the ways in which httpd runs it: messages become requests, and answers messages.
 
+use super::{LOGIN, login};
+use crate::docs::{blocks, page};
 use crate::harness::php::{Fpm, by_action, by_mod_php};
 use crate::harness::publish::publish;
 use crate::harness::wait::PATIENCE;
@@ -55,6 +57,24 @@ default:
     echo $event == 'message' ? "heard $body" : '';
 }
 "#;
+
+/// The example of the docs as it stands there.
+#[test]
+fn the_example_of_the_docs() {
+    let (fpm, page) = (Fpm::start(2), page("docs/handlers/http.md"));
+    let server = Fpm::modules(Httpd::new(Mpm::Event))
+        .file("htdocs/chat.php", &blocks(&page, "php")[0])
+        .file("htdocs/login.php", LOGIN)
+        .config(fpm.config())
+        .config(&blocks(&page, "apache")[0])
+        .config("WebSocketHttpMax 3")
+        .start();
+    assert_eq!(Raw::answer(&server, &Handshake::new("/chat")).status, 403);
+    let mut client = Raw::connect(&server);
+    client.ask(&Handshake::new("/chat").header("Cookie", &login(&server))).assert_accepted();
+    assert_eq!(text(&mut client, "<b>"), "You said: &lt;b&gt;");
+    client.close();
+}
 
 /// A site whose applications may write down what they hear.
 pub(super) fn site(mpm: Mpm) -> Httpd {

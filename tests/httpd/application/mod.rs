@@ -6,7 +6,7 @@ mod authorize_bad;
 mod authorize_handlers;
 mod authorize_places;
 mod authorize_secure;
-mod chat_example;
+pub(crate) mod chat_example;
 mod http;
 mod http_events;
 mod http_rights;
@@ -34,6 +34,16 @@ if (isset($wish['dump'])) {
 }
 echo str_repeat('x', (int) ($wish['bytes'] ?? 0)), $wish['body'] ?? '';
 "#;
+
+/// A site's login, to stand for it.
+const LOGIN: &str = "<?php session_start(); $_SESSION['user'] = 'zo\u{eb}';";
+
+/// The cookie of a session that [`LOGIN`] has begun, at /login.php.
+#[track_caller]
+fn login(server: &Server) -> String {
+    let page = Raw::page(server, "/login.php");
+    page.header("Set-Cookie").and_then(|cookie| cookie.split(';').next()).expect("a session").to_owned()
+}
 
 /// The query by which [`APP`] says these header lines.
 fn saying(lines: &[&str]) -> String {

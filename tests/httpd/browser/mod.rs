@@ -12,6 +12,7 @@ mod demo;
 mod messages;
 mod opening;
 mod origin;
+mod php_chat;
 mod secure;
 
 use crate::harness::{Httpd, Mpm, Server};

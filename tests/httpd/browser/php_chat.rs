@@ -1,0 +1,132 @@
+//! The chat of `examples/php/chat`, used by two people, each in a browser of their own.
+
+use super::chromium::Chromium;
+use crate::application::chat_example::serve;
+use crate::harness::php::Fpm;
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Handshake, Raw};
+use fantoccini::wd::WindowHandle;
+use serde_json::{Value, json};
+use std::fs;
+
+/// Somebody who is logged in, in a tab. Each host has cookies of its own: they are as two browsers.
+struct Visitor<'a> {
+    browser: &'a Chromium,
+    tab: WindowHandle,
+}
+
+impl<'a> Visitor<'a> {
+    /// Comes without a login, and logs in.
+    #[track_caller]
+    fn come(browser: &'a Chromium, url: &str, name: &str) -> Self {
+        let tab = browser.open_tab(url);
+        let visitor = Self { browser, tab };
+        visitor.is_at("/php-chat/login.php");
+        browser.fill("name", name);
+        browser.click("log-in");
+        visitor.is_connected();
+        assert_eq!(visitor.run("return document.getElementById('user').textContent;"), json!(name));
+        visitor
+    }
+
+    #[track_caller]
+    fn turn(&self) -> &Chromium {
+        self.browser.turn_to(&self.tab);
+        self.browser
+    }
+
+    #[track_caller]
+    fn run(&self, body: &str) -> Value {
+        self.turn().run(body)
+    }
+
+    #[track_caller]
+    fn is_at(&self, path: &str) {
+        self.turn().wait_until(&format!("location.pathname === {}", json!(path)));
+    }
+
+    #[track_caller]
+    fn is_connected(&self) {
+        self.turn().wait_until("document.getElementById('state')?.textContent === 'Connected.'");
+    }
+
+    #[track_caller]
+    fn say(&self, text: &str) {
+        self.turn().fill("text", text);
+        self.browser.click("send");
+        // It is empty again when it was said.
+        self.browser.wait_until("document.getElementById('text').value === ''");
+    }
+
+    /// Waits until the page shows this, and no more.
+    #[track_caller]
+    fn sees(&self, expected: &[&str]) {
+        let outcome = self.turn().run_with(
+            r##"
+            const [expected, patience] = arguments;
+            const shown = () => [...document.querySelectorAll("#said > li")].map((item) => item.textContent);
+            const end = Date.now() + patience;
+            await until(() => JSON.stringify(shown()) === JSON.stringify(expected) || Date.now() > end);
+            return shown();
+            "##,
+            vec![json!(expected), json!(PATIENCE.as_millis() as u64 / 2)],
+        );
+        assert_eq!(outcome, json!(expected));
+    }
+
+    /// The page says that nobody is logged in, and so does the server.
+    #[track_caller]
+    fn is_logged_out(&self, url: &str) {
+        self.turn().wait_until("document.getElementById('note')?.textContent === 'You are logged out.'");
+        self.browser.goto(url);
+        self.is_at("/php-chat/login.php");
+    }
+}
+
+#[test]
+fn users_talk_and_log_out() {
+    let fpm = Fpm::start(4);
+    let server = serve(&fpm);
+    let chat = server.http_url("/php-chat/");
+    let elsewhere = chat.replace("127.0.0.1", "localhost");
+    let browser = Chromium::start();
+    let ann = Visitor::come(&browser, &chat, "ann");
+    let joe = Visitor::come(&browser, &elsewhere, "joe");
+
+    ann.say("Hello, <i>Joe</i>");
+    joe.sees(&["ann: Hello, <i>Joe</i>"]);
+    joe.say("Привет 🚀");
+    let said = ["ann: Hello, <i>Joe</i>", "joe: Привет 🚀"];
+    ann.sees(&said);
+    joe.sees(&said);
+
+    // Who comes back sees what was said, and what is said then.
+    ann.turn().goto(&chat);
+    ann.is_connected();
+    ann.sees(&said);
+    joe.say("still there");
+    let said = [said[0], said[1], "joe: still there"];
+    ann.sees(&said);
+    let second = Visitor { browser: &browser, tab: browser.open_tab(&chat) };
+    second.is_connected();
+    second.sees(&said);
+
+    // All tabs of hers, and nobody else's.
+    ann.turn().click("log-out");
+    ann.is_logged_out(&chat);
+    second.is_logged_out(&chat);
+    joe.say("alone");
+    joe.sees(&[&said[..], &["joe: alone"]].concat());
+    let again = Visitor::come(&browser, &chat, "joe");
+    again.turn().click("log-out");
+    again.is_logged_out(&chat);
+    joe.is_logged_out(&elsewhere);
+
+    // Nobody closes the sockets at another logout: the page finds out when it comes back.
+    let cem = Visitor::come(&browser, &chat, "cem");
+    fs::write(server.path("data/logout-cem"), "9999999999").expect("a mark");
+    let closed = Raw::answer(&server, &Handshake::page("/php-chat/publish?user=cem&code=1012").method("DELETE"));
+    assert_eq!(closed.status, 200, "{closed:?}");
+    cem.is_logged_out(&chat);
+    assert_eq!(browser.console(), [""; 0]);
+}
