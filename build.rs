@@ -175,7 +175,6 @@ mod httpd {
         "APR_OC_REASON_.*",
         "APR_SUCCESS",
         "APR_ENOTIMPL",
-        "APR_UNSPEC",
         "AP_EXPR_FLAG_.*",
         "AP_EXPR_FUNC_.*",
         "AP_FILTER_ERROR",

@@ -263,9 +263,10 @@ impl Request {
         let (request, pool) = (self.as_ptr(), self.pool());
         let mut socket_address = std::ptr::null_mut();
         let text = pool.string(&address.to_string());
+        // APR's families are the system's. Not APR_UNSPEC: with that, the resolver asks the kernel for all addresses of this machine.
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         // SAFETY: safety.md 1, 3; a numeric address is looked up nowhere. What comes of it lives in the request's pool.
         unsafe {
-            let family = ffi::APR_UNSPEC as c_int;
             let status = ffi::apr_sockaddr_info_get(&mut socket_address, text, family, 0, 0, pool.as_ptr());
             if status != 0 || socket_address.is_null() {
                 return false;

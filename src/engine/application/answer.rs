@@ -106,7 +106,7 @@ impl Answer {
         let normal = normal(name);
         let text =
             || std::str::from_utf8(value).map(str::trim).map_err(|_| "expected UTF-8, got other bytes".to_owned());
-        match normal.as_str() {
+        match &*normal {
             "websocket-channel" => add_names(&mut self.channels, text()?, false)?,
             "grip-channel" => add_names(&mut self.channels, text()?, true)?,
             "websocket-allow" => add_patterns(&mut self.allowed, text()?)?,

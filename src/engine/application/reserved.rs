@@ -3,6 +3,8 @@
 //!
 //! Names are compared in small letters with `-` for `_`: CGI makes one variable of `Meta-User` and `Meta_User`.
 
+use std::borrow::Cow;
+
 /// This httpd's [`super::token`]. It never reaches the application.
 pub const TOKEN: &str = "WebSocket-Token";
 /// The client's address, for httpd, from the engine. It never reaches the application, either.
@@ -25,16 +27,35 @@ pub const META: &str = "Meta-";
 pub const SET_META: &str = "set-meta-";
 
 /// How a name is compared.
-pub fn normal(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
+pub fn normal(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+        true => name.to_ascii_lowercase().replace('_', "-").into(),
+        false => name.into(),
+    }
 }
 
-/// A client must not say this: the application would take it for this module's word.
-pub fn is_reserved(name: &str) -> bool {
-    let name = normal(name);
-    ["websocket-", "meta-", "grip-"].iter().any(|prefix| name.starts_with(prefix))
+/// The same of one of its bytes.
+fn normal_byte(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+}
+
+/// The two are one name.
+pub fn is_same(name: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> bool {
+    let (name, other) = (name.as_ref(), other.as_ref());
+    name.len() == other.len() && begins(name, other)
+}
+
+fn begins(name: &[u8], beginning: &[u8]) -> bool {
+    name.len() >= beginning.len() && name.iter().zip(beginning).all(|(a, b)| normal_byte(*a) == normal_byte(*b))
+}
+
+/// A client must not say this: the application would take it for this module's word. Each line of each request is asked about.
+pub fn is_reserved(name: impl AsRef<[u8]>) -> bool {
+    let name = name.as_ref();
+    ["websocket-", "meta-", "grip-"].iter().any(|prefix| begins(name, prefix.as_bytes()))
         || ["connection-id", "content-bytes-replayed", "content-bytes-accepted", "keep-alive-interval"]
-            .contains(&name.as_str())
+            .iter()
+            .any(|known| is_same(name, known))
 }
 
 /// A line of the handshake that goes with later requests of its session: it is about the client, and neither about the connection
@@ -61,7 +82,7 @@ pub fn is_replayed(name: &str) -> bool {
             "transfer-encoding",
             "upgrade",
         ]
-        .contains(&normal.as_str());
+        .contains(&&*normal);
     !is_about_the_request && !is_reserved(name)
 }
 
@@ -84,16 +105,21 @@ pub fn goes_with_a_refusal(name: &str) -> bool {
             "transfer-encoding",
             "upgrade",
         ]
-        .contains(&normal.as_str());
-    !is_about_the_connection && !is_reserved(&normal) && !normal.starts_with(SET_META)
+        .contains(&&*normal);
+    !is_about_the_connection && !is_reserved(&*normal) && !normal.starts_with(SET_META)
 }
 
 /// A line of an answer that accepts, which goes into the 101: it is not about the page that it came with, either.
 pub fn goes_into_the_101(name: &str) -> bool {
     let normal = normal(name);
     let is_about_the_page = ["content-", "proxy-"].iter().any(|prefix| normal.starts_with(prefix))
-        || ["accept-ranges", "age", "etag", "last-modified", "via"].contains(&normal.as_str());
+        || ["accept-ranges", "age", "etag", "last-modified", "via"].contains(&&*normal);
     !is_about_the_page && goes_with_a_refusal(&normal)
+}
+
+/// One that only the upgrade is about: nobody is asked with it, but whoever takes the part of the WebSocket server.
+pub fn is_of_the_upgrade(name: &str) -> bool {
+    ["sec-websocket-key", "sec-websocket-version"].iter().any(|known| is_same(name, known))
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl<'a> Asked<'a> {
 /// A line of the handshake that is neither about the connection nor about the upgrade: whoever proxies the question would switch
 /// protocols.
 fn is_about_the_client(name: &str) -> bool {
-    is_replayed(name) && !["sec-websocket-key", "sec-websocket-version"].contains(&reserved::normal(name).as_str())
+    is_replayed(name) && !reserved::is_of_the_upgrade(name)
 }
 
 /// Asks, and reads what an acceptance says. A refusal goes to the client as it is.

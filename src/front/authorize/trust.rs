@@ -44,7 +44,7 @@ fn judge(request: &mut Request) {
     let lines: Vec<(CString, CString)> = request
         .headers_in()
         .lines()
-        .filter(|(name, _)| is_reserved(&name.to_string_lossy()))
+        .filter(|(name, _)| is_reserved(name.to_bytes()))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     if lines.is_empty() {
@@ -64,7 +64,7 @@ fn judge(request: &mut Request) {
         if find(reserved::SECURE).is_some_and(|secure| secure.eq_ignore_ascii_case(b"on")) {
             request.notes().set_constant(SECURE, ON);
         }
-        for (name, _) in lines.iter().filter(|(name, _)| is_internal(&name.to_string_lossy())) {
+        for (name, _) in lines.iter().filter(|(name, _)| is_internal(name.to_bytes())) {
             request.headers_in().unset(name);
         }
         return;
@@ -90,8 +90,6 @@ fn is_signed(request: &Request, signature: Option<&[u8]>) -> bool {
 }
 
 /// Never reaches an application.
-fn is_internal(name: &str) -> bool {
-    [reserved::TOKEN, reserved::CLIENT, reserved::SECURE]
-        .iter()
-        .any(|internal| reserved::normal(name) == reserved::normal(internal))
+fn is_internal(name: &[u8]) -> bool {
+    [reserved::TOKEN, reserved::CLIENT, reserved::SECURE].iter().any(|internal| reserved::is_same(name, internal))
 }
