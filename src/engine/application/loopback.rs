@@ -11,13 +11,14 @@ use super::reserved;
 use super::token;
 use bytes::Bytes;
 use connect::Peer;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Method, Request, Response};
+use hyper::{HeaderMap, Method, Request, Uri};
+use pool::Failure;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an answer may take, from the connection to its last byte.
@@ -41,21 +42,22 @@ pub enum Application {
     },
 }
 
-/// What it is asked.
-#[derive(Clone, PartialEq, Eq)]
+/// What the requests of a session have in common: whom it asks for what URL, and header lines. Made once, as each message is a
+/// request.
+#[derive(Debug, Clone)]
+pub struct Template {
+    peer: Arc<Peer>,
+    is_here: bool,
+    target: Uri,
+    headers: HeaderMap,
+}
+
+/// A request that is to be made.
+#[derive(Debug, Clone)]
 pub struct Inquiry {
-    /// GET or POST.
-    pub method: Method,
-    /// Path and query.
-    pub target: String,
-    /// With Host, and without what says where the body ends.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// What follows the head.
-    pub body: Bytes,
-    /// For whom: what httpd takes the request's client for.
-    pub client: String,
-    /// The client's connection is TLS.
-    pub secure: bool,
+    peer: Arc<Peer>,
+    is_here: bool,
+    request: Request<Full<Bytes>>,
 }
 
 /// What it says to it.
@@ -114,107 +116,147 @@ impl Application {
     }
 }
 
+impl Template {
+    /// `target` is path and query. The header lines have a Host, and none says where a body ends. `client` is whom httpd takes for
+    /// the request's client; `secure`: its connection is TLS.
+    ///
+    /// # Errors
+    /// This makes no request.
+    pub fn new(
+        application: &Application,
+        target: &str,
+        headers: &[(String, Vec<u8>)],
+        client: &str,
+        secure: bool,
+    ) -> Result<Template, AskError> {
+        if !target.starts_with('/') {
+            return Err(malformed("its path does not begin with /"));
+        }
+        let target = target.parse().map_err(|_| malformed("its path"))?;
+        let is_here = application.is_here();
+        let mut template =
+            Template { peer: Arc::new(Peer::of(application)), is_here, target, headers: HeaderMap::new() };
+        for (name, value) in headers {
+            let (name, value) = field(name, value)?;
+            // Where the body ends is not for anybody else to say.
+            if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+                template.headers.append(name, value);
+            }
+        }
+        if is_here {
+            let token = token::value().ok_or_else(|| malformed("there is no token"))?;
+            template.set(reserved::TOKEN, token)?;
+            template.set(reserved::CLIENT, client)?;
+            template.set(reserved::SECURE, if secure { "on" } else { "off" })?;
+        }
+        if let Application::Elsewhere { host, port, secure } = application {
+            let is_usual = *port == if *secure { 443 } else { 80 };
+            let value = if is_usual { host.clone() } else { format!("{host}:{port}") };
+            template.set("host", &value)?;
+        } else if !template.headers.contains_key(HOST) {
+            return Err(malformed("there is no Host"));
+        }
+        Ok(template)
+    }
+
+    /// From now on this line is there, and none of its name besides.
+    ///
+    /// # Errors
+    /// This is no header line.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), AskError> {
+        let (name, value) = field(name, value.as_bytes())?;
+        self.headers.insert(name, value);
+        Ok(())
+    }
+
+    /// From now on there is no line of this name.
+    ///
+    /// # Errors
+    /// No header line has such a name.
+    pub fn remove(&mut self, name: &str) -> Result<(), AskError> {
+        self.headers.remove(field(name, b"")?.0);
+        Ok(())
+    }
+
+    /// A request with these lines besides, each instead of those of its name.
+    pub fn inquiry(
+        &self,
+        method: Method,
+        own: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+        body: Bytes,
+    ) -> Inquiry {
+        let Template { peer, is_here, target, headers } = self;
+        let mut headers = headers.clone();
+        own.into_iter().for_each(|(name, value)| drop(headers.insert(name, value)));
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        let mut request = Request::new(Full::new(body));
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, target.clone(), headers);
+        Inquiry { peer: peer.clone(), is_here: *is_here, request }
+    }
+}
+
+impl Inquiry {
+    /// The same with this line.
+    ///
+    /// # Errors
+    /// This is no header line.
+    pub fn with(&self, name: &str, value: &str) -> Result<Inquiry, AskError> {
+        let (name, value) = field(name, value.as_bytes())?;
+        let mut inquiry = self.clone();
+        inquiry.request.headers_mut().insert(name, value);
+        Ok(inquiry)
+    }
+}
+
+fn field(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), AskError> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed(name))?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| malformed(name.as_str()))?;
+    Ok((name, value))
+}
+
+fn malformed(what: &str) -> AskError {
+    AskError::Malformed(what.to_owned())
+}
+
 /// Asks, and takes in all of the answer, up to `max_body` bytes of body. To be called on a thread with
 /// a runtime of its own.
 ///
 /// # Errors
 /// There is no whole answer.
-pub async fn ask(application: &Application, inquiry: &Inquiry, max_body: usize) -> Result<HttpAnswer, AskError> {
-    ask_within(application, inquiry, max_body, TIMEOUT).await
+pub async fn ask(inquiry: &Inquiry, max_body: usize) -> Result<HttpAnswer, AskError> {
+    ask_within(inquiry, max_body, TIMEOUT).await
 }
 
 /// As [`ask`], within another time.
 ///
 /// # Errors
 /// There is no whole answer.
-pub async fn ask_within(
-    application: &Application,
-    inquiry: &Inquiry,
-    max_body: usize,
-    time: Duration,
-) -> Result<HttpAnswer, AskError> {
-    let request = request(application, inquiry)?;
-    let peer = Peer::of(application);
-    match tokio::time::timeout(time, exchange(&peer, request, max_body, application.is_here())).await {
+pub async fn ask_within(inquiry: &Inquiry, max_body: usize, time: Duration) -> Result<HttpAnswer, AskError> {
+    match tokio::time::timeout(time, exchange(inquiry, max_body)).await {
         Ok(answer) => answer,
         Err(_) => Err(AskError::Late(time)),
     }
 }
 
-async fn exchange(
-    peer: &Peer,
-    mut request: Request<Full<Bytes>>,
-    max_body: usize,
-    is_here: bool,
-) -> Result<HttpAnswer, AskError> {
+async fn exchange(inquiry: &Inquiry, max_body: usize) -> Result<HttpAnswer, AskError> {
+    let Inquiry { peer, is_here, request } = inquiry;
     loop {
-        let mut connection = pool::take(peer).await.map_err(|why| AskError::NotSent(why.to_string()))?;
-        // httpd ends kept connections when it wants their place, and what crosses with that is not read by anybody.
-        let spare = (is_here && connection.is_used).then(|| request.clone());
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => {
-                let answer = take_in(response, max_body).await?;
+        let taken = pool::take(peer, *is_here).await;
+        let mut connection = taken.map_err(|why| AskError::NotSent(why.to_string()))?;
+        match connection.exchange(request.clone(), max_body).await {
+            Ok(answer) => {
                 pool::put_back(peer, connection);
                 return Ok(answer);
             }
-            Err(mut failure) => match failure.take_message().or(spare) {
-                // It was closed while it was kept: that says nothing of the next one.
-                Some(again) if connection.is_used => request = again,
-                Some(_) => return Err(AskError::NotSent(failure.into_error().to_string())),
-                None => return Err(AskError::NoAnswer(failure.into_error().to_string())),
-            },
+            // It was closed while it was kept: that says nothing of the next one. httpd ends kept connections when it wants their
+            // place, and what crosses with that is not read by anybody.
+            Err(Failure::NotSent(_)) if connection.is_used => {}
+            Err(Failure::NoAnswer(_)) if connection.is_used && *is_here => {}
+            Err(Failure::NotSent(why)) => return Err(AskError::NotSent(why)),
+            Err(Failure::NoAnswer(why)) => return Err(AskError::NoAnswer(why)),
+            Err(Failure::Broken(why)) => return Err(AskError::Broken(why)),
         }
     }
-}
-
-async fn take_in(response: Response<Incoming>, max_body: usize) -> Result<HttpAnswer, AskError> {
-    let (head, body) = response.into_parts();
-    let body =
-        Limited::new(body, max_body).collect().await.map_err(|why| match why.downcast::<LengthLimitError>() {
-            Ok(_) => AskError::Broken(format!("its answer has more than {max_body} bytes")),
-            Err(why) => AskError::Broken(format!("its answer breaks off: {why}")),
-        })?;
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
-    Ok(HttpAnswer { status: head.status.as_u16(), headers: headers.collect(), body: body.to_bytes() })
-}
-
-fn request(application: &Application, inquiry: &Inquiry) -> Result<Request<Full<Bytes>>, AskError> {
-    let malformed = |what: &str| AskError::Malformed(what.to_owned());
-    if !inquiry.target.starts_with('/') {
-        return Err(malformed("its path does not begin with /"));
-    }
-    let body = Full::new(inquiry.body.clone());
-    let mut request = Request::new(body);
-    *request.method_mut() = inquiry.method.clone();
-    *request.uri_mut() = inquiry.target.parse().map_err(|_| malformed("its path"))?;
-    let headers = request.headers_mut();
-    let mut add = |name: &str, value: &[u8]| {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed(name))?;
-        let value = HeaderValue::from_bytes(value).map_err(|_| malformed(name.as_str()))?;
-        // Where the body ends is not for anybody else to say.
-        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            headers.append(name, value);
-        }
-        Ok(())
-    };
-    for (name, value) in &inquiry.headers {
-        add(name, value)?;
-    }
-    if application.is_here() {
-        let token = token::value().ok_or_else(|| malformed("there is no token"))?;
-        add(reserved::TOKEN, token.as_bytes())?;
-        add(reserved::CLIENT, inquiry.client.as_bytes())?;
-        add(reserved::SECURE, if inquiry.secure { b"on" } else { b"off" })?;
-    }
-    if let Application::Elsewhere { host, port, secure } = application {
-        let is_usual = *port == if *secure { 443 } else { 80 };
-        let value = if is_usual { host.clone() } else { format!("{host}:{port}") };
-        headers.insert(HOST, HeaderValue::from_str(&value).map_err(|_| malformed("its host"))?);
-    } else if !headers.contains_key(HOST) {
-        return Err(malformed("there is no Host"));
-    }
-    headers.insert(CONTENT_LENGTH, inquiry.body.len().into());
-    Ok(request)
 }
 
 #[cfg(test)]

@@ -7,12 +7,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Requests at a time, where nothing is configured.
 pub const DEFAULT_MAX: u32 = 32;
 
+/// Rechecks at a time, of those. They come many at once, and nobody waits for them: messages are not to wait behind them.
+const RECHECKS: usize = 8;
+
 static COMMON: LazyLock<RequestQueue> = LazyLock::new(|| RequestQueue::new(DEFAULT_MAX));
 
 /// What waits to be asked, and what is being asked.
 #[derive(Debug)]
 pub struct RequestQueue {
     turns: Arc<Semaphore>,
+    recheck_turns: Arc<Semaphore>,
     bound: Arc<Mutex<Bound>>,
 }
 
@@ -27,6 +31,7 @@ struct Bound {
 #[derive(Debug)]
 pub struct Turn {
     permit: Option<OwnedSemaphorePermit>,
+    _recheck_permit: Option<OwnedSemaphorePermit>,
     bound: Arc<Mutex<Bound>>,
 }
 
@@ -34,7 +39,8 @@ impl RequestQueue {
     /// For so many at a time.
     pub fn new(max: u32) -> RequestQueue {
         let turns = Arc::new(Semaphore::new(max as usize));
-        RequestQueue { turns, bound: Arc::new(Mutex::new(Bound { max, debt: 0 })) }
+        let recheck_turns = Arc::new(Semaphore::new(RECHECKS));
+        RequestQueue { turns, recheck_turns, bound: Arc::new(Mutex::new(Bound { max, debt: 0 })) }
     }
 
     /// The one of all sessions of the process.
@@ -45,7 +51,16 @@ impl RequestQueue {
     /// Waits for a turn. Who gives up waiting has lost nothing but the place.
     pub async fn turn(&self) -> Turn {
         // It is never closed.
-        Turn { permit: self.turns.clone().acquire_owned().await.ok(), bound: self.bound.clone() }
+        let permit = self.turns.clone().acquire_owned().await.ok();
+        Turn { permit, _recheck_permit: None, bound: self.bound.clone() }
+    }
+
+    /// The same for a recheck.
+    pub async fn recheck_turn(&self) -> Turn {
+        let recheck_permit = self.recheck_turns.clone().acquire_owned().await.ok();
+        let mut turn = self.turn().await;
+        turn._recheck_permit = recheck_permit;
+        turn
     }
 
     /// From now on so many at a time.
@@ -111,6 +126,18 @@ mod tests {
         assert!(first.is_some() && now(second.as_mut()).is_none());
         drop(first);
         assert!(now(second.as_mut()).is_some());
+    }
+
+    #[test]
+    fn rechecks_leave_room() {
+        let queue = RequestQueue::new(DEFAULT_MAX);
+        let mut rechecks = Vec::new();
+        while let Some(turn) = now(pin!(queue.recheck_turn())) {
+            rechecks.push(turn);
+        }
+        assert_eq!((rechecks.len(), count(&queue)), (RECHECKS, DEFAULT_MAX as usize - RECHECKS));
+        rechecks.pop();
+        assert!(now(pin!(queue.recheck_turn())).is_some());
     }
 
     #[test]

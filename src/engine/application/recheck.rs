@@ -4,7 +4,7 @@
 //! A group has one task, on the thread of whoever was its first. Sessions without a recheck and without an end have no part in it.
 
 use super::answer::{Answer, BadAnswer};
-use super::loopback::{self, Application, HttpAnswer, Inquiry};
+use super::loopback::{self, HttpAnswer, Inquiry, Template};
 use super::queue::RequestQueue;
 use super::{ApplicationSpec, Recheck, reserved, store};
 use crate::engine::revocation::{Directory, clock};
@@ -15,7 +15,7 @@ use ring::digest::{Context, SHA256};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +25,9 @@ const MAX_BODY: usize = 1 << 20;
 /// The first wait after a failure; each is twice as long as the one before, up to the longest.
 pub(crate) const FIRST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(80);
+
+/// The length of the times at whose ends rechecks are made.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 type Key = [u8; 32];
 
@@ -176,35 +179,28 @@ impl Group {
         state.spec.recheck.filter(|_| state.spec.authorize.is_some())
     }
 
-    /// What the application is asked, and where; `None`: it cannot be.
-    fn inquiry(&self) -> Option<(Application, Inquiry)> {
+    /// What the application is asked.
+    fn inquiry(&self) -> Result<Inquiry, Failure> {
         let state = self.lock();
         let spec = &state.spec;
-        let here = spec.here.clone()?;
+        let (here, url) = spec.here.as_ref().zip(spec.authorize.as_deref()).ok_or(Failure::NoWay)?;
         let mut headers = spec.headers.clone();
-        let mut add = |name: String, value: &str| headers.push((name, value.as_bytes().to_vec()));
+        headers.retain(|(name, _)| !reserved::is_of_the_upgrade(name));
+        let mut template = Template::new(here, url, &headers, &state.client, spec.secure)?;
         for (name, value) in &spec.meta {
-            add(format!("{}{name}", reserved::META), value);
+            template.set(&format!("{}{name}", reserved::META), value)?;
         }
-        add(reserved::EVENT.into(), "recheck");
+        template.set(reserved::EVENT, "recheck")?;
         if let (1, Some((connection, _))) = (state.members.len(), state.members.values().next()) {
-            add(reserved::CONNECTION_ID.into(), connection);
+            template.set(reserved::CONNECTION_ID, connection)?;
         }
-        let inquiry = Inquiry {
-            method: Method::GET,
-            target: spec.authorize.clone()?,
-            headers,
-            body: bytes::Bytes::new(),
-            client: state.client.clone(),
-            secure: spec.secure,
-        };
-        Some((here, inquiry))
+        Ok(template.inquiry(Method::GET, [], bytes::Bytes::new()))
     }
 
-    /// Takes over what concerns the next question; what becomes of the sessions.
-    fn take_over(&self, answer: Answer) -> Result<Verdict, Failure> {
+    /// Takes over what concerns the next question; what becomes of the sessions, unless all is as it was.
+    fn take_over(&self, answer: Answer) -> Result<Option<Verdict>, Failure> {
         if let Some(frame) = answer.close {
-            return Ok(Verdict::Close(frame));
+            return Ok(Some(Verdict::Close(frame)));
         }
         let mut state = self.lock();
         if !state.spec.says_channels
@@ -213,7 +209,7 @@ impl Group {
             return Err(Failure::NoPrefix);
         }
         if answer.user.is_some() && answer.user != state.user {
-            return Ok(Verdict::Close(close(CloseCode::Policy, "another user")));
+            return Ok(Some(Verdict::Close(close(CloseCode::Policy, "another user"))));
         }
         match (answer.recheck, &mut state.spec.recheck) {
             (Some(None), recheck) => *recheck = None,
@@ -226,7 +222,7 @@ impl Group {
             state.members.values_mut().for_each(|(_, ends)| *ends = end);
             self.ends_changed.notify_one();
         }
-        Ok(Verdict::Rights(Arc::new(answer)))
+        Ok(says_something(&answer).then(|| Verdict::Rights(Arc::new(answer))))
     }
 
     fn take_expired(&self) -> (Vec<u64>, Option<Instant>) {
@@ -270,22 +266,21 @@ async fn end_in_time(group: &Group, key: &Key, groups: &Rechecks, directory: &Di
 async fn ask_again(group: &Group, directory: &Directory) {
     let mut failing: Option<(Instant, Duration)> = None;
     loop {
-        let now = Instant::now();
-        let wait = match (group.recheck(), failing) {
+        let due = match (group.recheck(), failing) {
             (None, _) => None,
-            (Some(recheck), None) => Some(spread(recheck.interval)),
+            (Some(recheck), None) => Some(due_in(recheck.interval)),
             // At its end it is asked for the last time.
-            (Some(recheck), Some((since, wait))) => {
-                Some(spread(wait).min((since + recheck.grace).saturating_duration_since(now)))
-            }
+            (Some(recheck), Some((since, wait))) => Some(due_in(wait).min(since + recheck.grace)),
         };
-        await_turn(group, wait).await;
+        await_turn(group, due).await;
         group.begin();
         let Some(recheck) = group.recheck() else { continue };
         match ask(group).await {
             Ok(verdict) => {
                 failing = None;
-                directory.decide(group.all(), verdict);
+                if let Some(verdict) = verdict {
+                    directory.decide(group.all(), verdict);
+                }
             }
             Err(why) => {
                 let (since, wait) = failing.map_or((Instant::now(), FIRST_WAIT), |(since, wait)| (since, wait * 2));
@@ -307,16 +302,16 @@ async fn ask_again(group: &Group, directory: &Directory) {
     }
 }
 
-/// Waits for that long, or until somebody wants it asked.
-async fn await_turn(group: &Group, wait: Option<Duration>) {
+/// Waits until then, or until somebody wants it asked.
+async fn await_turn(group: &Group, due: Option<Instant>) {
     let wanted = async {
         while !group.lock().is_wanted {
             group.asked.notified().await;
         }
     };
-    match wait {
-        Some(wait) => {
-            let _ = tokio::time::timeout(wait, wanted).await;
+    match due {
+        Some(due) => {
+            let _ = tokio::time::timeout_at(due, wanted).await;
         }
         None => wanted.await,
     }
@@ -337,11 +332,11 @@ enum Failure {
     Bad(#[from] BadAnswer),
 }
 
-async fn ask(group: &Group) -> Result<Verdict, Failure> {
+async fn ask(group: &Group) -> Result<Option<Verdict>, Failure> {
     // What was there when its turn comes is asked.
-    let turn = RequestQueue::common().turn().await;
-    let (application, inquiry) = group.inquiry().ok_or(Failure::NoWay)?;
-    let answer = loopback::ask(&application, &inquiry, MAX_BODY).await?;
+    let turn = RequestQueue::common().recheck_turn().await;
+    let inquiry = group.inquiry()?;
+    let answer = loopback::ask(&inquiry, MAX_BODY).await?;
     drop(turn);
     let HttpAnswer { status, headers, .. } = &answer;
     let said = Answer::parse(headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())));
@@ -350,10 +345,21 @@ async fn ask(group: &Group) -> Result<Verdict, Failure> {
         300..=399 | 401 | 403 | 404 | 410 => {
             // An error page says what it wants.
             let frame = said.ok().and_then(|said| said.close);
-            Ok(Verdict::Close(frame.unwrap_or_else(|| close(CloseCode::Policy, "not authorized any more"))))
+            Ok(Some(Verdict::Close(frame.unwrap_or_else(|| close(CloseCode::Policy, "not authorized any more")))))
         }
         status => Err(Failure::Status(*status)),
     }
+}
+
+/// Of the session itself: most answers do not, and it need not be woken for them.
+fn says_something(answer: &Answer) -> bool {
+    let Answer { channels, allowed, rights, member, recheck, meta, .. } = answer;
+    channels.is_some()
+        || allowed.is_some()
+        || rights.is_some()
+        || member.is_some()
+        || recheck.is_some()
+        || !meta.is_empty()
 }
 
 /// Once a minute for all groups, at a level that is shown.
@@ -367,10 +373,15 @@ pub(crate) fn tell(why: &dyn std::fmt::Display) {
     }
 }
 
-/// A fifth more or less, by chance: so that those who came together are not asked about together.
-pub(crate) fn spread(time: Duration) -> Duration {
-    let chance = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
-    time.mul_f64(0.8 + 0.4 * chance)
+/// When it is time for what is due in about `time`: a fifth more or less, by chance, so that those who came together are not asked
+/// about together. All that is due within a second is due at its end: engine, httpd and application wake up once for it.
+pub(crate) fn due_in(time: Duration) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let (start, chance) = (*START, RandomState::new().hash_one(0) as f64 / u64::MAX as f64);
+    let at = Instant::now() + time.mul_f64(0.8 + 0.4 * chance);
+    let tick = LONGEST_TICK.min(time / 10).as_nanos().max(1);
+    let begun = (at - start).as_nanos() % tick;
+    at + Duration::from_nanos((tick - begun) as u64)
 }
 
 #[cfg(test)]

@@ -77,16 +77,22 @@ impl SessionChannels {
         followed.map(drop).map_err(|full| NotSubscribed::Channels(full.to_string()))
     }
 
-    pub fn unsubscribe(&mut self, name: &str) {
+    pub async fn unsubscribe(&mut self, name: &str) {
         if let Ok(channel) = self.full(name) {
-            self.subscribed.remove(&channel);
+            self.retain(|known| *known != *channel).await;
         }
+    }
+
+    /// Ends the others. What was published before the application has said so is on its way here: the client gets it.
+    async fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        tokio::task::yield_now().await;
+        self.subscribed.retain(is_kept);
     }
 
     /// Exactly these. Those that cannot be subscribed to are returned.
     pub async fn replace(&mut self, conn: &Conn, names: &[String]) -> Vec<(String, NotSubscribed)> {
         let wanted: Vec<_> = names.iter().filter_map(|name| self.full(name).ok()).collect();
-        self.subscribed.retain(|channel| wanted.iter().any(|name| **name == *channel));
+        self.retain(|channel| wanted.iter().any(|name| **name == *channel)).await;
         let mut refused = Vec::new();
         for name in names {
             if let Err(why) = self.subscribe(conn, name).await {

@@ -26,7 +26,6 @@ pub mod settings;
 
 use super::targets::{Crowd, Targets};
 use crate::channels::hub::Hub;
-use crate::engine::application::ApplicationSpec;
 use crate::engine::application::loopback::{Application, AskError, HttpAnswer, TIMEOUT};
 use crate::engine::application::queue::RequestQueue;
 use crate::engine::{
@@ -59,10 +58,9 @@ impl Handler for Http {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of http: {e}") };
             let settings: HttpSettings = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
             let HttpSettings { mode, application, target, opening, channels, secure, recheck, grip_key } = settings;
-            let ApplicationSpec { connection, headers, meta, .. } =
-                spec.application.as_deref().cloned().unwrap_or_default();
-            let correspondence = Correspondence::new(application.clone(), mode, target, spec.client.clone(), secure);
-            let mut correspondence = correspondence.with(connection, headers, meta).signed_by(grip_key);
+            let known = spec.application.as_deref().cloned().unwrap_or_default();
+            let correspondence = Correspondence::new(&application, mode, &target, &spec.client, secure, known);
+            let mut correspondence = correspondence.signed_by(grip_key);
             let mut dialect = EventsDialect::default();
             let (first, response, is_ours) = match opening {
                 Opening::Accepted { requests, headers, body } => {

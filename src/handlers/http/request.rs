@@ -2,15 +2,15 @@
 
 use super::settings::Mode;
 use crate::engine::application::grip_sig::GripKey;
-use crate::engine::application::loopback::{self, Application, AskError, HttpAnswer, Inquiry, TIMEOUT};
+use crate::engine::application::loopback::{self, Application, AskError, HttpAnswer, Inquiry, TIMEOUT, Template};
 use crate::engine::application::queue::RequestQueue;
-use crate::engine::application::{answer, grip_sig, reserved, store};
+use crate::engine::application::{ApplicationSpec, answer, grip_sig, reserved, store};
 use crate::wire::CloseFrame;
 use crate::wire::websocket_events::{MEDIA_TYPE, WebSocketEvent};
 use bytes::Bytes;
 use hyper::Method;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
 use log::debug;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of the longest body of an answer.
@@ -18,16 +18,21 @@ pub const MAX_BODY: usize = 1 << 20;
 /// How often what was not sent is tried again: after 1, 2, 4, 8 and 16 s.
 const RETRIES: u32 = 5;
 
+const EVENT: HeaderName = HeaderName::from_static("websocket-event");
+const SEQUENCE: HeaderName = HeaderName::from_static("websocket-sequence");
+const CLOSE: HeaderName = HeaderName::from_static("websocket-close");
+const BYTES_REPLAYED: HeaderName = HeaderName::from_static("content-bytes-replayed");
+// PHP takes forms apart, so a message is never one.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain;charset=utf-8");
+const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const EVENTS: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
+
 /// The session, as its application knows it.
 #[derive(Debug)]
 pub struct Correspondence {
-    application: Arc<Application>,
     mode: Mode,
-    target: String,
-    client: String,
-    secure: bool,
-    connection: String,
-    headers: Vec<(String, Vec<u8>)>,
+    /// Or why nobody can be asked.
+    template: Result<Template, AskError>,
     meta: Vec<(String, String)>,
     grip_key: Option<GripKey>,
     /// The number of the last request.
@@ -40,29 +45,26 @@ pub struct Correspondence {
 pub struct TooMuchMeta;
 
 impl Correspondence {
-    pub fn new(application: Application, mode: Mode, target: String, client: String, secure: bool) -> Correspondence {
-        Correspondence {
-            application: Arc::new(application),
-            mode,
-            target,
-            client,
-            secure,
-            connection: String::new(),
-            headers: Vec::new(),
-            meta: Vec::new(),
-            grip_key: None,
-            sequence: 0,
-        }
-    }
-
-    /// With what goes into each request: the session's name, lines of its handshake, and Meta.
-    pub fn with(
-        self,
-        connection: String,
-        headers: Vec<(String, Vec<u8>)>,
-        meta: Vec<(String, String)>,
+    /// With what goes into each request: the session's name, lines of its handshake, and Meta. `client` and `secure`: as in
+    /// [`Template::new`].
+    pub fn new(
+        application: &Application,
+        mode: Mode,
+        target: &str,
+        client: &str,
+        secure: bool,
+        session: ApplicationSpec,
     ) -> Correspondence {
-        Correspondence { connection, headers, meta, ..self }
+        let ApplicationSpec { connection, mut headers, meta, .. } = session;
+        if mode == Mode::Plain {
+            headers.retain(|(name, _)| !reserved::is_of_the_upgrade(name));
+        }
+        let template = Template::new(application, target, &headers, client, secure).and_then(|mut template| {
+            template.set(reserved::CONNECTION_ID, &connection)?;
+            meta.iter().try_for_each(|(name, value)| template.set(&meta_line(name), value))?;
+            Ok(template)
+        });
+        Correspondence { mode, template, meta, grip_key: None, sequence: 0 }
     }
 
     /// Each request is signed with this key, where there is one.
@@ -84,6 +86,14 @@ impl Correspondence {
     /// # Errors
     /// It is too much.
     pub fn set_meta(&mut self, new: Vec<(String, String)>) -> Result<(), TooMuchMeta> {
+        for (name, value) in &new {
+            let Ok(template) = &mut self.template else { break };
+            let line = meta_line(name);
+            let set = if value.is_empty() { template.remove(&line) } else { template.set(&line, value) };
+            if let Err(why) = set {
+                self.template = Err(why);
+            }
+        }
         store(&mut self.meta, new);
         let bytes: usize = self.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
         let fits = self.meta.len() <= answer::MAX_META_NAMES && bytes <= answer::MAX_META;
@@ -92,88 +102,72 @@ impl Correspondence {
 
     /// The next request in plain mode, which is about one event.
     pub fn plain(&mut self, event: WebSocketEvent) -> Question {
-        let mut own = Vec::new();
-        // PHP takes forms apart, so a message is never one.
-        let text = || ("Content-Type", b"text/plain;charset=utf-8".to_vec());
-        let binary = || ("Content-Type", b"application/octet-stream".to_vec());
-        let (name, body) = match event {
-            WebSocketEvent::Open => ("open", Bytes::new()),
-            WebSocketEvent::Text(content) => {
-                own.push(text());
-                ("message", content)
-            }
+        let (name, line, body) = match event {
+            WebSocketEvent::Open => ("open", None, Bytes::new()),
+            WebSocketEvent::Text(content) => ("message", Some((CONTENT_TYPE, TEXT)), content),
             WebSocketEvent::Binary(content) | WebSocketEvent::Ping(content) | WebSocketEvent::Pong(content) => {
-                own.push(binary());
-                ("message", content)
+                ("message", Some((CONTENT_TYPE, BINARY)), content)
             }
             WebSocketEvent::Close(frame) => {
-                own.push((reserved::CLOSE, frame.map_or_else(|| "1005".into(), |frame| close_line(&frame))));
-                ("close", Bytes::new())
+                ("close", Some((CLOSE, frame.map_or(HeaderValue::from_static("1005"), close_line))), Bytes::new())
             }
-            WebSocketEvent::Disconnect => ("disconnect", Bytes::new()),
+            WebSocketEvent::Disconnect => ("disconnect", None, Bytes::new()),
         };
-        own.push((reserved::EVENT, name.into()));
-        self.next(own, body)
+        self.next([Some((EVENT, HeaderValue::from_static(name))), line], body)
     }
 
     /// Asks, in plain mode, whether the session may go on.
     pub fn recheck(&mut self) -> Question {
-        self.next(vec![(reserved::EVENT, b"recheck".to_vec())], Bytes::new())
+        self.next([Some((EVENT, HeaderValue::from_static("recheck")))], Bytes::new())
     }
 
     /// The next request with events. So many bytes of them were offered before.
     pub fn events<'a>(&mut self, events: impl IntoIterator<Item = &'a WebSocketEvent>, replayed: usize) -> Question {
-        let mut own = vec![
-            ("Accept", MEDIA_TYPE.into()),
-            ("Content-Type", MEDIA_TYPE.into()),
+        let own = [
+            Some((ACCEPT, EVENTS)),
+            Some((CONTENT_TYPE, EVENTS)),
             // The client's own is no business of the application's; by this it knows who asks.
-            ("Sec-WebSocket-Extensions", b"grip".to_vec()),
+            Some((SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip"))),
+            (replayed > 0).then(|| (BYTES_REPLAYED, replayed.into())),
         ];
-        if replayed > 0 {
-            own.push(("Content-Bytes-Replayed", replayed.to_string().into()));
-        }
         let mut body = Vec::new();
         events.into_iter().for_each(|event| event.encode(&mut body));
         self.next(own, body.into())
     }
 
-    fn next(&mut self, own: Vec<(&str, Vec<u8>)>, body: Bytes) -> Question {
+    fn next(&mut self, own: impl IntoIterator<Item = Option<(HeaderName, HeaderValue)>>, body: Bytes) -> Question {
         self.sequence += 1;
-        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let meta = self.meta.iter().map(|(name, value)| (format!("{}{name}", reserved::META), value.clone().into()));
-        let numbered = [
-            (reserved::CONNECTION_ID.to_owned(), self.connection.clone().into()),
-            (reserved::SEQUENCE.to_owned(), self.sequence.to_string().into()),
-        ];
-        let inquiry = Inquiry {
-            method: Method::POST,
-            target: self.target.clone(),
-            headers: self.headers.iter().cloned().chain(own).chain(numbered).chain(meta).collect(),
-            body,
-            client: self.client.clone(),
-            secure: self.secure,
-        };
-        Question { application: self.application.clone(), grip_key: self.grip_key.clone(), inquiry }
+        let own = own.into_iter().flatten().chain([(SEQUENCE, self.sequence.into())]);
+        let length = body.len();
+        let template = self.template.as_ref().map_err(Clone::clone);
+        let inquiry = template.map(|template| template.inquiry(Method::POST, own, body));
+        Question { inquiry, length, grip_key: self.grip_key.clone() }
     }
 }
 
+fn meta_line(name: &str) -> String {
+    format!("{}{name}", reserved::META)
+}
+
 /// As in `WebSocket-Close`. What no header may say is left out of the reason.
-fn close_line(frame: &CloseFrame) -> Vec<u8> {
+fn close_line(frame: CloseFrame) -> HeaderValue {
     let reason: String = frame.reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("{} {reason}", u16::from(frame.code)).trim_end().into()
+    let line = format!("{} {reason}", u16::from(frame.code));
+    HeaderValue::from_bytes(line.trim_end().as_bytes()).unwrap_or_else(|_| u16::from(frame.code).into())
 }
 
 /// A request that is to be made.
 pub struct Question {
-    application: Arc<Application>,
+    /// Or why it cannot be.
+    inquiry: Result<Inquiry, AskError>,
+    length: usize,
     grip_key: Option<GripKey>,
-    inquiry: Inquiry,
 }
 
 impl Question {
     /// Bytes of its body.
     pub fn len(&self) -> usize {
-        self.inquiry.body.len()
+        self.length
     }
 
     /// Asks once, for whom somebody waits: those are bounded otherwise.
@@ -189,21 +183,19 @@ impl Question {
     /// # Errors
     /// There is no answer.
     pub async fn ask_within(&self, time: Duration) -> Result<HttpAnswer, AskError> {
-        let Some(key) = &self.grip_key else {
-            return loopback::ask_within(&self.application, &self.inquiry, MAX_BODY, time).await;
-        };
+        let inquiry = self.inquiry.as_ref().map_err(Clone::clone)?;
+        let Some(key) = &self.grip_key else { return loopback::ask_within(inquiry, MAX_BODY, time).await };
         // It may have waited: a signature holds for a minute.
-        let mut signed = self.inquiry.clone();
-        signed.headers.push((reserved::GRIP_SIG.into(), key.sign(grip_sig::now()).into()));
-        loopback::ask_within(&self.application, &signed, MAX_BODY, time).await
+        let signed = inquiry.with(reserved::GRIP_SIG, &key.sign(grip_sig::now()))?;
+        loopback::ask_within(&signed, MAX_BODY, time).await
     }
 
-    /// Waits for its turn and asks, once.
+    /// Waits for the turn of a recheck and asks, once.
     ///
     /// # Errors
     /// There is no answer.
-    pub async fn ask_once(self) -> Result<HttpAnswer, AskError> {
-        let _turn = RequestQueue::common().turn().await;
+    pub async fn ask_as_recheck(self) -> Result<HttpAnswer, AskError> {
+        let _turn = RequestQueue::common().recheck_turn().await;
         self.ask_now().await
     }
 

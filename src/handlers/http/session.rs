@@ -278,7 +278,7 @@ impl Running<'_> {
         }
         if let Some(question) = self.recheck_due() {
             self.channels.forget_revoked();
-            self.asked = Some(Box::pin(question.ask_once()));
+            self.asked = Some(Box::pin(question.ask_as_recheck()));
             return;
         }
         let is_polled = self.timers.poll.is_some_and(|at| at <= Instant::now());
@@ -348,7 +348,7 @@ impl Running<'_> {
                     tell_of_channel(id, &name, &why);
                 }
             }
-            Effect::Unsubscribe(name) => self.channels.unsubscribe(&name),
+            Effect::Unsubscribe(name) => self.channels.unsubscribe(&name).await,
             Effect::Channels(names) => {
                 for (name, why) in self.channels.replace(self.conn, &names).await {
                     tell_of_channel(id, &name, &why);

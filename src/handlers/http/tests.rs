@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::application::grip_sig::{self, GripKey};
-use crate::engine::application::{Loopback, token};
+use crate::engine::application::{ApplicationSpec, Loopback, token};
 use crate::engine::memory::Bound;
 use crate::engine::testing::{self, Client, PATIENCE, TestEngine};
 use crate::engine::{HandlerSpec, Registry};

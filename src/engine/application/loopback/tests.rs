@@ -61,16 +61,38 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     }
 }
 
-fn inquiry() -> Inquiry {
-    token::set(&[0xa1; token::LENGTH]);
-    Inquiry {
-        method: Method::POST,
-        target: "/app.php?a=b".into(),
-        headers: vec![("Host".into(), b"site.example".to_vec()), ("Cookie".into(), b"a=\xe9".to_vec())],
-        body: Bytes::from_static(b"body"),
-        client: "192.0.2.1".into(),
-        secure: true,
+/// What is asked.
+#[derive(Clone)]
+struct Asked {
+    headers: Vec<(String, Vec<u8>)>,
+    body: &'static [u8],
+}
+
+impl Asked {
+    fn of(headers: &[(&str, &[u8])], body: &'static [u8]) -> Asked {
+        token::set(&[0xa1; token::LENGTH]);
+        Asked { headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(), body }
     }
+
+    async fn ask(&self, application: &Application, max_body: usize) -> Result<HttpAnswer, AskError> {
+        self.ask_within(application, max_body, TIMEOUT).await
+    }
+
+    async fn ask_within(
+        &self,
+        application: &Application,
+        max_body: usize,
+        time: Duration,
+    ) -> Result<HttpAnswer, AskError> {
+        let template = Template::new(application, "/app.php?a=b", &self.headers, "192.0.2.1", true)?;
+        let inquiry = template.inquiry(Method::POST, [], Bytes::from_static(self.body));
+        ask_within(&inquiry, max_body, time).await
+    }
+}
+
+/// It has what it needs, and no more.
+fn usual() -> Asked {
+    Asked::of(&[("Host", b"site.example")], b"body")
 }
 
 fn plain(address: SocketAddr) -> Application {
@@ -86,20 +108,14 @@ async fn a_request_and_its_answer() {
     run(async {
         let (address, seen) =
             server(&[OK, OK, "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"]).await;
-        let with_lengths = Inquiry {
-            headers: [("Transfer-Encoding", "chunked"), ("Content-Length", "99"), ("Host", "a")]
-                .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
-                .into(),
-            body: Bytes::new(),
-            ..inquiry()
-        };
-        let mut utf8 = inquiry();
-        utf8.headers[1].1 = b"a=b".to_vec();
-        let answer = ask(&plain(address), &utf8, 2).await.unwrap();
+        let with_lengths =
+            Asked::of(&[("Transfer-Encoding", b"chunked"), ("Content-Length", b"99"), ("Host", b"a")], b"");
+        let utf8 = Asked::of(&[("Host", b"site.example"), ("Cookie", b"a=b")], b"body");
+        let answer = utf8.ask(&plain(address), 2).await.unwrap();
         assert_eq!((answer.status, &*answer.body, answer.header("x-a")), (200, &b"hi"[..], Some("1")));
         assert_eq!(answer.headers.iter().filter(|(name, _)| name == "x-a").count(), 2);
-        ask(&plain(address), &with_lengths, 2).await.unwrap();
-        let redirection = ask(&plain(address), &with_lengths, 2).await.unwrap();
+        with_lengths.ask(&plain(address), 2).await.unwrap();
+        let redirection = with_lengths.ask(&plain(address), 2).await.unwrap();
         assert_eq!((redirection.status, redirection.header("Location")), (302, Some("/login")));
         let requests = seen.requests();
         let token = token::value().unwrap();
@@ -120,10 +136,9 @@ async fn a_request_and_its_answer() {
 async fn the_token_is_for_this_httpd_alone() {
     run(async {
         let (address, seen) = server(&[OK]).await;
-        let mut inquiry = inquiry();
-        inquiry.headers.truncate(1);
+        let inquiry = usual();
         let elsewhere = Application::Elsewhere { host: "127.0.0.1".into(), port: address.port(), secure: false };
-        ask(&elsewhere, &inquiry, 100).await.unwrap();
+        inquiry.ask(&elsewhere, 100).await.unwrap();
         let request = seen.requests().remove(0);
         assert!(request.contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", address.port())), "{request}");
         assert!(!request.contains("websocket-") && !request.contains("192.0.2.1"), "{request}");
@@ -136,20 +151,19 @@ async fn only_what_was_not_sent_is_sent_again() {
     run(async {
         // Kept, and closed meanwhile.
         let (address, seen) = server(&[OK]).await;
-        let mut inquiry = inquiry();
-        inquiry.headers.truncate(1);
+        let inquiry = usual();
         for _ in 0..3 {
-            ask(&plain(address), &inquiry, 100).await.unwrap();
+            inquiry.ask(&plain(address), 100).await.unwrap();
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!((seen.requests().len(), seen.connections.load(Ordering::Relaxed)), (3, 3));
         // It was read, and that was all.
         let (address, seen) = server(&[""]).await;
-        assert!(matches!(ask(&plain(address), &inquiry, 100).await, Err(AskError::NoAnswer(_))));
+        assert!(matches!(inquiry.ask(&plain(address), 100).await, Err(AskError::NoAnswer(_))));
         assert_eq!(seen.requests().len(), 1);
         // Nobody is there.
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(matches!(ask(&plain(nobody), &inquiry, 100).await, Err(AskError::NotSent(_))));
+        assert!(matches!(inquiry.ask(&plain(nobody), 100).await, Err(AskError::NotSent(_))));
     })
     .await;
 }
@@ -157,24 +171,23 @@ async fn only_what_was_not_sent_is_sent_again() {
 #[tokio::test]
 async fn answers_have_bounds() {
     run(async {
-        let mut inquiry = inquiry();
-        inquiry.headers.truncate(1);
+        let mut inquiry = usual();
         let (address, _) = server(&[OK]).await;
         assert_eq!(
-            ask(&plain(address), &inquiry, 1).await,
+            inquiry.ask(&plain(address), 1).await,
             Err(AskError::Broken("its answer has more than 1 bytes".into()))
         );
         let (address, _) = server(&["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi"]).await;
-        assert!(matches!(ask(&plain(address), &inquiry, 100).await, Err(AskError::Broken(_))));
+        assert!(matches!(inquiry.ask(&plain(address), 100).await, Err(AskError::Broken(_))));
         let (address, _) = server(&["SSH-2.0-OpenSSH_10.0\r\n"]).await;
-        assert!(matches!(ask(&plain(address), &inquiry, 100).await, Err(AskError::NoAnswer(_))));
+        assert!(matches!(inquiry.ask(&plain(address), 100).await, Err(AskError::NoAnswer(_))));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (silent, time) = (plain(listener.local_addr().unwrap()), Duration::from_millis(20));
-        assert_eq!(ask_within(&silent, &inquiry, 100, time).await, Err(AskError::Late(time)));
+        assert_eq!(inquiry.ask_within(&silent, 100, time).await, Err(AskError::Late(time)));
         inquiry.headers.push(("X-A".into(), b"a\r\nX-B: c".to_vec()));
-        assert!(matches!(ask(&silent, &inquiry, 100).await, Err(AskError::Malformed(_))));
+        assert!(matches!(inquiry.ask(&silent, 100).await, Err(AskError::Malformed(_))));
         inquiry.headers.clear();
-        assert!(matches!(ask(&silent, &inquiry, 100).await, Err(AskError::Malformed(_))));
+        assert!(matches!(inquiry.ask(&silent, 100).await, Err(AskError::Malformed(_))));
     })
     .await;
 }
@@ -204,14 +217,13 @@ async fn only_the_certificate_of_the_handshake_will_do() {
             let server_name = server_name.map(str::to_owned);
             Application::Here(Loopback { address, secure: true, server_name, certificate })
         };
-        let mut inquiry = inquiry();
-        inquiry.headers.truncate(1);
-        assert_eq!(ask(&here(Some("site.example"), Some(pin)), &inquiry, 100).await.unwrap().status, 200);
-        assert_eq!(ask(&here(None, Some(pin)), &inquiry, 100).await.unwrap().status, 200);
+        let inquiry = usual();
+        assert_eq!(inquiry.ask(&here(Some("site.example"), Some(pin)), 100).await.unwrap().status, 200);
+        assert_eq!(inquiry.ask(&here(None, Some(pin)), 100).await.unwrap().status, 200);
         assert_eq!((&*seen.requests()[0], &*seen.requests()[2]), ("site.example", "none"));
         let before = seen.requests().len();
         for wrong in [Some([0; 32]), None] {
-            let refused = ask(&here(Some("site.example"), wrong), &inquiry, 100).await;
+            let refused = inquiry.ask(&here(Some("site.example"), wrong), 100).await;
             assert!(matches!(refused, Err(AskError::NotSent(_))), "{refused:?}");
         }
         assert_eq!(seen.requests().len(), before);

@@ -1,6 +1,7 @@
 use super::*;
 use crate::channels::History;
 use crate::channels::subscription::Subscription;
+use crate::engine::application::loopback::Application;
 use crate::engine::application::{Loopback, token};
 use crate::engine::memory::Bound;
 use crate::engine::revocation::{Measure, Name, Opening, Revocation, Whom, clock};

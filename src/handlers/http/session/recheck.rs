@@ -3,7 +3,7 @@
 
 use super::{Running, Stop, failed};
 use crate::engine::application::loopback::{AskError, HttpAnswer};
-use crate::engine::application::recheck::{FIRST_WAIT, LONGEST_WAIT, spread, tell};
+use crate::engine::application::recheck::{FIRST_WAIT, LONGEST_WAIT, due_in, tell};
 use crate::handlers::http::effect::{Effect, Unusable, lines};
 use crate::handlers::http::plain;
 use crate::handlers::http::request::Question;
@@ -26,7 +26,7 @@ pub(super) struct Rechecking {
 impl Rechecking {
     pub(super) fn new(rules: RecheckRules) -> Rechecking {
         let RecheckRules { interval, grace } = rules;
-        let at = interval.map(|interval| Instant::now() + spread(interval));
+        let at = interval.map(due_in);
         Rechecking { interval, grace, at, is_asked: false, failing: None }
     }
 
@@ -39,7 +39,7 @@ impl Rechecking {
     pub(super) fn set_interval(&mut self, interval: Option<Duration>) {
         if self.interval != interval {
             self.interval = interval;
-            self.at = interval.map(|interval| Instant::now() + spread(interval));
+            self.at = interval.map(due_in);
         }
     }
 
@@ -58,7 +58,7 @@ impl Rechecking {
 
     /// Whoever has wanted it meanwhile comes first.
     fn next_after(&mut self, wait: Duration) {
-        self.at.get_or_insert(Instant::now() + spread(wait));
+        self.at.get_or_insert(due_in(wait));
     }
 }
 
@@ -116,7 +116,7 @@ impl Running<'_> {
         recheck.failing = Some((since, wait));
         // At its end it is asked for the last time.
         let last = since + recheck.grace;
-        recheck.at.get_or_insert((now + spread(wait)).min(last));
+        recheck.at.get_or_insert(due_in(wait).min(last));
         Ok(())
     }
 }
