@@ -20,7 +20,8 @@
 //!
 //! **Idle sockets with rechecks**: the share of a core of httpd and the engine, PHP aside; answered Pings are in it. So that it does not
 //! take an hour, a few of the sockets have a recheck every 10 seconds, as many as give the rechecks of all at `--recheck`. Each of
-//! these has a recheck of its own, since the application has told them apart (`Set-Meta-`). PHP counts them.
+//! these has a recheck of its own, since the application has told them apart (`Set-Meta-`). PHP counts them. Beside that stand as many
+//! pages, asked by HTTP one at a time at even distances on a kept connection: they pay for waking the server, too.
 //!
 //! Without `--bench` (`cargo test --benches`) or with `--test` it is only a check that all of this works.
 
@@ -40,11 +41,11 @@ use support::crowd::Crowd;
 use support::cycles::{Cycles, Kind};
 use support::fpm::Fpm;
 use support::frame::Batch;
-use support::idle::{self, ENGINE};
+use support::idle;
 use support::load::{Done, Load};
 use support::options::Options;
-use support::page::Beside as _;
-use support::proc::{self, CpuTime};
+use support::page::{Beside as _, KeptPage};
+use support::parts::{Clock, Cpu};
 use support::report::{self, Comparison, Sample, median, ratio_column, ratios};
 use support::server::{Children, Httpd, Server};
 use support::testkit::process::raise_descriptor_limit;
@@ -101,17 +102,6 @@ struct Site {
     rechecks: PathBuf,
 }
 
-/// CPU time at one moment: of httpd with the engine, of the engine, of PHP-FPM.
-struct Clock([CpuTime; 3]);
-
-/// Seconds of each since then, those of httpd without the engine.
-#[derive(Clone, Copy)]
-struct Cpu {
-    httpd: f64,
-    engine: f64,
-    php: f64,
-}
-
 /// What one side of a comparison has used.
 #[derive(Default)]
 struct Side {
@@ -126,9 +116,10 @@ struct Watched {
     /// The time between two rechecks of a socket that they stand for.
     interval: u64,
     each_second: f64,
-    /// Shares of a core: without rechecks, and with them.
+    /// Shares of a core: without rechecks, with them, and with as many pages instead.
     idle: Cpu,
     busy: Cpu,
+    pages: Cpu,
 }
 
 struct Application {
@@ -340,9 +331,23 @@ impl Application {
         stay(time)?;
         let busy = site.clock().since(&before).shares(start);
         let each_second = (site.rechecks()? - rechecks) as f64 / start.elapsed().as_secs_f64();
-        silent.verify()?;
         crowd.verify()?;
-        Ok(Watched { sockets, interval: self.recheck, each_second, idle, busy })
+        drop(crowd);
+
+        eprintln!("as many pages");
+        silent.stay(SETTLED)?;
+        let mut page = KeptPage::new(site.at("/decide.php"))?;
+        let between = Duration::from_secs_f64(1.0 / each_second.max(1.0));
+        let (before, start) = (site.clock(), Instant::now());
+        let mut due = start;
+        while start.elapsed() < time {
+            page.fetch()?;
+            due += between;
+            silent.stay(due.saturating_duration_since(Instant::now()))?;
+        }
+        let pages = site.clock().since(&before).shares(start);
+        silent.verify()?;
+        Ok(Watched { sockets, interval: self.recheck, each_second, idle, busy, pages })
     }
 }
 
@@ -352,8 +357,7 @@ impl Site {
     }
 
     fn clock(&self) -> Clock {
-        let httpd = self.httpd.pid();
-        Clock([vec![httpd], proc::named(httpd, ENGINE), vec![self.fpm.pid()]].map(|roots| CpuTime::of_trees(&roots)))
+        Clock::now(self.httpd.pid(), self.fpm.pid())
     }
 
     /// One round of one side.
@@ -368,31 +372,6 @@ impl Site {
 
     fn rechecks(&self) -> Result<u64> {
         Ok(self.rechecks.metadata()?.len())
-    }
-}
-
-impl Clock {
-    fn since(&self, earlier: &Self) -> Cpu {
-        let [all, engine, php] = [0, 1, 2].map(|index| self.0[index].seconds_since(&earlier.0[index]));
-        Cpu { httpd: all - engine, engine, php }
-    }
-}
-
-impl Cpu {
-    fn sum(self) -> f64 {
-        self.httpd + self.engine + self.php
-    }
-
-    /// Microseconds for each of so many.
-    fn each(self, count: u64) -> Self {
-        let each = |seconds| seconds * 1e6 / count as f64;
-        Self { httpd: each(self.httpd), engine: each(self.engine), php: each(self.php) }
-    }
-
-    /// Shares of a core, in the time since then.
-    fn shares(self, start: Instant) -> Self {
-        let share = |seconds| seconds / start.elapsed().as_secs_f64();
-        Self { httpd: share(self.httpd), engine: share(self.engine), php: share(self.php) }
     }
 }
 
@@ -418,9 +397,9 @@ impl Group {
 }
 
 impl Watched {
-    /// Microseconds of httpd, of the engine and of PHP for a recheck. What idle sockets take anyway is not in it.
-    fn each(&self) -> [f64; 3] {
-        let each = |part: fn(&Cpu) -> f64| (part(&self.busy) - part(&self.idle)) * 1e6 / self.each_second;
+    /// Microseconds of httpd, of the engine and of PHP for a recheck, or for a page. What idle sockets take anyway is not in it.
+    fn each(&self, of: &Cpu) -> [f64; 3] {
+        let each = |part: fn(&Cpu) -> f64| (part(of) - part(&self.idle)) * 1e6 / self.each_second;
         [each(|cpu| cpu.httpd), each(|cpu| cpu.engine), each(|cpu| cpu.php)]
     }
 
@@ -430,20 +409,24 @@ impl Watched {
     }
 
     fn table(&self) -> String {
-        let ([httpd, engine, php], [idle, busy]) = (self.each(), self.percent());
+        let ([httpd, engine, php], [idle, busy]) = (self.each(&self.busy), self.percent());
+        let [page, _, page_php] = self.each(&self.pages);
         format!(
             "\nIdle: {} sockets, rechecks as of {} s: {:.1} each second\n  \
              a recheck, µs                    httpd {httpd:.0}, engine {engine:.0}; and PHP {php:.0}\n  \
+             a page, as often, one at a time  httpd {page:.0}; and PHP {page_php:.0}\n  \
              share of a core, PHP aside       without rechecks {idle:.2} %, with them {busy:.2} %  to be at most 1 %\n",
             self.sockets, self.interval, self.each_second
         )
     }
 
     fn json(&self) -> Value {
-        let ([httpd, engine, php], [idle, busy]) = (self.each(), self.percent());
+        let ([httpd, engine, php], [idle, busy]) = (self.each(&self.busy), self.percent());
+        let [page, _, page_php] = self.each(&self.pages);
         json!({
             "sockets": self.sockets, "recheck_seconds": self.interval, "rechecks_per_second": self.each_second,
             "httpd_us_per_recheck": httpd, "engine_us_per_recheck": engine, "php_us_per_recheck": php,
+            "httpd_us_per_page": page, "php_us_per_page": page_php,
             "percent_of_core_without": idle, "percent_of_core_with": busy,
         })
     }

@@ -17,6 +17,7 @@ pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod options;
 pub(crate) mod page;
+pub(crate) mod parts;
 pub(crate) mod peers;
 pub(crate) mod plot;
 pub(crate) mod proc;

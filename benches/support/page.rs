@@ -11,6 +11,7 @@ use slab::Slab;
 use super::Result;
 use super::client::{self, Target};
 use super::server::{PAGE, page};
+use super::testkit::handshake::Handshake;
 use super::tls::Socket;
 
 /// The place of [`Beside`] among the events.
@@ -267,4 +268,40 @@ fn is_whole(received: &[u8], body: &str) -> Result<bool> {
         return Err(format!("a page was answered with {line:?}, and another body").into());
     }
     Ok(rest.len() == body.len())
+}
+
+/// A page that is fetched again and again on one connection.
+pub(crate) struct KeptPage {
+    socket: Socket,
+    request: Vec<u8>,
+}
+
+impl KeptPage {
+    pub(crate) fn new(target: Target) -> Result<Self> {
+        let request = Handshake::page(target.path).bytes(&target.address.to_string());
+        Ok(Self { socket: client::connect_to(target, 0)?, request })
+    }
+
+    /// Waits for all of it, as long as its `Content-Length` says.
+    pub(crate) fn fetch(&mut self) -> Result<()> {
+        self.socket.write_all(&self.request)?;
+        let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let text = String::from_utf8_lossy(&received);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+                if !head.starts_with("HTTP/1.1 200 ") {
+                    return Err(format!("a page was answered with {head}").into());
+                }
+                if body.len() >= length.ok_or("a page has no length")? {
+                    return Ok(());
+                }
+            }
+            let count = self.socket.read(&mut buffer)?;
+            if count == 0 {
+                return Err("the server closed a connection before its time".into());
+            }
+            received.extend_from_slice(&buffer[..count]);
+        }
+    }
 }
