@@ -46,6 +46,7 @@
 //! | a proxied session's bytes moved | `handlers/proxy/session.rs`, `handlers/proxy/one_way.rs`; [`wire::frame_follower`] counts what passes |
 //! | a message that becomes a request | `handlers/http/session.rs`, `engine/application/loopback.rs`; the opening: `handlers/http/front.rs` |
 //! | a directive declared and merged | `front/config/`, `handlers/*/config.rs`; all of them together: `module/directives` |
+//! | a figure counted, and shown | `engine/metrics/`; `front/metrics/`; what all threads are asked: `engine/query.rs` |
 //! | the engine started, told and replaced | `module/parent.rs`, [`engine::process`], [`engine::control`] |
 
 // Its docs are for those who work on it.

@@ -106,6 +106,12 @@ impl Request {
         }
     }
 
+    /// Sends a part of the body of an answer.
+    pub fn write(&mut self, text: &str) {
+        // SAFETY: the request is valid, and this thread runs it; the text is as long as it is said to be.
+        unsafe { ffi::ap_rwrite(text.as_ptr().cast(), text.len() as c_int, self.as_ptr()) };
+    }
+
     /// Sends an answer. Whatever its status, httpd adds no page of its own.
     pub fn answer(&mut self, status: u16, content_type: &CStr, body: &[u8]) {
         let request = self.as_ptr();

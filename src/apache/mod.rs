@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod rarely;
 pub mod request;
 pub mod server;
+pub mod server_status;
 pub mod shared_memory;
 pub mod status;
 pub mod subrequest;

@@ -10,6 +10,7 @@ use super::process::Parent;
 use super::proxy::{self, Tunnel};
 use super::request::Request;
 use super::server::Server;
+use super::server_status::{self, Form};
 use super::subrequest;
 use super::tls;
 use super::{HookResult, HookStatus};
@@ -104,6 +105,9 @@ pub trait HttpdModule: 'static {
     /// mod_proxy is about to move the bytes between the client of this request, who has got the 101, and a back end.
     fn tunnel(request: &mut Request, back_end: &Connection) -> Tunnel;
 
+    /// mod_status makes its page.
+    fn server_status(request: &mut Request, form: Form);
+
     /// mod_proxy is done with a request: what its content handler is to answer, should it be another thing than it would.
     fn proxied(request: &mut Request) -> Option<HookStatus>;
 }
@@ -191,6 +195,7 @@ extern "C" fn register_hooks<M: HttpdModule>(pool: *mut ffi::apr_pool_t) {
     }
     tls::register::<M>();
     proxy::register::<M>();
+    server_status::register::<M>();
 }
 
 extern "C" fn open_logs<M: HttpdModule>(

@@ -407,6 +407,11 @@ impl Request {
         }
     }
 
+    /// The status of the answer, as far as it is known.
+    pub fn status(&self) -> u16 {
+        u16::try_from(self.record().status).unwrap_or(0)
+    }
+
     /// The status of the answer, for the access log and for whoever looks at it before that.
     pub fn set_status(&mut self, status: u16) {
         let record = self.0.get_mut();

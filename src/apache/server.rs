@@ -42,6 +42,18 @@ impl Server {
         }
     }
 
+    /// What the configuration calls it: `ServerName:port`. The port is that of `ServerName`, or else that of the addresses that
+    /// a virtual host is for; without one, the name alone.
+    pub fn label(&self) -> String {
+        let own = self.record().port;
+        // SAFETY: NULL, or a list that lives as long as the configuration.
+        let address = unsafe { self.record().addrs.as_ref() }.map_or(0, |address| address.host_port);
+        match [own, address].into_iter().find(|port| *port != 0) {
+            Some(port) => format!("{}:{port}", self.name()),
+            None => self.name().into_owned(),
+        }
+    }
+
     /// `Timeout`.
     pub fn timeout(&self) -> Option<Duration> {
         u64::try_from(self.record().timeout).ok().map(Duration::from_micros)

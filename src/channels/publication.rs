@@ -6,6 +6,7 @@ use crate::engine::Broadcast;
 use crate::wire::Utf8Bytes;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What a kept message takes beside its payload (bytes, about).
 pub const OVERHEAD: usize = 128;
@@ -23,6 +24,7 @@ pub struct Publication {
     encoded: [OnceLock<EncodedPublication>; PROTOCOLS.len()],
     /// Where a part of the channel's name is hidden.
     hiding: Mutex<Vec<(View, EncodedPublication)>>,
+    since: Instant,
 }
 
 /// True for a media type that can be told to subscribers: it is a line of its own in `ws+meta.nchan`.
@@ -42,7 +44,15 @@ impl Publication {
     /// A media type that would be more than a line is left out, whoever said it.
     pub fn new(channel: Arc<str>, id: Id, message: Arc<Broadcast>, content_type: Option<String>) -> Publication {
         let content_type = content_type.filter(|content_type| is_line(content_type));
-        Publication { channel, id, content_type, message, encoded: Default::default(), hiding: Mutex::default() }
+        Publication {
+            channel,
+            id,
+            content_type,
+            message,
+            encoded: Default::default(),
+            hiding: Mutex::default(),
+            since: Instant::now(),
+        }
     }
 
     pub fn channel(&self) -> &Arc<str> {
@@ -59,6 +69,11 @@ impl Publication {
 
     pub fn message(&self) -> &Arc<Broadcast> {
         &self.message
+    }
+
+    /// How long it has been here.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// As subscribers of this view get it; `None`: not at all.

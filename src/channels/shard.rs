@@ -6,6 +6,7 @@ use super::publication::Publication;
 use crate::channels::Payload;
 use crate::engine::handle::ConnectionHandle;
 use crate::engine::health::heartbeat::{self, Activity};
+use crate::engine::metrics::{self, Timing};
 use crate::engine::{Batch, Broadcast};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -135,6 +136,9 @@ impl Shard {
                     let mut batch = ChannelBatch::of(publication);
                     self.fan_out(&mut batch, &mut deliveries, &mut pending).await;
                     deliveries.note_delivered(batch.bytes);
+                    for publication in &batch.publications {
+                        metrics::here().note_time(Timing::FanOut, publication.age());
+                    }
                 }
                 Some(other) => self.tell(&other),
                 None => match deliveries.next().await {

@@ -173,6 +173,11 @@ impl<M: Payload> Store<M> {
         self.sequence
     }
 
+    /// Channels, the messages that are kept of them, and the bytes of these.
+    pub fn size(&self) -> (usize, usize, usize) {
+        (self.channels.len(), self.order.len(), self.bytes)
+    }
+
     /// Other limits: they hold at once.
     pub fn set_limits(&mut self, limits: StoreLimits) {
         self.limits = limits;

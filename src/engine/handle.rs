@@ -30,6 +30,8 @@ pub struct ConnectionHandle {
     pub takes_changes: Cell<bool>,
     /// Whether it comes over a mux, where it counts as a session.
     pub counted: Cell<Option<bool>>,
+    /// And as what: see [`super::metrics::series`].
+    pub series: Cell<u16>,
     /// Its closing handshake has begun, or it is lost.
     pub is_ending: Cell<bool>,
     waker: Cell<Option<Waker>>,
@@ -58,6 +60,7 @@ impl ConnectionHandle {
             handler: Cell::new(0),
             takes_changes: Cell::new(false),
             counted: Cell::default(),
+            series: Cell::default(),
             is_ending: Cell::new(false),
             waker: Cell::default(),
             asked: Cell::default(),

@@ -2,6 +2,7 @@
 //! after it, as straight-line code over a [`Conn`] or a [`RawStream`].
 
 use super::health::heartbeat::HandlerNumber;
+use super::metrics::EngineArea;
 use super::raw::{RawStream, RawSummary};
 use super::revocation::Directory;
 use super::{BackendStream, Conn, SessionSource, SessionSpec};
@@ -170,6 +171,9 @@ pub trait Handler: Send + Sync {
     fn end(&self, _limit: Duration) -> Option<LocalBoxFuture<'_, ()>> {
         None
     }
+
+    /// Says there what there is of the handler as a whole now.
+    fn measure(&self, _gauges: EngineArea) {}
 
     /// What the configuration says to the handler as a whole, in a form of the handler's own: once before everything else,
     /// and again when it was read anew. Called on the engine's main thread, in its runtime.

@@ -3,7 +3,10 @@
 
 use super::handoff::{self, FromEngine, ProxiedBackend, Receiver, ToEngine};
 use super::health::heartbeat::{self, Activity, HandlerNumber};
+use super::metrics::Gauge;
 use super::mux_task as carrier;
+use super::programs;
+use super::query::Query;
 use super::quota::{Counts, Place};
 use super::session_ids::SessionIds;
 use super::thread::{NewMux, ThreadHandle};
@@ -188,6 +191,10 @@ impl ServedLink {
                     };
                     drop(held);
                     self.stream.send(&answer).await?;
+                }
+                ToEngine::Query(query) => {
+                    let answer = await_answer(&mut self.stream, server.answer(query)).await?;
+                    self.stream.send(&FromEngine::Answer { answer }).await?;
                 }
             }
         }
@@ -380,6 +387,29 @@ impl HandoffServer {
         let thread = self.engine.choose(here);
         let until = Instant::now() + self.grant_time;
         Ok((PendingSession { spec, places, handler: number, session, thread, granted, until }, response))
+    }
+
+    async fn answer(&self, query: Query) -> Vec<u8> {
+        match query {
+            Query::Gauges => {
+                // One that is late is not waited for: what it has counted is known, and the page says that it is late.
+                self.engine.ask_threads(|_| ()).await;
+                self.measure();
+                Vec::new()
+            }
+        }
+    }
+
+    /// Brings the gauges up to date.
+    pub fn measure(&self) {
+        let (gauges, memory) = (self.engine.metrics(), self.engine.memory());
+        gauges.set(Gauge::OpenFiles, programs::open_files());
+        gauges.set(Gauge::MaxFiles, programs::file_limit());
+        gauges.set(Gauge::Memory, memory.held() as u64);
+        gauges.set(Gauge::MaxMemory, memory.limit() as u64);
+        gauges.set(Gauge::SlowConsumers, memory.slow() as u64);
+        gauges.set(Gauge::Programs, programs::count() as u64);
+        self.handlers.all().for_each(|handler| handler.measure(gauges));
     }
 
     /// So many descriptors in this count.

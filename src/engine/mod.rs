@@ -26,6 +26,7 @@
 //! * [`memory`]: what sockets hold, and the bound on it
 //! * [`session_ids`]: the ids of sessions
 //! * [`backoff`]: how long nobody tries again what has failed
+//! * [`metrics`]: what is counted; [`query`]: what is asked of all threads
 //! * [`programs`]: what holds for all programs that handlers start
 //! * [`revocation`]: what is taken back from sessions that are open
 //! * [`quota`]: of which sessions there may be only so many
@@ -52,9 +53,11 @@ pub mod interned;
 pub mod kept_spec;
 mod liveness;
 pub mod memory;
+pub(crate) mod metrics;
 pub(crate) mod mux_task;
 pub(crate) mod process;
 pub mod programs;
+pub(crate) mod query;
 pub(crate) mod quota;
 pub mod raw;
 pub mod revocation;
@@ -83,6 +86,8 @@ use crate::tls::record::Keys;
 use crate::wire::CloseFrame;
 use health::signals::Signals;
 use memory::{Bound, Memory};
+use metrics::EngineArea;
+use metrics::board::Reserve;
 use revocation::Directory;
 use session_log::SessionLogs;
 use std::io;
@@ -156,6 +161,7 @@ pub struct Engine {
     turn: AtomicUsize,
     memory: Arc<Memory>,
     directory: Arc<Directory>,
+    metrics: Arc<Reserve>,
 }
 
 impl Engine {
@@ -164,22 +170,26 @@ impl Engine {
     /// # Errors
     /// The system refuses a thread or an epoll instance.
     pub fn start(threads: usize, memory: Bound) -> io::Result<Engine> {
-        Engine::start_watched(threads, memory, Signals::private())
+        Engine::start_watched(threads, memory, Signals::private(), EngineArea::private(threads.max(1)))
     }
 
-    /// As [`Engine::start`], with threads that give signs of life there.
+    /// As [`Engine::start`], with threads that give signs of life and count there.
     ///
     /// # Errors
     /// As [`Engine::start`].
-    pub fn start_watched(threads: usize, memory: Bound, signals: Signals) -> io::Result<Engine> {
+    pub fn start_watched(threads: usize, memory: Bound, signals: Signals, metrics: EngineArea) -> io::Result<Engine> {
         let ended = Arc::new(tokio::sync::Notify::new());
         let logs = Arc::new(SessionLogs::default());
         let memory = Memory::new(threads.max(1), memory);
         let directory = Arc::<Directory>::default();
-        let start =
-            |number| Thread::start(number, signals, logs.clone(), ended.clone(), memory.clone(), directory.clone());
+        metrics.begin(threads.max(1));
+        let metrics = Arc::new(Reserve::new(metrics));
+        let start = |number| {
+            let (memory, directory) = (memory.clone(), directory.clone());
+            Thread::start(number, signals, logs.clone(), ended.clone(), memory, directory, &metrics)
+        };
         let threads = (0..threads.max(1)).map(start).collect::<io::Result<_>>()?;
-        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory, directory })
+        Ok(Engine { threads, ended, logs, turn: AtomicUsize::new(0), memory, directory, metrics })
     }
 
     /// Takes over a stream, on the thread of that number. The session runs until it ends by itself, or the engine is drained or
@@ -216,6 +226,21 @@ impl Engine {
         let Some(thread) = self.threads.get(thread) else { return false };
         thread.tell(ThreadCommand::OpenMux(Box::new(new)));
         true
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Has the thread of this number do this beside its sessions.
+    pub fn run_on(&self, thread: usize, task: Task) {
+        self.threads[thread].tell(ThreadCommand::Run(task));
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> EngineArea {
+        self.metrics.area()
     }
 
     /// The account of what sockets hold.

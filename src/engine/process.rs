@@ -10,6 +10,8 @@ use super::handoff_server::{self, HandoffServer};
 use super::health::heartbeat;
 use super::health::signals::Signals;
 use super::memory::{Bound, Memory};
+use super::metrics::board::Reserve;
+use super::metrics::{EngineArea, ThreadMetrics};
 use super::programs;
 use super::session_log::NamedLog;
 use super::{Engine, Registry};
@@ -46,6 +48,9 @@ const TRIM_PAUSE: Duration = Duration::from_secs(9);
 /// How long the sessions of an engine that was replaced by one of another version go on.
 const RETIREMENT: Duration = Duration::from_secs(60);
 
+/// How often an engine that was replaced says what it still has.
+const MEASURE: Duration = Duration::from_secs(2);
+
 /// Called with each new configuration generation, and the error log's descriptor when it changed.
 pub type Configure = Box<dyn Fn(&Configuration, Option<OwnedFd>)>;
 
@@ -58,6 +63,8 @@ pub struct Setup {
     pub parent: Option<OwnedFd>,
     /// Where its threads give signs of life.
     pub signals: Signals,
+    /// Where they count.
+    pub metrics: EngineArea,
     /// How long a session that was granted may take to come: [`handoff_server::GRANT_TIME`], but for tests.
     pub grant_time: Duration,
     pub threads: usize,
@@ -115,9 +122,10 @@ struct MainThread {
 
 async fn serve(setup: Setup) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let _main = ThreadMetrics::enter(&Arc::new(Reserve::new(setup.metrics)), 0);
     let capacity = programs::raise_file_limit().saturating_sub(RESERVED_FDS + FDS_PER_THREAD * setup.threads as u64);
     let handlers = Arc::new(setup.handlers);
-    let engine = Engine::start_watched(setup.threads, setup.memory, setup.signals)?;
+    let engine = Engine::start_watched(setup.threads, setup.memory, setup.signals, setup.metrics)?;
     handlers.all().for_each(|handler| handler.connect(engine.directory()));
     configure_handlers(&handlers, &setup.settings);
     engine.logs().replace(setup.session_logs)?;
@@ -224,6 +232,14 @@ impl MainThread {
             "WS0106: replaced by an engine of another version; {} sessions are open",
             self.server.engine.connections()
         );
+        let measured = self.server.clone();
+        tokio::task::spawn_local(async move {
+            // No child asks it any more.
+            loop {
+                measured.measure();
+                tokio::time::sleep(MEASURE).await;
+            }
+        });
         let main = self.clone();
         tokio::task::spawn_local(async move {
             // A session whose 101 is on its way is not there yet.

@@ -4,6 +4,7 @@
 //! The engine is the subreaper of its programs (prctl(2)): a process whose parent has ended becomes the engine's child, and
 //! not that of process 1, which in a container is httpd's parent.
 
+use super::metrics::{self, Timing};
 use log::{debug, warn};
 use rustix::process::{
     Pid, Resource, Rlimit, WaitId, WaitIdOptions, child_subreaper, getpid, getrlimit, prlimit, set_child_subreaper,
@@ -12,7 +13,7 @@ use rustix::process::{
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a process that has ended may stay uncollected.
@@ -35,6 +36,26 @@ pub fn raise_file_limit() -> u64 {
     limit.maximum.unwrap_or(u64::MAX)
 }
 
+/// The limit of open files that holds for the engine.
+pub fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Descriptors that the engine has open.
+pub fn open_files() -> u64 {
+    const DIRECTORY: &str = "/proc/self/fd";
+    // Linux 6.2 and later say it as the size. To count them takes a while where there are many.
+    match std::fs::metadata(DIRECTORY).map_or(0, |directory| directory.len()) {
+        0 => std::fs::read_dir(DIRECTORY).map_or(0, |entries| entries.count().saturating_sub(1) as u64),
+        count => count,
+    }
+}
+
+/// Programs that were started and have not ended.
+pub fn count() -> usize {
+    started().as_ref().map_or(0, HashSet::len)
+}
+
 fn started() -> MutexGuard<'static, Option<HashSet<Pid>>> {
     // Nothing in here panics half-way.
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -46,11 +67,13 @@ fn started() -> MutexGuard<'static, Option<HashSet<Pid>>> {
 /// # Errors
 /// Those of `spawn`.
 pub fn start<T>(spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<T> {
+    let begun = Instant::now();
     // Held meanwhile: one that ends at once is not taken for an orphan.
     let mut started = started();
     let (program, pid) = spawn()?;
     started.get_or_insert_default().insert(pid);
     drop(started);
+    metrics::here().note_time(Timing::Exec, begun.elapsed());
     if let Some(limit) = INHERITED.get()
         && let Err(why) = prlimit(Some(pid), Resource::Nofile, *limit)
     {

@@ -4,10 +4,11 @@ use super::connection::Conn;
 use super::handle::ConnectionHandle;
 use super::handler::{HandlerSession, LocalBoxFuture, MessageSession, StreamSession, Streams};
 use super::health::heartbeat::{self, Activity};
+use super::metrics::{self, Transport};
 use super::raw::{RawStream, RawSummary};
 use super::summary::{End, Summary, Traffic};
 use super::thread::{Registered, ThreadState};
-use super::{Adoption, Limits, SessionSource};
+use super::{Adoption, Limits, SessionSource, SessionSpec};
 use crate::wire::{CloseCode, close};
 use log::{debug, error};
 use std::io;
@@ -24,7 +25,7 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>) {
         }
     };
     let registered = shared.enter(id, limits);
-    registered.count(matches!(socket, SessionSource::Mux(_)));
+    registered.count(matches!(socket, SessionSource::Mux(_)), series(shared, &socket, &spec));
     registered.handle.handler.set(handler);
     match session {
         HandlerSession::Messages(session) => {
@@ -46,6 +47,18 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>) {
             tokio::task::spawn_local(live_raw(raw, session, Streams { client: socket, early, backend }));
         }
     }
+}
+
+/// What such a session counts as.
+fn series(shared: &ThreadState, socket: &SessionSource, spec: &SessionSpec) -> u16 {
+    let opening = spec.opening.as_deref();
+    let transport = match socket {
+        SessionSource::Tls(..) => Transport::Tls,
+        SessionSource::Mux(_) => Transport::Mux,
+        // It may be that of a relay.
+        SessionSource::Socket(_) => opening.map_or(Transport::Socket, |opening| opening.transport),
+    };
+    shared.metrics.series(&spec.handler.name, transport, opening.map_or("", |opening| &opening.vhost))
 }
 
 /// A session's life. To be boxed, all of it: tokio's tasks are multiples of 128 bytes, and one that holds a box is the smallest.
@@ -90,6 +103,7 @@ fn guarded<'a, T: 'a>(
 
 fn note_end(summary: &Summary, registered: Registered) {
     let id = registered.handle.id;
+    metrics::here().note_closed(summary.end.code());
     // First, so that whoever reads of the end here finds the session logs in the same order.
     registered.shared.logs.note(id, summary);
     let Summary { received, sent, end, .. } = summary;

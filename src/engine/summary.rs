@@ -73,8 +73,13 @@ pub struct Traffic {
 impl Traffic {
     /// One more message, of so many bytes.
     pub fn count(&mut self, bytes: usize) {
-        self.messages += 1;
-        self.bytes += bytes as u64;
+        self.add(1, bytes as u64);
+    }
+
+    /// So many more messages, of so many bytes in all.
+    pub fn add(&mut self, messages: u64, bytes: u64) {
+        self.messages += messages;
+        self.bytes += bytes;
     }
 }
 

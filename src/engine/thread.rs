@@ -7,6 +7,8 @@ use super::handler::LocalBoxFuture;
 use super::health::heartbeat;
 use super::health::signals::Signals;
 use super::memory::{Bound, Holding, Memory};
+use super::metrics::ThreadMetrics;
+use super::metrics::board::Reserve;
 use super::mux_task::MuxTask;
 use super::quota::Place;
 use super::revocation::names::Names;
@@ -82,6 +84,7 @@ impl Thread {
         ended: Arc<Notify>,
         memory: Arc<Memory>,
         directory: Arc<Directory>,
+        metrics: &Arc<Reserve>,
     ) -> io::Result<Thread> {
         let (commands, received) = mpsc::unbounded_channel();
         // The thread ends with its handle, and is not kept by what it can be told through the account.
@@ -89,11 +92,13 @@ impl Thread {
         directory.connect(commands.downgrade());
         let count = Arc::new(SessionCount { ended, ..SessionCount::default() });
         let runtime = heartbeat::runtime()?;
-        let counts = count.clone();
+        let (counts, metrics) = (count.clone(), metrics.clone());
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
-            let shared = Rc::new(ThreadState { logs, count: counts, ..ThreadState::of(number, memory, directory) });
-            let here = ThreadHandle { number, shared };
             // The first is the main thread's.
+            let metrics = ThreadMetrics::enter(&metrics, 1 + number);
+            let state = ThreadState::of(number, memory, directory, metrics);
+            let shared = Rc::new(ThreadState { logs, count: counts, ..state });
+            let here = ThreadHandle { number, shared };
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
         Ok(Thread { commands, count })
@@ -163,6 +168,7 @@ pub struct ThreadState {
     pub(super) directory: Arc<Directory>,
     pub(super) logs: Arc<SessionLogs>,
     count: Arc<SessionCount>,
+    pub(super) metrics: ThreadMetrics,
 }
 
 /// Things that are kept for the next who needs one, up to a number.
@@ -188,11 +194,16 @@ impl ThreadState {
 
     /// What a thread starts with that has an account of its own.
     pub fn new() -> ThreadState {
-        ThreadState::of(0, Memory::new(1, Bound::Off), Arc::default())
+        ThreadState::of(0, Memory::new(1, Bound::Off), Arc::default(), ThreadMetrics::default())
     }
 
     /// What a thread of this number in the account starts with.
-    pub(crate) fn of(number: usize, memory: Arc<Memory>, directory: Arc<Directory>) -> ThreadState {
+    pub(crate) fn of(
+        number: usize,
+        memory: Arc<Memory>,
+        directory: Arc<Directory>,
+        metrics: ThreadMetrics,
+    ) -> ThreadState {
         ThreadState {
             buffer: RefCell::new(vec![0; Self::BUFFER].into_boxed_slice()),
             contexts: RefCell::default(),
@@ -208,6 +219,7 @@ impl ThreadState {
             directory,
             logs: Arc::default(),
             count: Arc::default(),
+            metrics,
         }
     }
 
@@ -300,9 +312,11 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// It is one of the [`SessionCount`], and one that comes over a mux or not.
-    pub(super) fn count(&self, by_mux: bool) {
+    /// It is one of the [`SessionCount`], and one that comes over a mux or not; and of the series of this number.
+    pub(super) fn count(&self, by_mux: bool, series: u16) {
         self.handle.counted.set(Some(by_mux));
+        self.handle.series.set(series);
+        self.shared.metrics.begin(series);
     }
 }
 
@@ -316,6 +330,7 @@ impl Drop for Registered {
         shared.handles.borrow_mut().remove(&handle.id);
         // Last, so that whoever waits for the end finds nothing of it.
         if let Some(by_mux) = handle.counted.take() {
+            shared.metrics.leave(handle.series.get());
             shared.count.forget(by_mux);
         }
     }

@@ -52,6 +52,12 @@ impl Writer {
         self.shared.memory()
     }
 
+    /// One more message is sent, of so many bytes.
+    pub fn count(&mut self, bytes: usize) {
+        self.sent.count(bytes);
+        self.shared.metrics.row.note_sent(1, bytes as u64);
+    }
+
     /// Writes the messages from the `first` on, if nothing has to go before them.
     pub fn try_write_batch(&mut self, batch: &Batch, first: usize) -> Written {
         let Some(encoding) = self.encoding.filter(|_| self.is_open && self.queue.is_empty()) else {
@@ -60,7 +66,7 @@ impl Writer {
         let frames = batch.frames(encoding, &self.shared.contexts, first);
         let Ok(count) = self.socket.write_now(&frames) else { return Written::Nothing };
         for message in batch.messages(first) {
-            self.sent.count(message.payload().len());
+            self.count(message.payload().len());
         }
         let now = self.shared.timer.now();
         if count == frames.len() {

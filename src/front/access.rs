@@ -61,6 +61,19 @@ pub fn refusal(request: &Request) -> Option<String> {
     }
 }
 
+/// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
+/// from this machine.
+pub fn is_own_page(request: &Request) -> bool {
+    let lines = request.headers_in();
+    let values = |name: &'static str| {
+        lines.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    };
+    let origins: Vec<Cow<'_, str>> = values("Origin").collect();
+    let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
+    let host = values("Host").next().unwrap_or_default();
+    request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host.trim())
+}
+
 /// What says that a request is not of a program on this machine that means this site.
 fn foreign(request: &Request) -> Option<String> {
     if !request.is_from_this_machine() {

@@ -6,7 +6,7 @@ use super::once::{self, OfEngine};
 use super::relay::mux::{MuxSocket, PendingStream};
 use super::relay::{self, EngineEnd, Parked, RelaySession};
 use super::response::Head;
-use super::{authorize, child, h2, tls_handoff};
+use super::{authorize, child, h2, metrics, tls_handoff};
 use crate::apache::connection::Connection;
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
@@ -14,6 +14,7 @@ use crate::apache::status::{NOT_IMPLEMENTED, SERVICE_UNAVAILABLE, SWITCHING_PROT
 use crate::apache::suspended::Suspended;
 use crate::apache::{HookResult, HookStatus};
 use crate::engine::handoff::{Granted, HandoffError, Link};
+use crate::engine::metrics::Transport;
 use crate::engine::{Response, SessionSpec};
 use crate::wire::handshake::Accept;
 use std::cell::RefCell;
@@ -31,6 +32,17 @@ pub(super) enum Handover {
     TlsSocket,
     SuspendedRelay,
     BlockingRelay,
+}
+
+impl Handover {
+    pub(super) fn transport(self) -> Transport {
+        match self {
+            Handover::Socket => Transport::Socket,
+            Handover::TlsSocket => Transport::Tls,
+            Handover::SuspendedRelay => Transport::Mux,
+            Handover::BlockingRelay => Transport::Blocking,
+        }
+    }
 }
 
 pub(super) fn choose(request: &Request, needs: Needs) -> Result<Handover, u16> {
@@ -143,6 +155,7 @@ pub(super) fn hand_over(
         return Ok(HookStatus::Ok);
     }
     *undo = None;
+    metrics::note_opened(request);
     log::request(Level::Debug, request, &format!("WS0008: session {id} is the engine's, by {handover:?}"));
     engine.check_in(link);
     let (engine, messages) = streams.into_ours(id);

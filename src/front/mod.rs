@@ -13,6 +13,7 @@
 //! * [`h2`]: how many streams of HTTP/2 may be WebSockets
 //! * [`tls_handoff`]: TLS connections that the engine goes on with
 //! * [`relay`]: the custody of connections that httpd stays in between: TLS 1.2, HTTP/2
+//! * [`metrics`]: figures of the whole server
 //! * [`once`]: what the log says once a minute of a location
 //! * [`session_logs`]: the logs of `WebSocketLog`
 //! * [`signals`]: what children, parent and engine see of each other without asking
@@ -24,6 +25,7 @@ pub mod config;
 pub mod custody;
 pub mod h2;
 pub mod handler;
+pub mod metrics;
 pub mod once;
 pub mod others;
 pub mod refusal;

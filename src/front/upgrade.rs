@@ -50,6 +50,9 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         reserved_close_codes: config.reserved_close_codes(),
         ..spec_of(request, member, all)
     };
+    if let Some(opening) = &mut spec.opening {
+        opening.transport = handover.transport();
+    }
     if compression.is_some() {
         spec.limits = config.limits_of_compressed();
     }
@@ -83,6 +86,8 @@ pub(crate) fn spec_of(request: &Request, member: Option<String>, all: &[Registra
             began: clock().saturating_sub(request.age().as_micros() as u64),
             prefix,
             member,
+            vhost: request.server().label(),
+            ..Opening::default()
         })),
         ..SessionSpec::default()
     }
@@ -116,11 +121,7 @@ fn without_handler(request: &mut Request, all: &[Registration]) -> HookResult {
 /// 101 is not ours then, nor is the subprotocol.
 pub(crate) fn authorize_anothers(request: &mut Request) -> HookResult {
     // Whoever proxies it may look at this header alone.
-    let names_it = |value: &str| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket"));
-    let mut lines = request.headers_in().iter();
-    let is_one = lines.any(|(name, value)| name.eq_ignore_ascii_case("Upgrade") && names_it(&value));
-    drop(lines);
-    if !is_one || !authorize::is_asked(request) {
+    if !names_websocket(request) || !authorize::is_asked(request) {
         return Ok(HookStatus::Declined);
     }
     match consider(request) {
@@ -130,6 +131,12 @@ pub(crate) fn authorize_anothers(request: &mut Request) -> HookResult {
         },
         Err(refusal) => refusal::answer(request, &refusal).and(Err(BAD_REQUEST)),
     }
+}
+
+/// The client wants to upgrade to a WebSocket, however else its request is.
+pub(crate) fn names_websocket(request: &Request) -> bool {
+    let names_it = |value: &str| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket"));
+    request.headers_in().iter().any(|(name, value)| name.eq_ignore_ascii_case("Upgrade") && names_it(&value))
 }
 
 /// A client wants subprotocols, and gets none of them.

@@ -11,6 +11,8 @@ use crate::engine::application::{ApplicationSpec, Loopback, Recheck, loopback};
 use crate::engine::control::{Configuration, Order};
 use crate::engine::handoff::{self, FromEngine, LAYOUT, ProxiedBackend, ToEngine};
 use crate::engine::memory::Bound;
+use crate::engine::metrics::Transport;
+use crate::engine::query::Query;
 use crate::engine::revocation::{Measure, Name, Opening, Revocation, Whom};
 use crate::engine::{ForeignRefusal, HandlerSpec, Limits, LogSpec, MessageTimeout, Ping, Quota, Response, SessionSpec};
 use crate::tls::record::{Direction, Keys};
@@ -78,7 +80,13 @@ fn spec() -> SessionSpec {
         quotas: vec![Quota { scope: text("scope"), max: 12 }],
         log: Some(Box::new(LogSpec { query: true, name: text("name"), host: text("host") })),
         application: Some(Box::new(application())),
-        opening: Some(Box::new(Opening { began: 8, prefix: text("prefix"), member: Some(text("member")) })),
+        opening: Some(Box::new(Opening {
+            began: 8,
+            prefix: text("prefix"),
+            member: Some(text("member")),
+            transport: Transport::Blocking,
+            vhost: text("vhost"),
+        })),
     }
 }
 
@@ -131,6 +139,7 @@ fn messages() -> Vec<u8> {
             ToEngine::Abandon { id: 1 },
             ToEngine::Close { id: 1, code: 1001, reason: text("reason") },
             ToEngine::Call { handler: text("handler"), request: vec![1], payload: vec![2].into() },
+            ToEngine::Query(Query::Gauges),
         ]),
         all(&[
             FromEngine::Hello { version: version().into() },

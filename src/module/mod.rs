@@ -18,10 +18,13 @@ use crate::apache::process::Parent;
 use crate::apache::proxy::Tunnel;
 use crate::apache::request::Request;
 use crate::apache::server::Server;
+use crate::apache::server_status::Form;
 use crate::apache::{HookResult, HookStatus};
 use crate::front::config::{Config, Merge};
 use crate::front::handler::Front;
-use crate::front::{WebSocket, access, authorize, child, custody, h2, once, others, relay, session_logs, upgrade};
+use crate::front::{
+    WebSocket, access, authorize, child, custody, h2, metrics, once, others, relay, session_logs, upgrade,
+};
 use crate::handlers::FRONTS;
 use crate::handlers::proxy::{startup, takeover};
 use directives::DIRECTIVES;
@@ -38,6 +41,19 @@ pub static mut websocket_module: Record = record::<WebSocket, _>(c"mod_websocket
 
 fn fronts() -> impl Iterator<Item = &'static dyn Front> {
     FRONTS.iter().map(|known| known.front)
+}
+
+/// The content handler, but for what is not about WebSockets.
+fn answer(request: &mut Request) -> HookResult {
+    let status = match others::is_anothers(request) {
+        false => upgrade::handle(request, FRONTS)?,
+        true if others::is_answered_now(request) => upgrade::authorize_anothers(request)?,
+        true => HookStatus::Declined,
+    };
+    if status != HookStatus::Declined {
+        return Ok(status);
+    }
+    takeover::reserve(request)
 }
 
 impl HttpdModule for WebSocket {
@@ -123,15 +139,12 @@ impl HttpdModule for WebSocket {
     const HANDLERS_BEFORE: &'static [&'static CStr] = others::HANDLERS_BEFORE;
 
     fn handler(request: &mut Request) -> HookResult {
-        let status = match others::is_anothers(request) {
-            false => upgrade::handle(request, FRONTS)?,
-            true if others::is_answered_now(request) => upgrade::authorize_anothers(request)?,
-            true => HookStatus::Declined,
-        };
-        if status != HookStatus::Declined {
-            return Ok(status);
+        if metrics::handle(request)? == HookStatus::Ok {
+            return Ok(HookStatus::Ok);
         }
-        takeover::reserve(request)
+        let verdict = answer(request);
+        metrics::note_verdict(request, verdict);
+        verdict
     }
 
     fn last_handler(request: &mut Request) -> HookResult {
@@ -145,6 +158,10 @@ impl HttpdModule for WebSocket {
 
     fn tunnel(request: &mut Request, back_end: &Connection) -> Tunnel {
         takeover::take(request, back_end)
+    }
+
+    fn server_status(request: &mut Request, form: Form) {
+        metrics::status::show(request, form);
     }
 
     fn proxied(request: &mut Request) -> Option<HookStatus> {

@@ -14,10 +14,11 @@ use crate::engine::entrance;
 use crate::engine::handoff::{self, EngineClient};
 use crate::engine::handoff_server::GRANT_TIME;
 use crate::engine::health::signals::Signals;
+use crate::engine::metrics::EngineArea;
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::engine::programs;
 use crate::front::signals::ENGINES;
-use crate::front::{WebSocket, session_logs, signals};
+use crate::front::{WebSocket, metrics, session_logs, signals};
 use crate::handlers::{self, FRONTS};
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
 use std::ffi::CStr;
@@ -155,7 +156,8 @@ fn launch(parent: &mut Parent, server: &Server, number: usize) -> io::Result<()>
     let (ours, theirs) = control::pair()?;
     let this = std::process::id();
     let signals = signals::renew(number)?;
-    let pid = parent.fork(|| run(server, inside, theirs, signals, this))?;
+    let metrics = metrics::renew(number)?;
+    let pid = parent.fork(|| run(server, inside, theirs, signals, metrics, this))?;
     let engine = &mut engines(parent)[number];
     engine.control.set(ours);
     engine.watched.set_pid(pid);
@@ -163,7 +165,14 @@ fn launch(parent: &mut Parent, server: &Server, number: usize) -> io::Result<()>
     Ok(())
 }
 
-fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, parent: u32) -> i32 {
+fn run(
+    server: &Server,
+    entrance: OwnedFd,
+    control: OwnedFd,
+    signals: Signals,
+    metrics: EngineArea,
+    parent: u32,
+) -> i32 {
     let failed = |what: &str, why: &dyn std::fmt::Display| {
         log::main(Level::Critical, &format!("WS0211: the engine process cannot {what}: {why}"));
         1
@@ -206,6 +215,7 @@ fn run(server: &Server, entrance: OwnedFd, control: OwnedFd, signals: Signals, p
         control,
         parent: watched,
         signals,
+        metrics,
         grant_time: GRANT_TIME,
         threads: server.config::<WebSocket>().engine_threads(),
         memory: server.config::<WebSocket>().memory(),
@@ -252,6 +262,8 @@ impl Watcher for Engines {
         let engine = &mut engines(parent)[number];
         engine.watched.set_pid(0);
         kill_session(pid);
+        metrics::ended(number);
+        let engine = &mut engines(parent)[number];
         if engine.retiring != 0 {
             forget(engine);
             return;
@@ -285,6 +297,7 @@ fn replace(parent: &mut Parent, server: &Server, number: usize) {
 
 /// In httpd's parent, now and then: starts the engine where that failed before, and ends one that gives no sign of life.
 pub(crate) fn tend(parent: &mut Parent, server: &Server) {
+    metrics::sample();
     let Some(number) = current(parent).filter(|_| !mpm::is_stopping()) else { return };
     if engines(parent)[number].watched.pid() == 0 {
         replace(parent, server, number);

@@ -7,6 +7,7 @@ use crate::channels::api::{BatchEntry, BatchOutcome, PublishBatch};
 use crate::channels::publication::share;
 use crate::channels::redis::{PATIENCE, RedisLink};
 use crate::channels::{Error, History};
+use crate::engine::metrics::{self, Counter};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +31,8 @@ impl Hub {
             Some(link) => self.publish_through(&link, &entries, batch.history, until).await,
             None => self.publish_here(&entries, batch.history).await,
         };
+        let published = results.iter().filter(|result| result.is_ok()).count();
+        metrics::here().add(Counter::Published, published as u64);
         let alike = results.first().and_then(|first| first.as_ref().err()).cloned();
         match alike.filter(|why| results.iter().all(|result| result.as_ref().is_err_and(|other| other == why))) {
             Some(why) => Err(why),

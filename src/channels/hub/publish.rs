@@ -7,6 +7,7 @@ use crate::channels::publication::Publication;
 use crate::channels::store::CapacityError;
 use crate::channels::{Error, History, Id, redis};
 use crate::engine::Broadcast;
+use crate::engine::metrics::{self, Counter};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ impl Hub {
             let (text, payload) = (message.is_text(), message.payload().clone());
             let message = redis::LogMessage { text, content_type, payload, history };
             let given = link.publish(budget, channels, &message).await?;
+            metrics::here().add(Counter::Published, given.len() as u64);
             let result = |(channel, (id, subscribers)): (&String, (Id, u64))| PublishResult {
                 channel: channel.clone(),
                 id: id.to_string(),
@@ -57,7 +59,9 @@ impl Hub {
         let message = Arc::new(message);
         let publish =
             |channel: &String| state.publish(now, now, None, channel, &message, content_type.as_deref(), history);
-        Ok(channels.iter().map(publish).collect::<Result<_, _>>()?)
+        let published: Vec<_> = channels.iter().map(publish).collect::<Result<_, _>>()?;
+        metrics::here().add(Counter::Published, published.len() as u64);
+        Ok(published)
     }
 }
 

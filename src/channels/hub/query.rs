@@ -6,6 +6,7 @@ use crate::channels::Error;
 use crate::channels::api::{self, Info, Reply, may_be_sent};
 use crate::channels::publication::{OVERHEAD, share};
 use crate::channels::store::ChannelInfo;
+use crate::engine::metrics::{EngineArea, Gauge};
 use crate::wire::{CloseCode, CloseFrame, close};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -22,6 +23,17 @@ impl Hub {
         let mut state = self.lock();
         let subscribers = state.store.info(now, channel).map_or(0, |info| info.subscribers);
         Ok((state.store.members(channel), subscribers, state.presences))
+    }
+
+    /// Says how much there is now.
+    pub fn measure(&self, gauges: EngineArea) {
+        let state = self.lock();
+        let (channels, messages, bytes) = state.store.size();
+        let broker = state.broker.as_ref().map_or(0, |broker| if broker.link().is_some() { 1 } else { 2 });
+        gauges.set(Gauge::Channels, channels as u64);
+        gauges.set(Gauge::HistoryMessages, messages as u64);
+        gauges.set(Gauge::HistoryBytes, bytes as u64);
+        gauges.set(Gauge::Broker, broker);
     }
 
     /// Does what httpd asks for. `payload` is what is published.

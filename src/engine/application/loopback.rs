@@ -9,6 +9,7 @@ mod pool;
 use super::Loopback;
 use super::reserved;
 use super::token;
+use crate::engine::metrics::{self, Timing};
 use bytes::Bytes;
 use connect::Peer;
 use http_body_util::Full;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer may take, from the connection to its last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -232,8 +233,14 @@ pub async fn ask(inquiry: &Inquiry, max_body: usize) -> Result<HttpAnswer, AskEr
 /// # Errors
 /// There is no whole answer.
 pub async fn ask_within(inquiry: &Inquiry, max_body: usize, time: Duration) -> Result<HttpAnswer, AskError> {
+    let begun = Instant::now();
     match tokio::time::timeout(time, exchange(inquiry, max_body)).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            if answer.is_ok() {
+                metrics::here().note_time(Timing::Http, begun.elapsed());
+            }
+            answer
+        }
         Err(_) => Err(AskError::Late(time)),
     }
 }

@@ -179,11 +179,12 @@ impl Conn {
             match self.events.pop_front() {
                 Some(Event::Message(message)) => {
                     self.received.count(message.len());
+                    self.registered.shared.metrics.row.note_received(1, message.len() as u64);
                     return Poll::Ready(Some(Received::Message(message)));
                 }
                 Some(Event::Part(bytes, messages)) => {
-                    self.received.messages += messages;
-                    self.received.bytes += bytes.len() as u64;
+                    self.received.add(messages, bytes.len() as u64);
+                    self.registered.shared.metrics.row.note_received(messages, bytes.len() as u64);
                     return Poll::Ready(Some(Received::Message(Message::Binary(bytes))));
                 }
                 Some(Event::Closed(frame)) => self.end = Some(Box::new(End::Client(frame))),
@@ -354,7 +355,7 @@ impl Conn {
             }
             if self.is_full() {
                 self.settle();
-                return self.poll_life();
+                return if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending };
             }
             if self.demand() == Demand::Pause {
                 self.settle();
@@ -398,7 +399,7 @@ impl Conn {
                     } else if self.is_late() {
                         return Poll::Ready(Err(End::Engine(close(CloseCode::Policy, "message took too long"))));
                     }
-                    return self.poll_life();
+                    return if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending };
                 }
             }
             if !self.events.is_empty() {
@@ -434,10 +435,6 @@ impl Conn {
             rest.since = 0;
             self.registered.handle.liveness.await_message(0);
         }
-    }
-
-    fn poll_life(&self) -> Poll<Result<(), End>> {
-        if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending }
     }
 
     /// To be asked last, when nothing could be read or written: a client is only given up when it truly is silent, and

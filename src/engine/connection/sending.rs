@@ -5,6 +5,7 @@ use crate::engine::broadcast::Broadcast;
 use crate::engine::codec::Encoded;
 use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::memory::Share;
+use crate::engine::metrics::{self, Counter};
 use crate::engine::summary::End;
 use crate::engine::thread::{Registered, step_aside};
 use crate::engine::writer::Writer;
@@ -182,7 +183,7 @@ impl Conn {
             None => self.codec.encode(&mut contexts.borrow_mut(), message.payload().clone()),
         };
         let common = message.wait_for(&encoded.0, shared.memory());
-        self.writer.borrow_mut().sent.count(message.payload().len());
+        self.writer.borrow_mut().count(message.payload().len());
         self.enqueue(message.is_text(), encoded, common);
     }
 
@@ -205,7 +206,7 @@ impl Conn {
         let _at = heartbeat::within(Activity::Encoding);
         self.hasten();
         let mut writer = self.writer.borrow_mut();
-        writer.sent.count(payload.len());
+        writer.count(payload.len());
         let mut contexts = self.registered.shared.contexts.borrow_mut();
         if self.codec.is_slow(payload.len())
             && let Some(slices) = self.codec.begin_encode(&mut contexts, &payload)
@@ -357,5 +358,6 @@ impl Conn {
 }
 
 fn slow_consumer() -> End {
+    metrics::here().add(Counter::SlowClosed, 1);
     End::Engine(close(CloseCode::Again, "slow consumer"))
 }

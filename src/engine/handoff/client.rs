@@ -4,6 +4,7 @@ use super::codec::send_before;
 use super::{FromEngine, PATIENCE, ProxiedBackend, ToEngine, receive, send, send_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
+use crate::engine::query::Query;
 use crate::engine::{ForeignRefusal, Response, SessionSpec, entrance};
 use crate::tls::record::Keys;
 use bytes::Bytes;
@@ -291,6 +292,19 @@ impl EngineClient {
     pub fn call(&self, handler: &str, request: Vec<u8>, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
         let call = ToEngine::Call { handler: handler.into(), request, payload: Bytes::new() };
         let (link, answer) = self.ask(false, PATIENCE, |link| link.call(&call, payload))?;
+        self.check_in(link);
+        Ok(answer)
+    }
+
+    /// Asks all threads of the engine; returns the answer.
+    pub fn query(&self, query: Query, patience: Duration) -> Result<Vec<u8>, HandoffError> {
+        let query = ToEngine::Query(query);
+        let (link, answer) = self.ask(true, patience, |link| {
+            link.stream.be_patient(patience);
+            let answer = link.call(&query, &[]);
+            link.stream.be_patient(PATIENCE);
+            answer
+        })?;
         self.check_in(link);
         Ok(answer)
     }

@@ -1,5 +1,6 @@
 //! The messages of a handoff.
 
+use crate::engine::query::Query;
 use crate::engine::{ForeignRefusal, Response, SessionSpec};
 use crate::tls::record::Keys;
 use bytes::Bytes;
@@ -82,6 +83,8 @@ pub enum ToEngine {
         #[serde(skip)]
         payload: Bytes,
     },
+    /// A question to all threads.
+    Query(Query),
 }
 
 /// What comes with the socket of a server behind a proxy, whose 101 the client has.
@@ -135,9 +138,9 @@ pub enum FromEngine {
     Declined,
     /// The client gets no answer: its connection is to end.
     Dropped,
-    /// The answer to [`ToEngine::Call`].
+    /// The answer to [`ToEngine::Call`] and [`ToEngine::Query`].
     Answer {
-        /// In the handler's own form.
+        /// In the form of the handler, or of the query.
         answer: Vec<u8>,
     },
     /// The engine cannot run the session, or the handler cannot do what it was called for.

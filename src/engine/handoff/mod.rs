@@ -16,6 +16,8 @@
 //!   Close { id, … }                   ──▶           later, over any link
 //!   Call { handler, … }                   ──▶           something a handler is asked that belongs to no session
 //!                            ◀── Answer { … }         or   Refused { … }
+//!   Query(…)                          ──▶           something that is asked of all threads
+//!                            ◀── Answer { … }
 //! ```
 
 mod client;
@@ -37,11 +39,11 @@ pub(crate) use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 19, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 20, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "c7f4jCjNXsJjYPeBKmc+yUj1Ro0=";
+pub(crate) const LAYOUT: &str = "sXKXcxJtO3bpkUFz9303aPRR0W4=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///

@@ -115,6 +115,13 @@ impl Memory {
         own + self.shared.load(Ordering::Relaxed)
     }
 
+    /// Sockets that have not taken all that was sent.
+    pub fn slow(&self) -> usize {
+        let is_slow =
+            |holder: &&Arc<Holder>| holder.unsent.load(Ordering::Relaxed) + holder.share.load(Ordering::Relaxed) > 0;
+        (0..self.threads.len()).map(|thread| self.holders(thread).values().filter(is_slow).count()).sum()
+    }
+
     /// The bound, in bytes.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)

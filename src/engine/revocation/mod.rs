@@ -13,6 +13,7 @@ mod reach;
 pub use directory::{Directory, Tally};
 
 use super::application::answer::Answer;
+use super::metrics::Transport;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -87,6 +88,10 @@ pub struct Opening {
     pub prefix: String,
     /// See [`Whom::Member`].
     pub member: Option<String>,
+    /// How the bytes of its socket come, where that is none of the client's.
+    pub transport: Transport,
+    /// The virtual host, by the configuration: `ServerName:port`.
+    pub vhost: String,
 }
 
 /// Microseconds on a clock that all processes of this machine share, and that is never set.

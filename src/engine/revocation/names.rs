@@ -30,7 +30,7 @@ impl Names {
         user: Option<&str>,
         connection: Option<&str>,
     ) -> Rc<[Rc<Name>]> {
-        let Opening { began, prefix, member } = opening;
+        let Opening { began, prefix, member, .. } = opening;
         let user = user.map(|user| Whom::User(user.to_owned()));
         let connection = connection.map(|connection| Whom::Connection(connection.to_owned()));
         let all = [user, member.map(Whom::Member), connection].into_iter().flatten();
@@ -113,6 +113,7 @@ mod tests {
             began,
             prefix: prefix.into(),
             member: member.map(str::to_owned),
+            ..Opening::default()
         };
         assert_eq!(names.enter(1, opening(10, "", Some("ann@desk")), Some("ann"), Some("abc")).len(), 3);
         names.enter(2, opening(20, "", None), Some("ann"), None);

@@ -22,6 +22,7 @@ impl Process {
                 assert_eq!((configuration.log_level, log.is_some()), (7, configuration.with_log));
             });
             let setup = Setup {
+                metrics: EngineArea::private(2),
                 entrance: inside,
                 control: theirs,
                 parent: None,

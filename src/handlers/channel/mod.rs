@@ -24,6 +24,7 @@ pub(crate) mod session;
 use crate::channels::hub::Hub;
 use crate::channels::subscription::{ServerSettings, Subscription};
 use crate::channels::{Error, api};
+use crate::engine::metrics::EngineArea;
 use crate::engine::revocation::Directory;
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, Response, SessionSpec};
 use bytes::Bytes;
@@ -79,6 +80,10 @@ impl Handler for Channel {
             let command: api::Command = postcard::from_bytes(&request).map_err(wrong)?;
             postcard::to_stdvec(&self.hub.execute(command, payload).await.map_err(Refused::from)?).map_err(wrong)
         })
+    }
+
+    fn measure(&self, gauges: EngineArea) {
+        self.hub.measure(gauges);
     }
 
     fn end(&self, _limit: Duration) -> Option<LocalBoxFuture<'_, ()>> {

@@ -64,7 +64,7 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
         reply(request, 403, JSON, &line(&problem(&why)));
         return Ok(HookStatus::Ok);
     }
-    if !is_own_page(request) {
+    if !access::is_own_page(request) {
         log::request(
             Level::Info,
             request,
@@ -111,16 +111,6 @@ pub(super) fn reply(request: &mut Request, status: u16, content_type: &CStr, bod
     // What is said here changes with each message.
     request.headers_out().set(request.pool(), "Cache-Control", "no-store");
     request.answer(status, content_type, body);
-}
-
-/// False for what a browser sends because a page wants so that may not connect either: with the logins that it has kept, or
-/// from this machine.
-fn is_own_page(request: &Request) -> bool {
-    let origins: Vec<Cow<'_, str>> = values(request, "Origin").collect();
-    let origins: Vec<&str> = origins.iter().map(AsRef::as_ref).collect();
-    let host = values(request, "Host").next().unwrap_or_default();
-    let host = host.trim();
-    request.config::<WebSocket>().policy().origin.allows(&origins, &request.scheme(), host)
 }
 
 pub(super) fn problem(why: &str) -> Value {

@@ -4,9 +4,10 @@ use super::ProxySettings;
 use super::one_way::OneWay;
 use crate::engine::handle::IDLE;
 use crate::engine::memory::{Demand, Held, Holding};
+use crate::engine::metrics::row::OpenBackend;
 use crate::engine::socket::Socket;
 use crate::engine::summary::{End, Traffic};
-use crate::engine::{BackendStream, LocalBoxFuture, RawStream, RawSummary, StreamSession, Streams};
+use crate::engine::{BackendStream, LocalBoxFuture, RawStream, RawSummary, StreamSession, Streams, metrics};
 use crate::wire::frame::{Control, put_control, put_masked_close};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error, info};
@@ -65,6 +66,7 @@ pub(super) struct Session<'a> {
     is_ending: bool,
     /// While something waits.
     holding: Option<Holding>,
+    _open: OpenBackend,
 }
 
 impl Session<'_> {
@@ -85,7 +87,7 @@ impl Session<'_> {
         if let Some(limit) = raw.spec().limits.idle_timeout.or(idle_timeout) {
             raw.limit_idleness(limit);
         }
-        Ok(Box::new(Session {
+        let session = Box::new(Session {
             raw,
             client,
             backend,
@@ -96,13 +98,17 @@ impl Session<'_> {
             half_close,
             is_ending: false,
             holding: None,
-        }))
+            _open: metrics::here().backend(),
+        });
+        session.count_since([Traffic::default(); 2]);
+        Ok(session)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         if let Poll::Ready(frame) = self.raw.poll_close_asked(cx) {
             return Poll::Ready(Verdict::Asked(frame));
         }
+        let before = self.passed();
         let may_read = self.holding.as_ref().is_none_or(|holding| holding.demand() == Demand::None);
         let up = self.up.poll(cx, (&mut self.client, &mut self.backend), may_read, &mut self.lost);
         self.note_close();
@@ -110,6 +116,7 @@ impl Session<'_> {
         self.note_close();
         if up || down {
             self.raw.note_data();
+            self.count_since(before);
         }
         let (up, down) = (self.up.is_done(), self.down.is_done());
         if (up && down) || ((up || down) && !self.half_close) {
@@ -125,6 +132,18 @@ impl Session<'_> {
             self.raw.pause();
         }
         Poll::Pending
+    }
+
+    /// What has come from the client, and what has gone to it.
+    fn passed(&self) -> [Traffic; 2] {
+        [&self.up, &self.down].map(|way| Traffic { messages: way.follower.messages, bytes: way.follower.bytes })
+    }
+
+    /// Counts what has passed since then.
+    fn count_since(&self, [up, down]: [Traffic; 2]) {
+        let (here, [received, sent]) = (metrics::here(), self.passed());
+        here.note_received(received.messages - up.messages, received.bytes - up.bytes);
+        here.note_sent(sent.messages - down.messages, sent.bytes - down.bytes);
     }
 
     /// Who was the first to say Close.
@@ -156,8 +175,7 @@ impl Session<'_> {
 
     async fn finish(mut self: Box<Self>, verdict: Verdict) -> RawSummary {
         // What passes from here on goes to nobody.
-        let count = |way: &OneWay| Traffic { messages: way.follower.messages, bytes: way.follower.bytes };
-        let (received, sent) = (count(&self.up), count(&self.down));
+        let [received, sent] = self.passed();
         // Where what waits is too much, nothing behind it arrives in time.
         let is_short = self.holding.as_ref().is_some_and(|holding| holding.demand() >= Demand::Close);
         let asked = match verdict {

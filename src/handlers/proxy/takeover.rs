@@ -18,7 +18,7 @@ use crate::front::once::{self, OfEngine};
 use crate::front::relay::mux::{MuxSocket, PendingStream};
 use crate::front::relay::thread::Relay;
 use crate::front::relay::{EngineEnd, Parked, RelaySession};
-use crate::front::{WebSocket, child, custody, others, tls_handoff, upgrade};
+use crate::front::{WebSocket, child, custody, metrics, others, tls_handoff, upgrade};
 use crate::handlers::FRONTS;
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -291,6 +291,7 @@ impl Taking {
             Ok(()) => {
                 let text = format!("WS0056: session {id} is the engine's, and so is its back end, by {way:?}");
                 log::request(Level::Debug, request, &text);
+                metrics::note_proxied(request, grant.since.elapsed());
             }
             Err(Lost::Engine(why)) => {
                 // It is of no use any more.

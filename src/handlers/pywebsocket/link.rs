@@ -1,6 +1,7 @@
 //! The engine's end of a connection's link to a worker: `worker.py` says what goes over it.
 
 use super::settings::PythonSettings;
+use crate::engine::metrics;
 use crate::engine::summary::{End, Traffic};
 use crate::engine::{RawSummary, SessionSpec, handoff};
 use crate::handlers::framing::{Splitter, header};
@@ -200,6 +201,8 @@ impl WorkerLink {
             return Err(unexpected(kind));
         }
         let Over { by, code, received, sent } = serde_json::from_slice(&payload)?;
+        metrics::here().note_received(received.0, received.1);
+        metrics::here().note_sent(sent.0, sent.1);
         let traffic = |(messages, bytes)| Traffic { messages, bytes };
         Ok(RawSummary { end: end(&by, code), received: traffic(received), sent: traffic(sent) })
     }

@@ -17,11 +17,12 @@ pub mod target;
 pub mod tokens;
 
 use super::targets::{Crowd, Targets};
+use crate::engine::metrics::{self, Timing};
 use crate::engine::{Accepted, Handler, LocalBoxFuture, Refused, Rejection, SessionSpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use target::Target;
 use tokens::Tokens;
 
@@ -80,8 +81,10 @@ impl Handler for Tcp {
             let TcpSettings { to, timeout, crowd } = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
             let target = self.target(to).await?;
             let is_silence = |connected: &Result<_, Refused>| connected.as_ref().is_err_and(|why| why.status == 504);
+            let begun = Instant::now();
             let connected = self.targets.ask(&target, crowd, target.connect(timeout), is_silence).await;
             let target = connected.map_err(|busy| busy.refuse(format_args!("no connection to {target}")))??;
+            metrics::here().note_time(Timing::Tcp, begun.elapsed());
             Ok(Accepted { descriptors: 1, ..Accepted::messages(session::Opening { target }) })
         })
     }

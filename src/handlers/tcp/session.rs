@@ -4,7 +4,7 @@
 //! whose target lets its queue fill up.
 
 use super::link::{TargetEvent, TargetLink};
-use crate::engine::{Conn, LocalBoxFuture, MessageSession, bridge};
+use crate::engine::{Conn, LocalBoxFuture, MessageSession, bridge, metrics};
 use crate::wire::{CloseCode, CloseFrame, close};
 use log::{debug, error};
 use std::future::poll_fn;
@@ -26,6 +26,7 @@ impl MessageSession for Opening {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         let link = TargetLink::new(self.target);
         Box::pin(async {
+            let _open = metrics::here().backend();
             match link {
                 Ok(link) => Box::pin(live(conn, link)).await,
                 Err(why) => {

@@ -1,8 +1,9 @@
 //! A Python with the package pywebsocket3, for httpd's user.
 
 use super::config::Httpd;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 /// Our handlers.
@@ -30,6 +31,18 @@ fn copy(from: &Path, httpd: Httpd, to: &str) -> Httpd {
         let name = path.file_name().expect("its name").to_string_lossy().into_owned();
         copy(&path, httpd, &format!("{to}/{name}"))
     })
+}
+
+/// What a script says that has this on its standard input.
+#[track_caller]
+pub(crate) fn run_python(script: &str, input: &[u8]) -> String {
+    let mut command = Command::new(python());
+    let mut child =
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a Python");
+    child.stdin.take().expect("its input").write_all(input).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{script}");
+    String::from_utf8(output.stdout).expect("text")
 }
 
 impl Httpd {

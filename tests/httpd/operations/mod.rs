@@ -6,6 +6,7 @@ mod engine_late;
 mod idle_memory;
 mod limits;
 mod log_rotation;
+mod metrics;
 mod module_upgrade;
 mod page_latency;
 mod restart;

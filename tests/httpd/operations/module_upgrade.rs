@@ -1,8 +1,9 @@
 //! `LoadModule` is changed to the file of another version of the module, and httpd restarted gracefully.
 
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Client, Httpd, Mpm, every_mpm, wait_until};
+use crate::harness::{Client, Httpd, Mpm, Server, every_mpm, module_under_test, wait_until};
 use std::fs;
+use std::path::Path;
 
 every_mpm!(a_new_version_gets_an_engine_of_its_own);
 
@@ -18,24 +19,38 @@ fn another_version(module: &[u8]) -> Vec<u8> {
     changed
 }
 
+const INCLUDED: &str = "conf/module.conf";
+
+fn load(included: &Path, module: &Path) {
+    let line = format!("LoadModule websocket_module \"{}\"\n", module.display());
+    fs::write(included, line).expect("the included file");
+}
+
+/// One whose module [`upgrade`] can change.
+pub(super) fn upgradable(httpd: Httpd) -> Httpd {
+    let httpd = httpd.without_module();
+    let included = httpd.root().join(INCLUDED);
+    load(&included, &module_under_test());
+    httpd.config(format!("Include \"{}\"", included.display()))
+}
+
+/// Loads another version of the module, gracefully; returns when its engine runs beside the old one.
+pub(super) fn upgrade(server: &Server) {
+    let module = fs::read(module_under_test()).expect("the module");
+    let newer = server.path("newer.so");
+    fs::write(&newer, another_version(&module)).expect("a changed copy of the module");
+    load(&server.path(INCLUDED), &newer);
+    server.graceful();
+    wait_until("the new engine runs", PATIENCE, || server.engines().len() == 2);
+}
+
 fn a_new_version_gets_an_engine_of_its_own(mpm: Mpm) {
-    let httpd = Httpd::new(mpm).without_module();
-    let include = httpd.root().join("conf/module.conf");
-    let load = |library: &str| {
-        fs::write(&include, format!("LoadModule websocket_module \"{library}\"\n")).expect("the included file");
-    };
-    let module = crate::harness::module_under_test();
-    load(&module.display().to_string());
-    let server = httpd.config(format!("Include \"{}\"", include.display())).echo().start();
+    let server = upgradable(Httpd::new(mpm)).echo().start();
     let old = server.engine();
     let mut before = Client::open(&server, "/echo");
     before.echo_text("before");
 
-    let newer = server.path("newer.so");
-    fs::write(&newer, another_version(&fs::read(module).expect("the module"))).expect("a changed copy of the module");
-    load(&newer.display().to_string());
-    server.graceful();
-    wait_until("the new engine runs", PATIENCE, || server.engines().len() == 2);
+    upgrade(&server);
     assert!(server.error_log().contains("WS0205"), "{}", server.error_log());
 
     before.echo_text("the old engine goes on");

@@ -7,7 +7,7 @@ use crate::engine::revocation::{self, Measure, Name, Revocation, Whom, clock};
 
 /// A session of ann's.
 fn named(settings: &HttpSettings) -> SessionSpec {
-    let opening = revocation::Opening { began: clock(), prefix: "p/".into(), member: None };
+    let opening = revocation::Opening { began: clock(), prefix: "p/".into(), member: None, ..Default::default() };
     SessionSpec { user: Some("ann".into()), opening: Some(Box::new(opening)), ..spec(settings) }
 }
 
