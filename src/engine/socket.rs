@@ -22,8 +22,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// The client itself, over TLS. Boxed, since others need no room for its keys.
     Tls(Box<Tls>),
-    /// A relay in an httpd child, of this connection alone.
-    Unix(UnixStream),
+    /// A relay in an httpd child, of this connection alone. Boxed, likewise.
+    Unix(Box<UnixStream>),
     /// A relay in an httpd child, of many.
     Mux(MuxStream),
 }
@@ -36,7 +36,7 @@ impl Socket {
     pub fn new(fd: OwnedFd) -> io::Result<Socket> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         if getsockname(&fd)?.address_family() == AddressFamily::UNIX {
-            return Ok(Socket::Unix(UnixStream::from_std(fd.into())?));
+            return Ok(Socket::Unix(Box::new(UnixStream::from_std(fd.into())?)));
         }
         Ok(Socket::Tcp(tcp(fd)?))
     }
@@ -85,7 +85,7 @@ impl Socket {
         };
         ready!(match self {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Socket::Unix(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buffer),
             Socket::Mux(_) | Socket::Tls(_) => Poll::Pending,
         })?;
         Poll::Ready(Ok(buffer.filled().len()))
@@ -96,7 +96,7 @@ impl Socket {
         match (self, slices) {
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
-            (Socket::Unix(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
+            (Socket::Unix(stream), many) => Pin::new(&mut **stream).poll_write_vectored(cx, many),
             (Socket::Mux(stream), many) => stream.poll_write(cx, many),
             (Socket::Tls(tls), many) => tls.poll_write(cx, many),
         }

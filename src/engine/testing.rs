@@ -99,6 +99,11 @@ pub struct TestEngine {
     runtime: tokio::runtime::Runtime,
 }
 
+/// What malloc(3) takes for so many bytes: eight of its own, and a multiple of 16.
+pub fn chunk(bytes: usize) -> usize {
+    (bytes + 8).next_multiple_of(16).max(32)
+}
+
 impl Deref for TestEngine {
     type Target = Engine;
 

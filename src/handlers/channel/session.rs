@@ -128,9 +128,23 @@ struct Session<'a> {
     revoked: Option<Box<Revoked>>,
 }
 
+/// With what a session begins.
+struct Beginning {
+    since: Since,
+    /// What the client was told.
+    recovered: Option<bool>,
+}
+
 impl MessageSession for ChannelOpening {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
-        Box::pin(run(*self, conn))
+        let ChannelOpening { hub, mut subscription, since, recovered } = *self;
+        let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
+        let member = subscription.member.take().map(Arc::from);
+        subscription.since = None;
+        let (shard, subscription) = (Shard::of(&hub), Interned::new(*subscription));
+        let subscribed = SubscribedChannels::default();
+        let session = Session { conn, hub, shard, view, subscription, member, subscribed, revoked: None };
+        Box::pin(live(session, Box::new(Beginning { since, recovered })))
     }
 
     fn takes_changes(&self) -> bool {
@@ -138,48 +152,41 @@ impl MessageSession for ChannelOpening {
     }
 }
 
-async fn run(opening: ChannelOpening, conn: &mut Conn) -> CloseFrame {
-    let ChannelOpening { hub, mut subscription, since, recovered } = opening;
-    let view = View::new(conn.spec().protocol.as_deref(), subscription.prefix.len());
-    let member = subscription.member.take().map(Arc::from);
-    subscription.since = None;
-    let subscription = Interned::new(*subscription);
-    let shard = Shard::of(&hub);
-    let subscribed = SubscribedChannels::default();
-    let mut session = Session { conn, hub, shard, view, subscription, member, subscribed, revoked: None };
-    match session.live(since, recovered).await {
-        Failure::Closing => close(CloseCode::Normal, ""),
-        Failure::Close(frame) => frame,
-        Failure::Command(error) => error.into(),
+/// What is captured is used where it is, and what happens now and then is boxed: an idle session keeps no room for it.
+#[expect(clippy::manual_async_fn, reason = "an async fn moves its arguments")]
+fn live<'a>(mut session: Session<'a>, beginning: Box<Beginning>) -> impl Future<Output = CloseFrame> + 'a {
+    async move {
+        let mut done = Box::pin(session.open(beginning)).await;
+        while done.is_ok() {
+            // In `while let` the state of an idle session would have room for a message.
+            let Some(received) = session.conn.receive().await else { break };
+            done = Box::pin(session.take(received)).await;
+        }
+        match done {
+            Ok(()) | Err(Failure::Closing) => close(CloseCode::Normal, ""),
+            Err(Failure::Close(frame)) => frame,
+            Err(Failure::Command(error)) => error.into(),
+        }
     }
 }
 
 impl Session<'_> {
-    async fn live(&mut self, since: Since, told: Option<bool>) -> Failure {
+    /// Begins with the channels that the session has.
+    async fn open(&mut self, beginning: Box<Beginning>) -> Result<(), Failure> {
+        let Beginning { since, recovered } = *beginning;
         // What was taken back during the handshake is not begun with.
         while let Some(change) = self.conn.handle().take_change() {
-            if let Err(stop) = Box::pin(self.change(change, false)).await {
-                return stop;
-            }
+            self.change(change, false).await?;
         }
         let channels: Vec<Arc<str>> = self.subscription.channels.iter().map(|name| name.as_str().into()).collect();
-        // Boxed, as what follows, so that an idle session keeps no room for what happens now and then.
-        if let Err(stop) = Box::pin(self.begin(&channels, since, told, None)).await {
-            return stop;
+        self.begin(&channels, since, recovered, None).await
+    }
+
+    async fn take(&mut self, received: Received) -> Result<(), Failure> {
+        match received {
+            Received::Message(message) => self.handle(message).await,
+            Received::Change(change) => self.change(change, true).await,
         }
-        drop(channels);
-        loop {
-            // In `while let` the state of an idle session would have room for a message.
-            let Some(received) = self.conn.receive().await else { break };
-            let done = match received {
-                Received::Message(message) => Box::pin(self.handle(message)).await,
-                Received::Change(change) => Box::pin(self.change(change, true)).await,
-            };
-            if let Err(stop) = done {
-                return stop;
-            }
-        }
-        Failure::Closing
     }
 
     /// Tells the client; false where its protocol has no words for that.
@@ -409,8 +416,8 @@ fn not_subscribed(channel: &str) -> CommandError {
 
 #[cfg(test)]
 pub fn size() -> usize {
-    fn of<'a, F: Future>(_: fn(ChannelOpening, &'a mut Conn) -> F) -> usize {
+    fn of<'a, F: Future>(_: fn(Session<'a>, Box<Beginning>) -> F) -> usize {
         size_of::<F>()
     }
-    of(run)
+    of(live)
 }

@@ -225,3 +225,9 @@ fn a_session_without_a_server_ends() {
     assert_eq!(rest(&mut client), b"");
     engine.wait_for(0);
 }
+
+#[test]
+fn an_idle_session_is_small() {
+    let session = size_of::<session::Session<'_>>();
+    assert!(session <= 384, "{session}");
+}

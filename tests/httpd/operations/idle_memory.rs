@@ -33,7 +33,7 @@ fn an_idle_socket_is_small() {
         let server = Httpd::new(Mpm::Event).echo().config(channel).start();
         takes(&server, path, said, most);
     };
-    of("/echo", ("busy once", "busy once"), 1700);
+    of("/echo", ("busy once", "busy once"), 1600);
     of("/channel", ("ping", "pong"), 2000);
 }
 
