@@ -20,6 +20,10 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 64 * 1024;
 /// Subscribers that get messages before others have their turn.
 const TURN: usize = 64;
+/// And bytes that are written to them; one subscriber may get more.
+const TURN_BYTES: usize = 64 * 1024;
+/// Bytes of messages that are brought into the forms that subscribers need before they are posted: what takes long is done by turns.
+const AT_ONCE: usize = 8 * 1024;
 
 /// What a subscriber is told of joins and leaves.
 pub enum Presence {
@@ -75,13 +79,13 @@ impl ChannelBatch {
         has_grown
     }
 
-    /// Posts what the subscriber does not have.
-    fn post(&mut self, subscriber: &Subscriber) {
+    /// Posts what the subscriber does not have; returns how many bytes were written to it.
+    fn post(&mut self, subscriber: &Subscriber) -> usize {
         let Subscriber { handle, view, known, .. } = subscriber;
-        let Some(last) = self.publications.last().map(|publication| publication.id().offset) else { return };
+        let Some(last) = self.publications.last().map(|publication| publication.id().offset) else { return 0 };
         let first = self.publications.partition_point(|publication| publication.id().offset <= known.get());
         if first == self.publications.len() {
-            return;
+            return 0;
         }
         let made = self.batches.iter().position(|(of, _)| of == view).unwrap_or_else(|| {
             // A protocol has words for all messages, or for none.
@@ -89,8 +93,8 @@ impl ChannelBatch {
             self.batches.push((*view, Batch::new(messages.collect::<Option<_>>().unwrap_or_default())));
             self.batches.len() - 1
         });
-        handle.enqueue_all(&self.batches[made].1, first);
         known.set(last);
+        handle.enqueue_all(&self.batches[made].1, first)
     }
 }
 
@@ -159,7 +163,7 @@ impl Shard {
             let at = heartbeat::at(Activity::FanOut, 0);
             gather(deliveries, pending);
             has_grown |= batch.grow(pending);
-            if has_grown && batch.publications.iter().any(|publication| publication.size() > BATCH_BYTES) {
+            if has_grown && batch.bytes > AT_ONCE {
                 self.prepare(batch).await;
             }
             {
@@ -170,9 +174,10 @@ impl Shard {
                     end = end.max(subscribers.iter().next_back().map_or(0, |(last, _)| last + 1));
                     left = end;
                 }
-                for _ in 0..left.min(TURN) {
+                let (turn, mut room) = (left.saturating_sub(TURN), TURN_BYTES);
+                while left > turn && room > 0 {
                     if let Some(subscriber) = subscribers.get(key) {
-                        batch.post(subscriber);
+                        room = room.saturating_sub(batch.post(subscriber));
                     }
                     key = (key + 1) % end;
                     left -= 1;
@@ -186,7 +191,7 @@ impl Shard {
         }
     }
 
-    /// Brings the large ones among the messages into the forms that subscribers need, so that posting them takes no time.
+    /// Brings messages into the forms that subscribers need, so that posting them takes no time.
     async fn prepare(&self, batch: &ChannelBatch) {
         let mut handles: Vec<(View, Rc<ConnectionHandle>)> = Vec::new();
         if let Some(subscribers) = self.channels.borrow().get(batch.publications[0].channel()) {
@@ -196,10 +201,11 @@ impl Shard {
                 }
             }
         }
-        for publication in batch.publications.iter().filter(|publication| publication.size() > BATCH_BYTES) {
+        for publication in &batch.publications {
             for (view, handle) in &handles {
                 if let Some(message) = publication.encoded(*view) {
                     handle.prepare(&message).await;
+                    tokio::task::yield_now().await;
                 }
             }
         }

@@ -99,7 +99,7 @@ pub(crate) async fn deliver<B: Backend>(conn: &mut Conn, backend: &mut B) -> Res
                 })
                 .await?;
             }
-            Said::Shared(message) => conn.push(&message)?,
+            Said::Shared(message) => conn.push_in_turn(&message).await?,
             Said::Control(kind, payload) => conn.send_control(kind, &payload).await?,
             Said::End(end) => return Ok(Some(end)),
         }

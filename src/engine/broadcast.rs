@@ -2,6 +2,7 @@
 
 use super::codec::{Contexts, Encoded, Encoding, MAX_HEADER};
 use super::memory::{Memory, Share, SharedBytes};
+use super::thread::ThreadState;
 use super::write_queue::WriteQueue;
 use crate::wire::{Message, Utf8Bytes};
 use bytes::Bytes;
@@ -17,6 +18,8 @@ pub struct Broadcast {
     common: OnceLock<Arc<SharedBytes>>,
     /// As many as there are kinds of clients: few.
     encoded: Mutex<Vec<InEncoding>>,
+    /// Who brings a large message into an encoding; who wants it in the same waits.
+    preparing: tokio::sync::Mutex<()>,
 }
 
 /// An encoding, what the message is in it, and those who wait for that.
@@ -30,17 +33,22 @@ impl Broadcast {
             Message::Binary(payload) => (false, payload),
             _ => return None,
         };
-        Some(Broadcast { text, payload, common: OnceLock::new(), encoded: Mutex::default() })
+        Some(Broadcast::of(text, payload))
+    }
+
+    fn of(text: bool, payload: Bytes) -> Broadcast {
+        let (common, encoded, preparing) = (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
+        Broadcast { text, payload, common, encoded, preparing }
     }
 
     /// Of text.
     pub fn text(text: Utf8Bytes) -> Broadcast {
-        Broadcast { text: true, payload: text.into(), common: OnceLock::new(), encoded: Mutex::default() }
+        Broadcast::of(true, text.into())
     }
 
     /// Of bytes that are no text.
     pub fn binary(payload: Bytes) -> Broadcast {
-        Broadcast { text: false, payload, common: OnceLock::new(), encoded: Mutex::default() }
+        Broadcast::of(false, payload)
     }
 
     /// Text, and not binary.
@@ -64,23 +72,21 @@ impl Broadcast {
         encoded
     }
 
-    /// Has [`Broadcast::encoded`] find a large message in this encoding: others of the thread have their turn while it is brought
-    /// into it.
-    pub async fn prepare(&self, encoding: Encoding, contexts: &RefCell<Contexts>) {
+    /// Has [`Broadcast::encoded`] find the message in this encoding. While a large one is brought into it, others of the thread
+    /// have their turn.
+    pub async fn prepare(&self, encoding: Encoding, shared: &ThreadState) {
+        let _alone = self.preparing.lock().await;
         if self.encodings().iter().any(|(known, ..)| *known == encoding) {
             return;
         }
-        let slices = encoding.begin_encode(&mut contexts.borrow_mut(), &self.payload);
-        let Some(mut slices) = slices else { return };
-        while !slices.step() {
-            tokio::task::yield_now().await;
-        }
-        let encoded = encoding.end_encode(&mut contexts.borrow_mut(), self.payload.clone(), slices);
-        let mut encodings = self.encodings();
-        // Another thread may have been sooner.
-        if encodings.iter().all(|(known, ..)| *known != encoding) {
-            encodings.push((encoding, encoded, OnceLock::new()));
-        }
+        let slices = encoding.begin_encode(&mut shared.contexts.borrow_mut(), &self.payload);
+        let Some(mut slices) = slices else {
+            self.encoded(encoding, |payload| encoding.encode(&mut shared.contexts.borrow_mut(), payload));
+            return;
+        };
+        shared.turns.take(|| slices.step()).await;
+        let encoded = encoding.end_encode(&mut shared.contexts.borrow_mut(), self.payload.clone(), slices);
+        self.encoded(encoding, |_| encoded);
     }
 
     fn encodings(&self) -> MutexGuard<'_, Vec<InEncoding>> {

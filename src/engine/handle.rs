@@ -132,20 +132,26 @@ impl ConnectionHandle {
         self.wake();
     }
 
-    /// Posts the messages from the `first` on. Where nothing waits for the client, they are written here and now.
-    pub fn enqueue_all(&self, batch: &Batch, first: usize) {
+    /// Posts the messages from the `first` on. Where nothing waits for the client, they are written here and now: returns how
+    /// many bytes that were.
+    pub fn enqueue_all(&self, batch: &Batch, first: usize) -> usize {
         let written =
             self.writer.get().map_or(Written::Nothing, |writer| writer.borrow_mut().try_write_batch(batch, first));
         match written {
-            Written::All(now) => self.liveness.note_data(now),
-            Written::Partly(now) => {
+            Written::All(now, bytes) => {
+                self.liveness.note_data(now);
+                bytes
+            }
+            Written::Partly(now, bytes) => {
                 self.liveness.note_data(now);
                 self.wake();
+                bytes
             }
             Written::Nothing => {
                 for message in batch.messages(first) {
                     self.enqueue(message.clone());
                 }
+                0
             }
         }
     }
@@ -155,7 +161,7 @@ impl ConnectionHandle {
         self.writer.get().and_then(|writer| writer.borrow().encoding().0)
     }
 
-    /// Brings a large message into the connection's encoding, by turns with whatever else the thread has to do.
+    /// Brings a message into the connection's encoding, by turns with whatever else the thread has to do.
     pub async fn prepare(&self, message: &Broadcast) {
         let Some(writer) = self.writer.get() else { return };
         let (encoding, shared) = {
@@ -164,13 +170,18 @@ impl ConnectionHandle {
             (encoding, shared.clone())
         };
         if let Some(encoding) = encoding {
-            message.prepare(encoding, &shared.contexts).await;
+            message.prepare(encoding, &shared).await;
         }
     }
 
     /// What was posted and not taken.
     pub fn take_mailbox(&self) -> Vec<Posted> {
         self.mailbox.take().map(|mailbox| *mailbox).unwrap_or_default()
+    }
+
+    /// Takes it back: what could not be sent yet, before anything else is posted.
+    pub fn put_back(&self, posted: Vec<Posted>) {
+        self.mailbox.set(Some(posted).filter(|posted| !posted.is_empty()).map(Box::new));
     }
 
     /// Bytes of what was posted and not taken.

@@ -69,6 +69,7 @@ pub mod spec;
 pub mod summary;
 pub(crate) mod thread;
 pub(crate) mod timer;
+pub(crate) mod turns;
 pub(crate) mod write_queue;
 pub(crate) mod writer;
 

@@ -16,6 +16,7 @@ use super::revocation::{Directory, Revocation, Tally};
 use super::session_log::SessionLogs;
 use super::socket::Socket;
 use super::timer::Timer;
+use super::turns::Turns;
 use super::{Adoption, Limits, SessionSource, session_task};
 use crate::wire::CloseFrame;
 use log::{debug, error};
@@ -159,6 +160,8 @@ pub struct ThreadState {
     pub(super) handles: RefCell<HashMap<u64, Rc<ConnectionHandle>>>,
     muxes: RefCell<HashMap<u64, Rc<MuxTask>>>,
     pub(super) timer: Timer,
+    /// Whose turn it is to do a slice of something long.
+    pub(super) turns: Rc<Turns>,
     /// What sockets hold, and the thread's number there.
     memory: Arc<Memory>,
     number: usize,
@@ -212,6 +215,7 @@ impl ThreadState {
             handles: RefCell::default(),
             muxes: RefCell::default(),
             timer: Timer::default(),
+            turns: Rc::default(),
             memory,
             number,
             names: Names::default(),

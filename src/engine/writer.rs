@@ -29,10 +29,10 @@ pub type WriterCell = OnceCell<Rc<RefCell<Writer>>>;
 /// What became of messages that were to be written at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// They are in the socket, at this tick.
-    All(u32),
+    /// They are in the socket, at this tick, and so many bytes.
+    All(u32, usize),
     /// They are, in part. The task is to see to the rest.
-    Partly(u32),
+    Partly(u32, usize),
     /// They are not: something comes before them, or the socket is full or broken.
     Nothing,
 }
@@ -70,10 +70,10 @@ impl Writer {
         }
         let now = self.shared.timer.now();
         if count == frames.len() {
-            return Written::All(now);
+            return Written::All(now, count);
         }
         self.queue.push_encoded(frames.slice(count..), batch.wait(encoding, self.shared.memory()));
-        Written::Partly(now)
+        Written::Partly(now, count)
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
         let batch = batch(&["one", "two", "three"]);
         assert_eq!(writer.try_write_batch(&batch, 0), Written::Nothing, "its handler may be about to send something");
         writer.is_open = true;
-        assert_eq!(writer.try_write_batch(&batch, 1), Written::All(0));
+        assert_eq!(writer.try_write_batch(&batch, 1), Written::All(0, 12));
         let mut received = [0; 12];
         client.read_exact(&mut received).unwrap();
         assert_eq!(received, *b"\x81\x03two\x81\x05three");
@@ -117,7 +117,8 @@ mod tests {
         let (mut writer, mut client) = writer();
         writer.is_open = true;
         let text = "x".repeat(1 << 20);
-        assert_eq!(writer.try_write_batch(&batch(&["first", &text]), 0), Written::Partly(0));
+        let written = writer.try_write_batch(&batch(&["first", &text]), 0);
+        assert_eq!(written, Written::Partly(0, 7 + 10 + text.len() - writer.queue.len()));
         let mut received = vec![0; 7 + 10 + text.len() - writer.queue.len()];
         client.read_exact(&mut received).unwrap();
         writer

@@ -22,6 +22,9 @@ use zlib_rs::Deflate;
 /// What a compressor ends a message with, and what is left out of it (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
+/// Bytes that zlib takes for a compressor with the largest window, about: window, hash chains and symbols.
+const COMPRESSOR: usize = (4 << MAX_WINDOW_BITS) + (160 << 10);
+
 /// How a session compresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compression {
@@ -94,10 +97,16 @@ impl PerMessageDeflate {
         compressed
     }
 
+    /// A message of so many bytes is compressed in slices.
+    pub fn is_large(&self, bytes: usize) -> bool {
+        let Compression { level, min_size, .. } = self.compression;
+        bytes > Slices::at_once(level).max(min_size as usize)
+    }
+
     /// As [`PerMessageDeflate::compress`], in slices. `None`: the message is small, or goes out as it is.
     pub fn begin(&mut self, pool: &mut DeflatePool, payload: &Bytes) -> Option<Slices> {
-        let Compression { parameters, level, min_size } = self.compression;
-        if payload.len() <= Slices::SLICE || payload.len() < min_size as usize {
+        let Compression { parameters, level, .. } = self.compression;
+        if !self.is_large(payload.len()) {
             return None;
         }
         let compressor = if parameters.server_no_context_takeover {
@@ -107,7 +116,8 @@ impl PerMessageDeflate {
             Ok(self.deflate.take().unwrap_or_else(new))
         };
         let payload = payload.clone();
-        Some(Slices { payload, read: 0, out: Vec::new(), written: 0, compressor, has_failed: false })
+        let slice = Slices::slice(level);
+        Some(Slices { payload, read: 0, out: Vec::new(), written: 0, slice, compressor, has_failed: false })
     }
 
     /// What came of it, after the last slice; `None`: the message goes out as it is.
@@ -138,21 +148,26 @@ impl PerMessageDeflate {
     /// Bytes that it holds between two messages, or in the middle of one.
     pub fn held(&self) -> usize {
         let Parameters { server_max_window_bits, .. } = self.compression.parameters;
-        // zlib's window, its hash chains and its symbols.
-        let deflate = self.deflate.as_ref().map_or(0, |_| (4 << server_max_window_bits) + (160 << 10));
+        let smaller = (4 << MAX_WINDOW_BITS) - (4 << server_max_window_bits);
+        let deflate = self.deflate.as_ref().map_or(0, |_| COMPRESSOR - smaller);
         let Incoming { window, inflate, rest, .. } = &self.incoming;
         let inflate = inflate.as_ref().map_or(0, |_| (1 << MAX_WINDOW_BITS) + (10 << 10));
         let window = window.as_ref().map_or(0, |window| size_of::<Window>() + window.bytes.capacity());
-        deflate + inflate + window + rest.as_ref().map_or(0, Vec::capacity)
+        deflate + inflate + window + rest.as_ref().map_or(0, |rest| rest.len())
     }
 
-    /// [`Incoming::keep`] has kept something.
+    /// Something is kept for later.
     pub fn has_rest(&self) -> bool {
         self.incoming.rest.is_some()
     }
 
-    /// What it kept, and that no more.
-    pub fn take_rest(&mut self) -> Option<Vec<u8>> {
+    /// Keeps what of the client's bytes is still to be decoded.
+    pub fn keep_rest(&mut self, rest: Box<Bytes>) {
+        self.incoming.rest = Some(rest);
+    }
+
+    /// What was kept, and that no more.
+    pub fn take_rest(&mut self) -> Option<Box<Bytes>> {
         self.incoming.rest.take()
     }
 

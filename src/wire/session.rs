@@ -15,7 +15,7 @@ use super::deflate::{Compression, PerMessageDeflate, Slices};
 use super::frame::{Control, put_control};
 use super::frame_scanner::{FrameScanner, Violation};
 use super::{CloseCode, CloseFrame, Message, close};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io;
 use stream::{ContextStream, Streamed};
@@ -84,9 +84,10 @@ pub struct Session {
 impl Session {
     /// Bytes of compressed messages that are decoded at a time, besides the one that brings them over this. A read of
     /// some bytes may hold a thousand times as many.
-    const BURST: usize = 256 * 1024;
-    /// Bytes that are inflated at a time, of a message that is larger: others have their turn in between.
-    pub const SLICE: usize = 256 * 1024;
+    const BURST: usize = Self::SLICE;
+    /// Bytes that are inflated at a time, of a message that is larger: others have their turn in between. They take some 15 µs
+    /// of a thread.
+    pub const SLICE: usize = 16 * 1024;
 
     /// A session just after the opening handshake.
     pub fn new(rules: &Rules) -> Session {
@@ -157,8 +158,12 @@ impl Session {
             return;
         }
         if !self.streams {
-            let sound = self.scanner.advance(bytes);
-            self.decode(contexts, &bytes[..sound], events, control);
+            let sound = &bytes[..self.scanner.advance(bytes)];
+            let left = self.decode(contexts, sound, events, control);
+            if let (Some(left), Some(deflate)) = (left, &mut self.deflate) {
+                deflate.keep_rest(Box::new(Bytes::copy_from_slice(&sound[sound.len() - left..])));
+            }
+            self.put_back(contexts);
             return;
         }
         let mut streamed = Streamed::default();
@@ -169,6 +174,7 @@ impl Session {
         }
         if !frames.is_empty() || self.scanner.violation().is_some() {
             self.decode(contexts, &frames, events, control);
+            self.put_back(contexts);
         }
     }
 
@@ -179,23 +185,38 @@ impl Session {
 
     /// Goes on with what [`Session::receive`] left: to be called when its events have been dealt with.
     pub fn more(&mut self, contexts: &mut Contexts, events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
-        if let Some(rest) = self.deflate.as_mut().and_then(|deflate| deflate.take_rest()) {
-            self.decode(contexts, &rest, events, control);
+        if let Some(mut rest) = self.deflate.as_mut().and_then(|deflate| deflate.take_rest()) {
+            let left = self.decode(contexts, &rest, events, control);
+            if let (Some(left), Some(deflate)) = (left, &mut self.deflate) {
+                rest.advance(rest.len() - left);
+                deflate.keep_rest(rest);
+            }
+            self.put_back(contexts);
         }
     }
 
-    fn decode(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
+    /// Returns how many bytes are left for later, where something is.
+    fn decode(
+        &mut self,
+        contexts: &mut Contexts,
+        bytes: &[u8],
+        events: &mut VecDeque<Event>,
+        control: &mut Vec<u8>,
+    ) -> Option<usize> {
         let mut context = self.context.take().unwrap_or_else(|| contexts.take(self.scanner.max_message_size()));
         let inflate = self.deflate.as_mut().map(|deflate| (&mut **deflate, &mut contexts.deflate));
         let mut stream = ContextStream { input: bytes, output: control, inflate, left: Self::SLICE };
-        let mut decoded = 0;
+        let (mut decoded, mut rest) = (0, None);
         loop {
             match context.read(&mut stream) {
                 Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
                     decoded += message.len();
                     events.push_back(Event::Message(message));
-                    if decoded >= Self::BURST && stream.keep_rest() {
-                        break;
+                    if decoded >= Self::BURST {
+                        rest = stream.rest();
+                        if rest.is_some() {
+                            break;
+                        }
                     }
                 }
                 // The context has queued the Pong; the next read writes it.
@@ -210,8 +231,11 @@ impl Session {
                     break;
                 }
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if stream.left == 0 && stream.keep_rest() {
-                        break;
+                    if stream.left == 0 {
+                        rest = stream.rest();
+                        if rest.is_some() {
+                            break;
+                        }
                     }
                     if let Some(violation) = self.scanner.violation() {
                         events.push_back(Event::Failed(self.breach(violation)));
@@ -231,13 +255,20 @@ impl Session {
                 }
             }
         }
+        self.context = Some(context);
+        rest
+    }
+
+    /// Between two messages the context goes back.
+    fn put_back(&mut self, contexts: &mut Contexts) {
         let between = if self.streams { !self.scanner.is_in_control() } else { self.scanner.at_boundary() };
-        if self.phase == Phase::Open && between && !self.has_more() {
-            if self.scanner.reset_largest() <= Contexts::LARGE {
-                contexts.put_back(context);
-            }
-        } else {
-            self.context = Some(context);
+        if self.phase == Phase::Open
+            && between
+            && !self.has_more()
+            && let Some(context) = self.context.take()
+            && self.scanner.reset_largest() <= Contexts::LARGE
+        {
+            contexts.put_back(context);
         }
     }
 
@@ -257,7 +288,7 @@ impl Session {
 
     /// A message of so many bytes is to be encoded in slices.
     pub fn is_slow(&self, bytes: usize) -> bool {
-        bytes > Slices::SLICE && self.deflate.is_some()
+        self.deflate.as_ref().is_some_and(|deflate| deflate.is_large(bytes))
     }
 
     /// As [`Session::encode`] of a message that is large, in slices: step until the last, then [`Session::end_encode`]. `None`:

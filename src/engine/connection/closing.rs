@@ -8,7 +8,7 @@ use crate::engine::thread::Registered;
 use crate::wire::{CloseFrame, close};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 /// How long a client has to end the TCP connection after the closing handshake. Closing at once could turn bytes that
@@ -27,8 +27,11 @@ impl Conn {
         self.registered.handle.liveness.stop_watching();
         self.registered.handle.is_ending.set(true);
         self.writer.borrow_mut().is_open = false;
-        self.hasten();
-        self.take_mailbox();
+        let is_lost = matches!(self.end.as_deref(), Some(End::Lost(_) | End::Unanswered));
+        if is_lost || self.demand() >= Demand::Close {
+            self.slow = None;
+        }
+        poll_fn(|cx| self.poll_mailbox(cx)).await;
         let end = match (self.end.take(), self.registered.handle.take_close()) {
             (Some(end), _) => *end,
             (None, Some(frame)) => End::Engine(frame),
@@ -121,6 +124,7 @@ impl Conn {
                 }
             }
             if self.codec.has_more() {
+                ready!(self.poll_turn(cx));
                 self.decode_more();
                 continue;
             }

@@ -27,9 +27,11 @@ use std::task::{Context, Poll, ready};
 
 mod closing;
 mod sending;
+mod slow;
 
 pub use closing::stopping;
 pub use sending::Closing;
+use slow::Slow;
 
 /// The longest event queue that is kept for the next connection, in events.
 const KEPT_EVENTS: usize = 1024;
@@ -51,14 +53,12 @@ pub struct Conn {
     link: Option<OwnedFd>,
     /// The last write has left something, for want of room.
     blocked: bool,
-    /// What was received and not decoded waits while others have their turn.
-    stepped_aside: bool,
     /// The last read has filled the buffer.
     read_much: bool,
     /// While the connection holds something.
     keep: Option<Box<Keep>>,
-    /// A large message that is being compressed, and goes out next.
-    slow: Option<Box<sending::Slow>>,
+    /// What is done in slices: a large message that is being compressed, and goes out next, or what is still to be decoded.
+    slow: Option<Box<Slow>>,
 }
 
 /// What comes to a session.
@@ -112,7 +112,6 @@ impl Conn {
             places: places.into(),
             link,
             blocked: false,
-            stepped_aside: false,
             read_much: false,
             keep: None,
             slow: None,
@@ -167,7 +166,7 @@ impl Conn {
             }
             if self.registered.handle.close_asked() {
                 // What was posted before comes before it.
-                self.take_mailbox();
+                ready!(self.poll_mailbox(cx));
             }
             if let Some(frame) = self.registered.handle.take_close() {
                 self.end = Some(Box::new(End::Engine(frame)));
@@ -286,7 +285,8 @@ impl Conn {
         let unfinished = self.codec.held() + begun + taken;
         let (own, share) = if writer.queue.is_empty() { (0, 0) } else { writer.queue.held() };
         let handled = self.keep.as_ref().map_or(0, |keep| keep.handled);
-        Held { unfinished, unsent: own + sealed + handled, share }
+        let slow = self.slow.as_ref().map_or(0, |slow| slow.held());
+        Held { unfinished, unsent: own + sealed + handled + slow, share }
     }
 
     fn demand(&self) -> Demand {
@@ -319,6 +319,7 @@ impl Conn {
     /// Decodes what came before and was too much to be decoded at once.
     fn decode_more(&mut self) {
         self.take_in(Codec::more);
+        self.end_slice();
     }
 
     fn take_in(&mut self, step: impl FnOnce(&mut Codec, &mut Contexts, &mut VecDeque<Event>, &mut Vec<u8>)) {
@@ -346,6 +347,9 @@ impl Conn {
             }
             self.ping();
             self.take_mailbox();
+            if self.is_slow() {
+                continue;
+            }
             self.stop_waiting();
             if let Some(end) = self.end.take() {
                 return Poll::Ready(Err(*end));
@@ -366,11 +370,7 @@ impl Conn {
             }
             if self.codec.has_more() {
                 // It may be much, and the other sessions of the thread want their turn, too.
-                self.stepped_aside = !self.stepped_aside;
-                if self.stepped_aside {
-                    step_aside(cx);
-                    return Poll::Pending;
-                }
+                ready!(self.poll_turn(cx));
                 self.decode_more();
                 self.settle();
                 return Poll::Ready(Ok(()));

@@ -7,28 +7,19 @@ use crate::engine::health::heartbeat::{self, Activity};
 use crate::engine::memory::Share;
 use crate::engine::metrics::{self, Counter};
 use crate::engine::summary::End;
-use crate::engine::thread::{Registered, step_aside};
+use crate::engine::thread::Registered;
 use crate::engine::writer::Writer;
-use crate::wire::deflate::Slices;
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, Message, close};
-use bytes::Bytes;
 use std::cell::RefMut;
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// A session is closing: nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the session is closing")]
 pub struct Closing;
-
-/// A message that is compressed in slices.
-pub(super) struct Slow {
-    text: bool,
-    payload: Bytes,
-    slices: Slices,
-}
 
 impl Conn {
     /// Queues a message for the client, at once. Waits while the send buffer is full.
@@ -56,15 +47,10 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        match self.codec.encoding().filter(|_| self.codec.is_slow(message.payload().len())) {
-            Some(encoding) => {
-                let shared = self.registered.shared.clone();
-                // Boxed, so that it makes no handler's state larger.
-                Box::pin(message.prepare(encoding, &shared.contexts)).await;
-                self.share(message);
-            }
-            None => self.share(message),
+        if self.codec.is_slow(message.payload().len()) {
+            self.prepare(message).await;
         }
+        self.share_in_turn(message);
         if !self.is_full() {
             return Ok(());
         }
@@ -167,8 +153,41 @@ impl Conn {
         if self.end.is_some() {
             return Err(Closing);
         }
-        self.share(message);
+        self.share_in_turn(message);
         Ok(())
+    }
+
+    /// As [`Conn::push`], and waits while a large message is compressed.
+    ///
+    /// # Errors
+    /// The session is closing: the message goes nowhere.
+    pub async fn push_in_turn(&mut self, message: &Broadcast) -> Result<(), Closing> {
+        if self.end.is_some() || !self.codec.is_slow(message.payload().len()) {
+            return self.push(message);
+        }
+        self.prepare(message).await;
+        self.push(message)?;
+        poll_fn(|cx| self.poll_slow(cx)).await;
+        Ok(())
+    }
+
+    /// Has a large message encoded, where others get the same.
+    async fn prepare(&self, message: &Broadcast) {
+        if let Some(encoding) = self.codec.encoding().filter(|_| self.codec.is_slow(message.payload().len())) {
+            let shared = self.registered.shared.clone();
+            // Boxed, so that it makes no handler's state larger.
+            Box::pin(message.prepare(encoding, &shared)).await;
+        }
+    }
+
+    /// A large message that is compressed for this client alone is so in slices.
+    fn share_in_turn(&mut self, message: &Broadcast) {
+        if self.codec.encoding().is_none() && self.codec.is_slow(message.payload().len()) {
+            self.hasten();
+            self.begin_slow(message.is_text(), message.payload().clone());
+        } else {
+            self.share(message);
+        }
     }
 
     fn share(&mut self, message: &Broadcast) {
@@ -205,53 +224,17 @@ impl Conn {
         };
         let _at = heartbeat::within(Activity::Encoding);
         self.hasten();
-        let mut writer = self.writer.borrow_mut();
-        writer.count(payload.len());
-        let mut contexts = self.registered.shared.contexts.borrow_mut();
-        if self.codec.is_slow(payload.len())
-            && let Some(slices) = self.codec.begin_encode(&mut contexts, &payload)
-        {
-            // What others have for the client is not to come in between.
-            writer.is_open = false;
-            self.slow = Some(Box::new(Slow { text, payload, slices }));
+        if self.codec.is_slow(payload.len()) {
+            self.begin_slow(text, payload);
             return;
         }
-        let encoded = self.codec.encode(&mut contexts, payload);
-        drop((contexts, writer));
+        self.writer.borrow_mut().count(payload.len());
+        let encoded = self.codec.encode(&mut self.registered.shared.contexts.borrow_mut(), payload);
         self.enqueue(text, encoded, None);
     }
 
-    /// Compresses the next slice of a large message. True when there is nothing more to do.
-    fn step(&mut self) -> bool {
-        let Some(slow) = &mut self.slow else { return true };
-        let _at = heartbeat::within(Activity::Encoding);
-        if !slow.slices.step() {
-            return false;
-        }
-        if let Some(slow) = self.slow.take() {
-            let Slow { text, payload, slices } = *slow;
-            let encoded = self.codec.end_encode(&mut self.registered.shared.contexts.borrow_mut(), payload, slices);
-            self.enqueue(text, encoded, None);
-        }
-        true
-    }
-
-    /// Something comes after a large message, and nobody has waited for that.
-    pub(super) fn hasten(&mut self) {
-        while !self.step() {}
-    }
-
-    /// Ready when no large message is being compressed; else others have their turn before the next slice.
-    pub(super) fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.step() {
-            return Poll::Ready(());
-        }
-        step_aside(cx);
-        Poll::Pending
-    }
-
     /// `common`: others wait for the same payload.
-    fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
+    pub(super) fn enqueue(&mut self, text: bool, (payload, compressed): Encoded, common: Option<Share>) {
         let length = payload.len();
         let put_header = |out: &mut Vec<u8>| self.codec.put_header(out, text, compressed, length);
         self.ready_writer().queue.push(put_header, payload, common);
@@ -266,9 +249,25 @@ impl Conn {
     }
 
     pub(super) fn take_mailbox(&mut self) {
-        for (message, _waits) in self.registered.handle.take_mailbox() {
+        let mut posted = self.registered.handle.take_mailbox().into_iter();
+        while let Some((message, _waits)) = posted.next() {
             if self.push(&message).is_err() {
-                break;
+                return;
+            }
+            if self.is_slow() {
+                self.registered.handle.put_back(posted.collect());
+                return;
+            }
+        }
+    }
+
+    /// Ready when nothing that others have posted waits.
+    pub(super) fn poll_mailbox(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.poll_slow(cx));
+            self.take_mailbox();
+            if !self.is_slow() {
+                return Poll::Ready(());
             }
         }
     }
@@ -279,7 +278,7 @@ impl Conn {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.slow.is_some() || self.backlog() > self.spec.limits.send_buffer
+        self.is_slow() || self.backlog() > self.spec.limits.send_buffer
     }
 
     /// Completes when there is room in the send buffer.

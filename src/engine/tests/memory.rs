@@ -140,3 +140,80 @@ fn what_waits_for_many_counts_once() {
     engine.wait_for(0);
     assert_eq!(engine.memory().held(), 0);
 }
+
+/// A compressed message that becomes as long, as a client sends it; and how its sessions compress.
+fn large(server_no_context_takeover: bool) -> (SessionSpec, Vec<u8>, Vec<u8>) {
+    let parameters = Parameters {
+        server_no_context_takeover,
+        client_no_context_takeover: true,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+    let payload: Vec<u8> = (0u32..).flat_map(|n| (n % 100_003).to_string().into_bytes()).take(LARGE).collect();
+    let mut compressed = vec![0; payload.len()];
+    let mut deflate = zlib_rs::Deflate::new(6, false, 15);
+    deflate.compress(&payload, &mut compressed, zlib_rs::DeflateFlush::SyncFlush).unwrap();
+    let compressed = &compressed[..deflate.total_out() as usize - 4];
+    let frame = [&[0xc2, 0xff][..], &(compressed.len() as u64).to_be_bytes(), &[0; 4], compressed].concat();
+    let compression = Some(Compression { parameters, level: 9, min_size: 1 });
+    let limits = Limits { max_message_size: 2 * LARGE, send_buffer: 2 * LARGE, ..spec("echo").limits };
+    (SessionSpec { compression, limits, ..spec("echo") }, payload, frame)
+}
+
+const LARGE: usize = 4 << 20;
+
+/// The message that a frame at the front of what a client gets holds, compressed.
+fn inflated(stream: &mut impl Read) -> Vec<u8> {
+    let mut header = [0; 10];
+    stream.read_exact(&mut header).unwrap();
+    assert_eq!(header[..2], [0xc2, 127]);
+    let mut compressed = vec![0; u64::from_be_bytes(header[2..].try_into().unwrap()) as usize];
+    stream.read_exact(&mut compressed).unwrap();
+    compressed.extend([0, 0, 0xff, 0xff]);
+    let mut inflated = vec![0; LARGE + 1];
+    let mut inflate = zlib_rs::Inflate::new(false, 15);
+    inflate.decompress(&compressed, &mut inflated, zlib_rs::InflateFlush::SyncFlush).unwrap();
+    inflated.truncate(inflate.total_out() as usize);
+    inflated
+}
+
+#[test]
+fn who_goes_in_the_middle_of_a_large_message_leaves_nothing() {
+    let engine = TestEngine::start(1, registry(), Bound::Bytes(1 << 30));
+    for contexts in [true, false] {
+        let (spec, _, frame) = large(contexts);
+        let mut clients: Vec<Client> = (0..3).map(|_| engine.session_of(spec.clone()).1).collect();
+        for client in &mut clients {
+            client.get_mut().write_all(&frame).unwrap();
+        }
+        // It was inflated, and is held while it is compressed.
+        await_held(&engine, |held| held >= LARGE);
+        drop(clients);
+        engine.wait_for(0);
+        assert_eq!(engine.memory().held(), 0);
+    }
+}
+
+#[test]
+fn a_large_message_that_is_under_way_comes_before_our_close() {
+    let engine = TestEngine::start(1, registry(), Bound::Bytes(1 << 30));
+    for contexts in [true, false] {
+        let (spec, payload, frame) = large(contexts);
+        let (_, mut client) = engine.session_of(spec);
+        client.get_mut().write_all(&frame).unwrap();
+        await_held(&engine, |held| held >= LARGE);
+        // Not yet complete, or being compressed: what has come before is answered.
+        let answered = std::thread::spawn(move || {
+            let answer = inflated(client.get_mut());
+            (answer, closed(&mut client).map(|frame| frame.code))
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        await_that("the message is inflated", || engine.memory().held() >= LARGE + (LARGE >> 4));
+        runtime.block_on(engine.drain(stopping(1012), PATIENCE));
+        let (answer, code) = answered.join().unwrap();
+        assert!(answer == payload);
+        assert_eq!(code, Some(CloseCode::Restart));
+        engine.wait_for(0);
+        assert_eq!(engine.memory().held(), 0);
+    }
+}

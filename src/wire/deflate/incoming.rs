@@ -3,6 +3,7 @@
 use super::{DeflatePool, TAIL};
 use crate::wire::extension::MAX_WINDOW_BITS;
 use crate::wire::frame::{Header, HeaderReader, unmask};
+use bytes::Bytes;
 use std::io;
 use zlib_rs::{Inflate, InflateFlush, Status};
 
@@ -60,7 +61,7 @@ pub struct Incoming {
     pub(super) has_forgotten: bool,
     pub(super) window: Option<Box<Window>>,
     /// What of the client's bytes is still to be decoded: kept where a message was found large and others wait.
-    pub(super) rest: Option<Vec<u8>>,
+    pub(super) rest: Option<Box<Bytes>>,
     pub(super) inflate: Option<Box<Inflate>>,
     /// The stream in `inflate` had an end (a DEFLATE block with BFINAL, section 7.2.3.4).
     ended: bool,
@@ -276,11 +277,6 @@ impl Incoming {
             }
         }
         false
-    }
-
-    /// Keeps what was not decoded for later.
-    pub fn keep(&mut self, rest: &[u8]) {
-        self.rest = Some(rest.to_vec());
     }
 }
 

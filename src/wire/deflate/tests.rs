@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 use std::io;
 use zlib_rs::{DeflateFlush, Inflate, InflateFlush};
 
+mod inflater;
+mod slices;
+
 const LIMIT: usize = 300_000;
 
 const PARAMETERS: Parameters = Parameters {
@@ -126,6 +129,13 @@ impl DeflateSession {
             events: VecDeque::new(),
             out: Vec::new(),
         }
+    }
+
+    /// With another limit.
+    fn large(parameters: Parameters, max_message_size: usize) -> DeflateSession {
+        let compression = Some(compression(parameters));
+        let rules = Rules { max_message_size, compression, reserved_close_codes: false };
+        DeflateSession { session: Session::new(&rules), ..DeflateSession::new(parameters) }
     }
 
     fn receive(&mut self, bytes: &[u8]) {
@@ -353,63 +363,6 @@ fn who_refers_to_what_it_agreed_to_forget_is_told() {
         assert_eq!((test.failure(), test.session.has_forgotten()), (CloseCode::Invalid, told), "{agreed:?}");
         assert_eq!(test.reason().contains("agreed to forget"), told, "{}", test.reason());
     }
-}
-
-/// Whatever is compressed in slices is what it was, and whatever comes after it, too.
-#[test]
-fn slices_add_up_to_the_message() {
-    let takes_over = Parameters { server_no_context_takeover: false, ..PARAMETERS };
-    for parameters in [PARAMETERS, takes_over, Parameters { server_max_window_bits: 10, ..PARAMETERS }] {
-        for level in [1, 3, 6, 9] {
-            let mut pool = DeflatePool::default();
-            let mut sender = PerMessageDeflate::new(Compression { level, ..compression(parameters) });
-            let mut client = Client::new(parameters, 1);
-            for payload in [prose(1000), prose(500_000), noise(200_000), vec![7; 600_000], prose(300)] {
-                let payload = Bytes::from(payload);
-                let encoded = match sender.begin(&mut pool, &payload) {
-                    Some(mut slices) => {
-                        let mut count = 1;
-                        while !slices.step() {
-                            count += 1;
-                        }
-                        assert_eq!(count, payload.len().div_ceil(Slices::SLICE));
-                        sender.end(&mut pool, slices)
-                    }
-                    None => {
-                        assert!(payload.len() <= Slices::SLICE);
-                        sender.compress(&mut pool, &payload)
-                    }
-                };
-                if parameters.server_no_context_takeover {
-                    assert!(encoded.as_ref().is_none_or(|short| short.len() < payload.len()));
-                }
-                let encoded = encoded.map_or((payload.clone(), false), |encoded| (encoded, true));
-                assert!(client.read(encoded) == payload, "{level} {parameters:?}");
-            }
-        }
-    }
-}
-
-/// Of a message that becomes large, others have their turn in between.
-#[test]
-fn a_large_message_is_inflated_in_slices() {
-    const SIZE: usize = 5_000_000;
-    let mut client = Client::new(PARAMETERS, 1 << 30);
-    let bytes = client.message(false, &vec![b'x'; SIZE], true);
-    assert!(bytes.len() < 10_000);
-    let rules =
-        Rules { max_message_size: SIZE, compression: Some(compression(PARAMETERS)), reserved_close_codes: false };
-    let mut test = DeflateSession { session: Session::new(&rules), ..DeflateSession::new(PARAMETERS) };
-    test.session.receive(&mut test.contexts, &bytes, &mut test.events, &mut test.out);
-    let mut slices = 1;
-    while test.session.has_more() {
-        let before = test.session.inflated();
-        test.session.more(&mut test.contexts, &mut test.events, &mut test.out);
-        assert!(test.session.inflated() <= before + Session::SLICE as u64 + (1 << 16));
-        slices += 1;
-    }
-    assert!(slices >= SIZE / Session::SLICE, "{slices}");
-    assert_eq!(test.messages(), [Message::binary(vec![b'x'; SIZE])]);
 }
 
 #[test]

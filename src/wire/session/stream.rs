@@ -20,15 +20,9 @@ impl ContextStream<'_> {
         ContextStream { input: &[], output, inflate: None, left: 0 }
     }
 
-    /// Keeps what was not read for later; false where nothing is decompressed, so that what is at hand is not large.
-    pub(super) fn keep_rest(&mut self) -> bool {
-        match &mut self.inflate {
-            Some((deflate, _)) => {
-                deflate.incoming().keep(self.input);
-                true
-            }
-            None => false,
-        }
+    /// How much was not read, to be kept for later; `None` where nothing is decompressed, so that what is at hand is not large.
+    pub(super) fn rest(&self) -> Option<usize> {
+        self.inflate.as_ref().map(|_| self.input.len())
     }
 }
 
