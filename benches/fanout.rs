@@ -21,6 +21,10 @@
 //! missing, doubled, changed or out of order. Neither server compresses, sends Pings or writes an access log; both
 //! keep the last 10 messages.
 //!
+//! **Sides** (`--sides N` subscribers). One message under way. A program that sends the same bytes in a bare loop of send(2) to
+//! as many sockets is the least that it can cost; beside it ours over TCP and over TLS, and of JSON as it is and compressed.
+//! What counts is the CPU time of the process alone that sends: how much a publisher costs, `benches/publish.rs` says.
+//!
 //! **Memory.** A fresh server takes that many subscribers, each of which gets one message. What counts is the growth of
 //! the process tree's memory (Pss) divided by the subscribers. Socket buffers in the kernel are not in it.
 //!
@@ -47,7 +51,7 @@ use support::report::median;
 use support::server::Server;
 use support::testkit::installation::Installation;
 use support::testkit::process::raise_descriptor_limit;
-use support::{Result, machine, report};
+use support::{Result, bare, fanout_memory, fanout_sides, machine, report};
 
 const USAGE: &str = "\
 usage: cargo bench --bench fanout -- [options]
@@ -56,6 +60,7 @@ usage: cargo bench --bench fanout -- [options]
   --subscribers N[,N...]  how many (default 500,10000)
   --rates R[,R...]        messages a second of the slow load, for each number of subscribers (default 50,5)
   --bytes N               payload of a message, at least 16 (default 64)
+  --sides N               subscribers beside a bare loop of send(2), over TLS and compressed, 0 for none (default 500)
   --memory N              subscribers for the memory row, 0 for none (default 10000)
   --only NAME             ours or nchan
   --remote                clients as if on another machine: their core does the receiving (as root; needs unshare, ip)
@@ -112,6 +117,7 @@ struct Options {
     /// Subscribers, and the messages a second of the slow load.
     sizes: Vec<(usize, f64)>,
     bytes: usize,
+    sides: usize,
     memory: usize,
     only: Option<String>,
     remote: Remote,
@@ -124,6 +130,9 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == bare::SERVE_BARE) {
+        return finish(bare::serve());
+    }
     let result = Options::parse(&arguments).and_then(|options| {
         if options.remote == Remote::Wanted {
             let steered = |argument: &String| if argument == "--remote" { STEERED.into() } else { argument.clone() };
@@ -132,6 +141,10 @@ fn main() -> ExitCode {
             run(&options)
         }
     });
+    finish(result)
+}
+
+fn finish(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -150,6 +163,7 @@ impl Options {
             rounds: if smoke { 1 } else { 5 },
             sizes: Vec::new(),
             bytes: 64,
+            sides: if smoke { 20 } else { 500 },
             memory: if smoke { 100 } else { 10_000 },
             only: None,
             remote: Remote::No,
@@ -186,6 +200,7 @@ impl Options {
                 "--subscribers" => subscribers = value,
                 "--rates" => rates = value,
                 "--bytes" => options.bytes = number()?,
+                "--sides" => options.sides = number()?,
                 "--memory" => options.memory = number()?,
                 "--only" if ["ours", "nchan"].contains(&value.as_str()) => options.only = Some(value.clone()),
                 "--json" => options.json = Some(value.into()),
@@ -261,7 +276,7 @@ fn run(options: &Options) -> Result<()> {
         wanted.min(descriptors)
     };
     let sizes: Vec<(usize, f64)> = options.sizes.iter().map(|(count, rate)| (fitting(*count), *rate)).collect();
-    let memory = fitting(options.memory);
+    let (counted, memory) = (fitting(options.sides), fitting(options.memory));
     let cpu = machine::pin_generator();
     if cpu.is_none() {
         notes.push("server and generator are not on cores of their own".into());
@@ -280,13 +295,25 @@ fn run(options: &Options) -> Result<()> {
     drop(candidates_now);
     let mut text = fan_out_table(&rows);
 
+    let mut sides = Vec::new();
+    if counted > 0 && options.wants("ours") && options.module.is_file() {
+        let module = &options.module.canonicalize()?;
+        let (time, rounds, bytes) = (Duration::from_secs_f64(options.seconds), options.rounds, options.bytes);
+        let settings = fanout_sides::Settings { module, cpu, subscribers: counted, bytes, time, rounds };
+        let (measured, complaints) = fanout_sides::measure(&settings)?;
+        notes.extend(complaints);
+        text += &fanout_sides::table(&measured, counted);
+        sides = measured;
+    }
     let mut memory_rows = Vec::new();
     if memory > 0 {
         // Fresh ones: what the loads have made a server allocate is not the price of a subscriber.
         for candidate in candidates(options, cpu)? {
-            memory_rows.push((candidate.name, measure_memory(options, &candidate, memory)?));
+            let Candidate { server, name, publish } = candidate;
+            eprintln!("{memory} subscribers, memory, {name}");
+            memory_rows.push((name, fanout_memory::measure(&server, publish, memory, options.bytes)?));
         }
-        text += &memory_table(&memory_rows);
+        text += &fanout_memory::table(&memory_rows);
     }
     let figures = json!({
         "settings": {
@@ -294,6 +321,7 @@ fn run(options: &Options) -> Result<()> {
             "remote": options.remote == Remote::Yes, "spin": options.spin, "pinned": cpu.is_some(), "module": options.module,
         },
         "fan_out": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "sides": fanout_sides::json(&sides),
         "memory": memory_rows.iter().map(|(name, row)| row.json(name)).collect::<Vec<_>>(),
     });
     report::give("fanout", text, &notes, options.json.as_deref(), figures)
@@ -384,67 +412,6 @@ fn fan_out_table(rows: &[Row]) -> String {
         };
         let (ours, nchan, ratio) = (side(&row.ours), side(&row.nchan), report::ratio_column(&row.ratios()));
         table += &format!("{:>11}  {:<13} | {ours} | {nchan} | {ratio}\n", row.subscribers, row.load);
-    }
-    table
-}
-
-/// A server with subscribers that have nothing to do.
-struct Memory {
-    subscribers: usize,
-    bytes_before: u64,
-    bytes_after: u64,
-    threads: usize,
-}
-
-fn measure_memory(options: &Options, candidate: &Candidate, count: usize) -> Result<Memory> {
-    let Candidate { server, name, publish } = candidate;
-    eprintln!("{count} subscribers, memory, {name}");
-    let open = |count| -> Result<FanOut> {
-        let mut subscribers = FanOut::open(server.target, publish, count, options.bytes, false)?;
-        subscribers.run(Pace::UnderWay(1), Duration::from_millis(1))?;
-        Ok(subscribers)
-    };
-    // What is allocated once, on first use, is not the price of a subscriber.
-    open((count / 100).clamp(1, 64))?.close(server.target, publish)?;
-    let bytes_before = server.settled_memory()?;
-    let mut subscribers = open(count)?;
-    let (bytes_after, threads) = (server.settled_memory()?, server.thread_count());
-    // They have to be there still, all of them.
-    subscribers.run(Pace::UnderWay(1), Duration::from_millis(1))?;
-    Ok(Memory { subscribers: count, bytes_before, bytes_after, threads })
-}
-
-impl Memory {
-    fn bytes_per_subscriber(&self) -> f64 {
-        (self.bytes_after as f64 - self.bytes_before as f64) / self.subscribers as f64
-    }
-
-    fn json(&self, name: &str) -> Value {
-        json!({
-            "server": name, "subscribers": self.subscribers, "bytes_per_subscriber": self.bytes_per_subscriber(),
-            "bytes_before": self.bytes_before, "bytes_after": self.bytes_after, "threads": self.threads,
-        })
-    }
-}
-
-fn memory_table(rows: &[(&str, Memory)]) -> String {
-    let mut table = String::from(
-        "\nIdle subscribers: memory (Pss) of the server's whole process tree\n\
-         \u{20}      subscribers  bytes each  MiB before  MiB after  threads\n",
-    );
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for (name, row) in rows {
-        table += &format!(
-            "{name:<5}  {:>11}  {:>10.0}  {:>10.1}  {:>9.1}  {:>7}\n",
-            row.subscribers,
-            row.bytes_per_subscriber(),
-            mib(row.bytes_before),
-            mib(row.bytes_after),
-            row.threads,
-        );
-    }
-    if let [(_, ours), (_, nchan)] = rows {
-        table += &format!("ours ÷ nchan: {:.2}\n", ours.bytes_per_subscriber() / nchan.bytes_per_subscriber());
     }
     table
 }

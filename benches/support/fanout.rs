@@ -1,7 +1,8 @@
 //! The load generator of fan-out: one thread, one epoll, many subscribers of one channel and one publisher.
 //!
-//! All messages are of one length, and each begins with its number. So a subscriber is no more than a socket and the bytes
-//! that it has received: where it stands tells what has to come next, and every byte that comes is compared with that.
+//! All messages are of one length, and each has its number in it. So a subscriber is no more than a socket and where it stands
+//! in the order of messages: that tells what has to come next, and every byte that comes is compared with it. What a message
+//! is compressed to, the first subscriber tells that gets it: it is inflated and compared, and the others get the same bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use zlib_rs::{Inflate, InflateFlush};
 
 use super::Result;
 use super::client::{self, Target};
+use super::frame::json;
 use super::load::{Done, Pace};
 use super::testkit::frame::Frame;
 use super::tls::Socket;
@@ -33,8 +36,13 @@ pub(crate) struct FanOut {
     spin: bool,
     subscribers: Vec<Subscriber>,
     publisher: Publisher,
+    compressed: bool,
     /// Bytes of a message.
     length: usize,
+    /// Messages are JSON.
+    is_json: bool,
+    /// Bytes that all have received, together.
+    pub(crate) received: u64,
     /// Messages that all have received.
     completed: u64,
     /// The messages after those.
@@ -45,10 +53,14 @@ pub(crate) struct FanOut {
 
 struct Subscriber {
     socket: Socket,
-    received: u64,
+    /// The message that comes next, and how many bytes of its frame have come.
+    number: u64,
+    at: usize,
 }
 
 struct UnderWay {
+    message: String,
+    /// As it arrives, where that is known.
     frame: Vec<u8>,
     /// Subscribers that have not received it.
     missing: usize,
@@ -63,7 +75,7 @@ impl FanOut {
         for (index, socket) in client::open(target, count)?.into_iter().enumerate() {
             socket.tcp().set_nonblocking(true)?;
             epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
-            subscribers.push(Subscriber { socket, received: 0 });
+            subscribers.push(Subscriber { socket, number: 0, at: 0 });
         }
         await_subscribers(target, publish, count)?;
         let publisher = Publisher::open(target, publish)?;
@@ -73,12 +85,20 @@ impl FanOut {
             spin,
             subscribers,
             publisher,
+            compressed: target.compressed,
             length: length.max(DIGITS),
+            is_json: false,
+            received: 0,
             completed: 0,
             under_way: VecDeque::new(),
             buffer: vec![0; 256 * 1024],
             events: Vec::with_capacity(1024),
         })
+    }
+
+    /// The same, with messages that are JSON.
+    pub(crate) fn of_json(self) -> Self {
+        Self { is_json: true, ..self }
     }
 
     /// Publishes for `time`, then waits until everybody has everything: all that was published is counted.
@@ -136,10 +156,14 @@ impl FanOut {
 
     fn publish(&mut self) -> Result<()> {
         let number = self.completed + self.under_way.len() as u64;
-        let message = format!("{number:0DIGITS$}{:.<1$}", "", self.length - DIGITS);
+        let message = if self.is_json {
+            json(number, self.length)
+        } else {
+            format!("{number:0DIGITS$}{:.<1$}", "", self.length - DIGITS)
+        };
         self.publisher.post(message.as_bytes())?;
-        let frame = Frame::text(message).unmasked();
-        self.under_way.push_back(UnderWay { frame, missing: self.subscribers.len() });
+        let frame = if self.compressed { Vec::new() } else { Frame::text(message.clone()).unmasked() };
+        self.under_way.push_back(UnderWay { message, frame, missing: self.subscribers.len() });
         Ok(())
     }
 
@@ -152,21 +176,25 @@ impl FanOut {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let length = frame_length(self.length) as u64;
+        self.received += received.len() as u64;
         while !received.is_empty() {
-            let (number, at) = (subscriber.received / length, (subscriber.received % length) as usize);
+            let (number, at) = (subscriber.number, subscriber.at);
             let message = self.under_way.get_mut((number - self.completed) as usize);
             let message = message.ok_or_else(|| format!("subscriber {index} got more than was published"))?;
+            if message.frame.is_empty() {
+                message.frame = compressed(received, &message.message)?;
+            }
             let due = &message.frame[at..];
             let (here, rest) = received.split_at(due.len().min(received.len()));
             if here != &due[..here.len()] {
                 let got = String::from_utf8_lossy(here);
                 return Err(format!("subscriber {index} got {got:?} where message {number} was due").into());
             }
-            subscriber.received += here.len() as u64;
+            subscriber.at += here.len();
             received = rest;
             if here.len() == due.len() {
                 message.missing -= 1;
+                (subscriber.number, subscriber.at) = (number + 1, 0);
             }
         }
         while self.under_way.front().is_some_and(|message| message.missing == 0) {
@@ -183,19 +211,21 @@ impl FanOut {
     }
 }
 
-fn frame_length(payload: usize) -> usize {
-    payload
-        + match payload {
-            0..=125 => 2,
-            126..=0xffff => 4,
-            _ => 10,
-        }
+/// The frame at the front of what the first subscriber got, which has to hold this message.
+fn compressed(received: &[u8], message: &str) -> Result<Vec<u8>> {
+    let (frame, length) = Frame::from_server(received).ok_or("a compressed message has come in pieces")?;
+    let mut inflated = vec![0; message.len() + 1];
+    let payload = [&frame.payload[..], &[0, 0, 0xff, 0xff]].concat();
+    let mut inflate = Inflate::new(false, 15);
+    inflate.decompress(&payload, &mut inflated, InflateFlush::SyncFlush).map_err(|e| e.as_str())?;
+    let is_right = frame.reserved == 4 && inflated[..inflate.total_out() as usize] == *message.as_bytes();
+    if is_right { Ok(received[..length].to_vec()) } else { Err("what was compressed is another message".into()) }
 }
 
 /// A kept-alive connection of HTTP, which does not wait for an answer before it sends the next request (RFC 9112
 /// section 9.3.2).
 struct Publisher {
-    socket: TcpStream,
+    socket: Socket,
     /// What each request begins with.
     head: String,
     unanswered: usize,
@@ -205,14 +235,14 @@ struct Publisher {
 
 impl Publisher {
     fn open(target: Target, publish: &str) -> Result<Self> {
-        let address = target.address;
-        let socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
+        let (address, socket) = (target.address, connect(target)?);
+        // Over TLS what comes may be no answer.
+        socket.tcp().set_nonblocking(target.tls)?;
         let head = format!("POST {publish} HTTP/1.1\r\nHost: {address}\r\nContent-Type: text/plain\r\n");
         Ok(Self { socket, head, unanswered: 0, received: Vec::new() })
     }
 
-    /// Sends the message. The socket blocks, and only a server that does not read makes it wait.
+    /// Sends the message. Only a server that does not read makes it wait.
     fn post(&mut self, message: &[u8]) -> Result<()> {
         let mut request = format!("{}Content-Length: {}\r\n\r\n", self.head, message.len()).into_bytes();
         request.extend_from_slice(message);
@@ -223,7 +253,11 @@ impl Publisher {
 
     /// Reads once, which does not wait when epoll has said so.
     fn read(&mut self) -> Result<()> {
-        for (status, _) in answers(&mut self.socket, &mut self.received)? {
+        match read_more(&mut self.socket, &mut self.received) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+            _ => {}
+        }
+        for (status, _) in answers(&mut self.received)? {
             // Somebody has got it.
             if status != 201 || self.unanswered == 0 {
                 return Err(format!("a message was answered with {status}").into());
@@ -234,17 +268,24 @@ impl Publisher {
     }
 }
 
+fn connect(target: Target) -> Result<Socket> {
+    let socket = TcpStream::connect(target.address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Socket::new(socket, target.tls)
+}
+
 /// Waits until the publish location says that the channel has so many subscribers.
 fn await_subscribers(target: Target, publish: &str, count: usize) -> Result<()> {
     let address = target.address;
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut socket = connect(target)?;
     let request = format!("GET {publish} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
     let (start, mut received) = (Instant::now(), Vec::new());
     loop {
         socket.write_all(request.as_bytes())?;
         let (status, body) = loop {
-            if let Some(answer) = answers(&mut socket, &mut received)?.pop() {
+            read_more(&mut socket, &mut received)?;
+            if let Some(answer) = answers(&mut received)?.pop() {
                 break answer;
             }
         };
@@ -264,13 +305,20 @@ fn await_subscribers(target: Target, publish: &str, count: usize) -> Result<()> 
     }
 }
 
-/// Reads once; status and body of the answers that are complete now.
-fn answers(socket: &mut TcpStream, received: &mut Vec<u8>) -> Result<Vec<(u16, Vec<u8>)>> {
+/// Reads once.
+fn read_more(socket: &mut Socket, received: &mut Vec<u8>) -> io::Result<()> {
     let mut buffer = [0; 4096];
     match socket.read(&mut buffer)? {
-        0 => return Err("the server closed the publisher's connection".into()),
-        count => received.extend_from_slice(&buffer[..count]),
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => {
+            received.extend_from_slice(&buffer[..count]);
+            Ok(())
+        }
     }
+}
+
+/// Status and body of the answers that are complete.
+fn answers(received: &mut Vec<u8>) -> Result<Vec<(u16, Vec<u8>)>> {
     let mut answers = Vec::new();
     while let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
         let head = String::from_utf8_lossy(&received[..end]);

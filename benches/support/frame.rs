@@ -51,6 +51,29 @@ pub(crate) fn compressed(length: usize) -> Result<Vec<u8>> {
     Ok(Frame::binary(deflated).reserved(4).masked_with([0; 4]))
 }
 
+/// JSON of so many bytes, as prices are told: what it is compressed to hangs on the number, its length does not.
+pub(crate) fn json(number: u64, length: usize) -> String {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ number);
+    let mut text = format!("{{\"number\":\"{number:016}\",\"quotes\":[");
+    for count in 0u32.. {
+        let quote = format!(
+            "{{\"symbol\":\"{}{}\",\"bid\":{}.{:02},\"ask\":{}.{:02},\"venue\":\"XETRA\",\"open\":true}},",
+            char::from(b'A' + random.byte() % 26),
+            char::from(b'A' + random.byte() % 26),
+            100 + u32::from(random.byte()),
+            random.byte() % 100,
+            100 + u32::from(random.byte()),
+            count % 100,
+        );
+        if text.len() + quote.len() + 3 > length {
+            break;
+        }
+        text += &quote;
+    }
+    // What fills it up is a string.
+    format!("{text}\"{:.<1$}\"]}}", "", length.saturating_sub(text.len() + 4))
+}
+
 /// xorshift64: the same bytes in every run.
 struct Random(u64);
 

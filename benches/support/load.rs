@@ -15,6 +15,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::Result;
 use super::frame::Batch;
+use super::page::Beside;
 use super::tls::Socket;
 
 /// A server that is silent for so long has lost a message.
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every so many batches of a connection the echo is compared byte for byte, also under load.
 const COMPARE_EVERY: u64 = 64;
+
+/// The place of [`Beside`] among the events.
+const BESIDE: u64 = u64::MAX;
 
 /// Connections to one server, all sending the same batch.
 pub(crate) struct Load {
@@ -131,6 +135,19 @@ impl Load {
     /// Sends `rate` batches a second for `time`, then waits for the echoes still under way. Returns also how long each
     /// echo took, in seconds.
     pub(crate) fn run_open(&mut self, rate: f64, time: Duration) -> Result<(Done, Vec<f64>)> {
+        self.run_open_beside(rate, time, None)
+    }
+
+    /// The same, and what goes on beside it has its turns.
+    pub(crate) fn run_open_beside(
+        &mut self,
+        rate: f64,
+        time: Duration,
+        mut beside: Option<&mut dyn Beside>,
+    ) -> Result<(Done, Vec<f64>)> {
+        if let Some(beside) = &beside {
+            epoll::add(&self.epoll, beside.as_fd(), epoll::EventData::new_u64(BESIDE), epoll::EventFlags::IN)?;
+        }
         let start = Instant::now();
         let (mut due, mut next, mut last) = (Duration::ZERO, 0, Duration::ZERO);
         let mut latencies = Vec::with_capacity((rate * time.as_secs_f64()) as usize + 1);
@@ -154,7 +171,7 @@ impl Load {
             } else if now - last > PATIENCE {
                 return Err(format!("{under_way} messages have waited {} s for an echo", PATIENCE.as_secs()).into());
             }
-            for event in &events {
+            for event in events.iter().filter(|event| event.data.u64() != BESIDE) {
                 let (index, flags) = (event.data.u64() as usize, event.flags);
                 if flags.contains(epoll::EventFlags::OUT) {
                     self.write(index)?;
@@ -167,8 +184,14 @@ impl Load {
                     under_way -= echoes;
                 }
             }
+            if let Some(beside) = &mut beside {
+                beside.turn()?;
+            }
         }
         self.events = events;
+        if let Some(beside) = &beside {
+            epoll::delete(&self.epoll, beside.as_fd())?;
+        }
         let messages = latencies.len() as u64 * self.batch.messages;
         Ok((Done { messages, seconds: start.elapsed().as_secs_f64() }, latencies))
     }

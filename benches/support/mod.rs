@@ -5,14 +5,18 @@
 #![allow(dead_code, reason = "no benchmark uses all of it")]
 
 pub(crate) mod ab;
+pub(crate) mod bare;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod cycles;
 pub(crate) mod fanout;
+pub(crate) mod fanout_memory;
+pub(crate) mod fanout_sides;
 pub(crate) mod fpm;
 pub(crate) mod frame;
 pub(crate) mod idle;
 pub(crate) mod kernel;
+pub(crate) mod large;
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod options;

@@ -33,8 +33,17 @@ impl CpuTime {
 
     /// The same of several trees.
     pub(crate) fn of_trees(roots: &[u32]) -> Self {
+        Self::of(roots.iter().copied().flat_map(tree))
+    }
+
+    /// Of the processes of that name in the tree of `root`, and nobody else's.
+    pub(crate) fn of_named(root: u32, name: &str) -> Self {
+        Self::of(named(root, name).into_iter())
+    }
+
+    fn of(processes: impl Iterator<Item = u32>) -> Self {
         let mut now = Self { threads: HashMap::new(), ended: HashMap::new() };
-        for pid in roots.iter().copied().flat_map(tree) {
+        for pid in processes {
             now.threads.extend(threads(pid).filter_map(|(_, thread)| Some(((pid, thread), nanoseconds(pid, thread)?))));
             now.ended.extend(ticks(&format!("/proc/{pid}/stat"), [16, 17]).map(|nanoseconds| (pid, nanoseconds)));
         }
