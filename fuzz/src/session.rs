@@ -1,10 +1,11 @@
-//! Any bytes from a client, in any pieces: a session makes of them what [`crate::model`] makes, whatever the pieces.
+//! Any bytes from a client, in any pieces: a session makes of them what [`crate::model`] makes, whatever the pieces, and whether or
+//! not messages are taken where they lie.
 
 use super::memory::peak;
 use super::model::{Ending, Expected, expect};
 use super::stream::{frames, pieces};
 use arbitrary::{Arbitrary, Unstructured};
-use mod_websocket::wire::session::{Contexts, Event, Rules, Session};
+use mod_websocket::wire::session::{Contexts, Event, Rules, Session, Whole};
 use mod_websocket::wire::{CloseCode, CloseFrame, Message, close};
 use std::collections::VecDeque;
 
@@ -64,22 +65,30 @@ impl Setup {
         // One after the other with the same contexts: nothing of a session may be left in them.
         let mut contexts = Contexts::default();
         let (begin, end) = stream.split_at(close_at.min(stream.len()));
-        let whole = Run::of(&rules, &mut contexts, [begin].into_iter(), [end].into_iter(), close_at);
+        let whole = Run::of(&rules, &mut contexts, [begin].into_iter(), [end].into_iter(), close_at, false);
         whole.compare(&expected, close_at);
-        let pieces = Run::of(&rules, &mut contexts, pieces(begin, self.cut), pieces(end, self.cut), close_at);
-        pieces.compare(&expected, close_at);
-        assert_eq!(pieces.messages, whole.messages);
-        assert_eq!(pieces.said, whole.said);
-        match (&pieces.end, &whole.end) {
-            // See `COMPRESSED` in the model.
-            (Some(Event::Failed(_)), Some(Event::Failed(_))) if compression.is_some() => {}
-            (one, other) => assert_eq!(one, other),
+        let cut = |part| pieces(part, self.cut);
+        for run in [
+            Run::of(&rules, &mut contexts, cut(begin), cut(end), close_at, false),
+            Run::of(&rules, &mut contexts, cut(begin), cut(end), close_at, true),
+            Run::of(&rules, &mut contexts, [begin].into_iter(), [end].into_iter(), close_at, true),
+        ] {
+            run.compare(&expected, close_at);
+            assert_eq!(run.messages, whole.messages);
+            assert_eq!(run.said, whole.said);
+            match (&run.end, &whole.end) {
+                // See `COMPRESSED` in the model.
+                (Some(Event::Failed(_)), Some(Event::Failed(_))) if compression.is_some() => {}
+                (one, other) => assert_eq!(one, other),
+            }
         }
     }
 }
 
 /// What a session made of a stream.
 struct Run {
+    /// Messages are taken where they lie.
+    takes: bool,
     messages: Vec<Message>,
     /// The event that ended it.
     end: Option<Event>,
@@ -95,9 +104,10 @@ impl Run {
         before: impl Iterator<Item = &'a [u8]>,
         after: impl Iterator<Item = &'a [u8]>,
         close_at: usize,
+        takes: bool,
     ) -> Run {
         let mut session = Session::new(rules);
-        let mut run = Run { messages: Vec::new(), end: None, said: Vec::new(), answer: Vec::new() };
+        let mut run = Run { takes, messages: Vec::new(), end: None, said: Vec::new(), answer: Vec::new() };
         before.for_each(|piece| run.receive(rules, &mut session, contexts, piece));
         if close_at < usize::MAX && run.end.is_none() {
             assert!(session.is_open());
@@ -119,6 +129,19 @@ impl Run {
     }
 
     fn receive(&mut self, rules: &Rules, session: &mut Session, contexts: &mut Contexts, piece: &[u8]) {
+        let mut bytes = piece.to_vec();
+        let mut piece = &mut bytes[..];
+        while self.takes
+            && let Some(Whole { text, payload }) = session.take_whole(&mut piece)
+        {
+            assert_eq!(self.end, None);
+            assert!(payload.len() <= rules.max_message_size);
+            self.messages.push(match text {
+                true => Message::text(std::str::from_utf8(payload).expect("a text is UTF-8")),
+                false => Message::binary(payload.to_vec()),
+            });
+        }
+        let piece = &*piece;
         let mut events = VecDeque::new();
         let said = &mut self.said;
         let (mut begin, ended, said_before) = (true, self.end.is_some(), said.len());

@@ -10,7 +10,7 @@ use crate::wire::session::{self, Session};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-pub use session::{Contexts, Event};
+pub use session::{Contexts, Event, Whole};
 
 pub(super) const MAX_HEADER: usize = MAX_SERVER_HEADER;
 
@@ -121,6 +121,14 @@ impl Codec {
     ) {
         match self {
             Codec::WebSocket(session) => session.receive(contexts, bytes, events, out),
+        }
+    }
+
+    /// Takes off what [`Codec::receive`] would find first, where it lies whole in these bytes and goes out as it is.
+    #[inline]
+    pub(super) fn take_whole<'a>(&self, bytes: &mut &'a mut [u8]) -> Option<Whole<'a>> {
+        match self {
+            Codec::WebSocket(session) => session.take_whole(bytes),
         }
     }
 

@@ -76,6 +76,11 @@ impl Traffic {
         self.add(1, bytes as u64);
     }
 
+    /// What has come to it since it was this.
+    pub(super) fn since(self, before: Traffic) -> Traffic {
+        Traffic { messages: self.messages - before.messages, bytes: self.bytes - before.bytes }
+    }
+
     /// So many more messages, of so many bytes in all.
     pub fn add(&mut self, messages: u64, bytes: u64) {
         self.messages += messages;

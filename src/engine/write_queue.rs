@@ -13,6 +13,9 @@ use std::io::{self, IoSlice};
 /// Payloads of at least this many bytes are shared, smaller ones copied: about where a copy costs what a second entry
 /// in the write's vector costs.
 const SHARED: usize = 2048;
+/// Payloads of at least this many bytes that are somebody else's are written at once, where that is possible: a system call
+/// costs less than their copy.
+const DIRECT: usize = 16 * 1024;
 /// A buffer that grew over this many bytes is not kept for others.
 const KEPT: usize = 64 * 1024;
 
@@ -73,6 +76,35 @@ impl WriteQueue {
         } else {
             put_header(&mut self.open);
             self.push_encoded(payload, common);
+        }
+    }
+
+    /// Adds a whole message whose payload stays where it is. A large one is written at once with what waits, as far as `write` takes
+    /// it; what is wrong with the stream shows when the rest is flushed.
+    pub(super) fn push_borrowed(
+        &mut self,
+        put_header: impl FnOnce(&mut Vec<u8>),
+        payload: &[u8],
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) {
+        if payload.len() < SHARED {
+            self.open.reserve(MAX_HEADER + payload.len());
+        }
+        put_header(&mut self.open);
+        let mut rest = payload;
+        while payload.len() >= DIRECT && self.sealed.is_empty() && !rest.is_empty() {
+            let written = match write(&[IoSlice::new(&self.open), IoSlice::new(rest)]) {
+                Ok(count) if count > 0 => count,
+                _ => break,
+            };
+            let of_open = written.min(self.open.len());
+            self.advance(of_open);
+            rest = &rest[written - of_open..];
+        }
+        if rest.len() < SHARED {
+            self.open.extend_from_slice(rest);
+        } else {
+            self.push_encoded(Bytes::copy_from_slice(rest), None);
         }
     }
 
@@ -203,6 +235,55 @@ mod tests {
             prop_assert!(queue.is_empty());
             prop_assert_eq!(queue.len(), 0);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_borrowed_is_written_or_copied(
+            sizes in prop::collection::vec(prop_oneof![4 => 0usize..5000, 1 => 15_000usize..40_000], 0..10),
+            taken in prop::collection::vec(prop_oneof![Just(0), 1usize..60_000], 1..20),
+            flushes in any::<u32>(),
+        ) {
+            let (mut queue, mut expected, mut out) = (WriteQueue::default(), Vec::new(), Vec::new());
+            let mut taken = taken.into_iter().cycle();
+            let mut write = |slices: &[IoSlice<'_>]| {
+                let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                let count = taken.next().unwrap().min(all.len());
+                out.extend_from_slice(&all[..count]);
+                if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            };
+            for (n, size) in sizes.iter().enumerate() {
+                let payload = vec![n as u8; *size];
+                put_header(&mut expected);
+                expected.extend_from_slice(&payload);
+                queue.push_borrowed(put_header, &payload, &mut write);
+                if flushes >> n & 1 == 1 {
+                    queue.flush(&mut write).unwrap();
+                }
+            }
+            let waiting = queue.len();
+            out.extend(drain(&mut queue, 10_000));
+            prop_assert!(out == expected);
+            prop_assert!(waiting <= expected.len());
+        }
+    }
+
+    #[test]
+    fn a_large_borrowed_payload_is_not_copied() {
+        let mut queue = WriteQueue::default();
+        let payload = vec![1; DIRECT];
+        queue.push(put_header, Bytes::from_static(b"before"), None);
+        let mut written = Vec::new();
+        queue.push_borrowed(put_header, &payload, |slices| {
+            assert_eq!(slices[1].as_ptr(), payload.as_ptr());
+            written.extend(slices.iter().flat_map(|slice| slice.to_vec()));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        });
+        assert_eq!((written.len(), queue.is_empty()), (2 * 6 + 6 + DIRECT, true));
+        queue.push_borrowed(put_header, &payload, |_| Err(io::ErrorKind::BrokenPipe.into()));
+        assert_eq!(queue.len(), 6 + DIRECT, "whoever flushes it hears of that");
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl Header {
     }
 
     /// A header of which the mask may be missing, and where that begins.
-    fn before_mask(bytes: &[u8]) -> Option<(Header, usize)> {
+    #[inline]
+    pub fn before_mask(bytes: &[u8]) -> Option<(Header, usize)> {
         let (length, at) = match bytes.get(1)? & 0x7f {
             126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
             127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?), 10),

@@ -3,13 +3,17 @@
 //! tungstenite's [`WebSocketContext`] decodes, unmasks, checks and answers control frames. It keeps a read buffer, so an
 //! idle connection does not keep *it*: between two messages the context goes back to the [`Contexts`] of the thread, and
 //! what remains of a session is a few dozen bytes.
+//!
+//! A message that lies whole in what was received needs no context: see [`Session::take_whole`].
 
 mod contexts;
 mod encoding;
 mod stream;
+mod whole;
 
 pub use contexts::Contexts;
 pub use encoding::Encoding;
+pub use whole::Whole;
 
 use super::deflate::{Compression, PerMessageDeflate, Slices};
 use super::frame::{Control, put_control};
@@ -157,6 +161,35 @@ impl Session {
         if matches!(self.phase, Phase::Closed | Phase::Failed) {
             return;
         }
+        let mut bytes = bytes;
+        if self.is_plain() {
+            while let Some(message) = whole::copy(&mut bytes, self.scanner.max_message_size()) {
+                events.push_back(Event::Message(message));
+            }
+        }
+        if !bytes.is_empty() {
+            self.follow(contexts, bytes, events, control);
+        }
+    }
+
+    /// Takes the message off the front of `bytes` that [`Session::receive`] would find there first, if it lies there whole and
+    /// nothing is wrong with it. `None`: the rest is for [`Session::receive`].
+    #[inline]
+    pub fn take_whole<'a>(&self, bytes: &mut &'a mut [u8]) -> Option<Whole<'a>> {
+        if self.is_plain() { whole::take(bytes, self.scanner.max_message_size()) } else { None }
+    }
+
+    /// The next byte is the first of a frame, and a whole message in it would need nobody to decode it.
+    fn is_plain(&self) -> bool {
+        self.phase == Phase::Open
+            && self.context.is_none()
+            && self.deflate.is_none()
+            && !self.streams
+            && self.scanner.at_boundary()
+    }
+
+    /// As [`Session::receive`], through a context.
+    fn follow(&mut self, contexts: &mut Contexts, bytes: &[u8], events: &mut VecDeque<Event>, control: &mut Vec<u8>) {
         if !self.streams {
             let sound = &bytes[..self.scanner.advance(bytes)];
             let left = self.decode(contexts, sound, events, control);

@@ -16,6 +16,7 @@ use super::timer::ticks;
 use super::writer::Writer;
 use super::{KeptSpec, SessionSpec};
 use crate::wire::{CloseCode, Message, close};
+use answering::Answer;
 use log::info;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+mod answering;
 mod closing;
 mod sending;
 mod slow;
@@ -143,23 +145,15 @@ impl Conn {
     /// Writes what was sent before it waits. Dropping the future loses nothing.
     pub fn recv(&mut self) -> impl Future<Output = Option<Message>> {
         // Polled here and not awaited: it makes every session's state smaller.
-        poll_fn(|cx| {
-            loop {
-                match ready!(self.poll_receive(cx)) {
-                    Some(Received::Message(message)) => return Poll::Ready(Some(message)),
-                    Some(Received::Change(_)) => {}
-                    None => return Poll::Ready(None),
-                }
-            }
-        })
+        poll_fn(|cx| self.poll_message(cx, None))
     }
 
     /// As [`Conn::recv`], and what others want the session to change: see [`super::MessageSession::takes_changes`].
     pub fn receive(&mut self) -> impl Future<Output = Option<Received>> {
-        poll_fn(|cx| self.poll_receive(cx))
+        poll_fn(|cx| self.poll_receive(cx, None))
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, answer: Option<Answer>) -> Poll<Option<Received>> {
         loop {
             if self.end.is_some() {
                 return Poll::Ready(None);
@@ -196,7 +190,7 @@ impl Conn {
                 }
                 None => {
                     self.rest();
-                    if let Err(end) = ready!(self.poll_fill(cx)) {
+                    if let Err(end) = ready!(self.poll_fill(cx, answer)) {
                         self.end = Some(Box::new(end));
                     }
                 }
@@ -333,9 +327,9 @@ impl Conn {
         step(&mut self.codec, &mut shared.contexts.borrow_mut(), &mut self.events, writer.queue.tail());
     }
 
-    /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded, or somebody
-    /// asks the connection to close.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded that has no answer
+    /// yet, or somebody asks the connection to close.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, answer: Option<Answer>) -> Poll<Result<(), End>> {
         self.registered.handle.register(cx);
         self.writer.borrow_mut().is_open = false;
         loop {
@@ -386,7 +380,10 @@ impl Conn {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
                 Poll::Ready(Ok(count)) => {
                     self.read_much = count == buffer.len();
-                    self.decode(&buffer[..count]);
+                    if self.answer_or_decode(&mut buffer[..count], answer) {
+                        // What is held is counted when the answers are out.
+                        continue;
+                    }
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::Lost(e))),
                 Poll::Pending => {

@@ -16,7 +16,7 @@ impl Handler for Discard {
 impl MessageSession for Discard {
     fn run(self: Box<Self>, conn: &mut Conn) -> LocalBoxFuture<'_, CloseFrame> {
         Box::pin(async {
-            while conn.recv().await.is_some() {}
+            while conn.recv_answering(|_| None).await.is_some() {}
             close(CloseCode::Normal, "")
         })
     }

@@ -18,7 +18,7 @@ impl MessageSession for Echo {
         Box::pin(async {
             loop {
                 // In `while let` the state of an idle session would have room for a message.
-                let Some(message) = conn.recv().await else { break };
+                let Some(message) = conn.recv_answering(|message| Some(message)).await else { break };
                 if conn.send(message).await.is_err() {
                     break;
                 }

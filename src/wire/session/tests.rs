@@ -15,6 +15,17 @@ fn masked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// As [`masked`], of a whole data frame that says its length in a form that is longer than need be.
+fn long_winded(kind: Data, payload: &[u8], bytes: usize) -> Vec<u8> {
+    let mut out = vec![0x80 | u8::from(OpCode::Data(kind)), if bytes == 2 { 0xfe } else { 0xff }];
+    out.extend(&(payload.len() as u64).to_be_bytes()[8 - bytes..]);
+    out.extend([9, 8, 7, 6]);
+    let begin = out.len();
+    out.extend(payload);
+    crate::wire::frame::unmask(&mut out[begin..], [9, 8, 7, 6], 0);
+    out
+}
+
 fn text(payload: &str) -> Vec<u8> {
     masked(true, OpCode::Data(Data::Text), payload.as_bytes())
 }
@@ -23,6 +34,16 @@ fn closing(code: u16, reason: &str) -> Vec<u8> {
     let mut payload = code.to_be_bytes().to_vec();
     payload.extend(reason.as_bytes());
     masked(true, OpCode::Control(Control::Close), &payload)
+}
+
+/// How a session is given what a client sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    /// All of it to a context of tungstenite.
+    Context,
+    Receive,
+    /// What lies whole is taken where it is.
+    Take,
 }
 
 /// A session with what it needs from its thread, and everything it said.
@@ -50,6 +71,25 @@ impl TestSession {
     fn receive(&mut self, bytes: &[u8]) -> &mut TestSession {
         self.session.receive(&mut self.contexts, bytes, &mut self.events, &mut self.out);
         self
+    }
+
+    /// As [`TestSession::receive`], with messages that lie whole in `bytes` or without.
+    fn receive_by(&mut self, way: Way, bytes: &[u8]) {
+        let mut bytes = bytes.to_vec();
+        let mut rest = &mut bytes[..];
+        if way == Way::Take {
+            while let Some(Whole { text, payload }) = self.session.take_whole(&mut rest) {
+                self.events.push_back(Event::Message(match text {
+                    true => Message::text(std::str::from_utf8(payload).unwrap()),
+                    false => Message::binary(payload.to_vec()),
+                }));
+            }
+        }
+        match way {
+            Way::Context if matches!(self.session.phase, Phase::Closed | Phase::Failed) => {}
+            Way::Context => self.session.follow(&mut self.contexts, rest, &mut self.events, &mut self.out),
+            Way::Take | Way::Receive => drop(self.receive(rest)),
+        }
     }
 
     fn streaming() -> TestSession {
@@ -93,9 +133,13 @@ fn an_idle_session_keeps_no_context() {
     test.receive(&text("hello"));
     assert_eq!(test.events, [Event::Message(Message::text("hello"))]);
     assert!(!test.session.is_in_a_message());
-    assert_eq!(test.contexts.spare.len(), 1);
+    assert_eq!(test.contexts.spare.len(), 0, "for a whole message there was need of none");
     test.receive(&text("half")[..4]);
     assert!(test.session.is_in_a_message());
+    test.receive(&text("half")[4..]);
+    assert!(!test.session.is_in_a_message());
+    assert_eq!(test.contexts.spare.len(), 1);
+    test.receive(&text("half")[..4]);
     assert_eq!(test.contexts.spare.len(), 0);
     // On a 64-bit machine; what an idle connection costs hangs on it.
     assert!(std::mem::size_of::<Session>() <= 96, "{}", std::mem::size_of::<Session>());
@@ -105,7 +149,8 @@ fn an_idle_session_keeps_no_context() {
 fn a_context_that_grew_large_is_not_kept() {
     let mut test = TestSession::new();
     test.session = Session::new(&Rules { max_message_size: 1 << 20, ..RULES });
-    test.receive(&masked(true, OpCode::Data(Data::Binary), &vec![7; 100_000]));
+    let frame = masked(true, OpCode::Data(Data::Binary), &vec![7; 100_000]);
+    test.receive(&frame[..50]).receive(&frame[50..]);
     assert!(matches!(&test.events[0], Event::Message(m) if m.len() == 100_000));
     assert!(test.session.context.is_none());
     assert_eq!(test.contexts.spare.len(), 0);
@@ -114,7 +159,8 @@ fn a_context_that_grew_large_is_not_kept() {
 #[test]
 fn a_lent_context_has_the_limit_of_its_new_session() {
     let mut test = TestSession::new();
-    test.receive(&text("hello"));
+    test.receive(&text("hello")[..3]).receive(&text("hello")[3..]);
+    assert_eq!(test.contexts.spare.len(), 1);
     test.session = Session::new(&Rules { max_message_size: 3, ..RULES });
     test.events.clear();
     test.receive(&text("hello"));
@@ -253,9 +299,13 @@ fn each_violation_has_its_code() {
     assert_eq!(TestSession::failure(&interleaved), CloseCode::Protocol);
 }
 
+fn payload_of(lengths: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> + Clone {
+    prop::collection::vec(any::<u8>(), lengths)
+}
+
 /// A frame, most often a good one by itself.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-    let payload = prop::collection::vec(any::<u8>(), 0..200);
+    let payload = payload_of(0..200);
     prop_oneof![
         "[a-zA-Zä-ü€]{0,60}".prop_map(|s| text(&s)),
         payload.clone().prop_map(|p| masked(true, OpCode::Data(Data::Binary), &p)),
@@ -265,6 +315,17 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         (900u16..5100).prop_map(|c| closing(c, "x")),
         Just(masked(true, OpCode::Control(Control::Close), b"")),
         (900usize..1100).prop_map(|length| masked(true, OpCode::Data(Data::Binary), &vec![0; length])),
+        ("[a-zé€]{0,40}", any::<bool>()).prop_map(|(text, huge)| long_winded(
+            Data::Text,
+            text.as_bytes(),
+            if huge { 8 } else { 2 }
+        )),
+        payload_of(0..300).prop_map(|p| masked(true, OpCode::Data(Data::Text), &p)),
+        (0u8..=255, payload_of(0..40)).prop_map(|(first, p)| {
+            let mut frame = masked(true, OpCode::Data(Data::Binary), &p);
+            frame[0] = first;
+            frame
+        }),
         prop::collection::vec(any::<u8>(), 0..40),
     ]
 }
@@ -331,6 +392,75 @@ proptest! {
             }
         }
         prop_assert_eq!(whole.session.is_open(), matches!(whole.events.back(), None | Some(Event::Message(_))));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whether a message is decoded by a context or taken where it lies is to be seen nowhere.
+    #[test]
+    fn whole_messages_are_as_decoded_ones(
+        client in prop::collection::vec(prop_oneof![2 => any_frame(), 1 => any_message()], 0..12),
+        missing in prop_oneof![2 => Just(0), 1 => 0usize..50],
+        chunks in prop::collection::vec(prop_oneof![1 => 1usize..10, 2 => 1usize..600, 2 => Just(usize::MAX)], 1..20),
+        reserved_close_codes in any::<bool>(),
+        max_message_size in prop_oneof![2 => Just(LIMIT), 1 => Just(100_000), 1 => 1usize..130],
+        close_at in prop_oneof![3 => Just(usize::MAX), 1 => 0usize..10],
+    ) {
+        let mut bytes = client.concat();
+        bytes.truncate(bytes.len().saturating_sub(missing));
+        let rules = Rules { max_message_size, reserved_close_codes, ..RULES };
+        let mut tests = [Way::Context, Way::Receive, Way::Take].map(|way| (way, TestSession::of(&rules)));
+        let (mut rest, mut chunks) = (&bytes[..], chunks.iter().cycle().enumerate());
+        while !rest.is_empty() {
+            let (n, length) = chunks.next().unwrap();
+            let (piece, after) = rest.split_at(rest.len().min(*length));
+            rest = after;
+            for (way, test) in &mut tests {
+                if n == close_at {
+                    test.session.close(&mut test.contexts, close(CloseCode::Away, "going"), &mut test.out);
+                }
+                test.receive_by(*way, piece);
+            }
+            let [(_, decoded), others @ ..] = &tests;
+            for (way, test) in others {
+                prop_assert_eq!(&test.events, &decoded.events, "{:?}", way);
+                prop_assert_eq!(&test.out, &decoded.out, "{:?}", way);
+                let state = |session: &Session| {
+                    // What is held of a session that has failed is another matter.
+                    let held = session.is_open().then(|| (session.unfinished(), session.held()));
+                    (session.phase, session.is_in_a_message(), held)
+                };
+                prop_assert_eq!(state(&test.session), state(&decoded.session), "{:?}", way);
+            }
+        }
+        let farewells = tests.map(|(_, mut test)| {
+            match test.events.back() {
+                Some(Event::Closed(_)) => test.session.reply(&mut test.out),
+                _ => test.session.close(&mut test.contexts, close(CloseCode::Normal, "end"), &mut test.out),
+            }
+            test.out
+        });
+        prop_assert_eq!(&farewells[1], &farewells[0]);
+        prop_assert_eq!(&farewells[2], &farewells[0]);
+    }
+}
+
+#[test]
+fn what_is_no_good_whole_message_stays_as_it_came() {
+    let test = TestSession::new();
+    let not_text = masked(true, OpCode::Data(Data::Text), b"ab\xffc");
+    let too_long = masked(true, OpCode::Data(Data::Binary), &[1; LIMIT + 1]);
+    let fragment = masked(false, OpCode::Data(Data::Binary), b"a");
+    let ping = masked(true, OpCode::Control(Control::Ping), b"a");
+    for frame in [not_text, too_long, fragment, ping, text("half")[..7].to_vec(), b"\x81\x01a".to_vec(), vec![]] {
+        let mut bytes = [text("before"), frame.clone()].concat();
+        let mut rest = &mut bytes[..];
+        let before = test.session.take_whole(&mut rest).unwrap();
+        assert_eq!(before, Whole { text: true, payload: b"before" });
+        assert_eq!(test.session.take_whole(&mut rest), None);
+        assert_eq!(*rest, frame);
     }
 }
 
