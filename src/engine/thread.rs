@@ -92,9 +92,12 @@ impl Thread {
         memory.connect(number, commands.downgrade());
         directory.connect(commands.downgrade());
         let count = Arc::new(SessionCount { ended, ..SessionCount::default() });
-        let runtime = heartbeat::runtime()?;
         let (counts, metrics) = (count.clone(), metrics.clone());
+        let (started, outcome) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name(format!("ws-engine-{number}")).spawn(move || {
+            let runtime = heartbeat::runtime();
+            let Ok(runtime) = runtime.map_err(|e| started.send(Err(e))) else { return };
+            let _ = started.send(Ok(()));
             // The first is the main thread's.
             let metrics = ThreadMetrics::enter(&metrics, 1 + number);
             let state = ThreadState::of(number, memory, directory, metrics);
@@ -102,6 +105,7 @@ impl Thread {
             let here = ThreadHandle { number, shared };
             heartbeat::run(signals, 1 + number, &runtime, serve(received, here));
         })?;
+        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))?;
         Ok(Thread { commands, count })
     }
 
@@ -192,8 +196,8 @@ impl<T: Default> FreeList<T> {
 }
 
 impl ThreadState {
-    /// Bytes that one read takes at most.
-    const BUFFER: usize = 64 * 1024;
+    /// Bytes that one read takes at most: a message that is as large as they usually are lies whole in it.
+    const BUFFER: usize = 256 * 1024;
 
     /// What a thread starts with that has an account of its own.
     pub fn new() -> ThreadState {

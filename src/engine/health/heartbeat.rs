@@ -11,7 +11,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::runtime::Runtime;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 
 /// How long a thread that has nothing to do sleeps.
 pub const NAP: Duration = Duration::from_secs(2);
@@ -114,38 +114,41 @@ pub async fn during<T>(activity: Activity, handler: HandlerNumber, future: impl 
     .await
 }
 
-/// A current-thread runtime that gives signs of life when it goes to sleep and wakes.
+/// A runtime of this thread, which gives signs of life when it goes to sleep and wakes.
 ///
 /// # Errors
 /// There is no epoll instance.
-pub fn runtime() -> io::Result<Runtime> {
+pub fn runtime() -> io::Result<LocalRuntime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(|| sign(Activity::Waiting))
         .on_thread_unpark(|| sign(Activity::Running))
-        .build()
+        .build_local(LocalOptions::default())
 }
 
 /// Runs this future on a runtime of [`runtime`]; meanwhile this thread gives signs of life as the one with this number: 0 for
 /// the engine's main thread, then its engine threads.
-pub fn run<T>(signals: Signals, number: usize, runtime: &Runtime, future: impl Future<Output = T>) -> T {
+pub fn run<T>(signals: Signals, number: usize, runtime: &LocalRuntime, future: impl Future<Output = T>) -> T {
     let _ends = Ends(BEAT.replace(signals.beats().get(number)));
     signals.threads().fetch_max(number as u64, Ordering::Relaxed);
     sign(Activity::Running);
-    let local = tokio::task::LocalSet::new();
-    let mut running = pin!(local.run_until(async {
-        tokio::task::spawn_local(async {
+    let mut running = pin!(future);
+    runtime.block_on(async {
+        // Has its turn among all others, so that who never goes to sleep gives signs, too.
+        let pulse = tokio::task::spawn_local(async {
             loop {
                 tokio::time::sleep(NAP).await;
+                sign(Activity::Running);
             }
         });
-        future.await
-    }));
-    // Polled after some dozens of tasks, however many there are.
-    runtime.block_on(std::future::poll_fn(|cx| {
-        sign(Activity::Running);
-        running.as_mut().poll(cx)
-    }))
+        let result = std::future::poll_fn(|cx| {
+            sign(Activity::Running);
+            running.as_mut().poll(cx)
+        })
+        .await;
+        pulse.abort();
+        result
+    })
 }
 
 /// Those who watch are not to wait for a thread that has ended.
