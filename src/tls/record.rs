@@ -179,11 +179,12 @@ impl Opener {
                 return Err(Alert::RecordOverflow);
             }
             let body = at + HEADER..at + HEADER + length;
-            let Some(record) = buffer.get_mut(body.clone()) else { break };
-            let keys = &mut self.keys;
+            // Opened towards the front, so that what is in the records lies together.
+            let Some(record) = buffer.get_mut(opened.plain..body.end) else { break };
+            let (keys, sealed) = (&mut self.keys, body.start - opened.plain..);
             let nonce = keys.nonce();
-            let opened_in_place = keys.with_key(|key| key.open_in_place(nonce, Aad::from(header), record));
-            let inner = opened_in_place.map_err(|_| Alert::BadRecordMac)?;
+            let opening = keys.with_key(|key| key.open_within(nonce, Aad::from(header), record, sealed));
+            let inner = opening.map_err(|_| Alert::BadRecordMac)?;
             keys.sequence += 1;
             // After the content its type, and zeros (RFC 8446 section 5.4).
             let end = inner.iter().rposition(|byte| *byte != 0).ok_or(Alert::UnexpectedMessage)?;
@@ -197,11 +198,8 @@ impl Opener {
                 return Err(Alert::UnexpectedMessage);
             }
             match inner[end] {
-                APPLICATION_DATA => {
-                    buffer.copy_within(body.start..body.start + end, opened.plain);
-                    opened.plain += end;
-                }
-                kind => self.hear(kind, &buffer[body.start..body.start + end], &mut opened)?,
+                APPLICATION_DATA => opened.plain += end,
+                kind => self.hear(kind, &inner[..end], &mut opened)?,
             }
             at = body.end;
         }
