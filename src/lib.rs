@@ -42,6 +42,7 @@
 //! | where TLS keys leave httpd | `apache/tls/` sees them, `front/tls_handoff.rs` takes them, [`tls::record`] goes on with them |
 //! | a handshake sent on to a server behind mod_proxy | `handlers/proxy/front.rs`, `handlers/proxy/route.rs` |
 //! | a session run | `engine/session_task.rs`, [`engine::connection`] over [`wire::session`], its handler: `handlers/echo` is the smallest |
+//! | a message answered where it was received | `engine/connection/answering.rs`, `wire/session/whole.rs` |
 //! | a message published and fanned out | `handlers/channel/publish.rs`, `channels/hub/`, `channels/shard.rs`, [`engine::broadcast`] |
 //! | a proxied session's bytes moved | `handlers/proxy/session.rs`, `handlers/proxy/one_way.rs`; [`wire::frame_follower`] counts what passes |
 //! | a message that becomes a request | `handlers/http/session.rs`, `engine/application/loopback.rs`; the opening: `handlers/http/front.rs` |
