@@ -107,13 +107,13 @@ fn guarded<'a, T: 'a>(
 
 fn note_end(summary: &Summary, registered: Registered) {
     let id = registered.handle.id;
-    metrics::here().note_closed(summary.end.code());
     // First, so that whoever reads of the end here finds the session logs in the same order.
     registered.shared.logs.note(id, summary);
     let Summary { received, sent, end, .. } = summary;
     debug!("WS0103: session {id} ended: {end}; received {received}, sent {sent}");
     // It counts until then.
     drop(registered);
+    metrics::here().note_closed(end.code());
 }
 
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
