@@ -25,12 +25,21 @@ pub struct Accepted {
     pub session: HandlerSession,
     /// Descriptors that the session has, or will open, beside its own: they count where descriptors are short.
     pub descriptors: u32,
+    /// Whose it is, where somebody has been asked for that only now.
+    pub user: Option<String>,
+    /// How long it may last at most, likewise.
+    pub expires: Option<Duration>,
 }
 
 impl Accepted {
+    /// A session, with this response.
+    pub fn new(response: Response, session: HandlerSession) -> Accepted {
+        Accepted { response, session, descriptors: 0, user: None, expires: None }
+    }
+
     /// A session of messages, with a [`Response::Standard`] that has nothing to add.
     pub fn messages(session: impl MessageSession + 'static) -> Accepted {
-        Accepted { response: Response::default(), session: HandlerSession::Messages(Box::new(session)), descriptors: 0 }
+        Accepted::new(Response::default(), HandlerSession::Messages(Box::new(session)))
     }
 }
 

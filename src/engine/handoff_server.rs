@@ -370,13 +370,14 @@ impl HandoffServer {
         let granted = CountGuard::of(&self.granted);
         let number = self.handlers.number(&spec.handler.name);
         let accepted = heartbeat::during(Activity::Asked, number, handler.accept(&spec)).await;
-        let Accepted { response, session, descriptors } = accepted.map_err(|rejection| match rejection {
-            Rejection::Refused(Refused { status, reason }) => refused(status, reason),
-            Rejection::Busy(reason) => FromEngine::Refused { status: 503, reason, by_quota: true },
-            Rejection::Answered(answer) => FromEngine::Answered(answer),
-            Rejection::Declined => FromEngine::Declined,
-            Rejection::Dropped => FromEngine::Dropped,
-        })?;
+        let Accepted { response, session, descriptors, user, expires } =
+            accepted.map_err(|rejection| match rejection {
+                Rejection::Refused(Refused { status, reason }) => refused(status, reason),
+                Rejection::Busy(reason) => FromEngine::Refused { status: 503, reason, by_quota: true },
+                Rejection::Answered(answer) => FromEngine::Answered(answer),
+                Rejection::Declined => FromEngine::Declined,
+                Rejection::Dropped => FromEngine::Dropped,
+            })?;
         if self.ending().is_some() {
             return Err(refused(503, "the engine is ending".into()));
         }
@@ -384,6 +385,10 @@ impl HandoffServer {
         // The session has understood them.
         spec.handler.settings = Vec::new();
         spec.protocol = response.protocol(spec.protocol);
+        spec.user = user.or(spec.user);
+        if let (Some(expires), Some(application)) = (expires, &mut spec.application) {
+            application.expires = Some(expires);
+        }
         let thread = self.engine.choose(here);
         let until = Instant::now() + self.grant_time;
         Ok((PendingSession { spec, places, handler: number, session, thread, granted, until }, response))

@@ -74,7 +74,7 @@ struct Greets;
 impl Handler for Greets {
     fn accept<'a>(&'a self, _: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
         let session = HandlerSession::Stream(Box::new(Greets));
-        Box::pin(async { Ok(Accepted { response: Response::None, session, descriptors: 1 }) })
+        Box::pin(async { Ok(Accepted { descriptors: 1, ..Accepted::new(Response::None, session) }) })
     }
 }
 

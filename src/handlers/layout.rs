@@ -280,6 +280,7 @@ fn settings() -> Vec<u8> {
         target: text("target"),
         opening: opening.clone(),
         channels,
+        given: vec![text("given")],
         secure: true,
         recheck: Some(http::settings::RecheckRules { interval: Some(TIME), grace: TIME }),
         grip_key: Some(GripKey::new("key").unwrap()),

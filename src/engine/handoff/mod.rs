@@ -39,7 +39,7 @@ pub(crate) use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 20, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 21, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]

@@ -143,6 +143,14 @@ pub(crate) struct Said {
     pub(crate) is_from_htaccess: bool,
 }
 
+impl Said {
+    /// Whom an .htaccess file has chosen says something of channels.
+    pub(crate) fn decides_in_htaccess(&self) -> bool {
+        let Answer { channels, allowed, rights, member, .. } = &self.answer;
+        self.is_from_htaccess && (channels.is_some() || allowed.is_some() || rights.is_some() || member.is_some())
+    }
+}
+
 const SAID: &CStr = c"mod_websocket application";
 
 /// What the application has said of this request, if it was asked.

@@ -130,7 +130,7 @@ fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
     let query = request.query().map(Cow::into_owned);
     let since = query.as_deref().and_then(since_of_query).or_else(|| since_of_header(request));
     let prefix = config.prefix();
-    let is_from_htaccess = config.are_from_htaccess() || said(request).is_some_and(decides_in_htaccess);
+    let is_from_htaccess = config.are_from_htaccess() || said(request).is_some_and(Said::decides_in_htaccess);
     if prefix.is_empty() && is_from_htaccess {
         return Err(NoSubscription::NoPrefix);
     }
@@ -156,12 +156,6 @@ fn subscription(request: &mut Request) -> Result<Subscription, NoSubscription> {
         return Err(if is_answer { NoSubscription::Application(by_the_client.to_string()) } else { by_the_client });
     }
     Ok(subscription)
-}
-
-/// What an .htaccess file has asked for says something of channels.
-fn decides_in_htaccess(said: &Said) -> bool {
-    let Answer { channels, allowed, rights, member, .. } = &said.answer;
-    said.is_from_htaccess && (channels.is_some() || allowed.is_some() || rights.is_some() || member.is_some())
 }
 
 /// What an application says counts in the place of the configuration.

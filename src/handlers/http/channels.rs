@@ -1,4 +1,4 @@
-//! The channels of a session, which its application names.
+//! The channels of a session, which its application names; and others, which that of `WebSocketAuthorize` does.
 
 use super::settings::ChannelRules;
 use crate::channels::hub::Hub;
@@ -18,8 +18,19 @@ pub struct SessionChannels {
     rules: ChannelRules,
     member: Option<Arc<str>>,
     subscribed: SubscribedChannels,
+    /// Those of them that `WebSocketAuthorize` has named; true where the application of the handler has, too.
+    authorized: Vec<(Arc<str>, bool)>,
     /// They were taken back, and what the application says now it may have said before.
     revoked: HashSet<String>,
+}
+
+/// Who has named a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The application that handles the session.
+    Handler,
+    /// The one of `WebSocketAuthorize`.
+    Authorize,
 }
 
 /// Why a channel is not subscribed to.
@@ -38,7 +49,8 @@ pub enum NotSubscribed {
 impl SessionChannels {
     pub fn new(hub: Arc<Hub>, rules: ChannelRules) -> SessionChannels {
         let member = rules.member.as_deref().map(Arc::from);
-        SessionChannels { hub, rules, member, subscribed: SubscribedChannels::default(), revoked: HashSet::new() }
+        let (subscribed, authorized, revoked) = Default::default();
+        SessionChannels { hub, rules, member, subscribed, authorized, revoked }
     }
 
     /// As whom presence counts the session in what it subscribes to from now on.
@@ -47,9 +59,14 @@ impl SessionChannels {
     }
 
     /// From now on the client gets what is published there.
-    pub async fn subscribe(&mut self, conn: &Conn, name: &str) -> Result<(), NotSubscribed> {
+    pub async fn subscribe(&mut self, conn: &Conn, name: &str, by: NamedBy) -> Result<(), NotSubscribed> {
         let channel = self.full(name)?;
         if self.subscribed.contains(&channel) {
+            match (by, self.authorized.iter_mut().find(|(known, _)| *known == channel)) {
+                (NamedBy::Handler, Some((_, is_both))) => *is_both = true,
+                (NamedBy::Authorize, None) => self.authorized.push((channel, true)),
+                _ => {}
+            }
             return Ok(());
         }
         if self.revoked.contains(&*channel) {
@@ -60,7 +77,11 @@ impl SessionChannels {
         }
         let refused = |why: crate::channels::Error| NotSubscribed::Channels(why.to_string());
         self.hub.admit(&[&channel]).await.map_err(refused)?;
-        self.follow(conn.handle().clone(), channel)
+        self.follow(conn.handle().clone(), channel.clone())?;
+        if by == NamedBy::Authorize {
+            self.authorized.push((channel, false));
+        }
+        Ok(())
     }
 
     fn follow(&mut self, handle: Rc<ConnectionHandle>, channel: Arc<str>) -> Result<(), NotSubscribed> {
@@ -77,25 +98,37 @@ impl SessionChannels {
         followed.map(drop).map_err(|full| NotSubscribed::Channels(full.to_string()))
     }
 
+    /// Whoever has named it.
     pub async fn unsubscribe(&mut self, name: &str) {
         if let Ok(channel) = self.full(name) {
-            self.retain(|known| *known != *channel).await;
+            take_in().await;
+            self.subscribed.retain(|known| *known != *channel);
+            self.authorized.retain(|(known, _)| *known != channel);
         }
     }
 
-    /// Ends the others. What was published before the application has said so is on its way here: the client gets it.
-    async fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
-        tokio::task::yield_now().await;
-        self.subscribed.retain(is_kept);
-    }
-
-    /// Exactly these. Those that cannot be subscribed to are returned.
-    pub async fn replace(&mut self, conn: &Conn, names: &[String]) -> Vec<(String, NotSubscribed)> {
+    /// Exactly these, of those that are named so. Those that cannot be subscribed to are returned.
+    pub async fn replace(&mut self, conn: &Conn, names: &[String], by: NamedBy) -> Vec<(String, NotSubscribed)> {
         let wanted: Vec<_> = names.iter().filter_map(|name| self.full(name).ok()).collect();
-        self.retain(|channel| wanted.iter().any(|name| **name == *channel)).await;
+        let is_wanted = |channel: &str| wanted.iter().any(|name| **name == *channel);
+        take_in().await;
+        // What the other has named stays.
+        match by {
+            NamedBy::Handler => {
+                self.authorized.iter_mut().for_each(|(channel, is_both)| *is_both &= is_wanted(channel));
+                let authorized = &self.authorized;
+                self.subscribed.retain(|name| is_wanted(name) || authorized.iter().any(|(known, _)| **known == *name));
+            }
+            NamedBy::Authorize => {
+                let (kept, dropped): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut self.authorized).into_iter().partition(|(channel, _)| is_wanted(channel));
+                self.authorized = kept;
+                self.subscribed.retain(|name| !dropped.iter().any(|(known, is_both)| **known == *name && !is_both));
+            }
+        }
         let mut refused = Vec::new();
         for name in names {
-            if let Err(why) = self.subscribe(conn, name).await {
+            if let Err(why) = self.subscribe(conn, name, by).await {
                 refused.push((name.clone(), why));
             }
         }
@@ -107,6 +140,7 @@ impl SessionChannels {
         self.revoked.extend(channels.iter().cloned());
         let before = self.subscribed.len();
         self.subscribed.retain(|channel| !channels.iter().any(|gone| gone == channel));
+        self.authorized.retain(|(channel, _)| !channels.iter().any(|gone| **gone == **channel));
         self.subscribed.len() < before
     }
 
@@ -119,4 +153,9 @@ impl SessionChannels {
         let whole = format!("{}{name}", self.rules.prefix);
         if is_name(name) && is_name(&whole) { Ok(whole.into()) } else { Err(NotSubscribed::Name) }
     }
+}
+
+/// What was published before the application has said that a subscription ends is on its way here: the client gets it.
+async fn take_in() {
+    tokio::task::yield_now().await;
 }

@@ -133,7 +133,13 @@ impl Farewell {
         if self.correspondence.mode() == Mode::Events {
             let (events, replayed) = self.outbox.offer();
             let question = self.correspondence.events(events.iter().chain([&last]), replayed);
-            return self.ask(question).await;
+            let answer = self.ask(question).await?;
+            // It has heard of the end, once. Nothing can come after that.
+            let accepted = answer.header("content-bytes-accepted").and_then(|count| count.parse().ok());
+            if self.outbox.accept(accepted).is_err() || self.outbox.held() > 0 {
+                info!("WS0338: session {}: the application has left what its client said last undone", self.session);
+            }
+            return Ok(answer);
         }
         while let Some(event) = self.outbox.pop() {
             let question = self.correspondence.plain(event);

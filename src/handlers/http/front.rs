@@ -10,6 +10,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::{BAD_GATEWAY, GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR};
 use crate::apache::subrequest::Reply;
+use crate::channels::name::{MAX_NAME, is_name};
 use crate::engine::application::loopback::{Application, HttpAnswer, TIMEOUT};
 use crate::engine::application::{ApplicationSpec, connection_id, reserved, store};
 use crate::engine::handoff::PATIENCE;
@@ -73,13 +74,13 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
     let application = ApplicationSpec { connection, headers: spec::replayed(request), ..base };
     let secure = request.connection().is_tls();
     let mode = config.mode();
-    // GRIP's applications say by Keep-Alive-Interval how often they want to be asked.
-    let is_own = mode == Mode::Plain && said(request).is_none_or(|said| said.url.is_none());
+    let is_own = said(request).is_none_or(|said| said.url.is_none());
     let recheck = is_own.then(|| {
         let (interval, grace) = spec::own_recheck(request);
         RecheckRules { interval, grace }
     });
-    let (settings, spec, local) = match &given.url {
+    let named = named_by_authorize(request, &channels)?;
+    let (to, target, opening, grip_key, spec, local) = match &given.url {
         HttpUrl::Elsewhere(url) => {
             let ForeignUrl { secure: by_tls, host, port, target } = url.clone();
             let to = Application::Elsewhere { host, port, secure: by_tls };
@@ -88,9 +89,7 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 protocols: accept.map(|accept| accept.offered_protocols.clone()).unwrap_or_default(),
                 crowd: Crowd::of_this_child(),
             };
-            let grip_key = spec::grip_key(request);
-            let settings = HttpSettings { mode, application: to, target, opening, channels, secure, recheck, grip_key };
-            (settings, application, None)
+            (to, target, opening, spec::grip_key(request), application, None)
         }
         HttpUrl::Local(url) => {
             let target = url.evaluate(request).map_err(|why| {
@@ -114,19 +113,11 @@ fn consult(request: &mut Request, accept: Option<&mut Accept>) -> Result<Prepare
                 here: Some(here.clone()),
                 ..application.clone()
             });
-            let settings = HttpSettings {
-                mode,
-                application: here,
-                target: target.clone(),
-                opening,
-                channels,
-                secure,
-                recheck,
-                grip_key: None,
-            };
-            (settings, spec, Some((target, application, requests)))
+            (here, target.clone(), opening, None, spec, Some((target, application, requests)))
         }
     };
+    let settings =
+        HttpSettings { mode, application: to, target, opening, channels, given: named, secure, recheck, grip_key };
     let patience = if local.is_some() { PATIENCE } else { TIMEOUT + PATIENCE };
     let undo = local.map(|(target, application, requests)| -> crate::front::handler::Undo {
         Box::new(move |request: &mut Request| take_back(request, mode, &target, &application, requests))
@@ -143,6 +134,24 @@ fn channels(request: &Request, in_htaccess: bool) -> ChannelRules {
     let member = said(request).and_then(|said| said.answer.member.clone().or_else(|| said.login.clone()));
     let member = member.or_else(|| request.user().map(Cow::into_owned));
     ChannelRules { prefix, max, member }
+}
+
+/// Those that `WebSocketAuthorize` has named: with all of them, or not at all.
+fn named_by_authorize(request: &Request, rules: &ChannelRules) -> Result<Vec<String>, Refused> {
+    let Some(said) = said(request) else { return Ok(Vec::new()) };
+    let names = said.answer.channels.clone().unwrap_or_default();
+    let why = if rules.prefix.is_empty() && said.decides_in_htaccess() {
+        "an .htaccess file has chosen it, so it may say something of channels only below a WebSocketChannelPrefix"
+            .into()
+    } else if names.len() > rules.max as usize {
+        format!("{} channels, but only {} are allowed (WebSocketChannelMax)", names.len(), rules.max)
+    } else if names.iter().any(|name| !is_name(&format!("{}{name}", rules.prefix))) {
+        format!("the name of a channel has more than {MAX_NAME} bytes")
+    } else {
+        return Ok(names);
+    };
+    tell_of_bad_answer(request, said.url.as_deref().unwrap_or_default(), &why);
+    Err(Refused::Status(INTERNAL_SERVER_ERROR))
 }
 
 /// Asks the application whether it wants the session: again, when it says so, for as long as a client waits. With how many requests.

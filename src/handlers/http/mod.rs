@@ -57,11 +57,13 @@ impl Handler for Http {
         Box::pin(async {
             let wrong = |e| Refused { status: 500, reason: format!("no settings of http: {e}") };
             let settings: HttpSettings = postcard::from_bytes(&spec.handler.settings).map_err(wrong)?;
-            let HttpSettings { mode, application, target, opening, channels, secure, recheck, grip_key } = settings;
+            let HttpSettings { mode, application, target, opening, channels, given, secure, recheck, grip_key } =
+                settings;
             let known = spec.application.as_deref().cloned().unwrap_or_default();
             let correspondence = Correspondence::new(&application, mode, &target, &spec.client, secure, known);
             let mut correspondence = correspondence.signed_by(grip_key);
             let mut dialect = EventsDialect::default();
+            let (mut user, mut expires) = (None, None);
             let (first, response, is_ours) = match opening {
                 Opening::Accepted { requests, headers, body } => {
                     correspondence.note_opening(requests);
@@ -71,14 +73,16 @@ impl Handler for Http {
                 }
                 Opening::Engine { lines, protocols, crowd } => {
                     let answer = self.ask(&mut correspondence, &application, crowd).await?;
-                    let (first, response) = opened(&application, mode, &mut dialect, answer, lines, &protocols)?;
-                    (first, response, true)
+                    let opened = open(&application, mode, &mut dialect, answer, lines, &protocols)?;
+                    (user, expires) = (opened.user, opened.expires);
+                    (opened.first, opened.response, true)
                 }
             };
             let (hub, farewells) = (self.hub.clone(), self.farewells.clone());
-            let session = HttpSession { correspondence, dialect, hub, rules: channels, recheck, farewells, first };
+            let session =
+                HttpSession { correspondence, dialect, hub, rules: channels, given, recheck, farewells, first };
             let session = HttpOpening { session: Some(session), is_ours };
-            Ok(Accepted { response, session: HandlerSession::Messages(Box::new(session)), descriptors: 0 })
+            Ok(Accepted { user, expires, ..Accepted::new(response, HandlerSession::Messages(Box::new(session))) })
         })
     }
 
@@ -150,15 +154,23 @@ fn unusable(why: &Unusable) -> Refused {
     Refused { status: 502, reason: format!("the application: {why}") }
 }
 
-/// An application elsewhere has answered: what it asks for, and what the client is told.
-fn opened(
+/// What an application elsewhere has accepted with.
+struct Opened {
+    first: Vec<Effect>,
+    response: Response,
+    user: Option<String>,
+    expires: Option<Duration>,
+}
+
+/// An application elsewhere has answered.
+fn open(
     application: &Application,
     mode: Mode,
     dialect: &mut EventsDialect,
     answer: HttpAnswer,
     mut handshake: Vec<(String, String)>,
     protocols: &[String],
-) -> Result<(Vec<Effect>, Response), Rejection> {
+) -> Result<Opened, Rejection> {
     let is_yes = match mode {
         Mode::Plain => (200..300).contains(&answer.status),
         Mode::Events => answer.status == 200,
@@ -187,7 +199,7 @@ fn opened(
     }
     let others = said.headers.into_iter().filter_map(|(name, value)| Some((name, String::from_utf8(value).ok()?)));
     handshake.extend(others);
-    Ok((first, Response::Custom(handshake)))
+    Ok(Opened { first, response: Response::Custom(handshake), user: said.user, expires: said.expires })
 }
 
 pub fn handler() -> impl Handler {

@@ -59,6 +59,9 @@ impl Correspondence {
         if mode == Mode::Plain {
             headers.retain(|(name, _)| !reserved::is_of_the_upgrade(name));
         }
+        if let Application::Elsewhere { .. } = application {
+            headers = forwarded(headers, client, secure);
+        }
         let template = Template::new(application, target, &headers, client, secure).and_then(|mut template| {
             template.set(reserved::CONNECTION_ID, &connection)?;
             meta.iter().try_for_each(|(name, value)| template.set(&meta_line(name), value))?;
@@ -116,23 +119,19 @@ impl Correspondence {
         self.next([Some((EVENT, HeaderValue::from_static(name))), line], body)
     }
 
-    /// Asks, in plain mode, whether the session may go on.
+    /// Asks whether the session may go on.
     pub fn recheck(&mut self) -> Question {
-        self.next([Some((EVENT, HeaderValue::from_static("recheck")))], Bytes::new())
+        let is_events = self.mode == Mode::Events;
+        let own = events_lines().map(|line| is_events.then_some(line));
+        self.next(own.into_iter().chain([Some((EVENT, HeaderValue::from_static("recheck")))]), Bytes::new())
     }
 
     /// The next request with events. So many bytes of them were offered before.
     pub fn events<'a>(&mut self, events: impl IntoIterator<Item = &'a WebSocketEvent>, replayed: usize) -> Question {
-        let own = [
-            Some((ACCEPT, EVENTS)),
-            Some((CONTENT_TYPE, EVENTS)),
-            // The client's own is no business of the application's; by this it knows who asks.
-            Some((SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip"))),
-            (replayed > 0).then(|| (BYTES_REPLAYED, replayed.into())),
-        ];
+        let replayed = (replayed > 0).then(|| (BYTES_REPLAYED, replayed.into()));
         let mut body = Vec::new();
         events.into_iter().for_each(|event| event.encode(&mut body));
-        self.next(own, body.into())
+        self.next(events_lines().map(Some).into_iter().chain([replayed]), body.into())
     }
 
     fn next(&mut self, own: impl IntoIterator<Item = Option<(HeaderName, HeaderValue)>>, body: Bytes) -> Question {
@@ -147,6 +146,31 @@ impl Correspondence {
 
 fn meta_line(name: &str) -> String {
     format!("{}{name}", reserved::META)
+}
+
+/// With what tells a server that is not this httpd who has come here, and where: as mod_proxy does.
+fn forwarded(mut headers: Vec<(String, Vec<u8>)>, client: &str, secure: bool) -> Vec<(String, Vec<u8>)> {
+    const FOR: &str = "X-Forwarded-For";
+    let values = |wanted: &str| -> Vec<Vec<u8>> {
+        let lines = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        lines.map(|(_, value)| value.clone()).collect()
+    };
+    let (mut addresses, host) = (values(FOR), values("Host").concat());
+    addresses.push(client.into());
+    headers.retain(|(name, _)| !reserved::normal(name).starts_with("x-forwarded-"));
+    let scheme = if secure { "https" } else { "http" };
+    let own = [(FOR, addresses.join(&b", "[..])), ("X-Forwarded-Host", host), ("X-Forwarded-Proto", scheme.into())];
+    headers.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    headers
+}
+
+fn events_lines() -> [(HeaderName, HeaderValue); 3] {
+    [
+        (ACCEPT, EVENTS),
+        (CONTENT_TYPE, EVENTS),
+        // The client's own is no business of the application's; by this it knows who asks.
+        (SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip")),
+    ]
 }
 
 /// As in `WebSocket-Close`. What no header may say is left out of the reason.

@@ -1,7 +1,7 @@
 //! A session: its client's messages become requests, one at a time, and their answers are done in the order in which the
 //! application has said what they say.
 
-use super::channels::{NotSubscribed, SessionChannels};
+use super::channels::{NamedBy, NotSubscribed, SessionChannels};
 use super::effect::{ClientKeepAlive, ClientKeepAliveContent, Effect, Unusable, accepted};
 use super::events::EventsDialect;
 use super::farewell::{Asked, Ending, Farewell, Farewells};
@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 mod changes;
+mod held;
 mod recheck;
 
 /// How often it is looked whether a client is still there that is not read.
@@ -44,6 +45,8 @@ pub struct HttpSession {
     pub dialect: EventsDialect,
     pub hub: Arc<Hub>,
     pub rules: ChannelRules,
+    /// Channels that `WebSocketAuthorize` has named.
+    pub given: Vec<String>,
     pub recheck: Option<RecheckRules>,
     pub farewells: Arc<Farewells>,
     /// What the application has said in accepting it.
@@ -114,7 +117,7 @@ struct Running<'a> {
     held: usize,
     /// Where the application is asked again at its own URL.
     recheck: Option<Box<Rechecking>>,
-    /// It is told nothing more.
+    /// It is told nothing more, and only asked whether the session may go on.
     is_detached: bool,
     timers: Timers,
 }
@@ -142,7 +145,7 @@ impl Timers {
 }
 
 async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
-    let HttpSession { correspondence, dialect, hub, rules, recheck, farewells, first } = session;
+    let HttpSession { correspondence, dialect, hub, rules, given, recheck, farewells, first } = session;
     let id = conn.id();
     let mut running = Running {
         conn,
@@ -157,24 +160,13 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
         is_detached: false,
         timers: Timers::default(),
     };
-    let stop = match running.begin(first).await {
+    let stop = match running.begin(given, first).await {
         Err(stop) => stop,
         Ok(()) => running.live().await,
     };
-    if running.conn.is_short_of_memory() {
-        let count = running.outbox.clear();
-        if count > 0 {
-            info!(
-                "WS0337: session {id}: {count} messages of its client were not told to the application: too little memory"
-            );
-        }
-    }
-    running.note_held();
-    let Running { conn, correspondence, channels, outbox, asked, held, is_detached, .. } = running;
+    let held = running.hold_beyond();
+    let Running { conn, correspondence, channels, outbox, asked, is_detached, .. } = running;
     drop(channels);
-    // The session's no more, but still there.
-    conn.hold(0);
-    let held = (held > 0).then(|| conn.hold_beyond(held));
     let ending = match (&stop, conn.end()) {
         (Stop::Close(frame), _) => Ending::Closed(Some(frame.clone())),
         (Stop::Closing, Some(End::Client(frame))) => Ending::Closed(frame.clone()),
@@ -198,10 +190,13 @@ async fn run(session: HttpSession, conn: &mut Conn) -> CloseFrame {
 }
 
 impl Running<'_> {
-    async fn begin(&mut self, first: Vec<Effect>) -> Result<(), Stop> {
+    async fn begin(&mut self, given: Vec<String>, first: Vec<Effect>) -> Result<(), Stop> {
         // What was taken back during the handshake is not begun with.
         while let Some(change) = self.conn.handle().take_change() {
             self.change(change).await?;
+        }
+        if !given.is_empty() {
+            self.replace_channels(&given, NamedBy::Authorize).await;
         }
         self.do_all(first).await
     }
@@ -214,15 +209,6 @@ impl Running<'_> {
                 Ok(()) => {}
                 Err(stop) => return stop,
             }
-        }
-    }
-
-    /// For `WebSocketMemory`.
-    fn note_held(&mut self) {
-        let held = self.outbox.held() + if self.asked.is_some() { self.asked_bytes } else { 0 };
-        if held != self.held {
-            self.held = held;
-            self.conn.hold(held);
         }
     }
 
@@ -273,12 +259,16 @@ impl Running<'_> {
 
     /// Asks the application, where nothing is on its way and there is something to say.
     fn ask(&mut self) {
-        if self.asked.is_some() || self.is_detached {
+        if self.asked.is_some() {
             return;
         }
         if let Some(question) = self.recheck_due() {
             self.channels.forget_revoked();
+            self.asked_bytes = 0;
             self.asked = Some(Box::pin(question.ask_as_recheck()));
+            return;
+        }
+        if self.is_detached {
             return;
         }
         let is_polled = self.timers.poll.is_some_and(|at| at <= Instant::now());
@@ -326,7 +316,7 @@ impl Running<'_> {
         let effects = effects.map_err(|why| failed(id, why))?;
         taken.map_err(|why| failed(id, broken(why)))?;
         self.do_all(effects).await?;
-        self.timers.poll = self.timers.interval.map(|interval| Instant::now() + interval);
+        self.poll_later();
         Ok(())
     }
 
@@ -344,16 +334,12 @@ impl Running<'_> {
             Effect::Ping(content) => self.conn.send_control(Control::Ping, &content).await?,
             Effect::Pong(content) => self.conn.send_control(Control::Pong, &content).await?,
             Effect::Subscribe(name) => {
-                if let Err(why) = self.channels.subscribe(self.conn, &name).await {
+                if let Err(why) = self.channels.subscribe(self.conn, &name, NamedBy::Handler).await {
                     tell_of_channel(id, &name, &why);
                 }
             }
             Effect::Unsubscribe(name) => self.channels.unsubscribe(&name).await,
-            Effect::Channels(names) => {
-                for (name, why) in self.channels.replace(self.conn, &names).await {
-                    tell_of_channel(id, &name, &why);
-                }
-            }
+            Effect::Channels(names) => self.replace_channels(&names, NamedBy::Handler).await,
             Effect::Recheck(interval) => {
                 if let Some(recheck) = &mut self.recheck {
                     recheck.set_interval(interval);
@@ -379,7 +365,12 @@ impl Running<'_> {
                 (self.timers.interval, self.timers.poll) = (None, None);
             }
             Effect::Accepted(_) => {}
-            Effect::Interval(interval) => self.timers.interval = interval,
+            Effect::Interval(interval) => {
+                self.timers.interval = interval;
+                if interval.is_none() {
+                    self.timers.poll = None;
+                }
+            }
             Effect::Close(frame) => return Err(Stop::Close(frame)),
             Effect::Cut => return Err(Stop::Cut),
         }

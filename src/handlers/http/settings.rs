@@ -26,6 +26,8 @@ pub struct HttpSettings {
     pub target: String,
     pub opening: Opening,
     pub channels: ChannelRules,
+    /// Those that `WebSocketAuthorize` has named, without the prefix.
+    pub given: Vec<String>,
     /// The client's connection is TLS.
     pub secure: bool,
     /// The application is asked again by this handler, and nobody else has it asked.

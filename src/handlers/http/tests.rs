@@ -143,6 +143,7 @@ fn settings(script: &Script, mode: Mode, headers: &[(&str, &str)], body: &str) -
         target: "/app.php?a=b".into(),
         opening,
         channels: ChannelRules { prefix: "p/".into(), max: 2, member: None },
+        given: vec![],
         secure: false,
         recheck: None,
         grip_key: None,
@@ -376,6 +377,23 @@ fn what_is_not_accepted_is_offered_again() {
 }
 
 #[test]
+fn an_end_is_told_once_whatever_is_left_undone() {
+    let (script, (engine, _, farewells)) = (Script::start(), engine());
+    let settings = settings(&script, Mode::Events, &[("Content-Type", MEDIA_TYPE)], "OPEN\r\n");
+    let mut client = engine.session_of(spec(&settings)).1;
+    let accepted = |count: usize| {
+        answer(200, &format!("Content-Type: {MEDIA_TYPE}\r\nContent-Bytes-Accepted: {count}\r\n"), "TEXT 1\r\n.\r\n")
+    };
+    say(&mut client, "abc");
+    script.exchange(accepted(1));
+    hear(&mut client);
+    client.close(None).unwrap();
+    assert_eq!(script.exchange(accepted(0)).body(), "TEXT 2\r\nbc\r\nCLOSE\r\n");
+    engine.block_on(farewells.end(PATIENCE));
+    assert!(script.is_quiet());
+}
+
+#[test]
 fn an_application_can_cut_close_and_break() {
     let (script, (engine, ..)) = (Script::start(), engine());
     let settings = settings(&script, Mode::Events, &[("Content-Type", MEDIA_TYPE)], "OPEN\r\n");
@@ -537,11 +555,25 @@ fn the_engine_asks_an_application_elsewhere() {
     let opening = Opening::Engine { lines: lines.clone(), protocols: vec!["chat".into()], crowd };
     let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
     let settings = HttpSettings { application, opening, ..settings(&script, Mode::Plain, &[], "") };
-    let spec = spec(&settings);
-    let headers = "Set-Cookie: a=b\r\nSec-WebSocket-Protocol: chat\r\nContent-Type: text/plain\r\n";
+    let mut spec = spec(&settings);
+    let lines_of_the_client = [("X-Forwarded-For", "198.51.100.9"), ("X-Forwarded-Proto", "gopher")];
+    let lines_of_the_client = lines_of_the_client.map(|(name, value)| (name.to_owned(), value.into()));
+    spec.application.as_mut().unwrap().headers.extend(lines_of_the_client);
+    let headers = "Set-Cookie: a=b\r\nSec-WebSocket-Protocol: chat\r\nContent-Type: text/plain\r\n\
+                   WebSocket-User: ann\r\nWebSocket-Expires: 60\r\n";
     script.answer(answer(200, headers, "hello"));
     let accepted = engine.accept(&spec).unwrap();
-    assert_eq!(script.next().plain(), ("open", 1, ""));
+    assert_eq!((accepted.user.as_deref(), accepted.expires), (Some("ann"), Some(Duration::from_secs(60))));
+    let seen = script.next();
+    assert_eq!(seen.plain(), ("open", 1, ""));
+    for (name, value) in [
+        ("Host", format!("127.0.0.1:{}", script.address.port()).as_str()),
+        ("X-Forwarded-For", "198.51.100.9, 192.0.2.1"),
+        ("X-Forwarded-Host", "site.example"),
+        ("X-Forwarded-Proto", "http"),
+    ] {
+        assert_eq!(seen.header(name), Some(value), "{name}");
+    }
     let line = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let expected = [lines, vec![line("Sec-WebSocket-Protocol", "chat"), line("set-cookie", "a=b")]].concat();
     assert_eq!(accepted.response, Response::Custom(expected));
@@ -637,6 +669,22 @@ fn an_application_can_want_to_be_asked_once_more() {
         assert_eq!(refused.status, status, "{}", refused.reason);
         script.next();
     }
+}
+
+#[test]
+fn an_application_keeps_so_many_waiting_and_no_more() {
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let opening = Opening::Engine { lines: vec![], protocols: vec![], crowd: Crowd { group: 1, limit: 1 } };
+    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
+    let spec = spec(&HttpSettings { application, opening, ..settings(&script, Mode::Plain, &[], "") });
+    let http = Http { hub: Arc::default(), farewells: Arc::default(), targets: Targets::default() };
+    let second = async {
+        let second = http.accept(&spec).await;
+        script.answer(answer(403, "", ""));
+        second
+    };
+    let (first, second) = engine.block_on(async { tokio::join!(http.accept(&spec), second) });
+    assert!(matches!(second, Err(Rejection::Busy(_))) && matches!(first, Err(Rejection::Answered(_))));
 }
 
 fn await_that(what: &str, holds: impl Fn() -> bool) {

@@ -47,7 +47,7 @@ impl Handler for Proxy {
     fn accept<'a>(&'a self, _: &'a SessionSpec) -> LocalBoxFuture<'a, Result<Accepted, Rejection>> {
         let session = HandlerSession::Stream(Box::new(session::Proxied));
         // The server answers the handshake; its socket is the one descriptor more.
-        Box::pin(async { Ok(Accepted { response: Response::None, session, descriptors: 1 }) })
+        Box::pin(async { Ok(Accepted { descriptors: 1, ..Accepted::new(Response::None, session) }) })
     }
 }
 

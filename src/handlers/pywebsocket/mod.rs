@@ -79,7 +79,8 @@ impl PyWebSocket {
             Verdict::Dropped => return Err(Rejection::Dropped),
         };
         let link = link.into_fd().map_err(|why| refused(503, format!("the Python worker: {why}")))?;
-        Ok(Accepted { response, session: HandlerSession::Stream(Box::new(Claimed { link })), descriptors: 1 })
+        let session = HandlerSession::Stream(Box::new(Claimed { link }));
+        Ok(Accepted { descriptors: 1, ..Accepted::new(response, session) })
     }
 
     async fn ask(&self, settings: &PythonSettings, spec: &SessionSpec) -> io::Result<(WorkerLink, Verdict)> {

@@ -37,9 +37,15 @@ fn what_is_not_understood_opens_nothing() {
     for id in ["WS0015", "WS0062", "WS0063", "WS0064"] {
         server.expect_log(id);
     }
-    for text in
-        ["malformed header", "End of script output", "script not found", "AH01071", "Primary script unknown", "AH01630"]
-    {
+    for text in [
+        "malformed header",
+        "End of script output",
+        "script not found",
+        "AH01071",
+        "AH01070",
+        "Primary script unknown",
+        "AH01630",
+    ] {
         server.tolerate_log(text);
     }
     for text in ["AH01215", "AH02811", "AH01075"] {
@@ -84,6 +90,8 @@ fn what_is_not_understood_opens_nothing() {
     for status in [101, 103] {
         assert_eq!(by_app(&format!("status={status}")).status, 502, "{status}");
     }
+    // httpd takes no line of a program's head that is longer than 8 KiB, and then nothing of it; other lines may be many.
+    assert_eq!((by_app("line=8000").status, by_app("line=9000").status), (101, 500));
     // A long page is not kept whole, and a longer one is none.
     assert_eq!(by_app("bytes=200000").status, 101);
     let long = by_app("status=403&bytes=200000");

@@ -73,6 +73,24 @@ fn htaccess() {
     server.expect_log("expected a URL of this server that begins with one /");
 }
 
+/// Wherever it decides, it is not asked about what it is asked; and a socket's own URL is no application.
+#[test]
+fn the_question_asks_nobody() {
+    let fpm = Fpm::start(1);
+    let server = Fpm::modules(Httpd::new(Mpm::Event))
+        .file("htdocs/app.php", APP)
+        .config(fpm.config())
+        .config("WebSocketAuthorize /app.php?q=%{QUERY_STRING}")
+        .config("<Location \"/echo\">\nWebSocketHandler echo\n</Location>")
+        .config("<Location \"/app.php\">\nWebSocketHandler echo\n</Location>")
+        .config("<Location \"/itself\">\nWebSocketHandler echo\nWebSocketAuthorize /itself\n</Location>")
+        .start();
+    for (path, status) in [("/echo", 101), ("/echo?status=403", 403), ("/app.php", 101), ("/itself", 404)] {
+        assert_eq!(Raw::answer(&server, &Handshake::new(path)).status, status, "{path}");
+    }
+    assert_eq!(Raw::page(&server, "/app.php?q=body%3Dpage").text(), "page");
+}
+
 /// Expressions are pieces of the URL, and no more than that.
 #[test]
 fn expressions_are_pieces() {

@@ -2,9 +2,10 @@
 //! django-grip, and what they may say that nobody should.
 
 use super::http::{heard, hears, location, site};
+use super::rights::send;
 use crate::harness::php::Fpm;
 use crate::harness::port::Port;
-use crate::harness::publish::publish;
+use crate::harness::publish::{json, publish};
 use crate::harness::python::python;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Server, every_mpm, wait_until};
@@ -58,6 +59,7 @@ for ($rest = $body; $rest != '';) {
         if ($how == 'rights') { header('WebSocket-Rights: publish'); }
         if ($how == 'channel') { header('WebSocket-Channel: no name'); }
         if ($how == 'much') { exit(str_repeat('x', 1 << 21)); }
+        if ($how == 'user') { header('WebSocket-User: ann'); }
         if ($how == 'charset') { header('Content-Type: application/websocket-events; charset=utf-8'); }
         header('Sec-WebSocket-Extensions: grip; message-prefix="m:"');
         header('Set-Cookie: a=1');
@@ -84,7 +86,7 @@ echo $out;
 "#;
 
 fn events(mpm: Mpm, fpm: &Fpm) -> Server {
-    let lines = "WebSocketHandler http \"/grip.php?q=%{QUERY_STRING}\"\nWebSocketHttpMode events";
+    let lines = "WebSocketHandler http \"/grip.php?q=%{QUERY_STRING}\"\nWebSocketHttpMode events\nWebSocketRecheck 300";
     Fpm::modules(site(mpm)).config(fpm.config()).file("htdocs/grip.php", GRIP).config(location("grip", lines)).start()
 }
 
@@ -216,6 +218,21 @@ fn answers_that_are_none() {
 
 /// What Django and httpd both know.
 const KEY: &str = "a key that nobody can guess";
+
+/// As `Keep-Alive-Interval` has it: without an event, and what it says then is done.
+#[test]
+fn it_is_asked_again() {
+    let fpm = Fpm::start(2);
+    let server = events(Mpm::Event, &fpm);
+    let mut client = Raw::open(&server, "/grip?user");
+    client.expect(&Frame::text("welcome"));
+    let response = send(&server, "POST", "user=ann&action=recheck");
+    assert_eq!(json(&response)["sockets"], 1, "{}", response.text());
+    hears(&server, &[r"1|OPEN\r\n|", "2||"]);
+    client.send(&Frame::text("x"));
+    client.expect(&Frame::text("ann x"));
+    client.close();
+}
 
 /// A Django of a test's own.
 struct Django {

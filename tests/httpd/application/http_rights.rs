@@ -51,6 +51,52 @@ fn rights_are_taken_back() {
     hears(&server, &[&format!("5{second}"), "6|recheck||", "7|disconnect||"]);
 }
 
+/// The one that decides over the handshake, and the one that handles the session: a socket has the channels that either names.
+#[test]
+fn channels_of_two_applications() {
+    let fpm = Fpm::start(2);
+    let authorize = "<?php header('WebSocket-User: ann');\n\
+                     header('WebSocket-Channel: ' . ($_SERVER['HTTP_WEBSOCKET_EVENT'] == 'recheck' ? 'stairs' : 'hall, room'));";
+    let server = Fpm::modules(site(Mpm::Event))
+        .config(fpm.config())
+        .file("htdocs/auth.php", authorize)
+        .file("htdocs/shared/.htaccess", "WebSocketAuthorize /auth.php\n")
+        .file("htdocs/shared/socket", "")
+        .config(format!(
+            "<Directory \"{{root}}/htdocs\">\n  AllowOverride AuthConfig\n</Directory>\n{}",
+            location("shared", SOCKET)
+        ))
+        .config(location("few", &format!("{SOCKET}\nWebSocketAuthorize /auth.php\nWebSocketChannelMax 1")))
+        .config(location("chat", &format!("{SOCKET}\nWebSocketAuthorize /auth.php\nWebSocketRecheck 300")))
+        .start();
+    let wish = encode("header WebSocket-Channel: room, own");
+    let mut client = Raw::open(&server, &format!("/chat?{wish}"));
+    client.expect(&Frame::text("done"));
+    let heard_in = |client: &mut Raw, expected: [(&str, u64); 4]| {
+        for (channel, count) in expected {
+            assert_eq!(publish(&server, channel, channel).1, count, "{channel}");
+            if count > 0 {
+                client.expect(&Frame::text(channel));
+            }
+        }
+    };
+    heard_in(&mut client, [("hall", 1), ("room", 1), ("own", 1), ("stairs", 0)]);
+    assert_eq!(sockets(&server, "POST", "user=ann&action=recheck"), 1);
+    wait_until("it has other channels", PATIENCE, || publish(&server, "hall", "late").1 == 0);
+    assert_eq!(publish(&server, "room", "room").1, 1);
+    // Until then it had some from where it was.
+    while client.frame() != Frame::text("room") {}
+    heard_in(&mut client, [("room", 1), ("own", 1), ("stairs", 1), ("hall", 0)]);
+    assert_eq!(text(&mut client, "header WebSocket-Channel: none"), "done");
+    heard_in(&mut client, [("stairs", 1), ("room", 0), ("own", 0), ("hall", 0)]);
+    client.close();
+    // Never with less than it has said, nor with what an .htaccess file may not give away.
+    server.expect_log("WS0062");
+    for place in ["/few", "/shared/socket"] {
+        assert_eq!(Raw::answer(&server, &Handshake::new(place)).status, 500, "{place}");
+    }
+}
+
 /// For httpd, and for the application, it is the client that asks; and what proves it is nobody's to read.
 #[test]
 fn the_engine_is_where_its_client_is() {

@@ -18,7 +18,7 @@ use crate::harness::{Handshake, Raw, Response, Server};
 use serde_json::Value;
 
 /// An application that does what the query of the WebSocket's URL says, which it gets as `q`: `h[]`, header lines; `status`;
-/// `body`; `bytes`, so many of them; `sleep`, seconds; `dump`, all that it knows of its request.
+/// `body`; `bytes`, so many of them; `line`, a header line of so many; `sleep`, seconds; `dump`, all that it knows of its request.
 const APP: &str = r#"<?php
 parse_str($_GET['q'] ?? '', $wish);
 foreach ($wish['h'] ?? [] as $line) {
@@ -26,6 +26,9 @@ foreach ($wish['h'] ?? [] as $line) {
 }
 if (isset($wish['status'])) {
     http_response_code((int) $wish['status']);
+}
+if (isset($wish['line'])) {
+    header('X-Long: ' . str_repeat('x', (int) $wish['line']));
 }
 sleep((int) ($wish['sleep'] ?? 0));
 if (isset($wish['dump'])) {

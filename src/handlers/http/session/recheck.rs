@@ -1,5 +1,5 @@
 //! The application is asked again, at its own URL, whether the session may go on. It is one more of the session's requests: they are
-//! one at a time, and have numbers.
+//! one at a time, and have numbers. With events it is one without any, as `Keep-Alive-Interval` has it, and its answer may have some.
 
 use super::{Running, Stop, failed};
 use crate::engine::application::loopback::{AskError, HttpAnswer};
@@ -7,7 +7,7 @@ use crate::engine::application::recheck::{FIRST_WAIT, LONGEST_WAIT, due_in, tell
 use crate::handlers::http::effect::{Effect, Unusable, lines};
 use crate::handlers::http::plain;
 use crate::handlers::http::request::Question;
-use crate::handlers::http::settings::RecheckRules;
+use crate::handlers::http::settings::{Mode, RecheckRules};
 use crate::wire::{CloseCode, close};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -63,6 +63,19 @@ impl Rechecking {
 }
 
 impl Running<'_> {
+    /// An answer has come: it is asked again after its interval, unless it is to be before that.
+    pub(super) fn poll_later(&mut self) {
+        self.timers.poll = self.timers.poll.or(self.timers.interval.map(|interval| Instant::now() + interval));
+    }
+
+    /// It is asked again now. False where it has no interval, and so is not asked again.
+    pub(super) fn poll_now(&mut self) -> bool {
+        if self.timers.interval.is_some() {
+            self.timers.poll = Some(Instant::now());
+        }
+        self.timers.interval.is_some()
+    }
+
     /// The question, where it is time for it.
     pub(super) fn recheck_due(&mut self) -> Option<Question> {
         let recheck = self.recheck.as_mut()?;
@@ -71,7 +84,7 @@ impl Running<'_> {
         Some(self.correspondence.recheck())
     }
 
-    /// It was answered. A body is for nobody.
+    /// It was answered. In plain mode a body is for nobody.
     pub(super) async fn rechecked(&mut self, answer: Result<HttpAnswer, AskError>) -> Result<(), Stop> {
         let answer = match answer {
             Ok(answer) => answer,
@@ -79,20 +92,28 @@ impl Running<'_> {
         };
         let status = answer.status;
         let user = lines(&answer).ok().and_then(|said| said.user);
-        match plain::effects(answer) {
+        let mode = self.correspondence.mode();
+        // Where it refuses, it says so as in the other mode.
+        let understood = match mode {
+            Mode::Events if (200..300).contains(&status) => self.dialect.answer(self.conn.id(), answer),
+            _ => plain::effects(answer),
+        };
+        match understood {
             Ok(mut effects) => {
                 if user.is_some() && user.as_deref() != self.conn.spec().user() {
                     let close = close(CloseCode::Policy, "another user");
                     return Err(failed(self.conn.id(), Unusable { why: "its user is another now".into(), close }));
                 }
-                effects.retain(|effect| !matches!(effect, Effect::Send(_)));
+                effects.retain(|effect| mode == Mode::Events || !matches!(effect, Effect::Send(_)));
                 if let Some(recheck) = &mut self.recheck {
                     recheck.failing = None;
                     if let Some(interval) = recheck.interval {
                         recheck.next_after(interval);
                     }
                 }
-                self.do_all(effects).await
+                self.do_all(effects).await?;
+                self.poll_later();
+                Ok(())
             }
             Err(unusable) if matches!(status, 300..=399 | 401 | 403 | 404 | 410) => {
                 Err(failed(self.conn.id(), unusable))

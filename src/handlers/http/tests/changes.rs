@@ -67,18 +67,33 @@ fn a_client_that_is_not_read_loses_channels_all_the_same() {
 #[test]
 fn a_recheck_says_what_holds_now() {
     let (script, (engine, hub, _)) = (Script::start(), engine());
-    let settings = settings(&script, Mode::Plain, &[("WebSocket-Channel", "a, b")], "ready");
+    let settings = HttpSettings {
+        given: vec!["a".into(), "b".into()],
+        ..settings(&script, Mode::Plain, &[("WebSocket-Channel", "b")], "ready")
+    };
     let (id, mut client) = engine.session_of(named(&settings));
     assert_eq!(hear(&mut client), "ready");
-    let lines: [(&str, &[u8]); 2] = [("WebSocket-Channel", b"b, c"), ("Set-Meta-User", b"8")];
-    let said = Answer::parse(lines).unwrap();
-    engine.directory().decide(vec![id], Verdict::Rights(Arc::new(said)));
+    assert_eq!(["a", "b"].map(|channel| subscribers(&engine, &hub, channel)), [1, 1]);
+    assert_eq!([hear(&mut client), hear(&mut client)], ["a", "b"]);
+    let decide = |channels: &'static str| {
+        let lines: [(&str, &[u8]); 2] = [("WebSocket-Channel", channels.as_bytes()), ("Set-Meta-User", b"8")];
+        engine.directory().decide(vec![id], Verdict::Rights(Arc::new(Answer::parse(lines).unwrap())));
+    };
+    // What the application of the handler has named is its own.
+    decide("c");
     // It comes to the session's thread before this does.
     assert_eq!(take_back(&engine, "c"), 1);
     assert_eq!(["a", "b", "c"].map(|channel| subscribers(&engine, &hub, channel)), [0, 1, 0]);
     assert_eq!(hear(&mut client), "b");
+    decide("a, b");
     say(&mut client, "x");
-    assert_eq!(script.exchange(answer(204, "", "")).header("Meta-user"), Some("8"));
+    let seen = script.exchange(answer(200, "WebSocket-Channel: none\r\nContent-Type: text/plain\r\n", "none"));
+    assert_eq!((seen.header("Meta-user"), hear(&mut client)), (Some("8"), "none".into()));
+    assert_eq!(["a", "b"].map(|channel| subscribers(&engine, &hub, channel)), [1, 1]);
+    assert_eq!([hear(&mut client), hear(&mut client)], ["a", "b"]);
+    decide("none");
+    assert_eq!(take_back(&engine, "b"), 0);
+    assert_eq!(["a", "b"].map(|channel| subscribers(&engine, &hub, channel)), [0, 0]);
 }
 
 /// Has the applications of ann's sessions asked; of how many.
@@ -169,4 +184,72 @@ fn an_application_may_be_silent_for_so_long() {
     assert_eq!(script.exchange(answer(500, "", "")).plain(), ("recheck", 2, ""));
     assert_eq!(script.exchange(answer(500, "", "")).plain(), ("recheck", 3, ""));
     assert_eq!(closed(&mut client).code, CloseCode::Error);
+}
+
+#[test]
+fn with_events_it_is_asked_again_without_any() {
+    let script = Script::start();
+    let (engine, ..) = engine();
+    let first = |interval: &'static str| vec![("Content-Type", MEDIA_TYPE), ("Keep-Alive-Interval", interval)];
+    let open = |recheck: Option<RecheckRules>, interval: &'static str| {
+        let settings = settings(&script, Mode::Events, &first(interval), "OPEN\r\nTEXT 5\r\nready\r\n");
+        let mut client = engine.session_of(named(&HttpSettings { recheck, ..settings })).1;
+        assert_eq!(hear(&mut client), "ready");
+        client
+    };
+    let rules = RecheckRules { interval: Some(Duration::from_secs(300)), grace: Duration::from_secs(300) };
+    let mut client = open(Some(rules), "0");
+    // What was offered, and is not done, waits.
+    say(&mut client, "ab");
+    let taken = answer(200, &format!("Content-Type: {MEDIA_TYPE}\r\nContent-Bytes-Accepted: 1\r\n"), "PING\r\n");
+    assert_eq!(script.exchange(taken).body(), "TEXT 2\r\nab\r\n");
+    assert!(client.read().unwrap().is_ping());
+    for said in [events("TEXT 1\r\n!\r\n"), answer(204, "", ""), answer(500, "", "Fatal"), text("<b>Notice</b>")] {
+        assert_eq!(recheck(&engine), 1);
+        let shown = said.clone();
+        let seen = script.exchange(said);
+        assert_eq!((seen.body(), seen.header("WebSocket-Event")), ("", Some("recheck")), "{shown}");
+        assert_eq!((seen.header("Accept"), seen.header("Content-Length")), (Some(MEDIA_TYPE), Some("0")), "{shown}");
+    }
+    assert_eq!(hear(&mut client), "!");
+    say(&mut client, "c");
+    let seen = script.exchange(events(""));
+    assert_eq!((seen.body(), seen.header("WebSocket-Event")), ("TEXT 1\r\nb\r\nTEXT 1\r\nc\r\n", None));
+    assert_eq!(recheck(&engine), 1);
+    script.exchange(answer(403, "", "gone"));
+    assert_eq!(closed(&mut client).code, CloseCode::Policy);
+    drop(client);
+    assert_eq!(script.exchange(events("")).body(), "DISCONNECT\r\n");
+    engine.wait_for(0);
+
+    // It has said itself that it wants to be asked again; or nobody has.
+    let mut client = open(None, "120");
+    assert_eq!(recheck(&engine), 1);
+    let seen = script.exchange(events("TEXT 1\r\n!\r\n"));
+    assert_eq!((seen.body(), seen.header("WebSocket-Event"), hear(&mut client)), ("", None, "!".into()));
+    drop(client);
+    script.exchange(events(""));
+    engine.wait_for(0);
+    let client = open(Some(RecheckRules { interval: None, ..rules }), "0");
+    assert_eq!(recheck(&engine), 0);
+    drop(client);
+    script.exchange(events(""));
+}
+
+/// It is told nothing more; but whether its session may go on is not its own to leave.
+#[test]
+fn who_is_detached_is_asked_again_all_the_same() {
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let grip = [("Content-Type", MEDIA_TYPE), ("Sec-WebSocket-Extensions", "grip")];
+    let first = "OPEN\r\nTEXT 7\r\nm:ready\r\nTEXT 13\r\nc:{\"type\":\"detach\"}\r\n";
+    let rules = RecheckRules { interval: Some(Duration::from_secs(300)), grace: Duration::from_secs(300) };
+    let settings = HttpSettings { recheck: Some(rules), ..settings(&script, Mode::Events, &grip, first) };
+    let mut client = engine.session_of(named(&settings)).1;
+    assert_eq!(hear(&mut client), "ready");
+    say(&mut client, "unheard");
+    assert_eq!(recheck(&engine), 1);
+    assert_eq!(script.exchange(answer(403, "", "")).header("WebSocket-Event"), Some("recheck"));
+    assert_eq!(closed(&mut client).code, CloseCode::Policy);
+    engine.wait_for(0);
+    assert!(script.is_quiet());
 }
