@@ -135,8 +135,7 @@ struct Timers {
 impl Timers {
     /// Waits for the first of it, or until then.
     async fn next(&self, other: Option<Instant>) {
-        let due =
-            [other, self.poll, self.keep_alive.as_ref().map(|(_, at)| *at), self.delayed.as_ref().map(|(_, at)| *at)];
+        let due = [other, self.keep_alive.as_ref().map(|(_, at)| *at), self.delayed.as_ref().map(|(_, at)| *at)];
         match due.into_iter().flatten().min() {
             Some(at) => tokio::time::sleep_until(at).await,
             None => pending().await,
@@ -214,6 +213,7 @@ impl Running<'_> {
 
     /// Waits for something, and does what it leads to.
     async fn turn(&mut self) -> Result<(), Stop> {
+        let due = self.due();
         let answer = async {
             match &mut self.asked {
                 Some(asked) => asked.await,
@@ -232,7 +232,7 @@ impl Running<'_> {
                 // It is woken for changes, too.
                 () = self.conn.tend() => return Err(Stop::Closing),
                 change = change => Box::pin(self.change(change)).await?,
-                () = self.timers.next(self.recheck.as_deref().and_then(Rechecking::due)) => Box::pin(self.tick()).await?,
+                () = self.timers.next(due) => Box::pin(self.tick()).await?,
                 () = tokio::time::sleep(LOOK) => {
                     if self.conn.notice_end() {
                         return Err(Stop::Closing);
@@ -252,7 +252,7 @@ impl Running<'_> {
                 Received::Message(_) => {}
                 Received::Change(change) => Box::pin(self.change(change)).await?,
             },
-            () = self.timers.next(self.recheck.as_deref().and_then(Rechecking::due)) => Box::pin(self.tick()).await?,
+            () = self.timers.next(due) => Box::pin(self.tick()).await?,
         }
         Ok(())
     }

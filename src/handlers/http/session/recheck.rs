@@ -30,11 +30,6 @@ impl Rechecking {
         Rechecking { interval, grace, at, is_asked: false, failing: None }
     }
 
-    /// When there is something to do for it; not while it is asked.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.at.filter(|_| !self.is_asked)
-    }
-
     /// The application says how often it wants to be asked.
     pub(super) fn set_interval(&mut self, interval: Option<Duration>) {
         if self.interval != interval {
@@ -63,17 +58,26 @@ impl Rechecking {
 }
 
 impl Running<'_> {
+    /// When the application is to be asked again; not while it is asked anything.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let recheck = self.recheck.as_deref().and_then(|recheck| recheck.at);
+        recheck.into_iter().chain(self.timers.poll).min().filter(|_| self.asked.is_none())
+    }
+
     /// An answer has come: it is asked again after its interval, unless it is to be before that.
     pub(super) fn poll_later(&mut self) {
-        self.timers.poll = self.timers.poll.or(self.timers.interval.map(|interval| Instant::now() + interval));
+        if !self.is_detached {
+            self.timers.poll = self.timers.poll.or(self.timers.interval.map(|interval| Instant::now() + interval));
+        }
     }
 
     /// It is asked again now. False where it has no interval, and so is not asked again.
     pub(super) fn poll_now(&mut self) -> bool {
-        if self.timers.interval.is_some() {
+        let is_asked = self.timers.interval.is_some() && !self.is_detached;
+        if is_asked {
             self.timers.poll = Some(Instant::now());
         }
-        self.timers.interval.is_some()
+        is_asked
     }
 
     /// The question, where it is time for it.
