@@ -236,6 +236,37 @@ fn a_message_is_a_request_and_its_answer_a_message() {
 }
 
 #[test]
+fn an_answer_in_chunks_is_read_to_its_end() {
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let mut client = engine.session_of(spec(&settings(&script, Mode::Plain, &[], ""))).1;
+    say(&mut client, "x");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+    script.exchange(format!("{head}5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"));
+    assert_eq!(hear(&mut client), "hello world");
+}
+
+#[test]
+fn nothing_is_asked_while_the_client_takes_nothing() {
+    const MESSAGES: usize = 20;
+    let (script, (engine, ..)) = (Script::start(), engine());
+    let mut spec = spec(&settings(&script, Mode::Plain, &[], ""));
+    spec.limits.send_buffer = 1 << 16;
+    let mut client = engine.session_of(spec).1;
+    for number in 0..MESSAGES {
+        say(&mut client, &number.to_string());
+        script.answer(text(&number.to_string().repeat(400_000)));
+    }
+    let mut asked = 0;
+    while script.seen.recv_timeout(Duration::from_millis(500)).is_ok() {
+        asked += 1;
+    }
+    assert!((1..MESSAGES / 2).contains(&asked), "{asked}");
+    for number in 0..MESSAGES {
+        assert_eq!(hear(&mut client).len(), 400_000 * number.to_string().len());
+    }
+}
+
+#[test]
 fn every_end_is_told_once() {
     let (script, (engine, _, farewells)) = (Script::start(), engine());
     let open = || engine.session_of(spec(&settings(&script, Mode::Plain, &[], "")));

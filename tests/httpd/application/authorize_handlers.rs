@@ -126,7 +126,7 @@ fn plugins_and_python() {
 
     // The handler has the user; header lines and the subprotocol are its own.
     let mut client = Raw::connect(&server);
-    let accepted = ask(&mut client, "/user", &lines[..2]);
+    let accepted = client.ask(&Handshake::new(&format!("/user?{}", saying(&lines[..2]))));
     accepted.assert_accepted();
     assert_eq!((accepted.header("Set-Cookie"), accepted.header("WebSocket-User")), (None, None));
     let known = client.frame();

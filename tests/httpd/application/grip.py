@@ -8,7 +8,7 @@ from django.conf import settings
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
-    MIDDLEWARE=["django_grip.GripMiddleware"],
+    MIDDLEWARE=[__name__ + ".named", "django_grip.GripMiddleware"],
     ROOT_URLCONF=__name__,
     SECRET_KEY="tests",
     GRIP_PROXIES=[{"control_uri": "http://127.0.0.1:1", "key": sys.argv[2], "verify_iss": "pushpin"}],
@@ -22,6 +22,18 @@ from django.views.decorators.csrf import csrf_exempt
 from django_grip import websocket_only
 
 
+def named(get_response):
+    """Says whose the socket is: django-grip makes a response of its own, and leaves out what a view has set."""
+
+    def middleware(request):
+        response = get_response(request)
+        if hasattr(request, "owner"):
+            response["WebSocket-User"] = request.owner
+        return response
+
+    return middleware
+
+
 @csrf_exempt
 @websocket_only
 def echo(request):
@@ -33,6 +45,7 @@ def echo(request):
         ws.subscribe("room")
         ws.meta["user"] = "ann"
         ws.send("welcome")
+        request.owner = "ann"
     while ws.can_recv():
         message = ws.recv()
         if message is None:
@@ -48,7 +61,6 @@ def echo(request):
             ws.send("%s: %s" % (ws.meta["user"], message))
         else:
             ws.send_binary(message)
-
 
 @csrf_exempt
 @websocket_only

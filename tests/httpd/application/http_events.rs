@@ -296,6 +296,13 @@ fn django_grip() {
         assert_eq!(publish(&server, "room", "unheard").1, 0);
         client.send(&Frame::text("bye"));
         assert_eq!(client.close_code(), Some(4002));
+        drop(client);
+
+        // It has said whose the socket is.
+        let mut client = Raw::open(&server, path).about(path);
+        client.expect(&Frame::text("welcome"));
+        assert_eq!(json(&send(&server, "DELETE", "user=ann&code=4401"))["sockets"], 1, "{path}");
+        assert_eq!(client.close_code(), Some(4401));
     }
     let answer = Raw::answer(&server, &Handshake::new("/proxied?refuse"));
     assert_eq!((answer.status, answer.text().as_str()), (403, "not you\n"));

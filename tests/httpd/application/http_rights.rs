@@ -49,6 +49,12 @@ fn rights_are_taken_back() {
     expect_close(&mut client, 1008, "refused by the application");
     drop(client);
     hears(&server, &[&format!("5{second}"), "6|recheck||", "7|disconnect||"]);
+
+    let mut client = Raw::open(&server, &format!("/chat?{}", encode("header WebSocket-Expires: 1")));
+    client.expect(&Frame::text("done"));
+    expect_close(&mut client, 1008, "expired");
+    drop(client);
+    hears(&server, &["1|open||", "2|disconnect||"]);
 }
 
 /// The one that decides over the handshake, and the one that handles the session: a socket has the channels that either names.
