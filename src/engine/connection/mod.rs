@@ -6,7 +6,7 @@
 use super::codec::{Codec, Contexts, Event};
 use super::handle::ConnectionHandle;
 use super::health::heartbeat::{self, Activity};
-use super::memory::{Demand, Held, Holding, Share, SharedBytes};
+use super::memory::{Demand, Held, Holding};
 use super::quota::Place;
 use super::revocation::{Change, clock};
 use super::socket::Socket;
@@ -28,6 +28,7 @@ use std::task::{Context, Poll, ready};
 
 mod answering;
 mod closing;
+mod holding;
 mod sending;
 mod slow;
 
@@ -234,24 +235,6 @@ impl Conn {
     /// The stream to the process that the session came from, if there is one, once.
     pub fn take_link(&mut self) -> Option<OwnedFd> {
         self.link.take()
-    }
-
-    /// So many bytes of what the client has said are with the handler, which has not got rid of them yet: for `WebSocketMemory`.
-    pub fn hold(&mut self, bytes: usize) {
-        if bytes > 0 || self.keep.is_some() {
-            self.keep().handled = bytes;
-            self.settle();
-        }
-    }
-
-    /// It ends because too much is held: what it holds is in the way of others.
-    pub fn is_short_of_memory(&self) -> bool {
-        self.demand() >= Demand::Close
-    }
-
-    /// As many bytes that outlive the session, until dropped.
-    pub fn hold_beyond(&self, bytes: usize) -> Share {
-        SharedBytes::new(self.registered.shared.memory(), bytes).wait()
     }
 
     fn settle(&mut self) {

@@ -43,7 +43,7 @@ const VERSION: &str = concat!("mod_websocket handoff 21, with ", env!("HANDLERS"
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "sXKXcxJtO3bpkUFz9303aPRR0W4=";
+pub(crate) const LAYOUT: &str = "2KXto6dUZbVikrLzg8lhe5ksbc0=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///
