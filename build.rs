@@ -137,6 +137,7 @@ mod httpd {
         "apr_table_add",
         "apr_table_addn",
         "apr_table_clear",
+        "apr_table_copy",
         "apr_table_get",
         "apr_table_set",
         "apr_table_setn",

@@ -3,13 +3,13 @@
 //! # The map of the house
 //!
 //! A request with `Upgrade: websocket` passes through httpd like any other: TLS, virtual host, rewriting, login. Our
-//! content handler checks the opening handshake, sends the 101 and gives the socket away to the *engine process*, which
-//! owns every open session. The httpd worker is free at once.
+//! content handler checks the opening handshake and gives the socket away to the *engine process*, which sends the 101 that httpd
+//! has worked out, and owns every open session. The httpd worker is free at once.
 //!
 //! ```text
 //! httpd child                                     engine process (one per httpd)
-//!   front::upgrade    negotiate, 101, handoff       engine::process   signals, the way in
-//!        │            SCM_RIGHTS fd + SessionSpec        │
+//!   front::upgrade    negotiate, handoff            engine::process   signals, the way in
+//!        │            SCM_RIGHTS fd + SessionSpec + 101  │
 //!        └──────────────────────────────────────▶  engine::thread    one tokio current-thread runtime each
 //!                                                         │
 //!                                                   engine::connection  socket + codec + engine::write_queue
@@ -38,7 +38,7 @@
 //! |---|---|
 //! | an opening handshake judged | `front/upgrade.rs` asks [`wire::handshake`], and then the engine: [`engine::handoff`], `engine/handoff_server.rs` |
 //! | an application asked whether a session may open | `front/authorize/`, `apache/subrequest.rs`; what it answers: [`engine::application`] |
-//! | the socket given away, or the bytes relayed | `front/custody.rs`; `front/relay/`, [`mux`] |
+//! | the socket given away, or the bytes relayed | `front/opening.rs`, the longer way in `front/custody.rs`; `front/relay/`, [`mux`] |
 //! | where TLS keys leave httpd | `apache/tls/` sees them, `front/tls_handoff.rs` takes them, [`tls::record`] goes on with them |
 //! | a handshake sent on to a server behind mod_proxy | `handlers/proxy/front.rs`, `handlers/proxy/route.rs` |
 //! | a session run | `engine/session_task.rs`, [`engine::connection`] over [`wire::session`], its handler: `handlers/echo` is the smallest |

@@ -80,6 +80,8 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Bytes of the head, with the empty line at its end.
+    pub(crate) head: usize,
 }
 
 impl Response {
@@ -93,7 +95,12 @@ impl Response {
             let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("not a header: {line:?}"));
             (name.to_owned(), value.trim().to_owned())
         });
-        Self { status: code.expect("a status code"), headers: headers.collect(), body: Vec::new() }
+        Self {
+            status: code.expect("a status code"),
+            headers: headers.collect(),
+            body: Vec::new(),
+            head: head.len() + 4,
+        }
     }
 
     /// The values of a header, one each line.

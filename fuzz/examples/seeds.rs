@@ -209,6 +209,18 @@ fn handoff() -> Vec<(&'static str, Vec<u8>)> {
                 ToEngine::Take { id: 8, early: vec![], linked: true, tls: Some(Box::new(keys)), backend: None },
             ]),
         ),
+        (
+            "open",
+            with(&[
+                hello(),
+                ToEngine::Open {
+                    spec: Box::default(),
+                    head: b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec(),
+                    early: vec![1; 50],
+                    tls: None,
+                },
+            ]),
+        ),
         ("mux", with(&[hello(), ToEngine::Mux { thread: 1 }, ToEngine::Carry { id: 8, mux: 300, backend: None }])),
         ("abandon", with(&[hello(), ToEngine::Abandon { id: u64::MAX }])),
         ("close", with(&[hello(), ToEngine::Close { id: 300, code: 1012, reason: "draining".into() }])),

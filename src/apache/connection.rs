@@ -93,6 +93,31 @@ impl Connection {
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
+    /// As [`Connection::socket`], of TCP, for somebody who knows nothing of it: it does not block, and delays nothing.
+    ///
+    /// # Errors
+    /// It is closed already, or not of TCP.
+    pub fn bare_socket(&self) -> io::Result<BorrowedFd<'_>> {
+        let socket = self.socket()?;
+        // SAFETY: safety.md 1, 3.
+        match unsafe { ffi::shim_socket_lay_bare(ffi::ap_get_conn_socket(self.as_ptr())) } {
+            0 => Ok(socket),
+            status => Err(io::Error::other(format!("its socket takes no options ({status})"))),
+        }
+    }
+
+    /// Sends what the filters hold, and waits until it has gone.
+    pub fn send_all(&self) {
+        // SAFETY: safety.md 1, 3.
+        unsafe { ffi::shim_connection_send_all(self.as_ptr()) }
+    }
+
+    /// Somebody else sends so many bytes on it, which the access log is to count (mod_logio).
+    pub fn count_sent(&self, bytes: usize) {
+        // SAFETY: safety.md 1, 3.
+        unsafe { ffi::shim_connection_count_sent(self.as_ptr(), bytes as ffi::apr_off_t) }
+    }
+
     /// Has the connection's descriptor stand for another socket, which stays the caller's to close.
     ///
     /// # Errors
@@ -194,8 +219,8 @@ impl Connection {
     pub fn read(&self, out: &mut Vec<u8>) -> io::Result<usize> {
         let before = out.len();
         // The stream of an upgraded HTTP/2 request begins with an EOS, which ends the request and not the stream: so an
-        // empty answer is asked again once.
-        for _ in 0..2 {
+        // empty answer is asked again once. Of a socket alone it says that there is nothing.
+        for _ in 0..if self.is_secondary() || self.is_tls() { 2 } else { 1 } {
             let status = self.read_brigade(out);
             if out.len() > before {
                 return Ok(out.len() - before);

@@ -22,6 +22,7 @@ pub mod process;
 pub mod proxy;
 pub mod rarely;
 pub mod request;
+pub mod response;
 pub mod server;
 pub mod server_status;
 pub mod shared_memory;

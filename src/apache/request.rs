@@ -70,7 +70,7 @@ impl Request {
         self.0.get()
     }
 
-    fn record(&self) -> &ffi::request_rec {
+    pub(super) fn record(&self) -> &ffi::request_rec {
         // SAFETY: safety.md 1, 5.
         unsafe { &*self.0.get() }
     }

@@ -202,6 +202,30 @@ void shim_connection_send(conn_rec *c, apr_pool_t *pool, const char *data, apr_s
     apr_brigade_destroy(bb);
 }
 
+void shim_connection_send_all(conn_rec *c)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(c->pool, c->bucket_alloc);
+    ap_fflush(c->output_filters, bb);
+    apr_brigade_destroy(bb);
+}
+
+void shim_connection_count_sent(conn_rec *c, apr_off_t bytes)
+{
+    APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_out) *count = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_out);
+
+    if (count) {
+        count(c, bytes);
+    }
+}
+
+apr_status_t shim_socket_lay_bare(apr_socket_t *socket)
+{
+    /* Neither asks the system where APR knows that it is so. */
+    apr_status_t status = apr_socket_opt_set(socket, APR_SO_NONBLOCK, 1);
+
+    return status == APR_SUCCESS ? apr_socket_opt_set(socket, APR_TCP_NODELAY, 1) : status;
+}
+
 static apr_bucket_brigade *only_flush(request_rec *r)
 {
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);

@@ -78,6 +78,12 @@ void shim_connection_release_memory(conn_rec *c);
 void shim_connection_close_after(conn_rec *c);
 /* Writes to the client what goes before the output filters of a request, and waits until it has gone */
 void shim_connection_send(conn_rec *c, apr_pool_t *pool, const char *data, apr_size_t length);
+/* As that, of what the filters hold */
+void shim_connection_send_all(conn_rec *c);
+/* Has mod_logio count bytes that somebody else sends */
+void shim_connection_count_sent(conn_rec *c, apr_off_t bytes);
+/* Sees to it that a socket does not block, and delays nothing (RFC 896): mostly it is so already */
+apr_status_t shim_socket_lay_bare(apr_socket_t *socket);
 /* Runs an output filter of a request, below those of the protocol, with a flush and no body; it is no longer in the request's
    chain then. What it passes on is dropped: its work was on the request's header lines. */
 void shim_request_run_filter(request_rec *r, const char *name);

@@ -151,10 +151,7 @@ impl ControlLink {
 
 /// Does what the parent says, with messages for the main thread, until the parent's end closes.
 pub(crate) async fn obey(end: OwnedFd, messages: mpsc::UnboundedSender<ControlMessage>) {
-    let listened = async {
-        let stream = tokio::net::UnixStream::from_std(end.into())?;
-        listen(&mut Receiver::new(stream), &messages).await
-    };
+    let listened = async { listen(&mut Receiver::new(end.into())?, &messages).await };
     if let Err(why) = listened.await {
         warn!("WS0150: cannot understand a message of httpd's parent: {why}");
     }

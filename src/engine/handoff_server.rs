@@ -1,6 +1,8 @@
 //! Where httpd's children come with their sessions. Each link is served by one engine thread, and most of its sessions stay
 //! there: a handshake wakes that thread and no other.
 
+mod opening;
+
 use super::handoff::{self, FromEngine, ProxiedBackend, Receiver, ToEngine};
 use super::health::heartbeat::{self, Activity, HandlerNumber};
 use super::metrics::Gauge;
@@ -12,7 +14,7 @@ use super::session_ids::SessionIds;
 use super::thread::{NewMux, ThreadHandle};
 use super::{
     Accepted, Adoption, BackendStream, Engine, HandlerSession, Quota, Refused, Registry, Rejection, Response,
-    SessionSource, SessionSpec,
+    SessionSource, SessionSpec, Unanswered,
 };
 use crate::tls::record::Keys;
 use crate::wire::{CloseCode, CloseFrame, close};
@@ -74,12 +76,12 @@ pub fn serve(server: &Arc<HandoffServer>, stream: UnixStream) {
 }
 
 async fn serve_link(server: Weak<HandoffServer>, stream: UnixStream, here: ThreadHandle) {
-    let stream = match tokio::net::UnixStream::from_std(stream) {
+    let stream = match Receiver::new(stream) {
         Ok(stream) => stream,
         Err(e) => return warn!("WS0109: a handoff link cannot be watched: {e}"),
     };
     let Some(counted) = server.upgrade().map(|server| CountGuard::of(&server.links)) else { return };
-    let mut link = ServedLink { stream: Receiver::new(stream), here, granted: HashMap::new() };
+    let mut link = ServedLink { stream, here, granted: HashMap::new() };
     match link.listen(&server).await {
         // The child has ended, or has not waited for the answer.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => debug!("WS0172: nobody waits for an answer any more"),
@@ -157,6 +159,13 @@ impl ServedLink {
                         Err(refusal) => refusal,
                     };
                     self.stream.send(&answer).await?;
+                }
+                ToEngine::Open { spec, head, early, tls } => {
+                    let socket = self.stream.descriptor()?;
+                    if self.stream.was_hung_up() {
+                        return Ok(());
+                    }
+                    self.open(&server, *spec, Unanswered { socket, tls, head }, early).await?;
                 }
                 ToEngine::Take { id, early, linked, tls, backend } => {
                     let socket = self.stream.descriptor()?;

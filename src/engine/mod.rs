@@ -140,6 +140,19 @@ pub enum SessionSource {
     Tls(OwnedFd, Box<Keys>),
     /// The stream with the session's number of the mux of this number, which the thread that it is for was told of before.
     Mux(u64),
+    /// A client's connection whose opening handshake is not answered yet.
+    Unanswered(Box<Unanswered>),
+}
+
+/// A TCP connection of a client, which does not block and delays nothing; and what is said on it first.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// The connection.
+    pub socket: OwnedFd,
+    /// It has TLS on it, which goes on with these.
+    pub tls: Option<Box<Keys>>,
+    /// The 101.
+    pub head: Vec<u8>,
 }
 
 impl From<OwnedFd> for SessionSource {

@@ -6,10 +6,12 @@ use super::handler::{HandlerSession, LocalBoxFuture, MessageSession, StreamSessi
 use super::health::heartbeat::{self, Activity};
 use super::metrics::{self, Transport};
 use super::raw::{RawStream, RawSummary};
+use super::socket::Socket;
 use super::summary::{End, Summary, Traffic};
 use super::thread::{Registered, ThreadState};
 use super::{Adoption, Limits, SessionSource, SessionSpec};
 use crate::wire::{CloseCode, close};
+use bytes::Bytes;
 use log::{debug, error};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,13 +33,20 @@ pub(super) fn begin(adoption: Adoption, shared: &Rc<ThreadState>) {
         HandlerSession::Messages(session) => {
             registered.handle.takes_changes.set(session.takes_changes());
             registered.name(&mut spec);
-            let socket = match shared.socket(socket, id) {
+            let socket = match socket {
+                SessionSource::Unanswered(unanswered) => Socket::answering(*unanswered),
+                other => shared.socket(other, id).map(|socket| (socket, Bytes::new())),
+            };
+            let (socket, rest) = match socket {
                 Ok(socket) => socket,
                 Err(e) => return error!("WS0112: session {id}: cannot take over its socket: {e}"),
             };
             // It decodes what came with the handshake: a panic there is one session's, too.
             match catch_unwind(AssertUnwindSafe(|| Conn::new(registered, socket, spec, &early, places, link))) {
-                Ok(conn) => drop(tokio::task::spawn_local(Box::pin(live(conn, session)))),
+                Ok(conn) => {
+                    conn.say_first(rest);
+                    drop(tokio::task::spawn_local(Box::pin(live(conn, session))));
+                }
                 Err(panic) => error!("WS0108: session {id}: a panic at its start: {}", panic_text(&*panic)),
             }
         }
@@ -55,6 +64,8 @@ fn series(shared: &ThreadState, socket: &SessionSource, spec: &SessionSpec) -> u
     let opening = spec.opening.as_deref();
     let transport = match socket {
         SessionSource::Tls(..) => Transport::Tls,
+        SessionSource::Unanswered(unanswered) if unanswered.tls.is_some() => Transport::Tls,
+        SessionSource::Unanswered(_) => Transport::Socket,
         SessionSource::Mux(_) => Transport::Mux,
         // It may be that of a relay.
         SessionSource::Socket(_) => opening.map_or(Transport::Socket, |opening| opening.transport),
@@ -127,7 +138,6 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::socket::Socket;
     use crate::engine::testing::chunk;
     use crate::engine::writer::Writer;
     use crate::handlers::echo::Echo;

@@ -1,10 +1,10 @@
 //! The byte stream of a session: a client's TCP connection, with or without TLS on it; or where httpd must stay in between,
 //! one end of a socketpair, or a stream of a mux.
 
-use super::SessionSource;
 use super::mux_task::MuxStream;
+use super::{SessionSource, Unanswered};
 use crate::tls::record::Keys;
-use crate::tls::stream::Tls;
+use crate::tls::stream::{LAST, Tls};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_keepalive;
@@ -50,6 +50,24 @@ impl Socket {
         Ok(Socket::Tls(Box::new(Tls::new(tcp(fd)?, keys)?)))
     }
 
+    /// Takes over a connection of a client whose handshake is not answered, and answers it. Returns what is left of the answer, to go
+    /// before all else.
+    ///
+    /// # Errors
+    /// It cannot be watched by epoll, or the keys are of no use.
+    pub fn answering(unanswered: Unanswered) -> io::Result<(Socket, Bytes)> {
+        let Unanswered { socket, tls, head } = unanswered;
+        let stream = TcpStream::from_std(socket.into())?;
+        let socket = match tls {
+            Some(keys) => Socket::Tls(Box::new(Tls::new(stream, &keys)?)),
+            None => Socket::Tcp(stream),
+        };
+        let mut head = Bytes::from(head);
+        // Whoever is gone is found out by the session.
+        let sent = socket.write_now(&head).unwrap_or(0);
+        Ok((socket, head.split_off(sent)))
+    }
+
     /// Takes over a connection to a server, which was httpd's.
     ///
     /// # Errors
@@ -61,7 +79,9 @@ impl Socket {
                 rustix::io::ioctl_fionbio(&fd, true)?;
                 Ok(Socket::Tls(Box::new(Tls::to_server(tcp(fd)?, &keys)?)))
             }
-            SessionSource::Mux(_) => Err(io::Error::other("a server's bytes do not come over a mux")),
+            SessionSource::Mux(_) | SessionSource::Unanswered(_) => {
+                Err(io::Error::other("a server's bytes come over a socket, and it has been answered"))
+            }
         }
     }
 
@@ -148,6 +168,19 @@ impl Socket {
         match self {
             Socket::Tls(tls) => tls.held(),
             Socket::Tcp(_) | Socket::Unix(_) | Socket::Mux(_) => (0, 0),
+        }
+    }
+
+    /// As [`Socket::try_write`], whatever the runtime knows of the stream, of what goes with the end that follows at once: in one
+    /// segment of TCP, where both fit into one.
+    pub fn write_last(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, slices) {
+            (Socket::Tcp(stream), [one]) => Ok(send(stream, one, LAST)?),
+            (Socket::Tls(tls), [one]) => match tls.write_last(one)? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                count => Ok(count),
+            },
+            (_, many) => self.try_write(many),
         }
     }
 

@@ -23,6 +23,7 @@ use tungstenite::protocol::Role;
 
 mod memory;
 mod mux;
+mod opening;
 mod process;
 mod tls;
 
@@ -101,6 +102,8 @@ fn registry() -> Registry {
         .with("flood", Scripted(flood))
         .with("push", Scripted(push))
         .with("greets", Greets)
+        .with("hesitates", opening::Hesitates)
+        .with("adds", opening::Adds)
 }
 
 fn engine() -> TestEngine {

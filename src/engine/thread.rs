@@ -260,6 +260,7 @@ impl ThreadState {
             SessionSource::Socket(socket) => return Socket::new(socket),
             SessionSource::Tls(socket, keys) => return Socket::with_keys(socket, &keys),
             SessionSource::Mux(number) => number,
+            SessionSource::Unanswered(_) => return Err(io::Error::other("nobody answers its handshake")),
         };
         if let Some(mux) = self.muxes.borrow().get(&number) {
             return Ok(Socket::Mux(mux.open(session)));

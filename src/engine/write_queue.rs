@@ -115,6 +115,12 @@ impl WriteQueue {
         self.sealed.push_back(Chunk { bytes, common });
     }
 
+    /// Adds what is to go before all that waits, of which nothing has been written.
+    pub fn push_first(&mut self, bytes: Bytes) {
+        self.sealed_len += bytes.len();
+        self.sealed.push_front(Chunk { bytes, common: None });
+    }
+
     fn seal(&mut self) {
         if !self.open.is_empty() {
             self.sealed_len += self.open.len();

@@ -58,6 +58,16 @@ impl Writer {
         self.shared.metrics.row.note_sent(1, bytes as u64);
     }
 
+    /// Writes what waits and says that nothing follows, where the socket takes it all at once.
+    pub fn end(&mut self) -> bool {
+        let Writer { queue, socket, .. } = self;
+        let is_all = queue.flush(|slices| socket.write_last(slices)).is_ok_and(|is_all| is_all);
+        if is_all {
+            socket.end_writing();
+        }
+        is_all
+    }
+
     /// Writes the messages from the `first` on, if nothing has to go before them.
     pub fn try_write_batch(&mut self, batch: &Batch, first: usize) -> Written {
         let Some(encoding) = self.encoding.filter(|_| self.is_open && self.queue.is_empty()) else {

@@ -94,6 +94,8 @@ pub(super) struct Terms<'a> {
     pub(super) patience: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) hold: Option<Hold>,
+    /// What the client has sent in its TLS and was read already.
+    pub(super) early: Vec<u8>,
     /// What is to be done unless there is a session, in which case it is taken away.
     pub(super) undo: &'a mut Option<Undo>,
 }
@@ -105,20 +107,13 @@ pub(super) fn hand_over(
     spec: &SessionSpec,
     terms: Terms<'_>,
 ) -> HookResult {
-    let Terms { handover, needs, patience, drain_timeout, hold, undo } = terms;
+    let Terms { handover, needs, patience, drain_timeout, hold, early, undo } = terms;
     // Nothing should be left of an earlier request; if something was, it would be taken for this one's.
     SUSPENDED.take();
     let engine = child::engine_client().ok_or(SERVICE_UNAVAILABLE)?;
     let (mut link, Granted { id, response, thread }) = match engine.offer_within(spec, patience) {
         Ok(offered) => offered,
-        Err(HandoffError::Answered(answer)) => return authorize::ask::pass_on(request, *answer).into(),
-        Err(HandoffError::Declined) => return Ok(HookStatus::Declined),
-        Err(HandoffError::Dropped) => {
-            log::request(Level::Info, request, "WS0024: the handler dropped the connection");
-            request.connection().detach();
-            return Ok(HookStatus::Ok);
-        }
-        Err(why) => return Err(no_session(request, &why)),
+        Err(why) => return answer_for(request, why),
     };
     let session = RelaySession { id, drain_timeout, close_timeout: spec.limits.close_timeout };
     let by_mux = handover == Handover::SuspendedRelay && needs == Needs::Stream;
@@ -137,7 +132,7 @@ pub(super) fn hand_over(
     // Before the 101, after which a client may send as fast as it can.
     let early = match &streams.bytes {
         Bytes::Socket => request.connection().take_input(tls_handoff::MOST_EARLY),
-        _ => Ok(Vec::new()),
+        _ => Ok(early),
     };
     match &response {
         _ if early.is_err() => {}
@@ -172,6 +167,20 @@ pub(super) fn hand_over(
     request.bypass_http();
     let hold = hold.zip(messages).map(|(hold, ours)| hold(id, ours));
     park(request, handover, Parked { engine, session, hold })
+}
+
+/// What the client is told where the engine takes no session over.
+pub(super) fn answer_for(request: &mut Request, why: HandoffError) -> HookResult {
+    match why {
+        HandoffError::Answered(answer) => authorize::ask::pass_on(request, *answer).into(),
+        HandoffError::Declined => Ok(HookStatus::Declined),
+        HandoffError::Dropped => {
+            log::request(Level::Info, request, "WS0024: the handler dropped the connection");
+            request.connection().detach();
+            Ok(HookStatus::Ok)
+        }
+        why => Err(no_session(request, &why)),
+    }
 }
 
 /// Keeps the request for as long as it is needed: suspended, or on this thread.
@@ -298,7 +307,8 @@ fn send(
             link.give(id, early, socket, None, messages).map_err(HandoffFailure::Engine)
         }
         Bytes::TlsSocket => {
-            let (early, keys) = tls_handoff::take(connection).map_err(HandoffFailure::Client)?;
+            let (rest, keys) = tls_handoff::take(connection).map_err(HandoffFailure::Client)?;
+            let early = [early, rest].concat();
             let socket = connection.socket().map_err(HandoffFailure::Client)?;
             link.give(id, early, socket, Some(keys), messages).map_err(HandoffFailure::Engine)
         }

@@ -155,12 +155,16 @@ pub(crate) trait Front: Sync {
     fn child_stopped(&self) {}
 }
 
-/// A handler whose name says all that httpd needs to know.
+/// A handler whose name says all that httpd needs to know, and that accepts everything with a plain 101.
 pub(crate) struct Plain(pub(crate) &'static str);
 
 impl Front for Plain {
     fn name(&self) -> &'static str {
         self.0
+    }
+
+    fn prepare(&self, _request: &mut Request, _args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
+        Ok(Prepared { is_plain: true, ..Prepared::default() })
     }
 }
 
@@ -178,6 +182,8 @@ pub(crate) struct Prepared {
     /// As whom the session is present in its channels.
     pub(crate) member: Option<String>,
     pub(crate) patience: Duration,
+    /// The handler accepts with a 101 that has no lines of its own, and a session of messages.
+    pub(crate) is_plain: bool,
     /// What becomes of the request, where it must outlive the handoff.
     pub(crate) hold: Option<Hold>,
     /// What the engine asks the application with; `None`: what it would be without this handler.
@@ -195,7 +201,15 @@ pub(crate) type Hold = Box<dyn FnOnce(u64, UnixStream) -> Arc<dyn RequestHold>>;
 
 impl Default for Prepared {
     fn default() -> Prepared {
-        Prepared { settings: Vec::new(), member: None, patience: PATIENCE, hold: None, application: None, undo: None }
+        Prepared {
+            settings: Vec::new(),
+            member: None,
+            patience: PATIENCE,
+            is_plain: false,
+            hold: None,
+            application: None,
+            undo: None,
+        }
     }
 }
 

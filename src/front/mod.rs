@@ -2,6 +2,7 @@
 //!
 //! * [`upgrade`]: the content handler: the opening handshake
 //! * [`custody`]: the way of a session's bytes to the engine
+//! * [`opening`]: the shortest way: the engine answers the handshake
 //! * [`handler`]: what a handler is to httpd
 //! * [`refusal`]: what the log says of handshakes that are refused
 //! * [`response`]: the 101
@@ -27,6 +28,7 @@ pub mod h2;
 pub mod handler;
 pub mod metrics;
 pub mod once;
+pub mod opening;
 pub mod others;
 pub mod refusal;
 pub mod relay;

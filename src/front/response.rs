@@ -62,28 +62,41 @@ impl Head {
     }
 
     /// As HTTP/1.1 has it.
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
         for (name, value) in &self.0 {
-            bytes.extend([name.to_bytes(), b": ", value.to_bytes(), b"\r\n"].concat());
+            for part in [name.to_bytes(), b": ", value.to_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
         }
-        bytes.extend(b"\r\n");
+        bytes.extend_from_slice(b"\r\n");
         bytes
     }
 
     /// Sends the head, and returns when it has gone. It is the last of HTTP on this connection, or stream: nothing of the
     /// request's filters is run again when it ends.
     pub(super) fn send(&self, request: &mut Request) {
-        // The access log may want to know.
+        self.note(request);
+        if !(request.connection().is_secondary() && request.respond_by(HTTP2)) {
+            request.send(&self.bytes());
+        }
+        request.bypass_http();
+    }
+
+    /// Somebody else has sent it, or is about to: nothing of the request's filters is run when it ends.
+    pub(super) fn note_sent(&self, request: &mut Request) {
+        self.note(request);
+        request.bypass_http();
+    }
+
+    /// The access log may want to know.
+    fn note(&self, request: &Request) {
         request.err_headers_out().clear();
         request.headers_out().clear();
         for (name, value) in &self.0 {
             request.headers_out().add_bytes(name, value);
         }
-        if !(request.connection().is_secondary() && request.respond_by(HTTP2)) {
-            request.send(&self.bytes());
-        }
-        request.bypass_http();
     }
 }
 

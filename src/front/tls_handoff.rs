@@ -44,6 +44,34 @@ pub fn take(connection: &Connection) -> io::Result<(Vec<u8>, Box<Keys>)> {
     take_all(connection, || Err(io::ErrorKind::UnexpectedEof.into()))
 }
 
+/// What has come in a connection's TLS, and the keys for what follows; none where there is more than is read here, or the rest of a
+/// record is still to come: [`take`] has them. httpd can go on with it, but for what has come.
+///
+/// # Errors
+/// The client is gone.
+pub fn copy(connection: &Connection) -> io::Result<(Vec<u8>, Option<Box<Keys>>)> {
+    connection.make_raw();
+    let mut early = Vec::new();
+    while early.len() <= MUCH {
+        let read = connection.read(&mut early);
+        // mod_ssl may have ended the TLS, and then what is read is not decrypted.
+        if connection.is_aborted() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        match read {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let state = connection.tls().filter(|_| !connection.tls_has_pending());
+                return Ok((early, state.map(|state| Box::new(keys(state)))));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    // There may be more that httpd has read.
+    Ok((early, None))
+}
+
 /// As [`take`], where whoever is on the other end may have said all it has to say: that end is then the next thing to be read.
 ///
 /// # Errors

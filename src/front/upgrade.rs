@@ -1,8 +1,8 @@
 //! The content handler: a WebSocket's opening handshake, up to what the engine is asked.
 
-use super::custody::{self, Terms};
+use super::custody::{self, Handover, Terms};
 use super::handler::{Prepared, Registration};
-use super::{WebSocket, authorize, h2, refusal, session_logs};
+use super::{WebSocket, authorize, h2, opening, refusal, session_logs};
 use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::{BAD_REQUEST, INTERNAL_SERVER_ERROR};
@@ -37,7 +37,7 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         Ok(prepared) => prepared,
         Err(refused) => return refused.into(),
     };
-    let Prepared { settings, member, patience, hold, application, mut undo } = prepared;
+    let Prepared { settings, member, patience, is_plain, hold, application, mut undo } = prepared;
     if let Some(accept) = &accept {
         tell_of_protocols(request, accept);
     }
@@ -60,8 +60,13 @@ pub(crate) fn handle(request: &mut Request, all: &[Registration]) -> HookResult 
         spec.application = application;
     }
     let (needs, drain_timeout) = (front.needs(), config.drain_timeout());
-    let terms = Terms { handover, needs, patience, drain_timeout, hold, undo: &mut undo };
-    let verdict = custody::hand_over(request, accept.as_ref(), &spec, terms);
+    let terms = Terms { handover, needs, patience, drain_timeout, hold, early: Vec::new(), undo: &mut undo };
+    let verdict = match terms {
+        Terms { handover: Handover::Socket | Handover::TlsSocket, hold: None, .. } if is_plain => {
+            opening::open(request, accept.as_ref(), spec, terms)
+        }
+        terms => custody::hand_over(request, accept.as_ref(), &spec, terms),
+    };
     if let Some(undo) = undo {
         undo(request);
     }

@@ -140,6 +140,7 @@ fn messages() -> Vec<u8> {
             ToEngine::Close { id: 1, code: 1001, reason: text("reason") },
             ToEngine::Call { handler: text("handler"), request: vec![1], payload: vec![2].into() },
             ToEngine::Query(Query::Gauges),
+            ToEngine::Open { spec: Box::new(spec()), head: vec![1], early: vec![2], tls: Some(Box::new(keys.clone())) },
         ]),
         all(&[
             FromEngine::Hello { version: version().into() },
@@ -156,6 +157,7 @@ fn messages() -> Vec<u8> {
                 headers: vec![(text("name"), vec![4])],
                 body: vec![5],
             })),
+            FromEngine::Opened { id: 1 },
         ]),
         all(&[
             Order::Hello { version: version().into() },

@@ -22,6 +22,8 @@ pub const MAX_PLAIN: usize = 1 << 14;
 pub const MAX_RECORD: usize = HEADER + MAX_PLAIN + 256;
 
 const HEADER: usize = 5;
+/// Bytes that a record has more than its data, for all suites that are known (RFC 8446 section 5.2).
+pub const OVERHEAD: usize = HEADER + 1 + TAG;
 const TAG: usize = 16;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;

@@ -16,6 +16,9 @@ pub const CHUNKS: usize = 32;
 /// Bytes of application data that one write takes at most.
 const BATCH: usize = 4 * MAX_PLAIN;
 
+/// What is written with these goes with what follows at once.
+pub const LAST: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT).union(SendFlags::MORE);
+
 thread_local! {
     /// Where records are sealed. What the kernel does not take is copied from here.
     static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -108,7 +111,7 @@ impl Tls {
     }
 
     fn give_up(&mut self, alert: Alert) -> io::Error {
-        self.say(|sealer, out| sealer.seal_alert(alert, out));
+        self.say(|sealer, out| sealer.seal_alert(alert, out), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         io::Error::new(io::ErrorKind::InvalidData, alert)
     }
 
@@ -149,6 +152,12 @@ impl Tls {
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(BATCH)];
         self.write(&[bytes], |bytes| Ok(send(&self.stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?))
+    }
+
+    /// As [`Tls::write_now`], of what goes with [`Tls::end_writing`] and the end of TCP, which follow at once.
+    pub fn write_last(&self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(BATCH)];
+        self.write(&[bytes], |bytes| Ok(send(&self.stream, bytes, LAST)?))
     }
 
     /// Returns 0 when a part of it went: the same bytes have to come again, first.
@@ -192,19 +201,19 @@ impl Tls {
         (self.begun.len(), self.out.borrow().waiting.as_ref().map_or(0, |waiting| waiting.records.len()))
     }
 
-    /// Says that nothing more will be written.
+    /// Says that nothing more will be written. The end of TCP follows at once.
     pub fn end_writing(&self) {
-        self.say(|sealer, out| sealer.seal_end(out));
+        self.say(|sealer, out| sealer.seal_end(out), LAST);
     }
 
     /// Sends a last record, if nothing waits before it. Whether it arrives matters to nobody.
-    fn say(&self, seal: impl FnOnce(&mut Sealer, &mut Vec<u8>)) {
+    fn say(&self, seal: impl FnOnce(&mut Sealer, &mut Vec<u8>), flags: SendFlags) {
         let mut out = self.out.borrow_mut();
         if out.waiting.is_none() && !out.is_closed {
             out.is_closed = true;
             let mut record = Vec::new();
             seal(&mut out.sealer, &mut record);
-            let _ = send(&self.stream, &record, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            let _ = send(&self.stream, &record, flags);
         }
     }
 }

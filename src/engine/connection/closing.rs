@@ -84,8 +84,10 @@ impl Conn {
     async fn hang_up(&mut self, limit: Duration) {
         // The client may be back for another session before it has ended this connection.
         self.places = Box::default();
-        self.within(LINGER, Self::poll_flush_only).await;
-        self.writer.borrow().socket.end_writing();
+        if !self.writer.borrow_mut().end() {
+            self.within(LINGER, Self::poll_flush_only).await;
+            self.writer.borrow().socket.end_writing();
+        }
         let (mut left, mut is_over) = (LINGER_BYTES, false);
         let begun = Instant::now();
         loop {

@@ -11,6 +11,7 @@ use crate::engine::thread::Registered;
 use crate::engine::writer::Writer;
 use crate::wire::frame::Control;
 use crate::wire::{CloseCode, Message, close};
+use bytes::Bytes;
 use std::cell::RefMut;
 use std::future::poll_fn;
 use std::io;
@@ -22,6 +23,13 @@ use std::task::{Context, Poll, ready};
 pub struct Closing;
 
 impl Conn {
+    /// Before anything was written: this goes before all else.
+    pub(in crate::engine) fn say_first(&self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.writer.borrow_mut().queue.push_first(bytes);
+        }
+    }
+
     /// Queues a message for the client, at once. Waits while the send buffer is full.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! httpd's end of a link, and the links that a child keeps.
 
-use super::codec::send_before;
+use super::codec::{encode, send_before, send_bytes_with};
 use super::{FromEngine, PATIENCE, ProxiedBackend, ToEngine, receive, send, send_with, version};
 use crate::engine::health::gate::{Gate, Late, Question};
 use crate::engine::health::patient::PatientStream;
@@ -9,10 +9,12 @@ use crate::engine::{ForeignRefusal, Response, SessionSpec, entrance};
 use crate::tls::record::Keys;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Links that a child keeps open between two handshakes.
 const KEPT_LINKS: usize = 16;
@@ -134,6 +136,38 @@ impl Link {
         answer
     }
 
+    /// Has the engine open a session over this socket, with an encoded [`ToEngine::Open`]. Returns the session's number.
+    fn open_session(
+        &mut self,
+        message: &[u8],
+        socket: BorrowedFd<'_>,
+        patience: Duration,
+    ) -> Result<u64, HandoffError> {
+        self.stream.be_patient(patience);
+        let answer = send_bytes_with(&mut self.stream, message, &[socket]).map_err(HandoffError::from);
+        let answer = match answer.and_then(|()| self.answer()) {
+            Err(HandoffError::Unanswered(why)) if is_late(&why) => {
+                self.last_word().map_or(Err(HandoffError::Unanswered(why)), understand)
+            }
+            answer => answer,
+        };
+        self.stream.be_patient(PATIENCE);
+        match answer? {
+            FromEngine::Opened { id } => Ok(id),
+            FromEngine::Answered(answer) => Err(HandoffError::Answered(answer)),
+            FromEngine::Declined => Err(HandoffError::Declined),
+            FromEngine::Dropped => Err(HandoffError::Dropped),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// The answer to what is given up now, if it has come at the last moment. From then on the engine finds that nobody listens,
+    /// and takes nothing over.
+    pub(super) fn last_word(&mut self) -> Option<FromEngine> {
+        shutdown(&self.stream, Shutdown::Both).ok()?;
+        self.receive().ok()
+    }
+
     fn call(&mut self, call: &ToEngine, payload: &[u8]) -> Result<Vec<u8>, HandoffError> {
         send_before(&mut self.stream, call, payload)?;
         match self.answer()? {
@@ -160,11 +194,7 @@ impl Link {
     fn answer(&mut self) -> Result<FromEngine, HandoffError> {
         let answer = self.receive().map_err(HandoffError::Unanswered)?;
         self.stream.answered();
-        match answer {
-            FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
-            FromEngine::Hello { version } => Err(HandoffError::Version(version)),
-            answer => Ok(answer),
-        }
+        understand(answer)
     }
 
     /// Hands the socket of a granted session over, and with it the keys of its TLS, if it has any, and the end of a link to
@@ -250,6 +280,14 @@ impl<'a> Side<'a> {
     }
 }
 
+fn understand(answer: FromEngine) -> Result<FromEngine, HandoffError> {
+    match answer {
+        FromEngine::Refused { status, reason, by_quota } => Err(HandoffError::Refused { status, reason, by_quota }),
+        FromEngine::Hello { version } => Err(HandoffError::Version(version)),
+        answer => Ok(answer),
+    }
+}
+
 /// No answer has come in [`PATIENCE`].
 fn is_late(why: &io::Error) -> bool {
     matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
@@ -286,6 +324,19 @@ impl EngineClient {
     /// Offers a session to a handler that may take some time; returns the link to go on with, and the place that was granted.
     pub fn offer_within(&self, spec: &SessionSpec, patience: Duration) -> Result<(Link, Granted), HandoffError> {
         self.ask(true, patience, |link| link.offer_within(spec, patience))
+    }
+
+    /// Has the engine open a session over this socket, which stays the caller's to close. Returns the session's number: the client
+    /// gets its 101 from the engine then, and nothing from here.
+    ///
+    /// # Errors
+    /// The client has heard nothing, and will not from there.
+    pub fn open(&self, session: ToEngine, socket: BorrowedFd<'_>, patience: Duration) -> Result<u64, HandoffError> {
+        // Wiped when it has gone: it may have a client's keys in it.
+        let message = Zeroizing::new(encode(&session)?);
+        let (link, id) = self.ask(true, patience, |link| link.open_session(&message, socket, patience))?;
+        self.check_in(link);
+        Ok(id)
     }
 
     /// Calls a handler, which is given the payload with the request; returns its answer.

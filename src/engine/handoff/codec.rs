@@ -146,9 +146,13 @@ pub(in crate::engine) fn send_with(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     // Wiped when it has gone: it may have a client's keys in it.
-    let bytes = Zeroizing::new(encode(message)?);
+    send_bytes_with(stream, &Zeroizing::new(encode(message)?), descriptors)
+}
+
+/// As [`send_with`], of a message that is encoded.
+pub(super) fn send_bytes_with(stream: &mut impl Wait, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let sent = loop {
-        match sendmsg_with(stream.as_fd(), &bytes, descriptors, SendFlags::NOSIGNAL) {
+        match sendmsg_with(stream.as_fd(), bytes, descriptors, SendFlags::NOSIGNAL) {
             Ok(sent) => break sent,
             Err(Errno::INTR) => {}
             // It waits as long as the stream may.
@@ -204,6 +208,7 @@ mod tests {
             ToEngine::Hello { version: "x".into() },
             ToEngine::Offer(Box::new(spec())),
             ToEngine::Take { id: 7, early: vec![1; 300], linked: false, tls: None, backend: None },
+            ToEngine::Open { spec: Box::new(spec()), head: vec![2; 200], early: vec![3], tls: None },
             ToEngine::Mux { thread: 1 },
             ToEngine::Carry { id: 8, mux: 3, backend: None },
             ToEngine::Close { id: 7, code: 1001, reason: "bye".into() },

@@ -85,6 +85,18 @@ pub enum ToEngine {
     },
     /// A question to all threads.
     Query(Query),
+    /// As an offer, of a session whose handshake the engine answers if it takes it: its socket comes with this message. Nothing
+    /// follows before the answer.
+    Open {
+        /// What is known of the session.
+        spec: Box<SessionSpec>,
+        /// The 101, as it is to be sent.
+        head: Vec<u8>,
+        /// Bytes that the client sent after its handshake and that httpd has read.
+        early: Vec<u8>,
+        /// The socket has TLS on it, with these keys. `early` is what came in it.
+        tls: Option<Box<Keys>>,
+    },
 }
 
 /// What comes with the socket of a server behind a proxy, whose 101 the client has.
@@ -100,6 +112,9 @@ pub struct ProxiedBackend {
 
 impl HandoffMessage for ToEngine {
     fn is_secret(&self) -> bool {
+        if let ToEngine::Open { tls, .. } = self {
+            return tls.is_some();
+        }
         let (ToEngine::Take { backend, .. } | ToEngine::Carry { backend, .. }) = self else { return false };
         matches!(self, ToEngine::Take { tls: Some(_), .. })
             || backend.as_ref().is_some_and(|backend| backend.tls.is_some())
@@ -154,6 +169,11 @@ pub enum FromEngine {
     Asking,
     /// Whoever the handler has asked refuses the session.
     Answered(Box<ForeignRefusal>),
+    /// The answer to [`ToEngine::Open`]: the client's socket is the engine's, and the 101 is sent next.
+    Opened {
+        /// The session's number, as log lines name it.
+        id: u64,
+    },
 }
 
 impl HandoffMessage for FromEngine {}

@@ -2,8 +2,13 @@
 //!
 //! ```text
 //! child                                     engine
-//!   Hello { version } Offer(SessionSpec) ──▶
-//!                            ◀── Granted { id, … } or  Refused { … }: the client gets that status, and no 101
+//!   Hello { version } Open { spec, head, early, … } + the socket ──▶
+//!                            ◀── Opened { id }: the 101, which is `head`, goes to the client from here, and then what the session says
+//!                                                     or   Refused { … }: the client gets that status, and no 101
+//!
+//!   (or where more is to be said before the 101 can be, or the socket stays with httpd)
+//!   Offer(SessionSpec)                ──▶
+//!                            ◀── Granted { id, … } or  Refused { … }
 //!                                                     or   Declined, Dropped: no answer of ours, or none at all
 //!   (the 101 goes to the client, unless the handler has said that it answers by itself)
 //!   Take { id, early }  + the socket  ──▶           or   Abandon { id }: the client was gone
@@ -39,11 +44,11 @@ pub(crate) use server::Receiver;
 use std::time::Duration;
 
 /// What both ends must agree on: the messages, [`SessionSpec`](super::SessionSpec), and which handlers there are.
-const VERSION: &str = concat!("mod_websocket handoff 21, with ", env!("HANDLERS"));
+const VERSION: &str = concat!("mod_websocket handoff 22, with ", env!("HANDLERS"));
 
 /// The digest of one value of each of them: `handlers/layout.rs` compares it.
 #[cfg(test)]
-pub(crate) const LAYOUT: &str = "2KXto6dUZbVikrLzg8lhe5ksbc0=";
+pub(crate) const LAYOUT: &str = "3Fc1KJTrgqT6w9/Y/ILOdBzTOoI=";
 
 /// What this code speaks: see [`super::control::ControlLink::configure`].
 ///

@@ -71,10 +71,7 @@ fn a_call_that_was_heard_is_not_made_again() {
 fn link() -> (Link, Receiver) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
-    (
-        Link { stream: PatientStream::new(ours, None, None).unwrap() },
-        Receiver::new(tokio::net::UnixStream::from_std(theirs).unwrap()),
-    )
+    (Link { stream: PatientStream::new(ours, None, None).unwrap() }, Receiver::new(theirs).unwrap())
 }
 
 #[tokio::test]
@@ -184,4 +181,98 @@ async fn a_proxied_session_brings_its_server() {
             far.read_exact(&mut [0]).unwrap();
         }
     }
+}
+
+/// An end of a link as the engine has it, but for what it says.
+fn inside(entrance: &std::os::fd::OwnedFd) -> UnixStream {
+    let stream = entrance::receive(entrance.as_fd()).unwrap().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+fn opening() -> ToEngine {
+    ToEngine::Open { spec: Box::new(spec()), head: b"101".to_vec(), early: vec![4], tls: None }
+}
+
+/// The session and the socket that come over a link.
+async fn hears_a_session(receiver: &mut Receiver) -> UnixStream {
+    assert!(matches!(receiver.next().await.unwrap(), Some(ToEngine::Hello { .. })));
+    assert_eq!(receiver.next().await.unwrap(), Some(opening()));
+    receiver.descriptor().unwrap().into()
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_has_answered_is_opened_by_the_next_engine() {
+    let (entrance, engine) = entrance::pair().unwrap();
+    rustix::io::ioctl_fionbio(&engine, false).unwrap();
+    let client = EngineClient::new(entrance);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let child = std::thread::spawn(move || {
+        let socket = theirs;
+        let open = |client: &EngineClient| client.open(opening(), socket.as_fd(), PATIENCE).map_err(|e| e.to_string());
+        let ids = [open(&client), open(&client)];
+        drop((client, socket));
+        ids
+    });
+    let mut first = Receiver::new(inside(&engine)).unwrap();
+    let mut socket = hears_a_session(&mut first).await;
+    first.send(&FromEngine::Opened { id: 7 }).await.unwrap();
+    socket.write_all(b"one").unwrap();
+    // The second comes over the same link, and that engine dies with it.
+    assert_eq!(first.next().await.unwrap(), Some(opening()));
+    drop(first);
+    let mut next = Receiver::new(inside(&engine)).unwrap();
+    let mut again = hears_a_session(&mut next).await;
+    next.send(&FromEngine::Opened { id: 8 }).await.unwrap();
+    again.write_all(b"two").unwrap();
+    assert_eq!(child.join().unwrap(), [Ok(7), Ok(8)]);
+    drop((socket, again, next));
+    let mut said = String::new();
+    (&ours).read_to_string(&mut said).unwrap();
+    assert_eq!(said, "onetwo", "once each, and all descriptors are closed");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_at_the_last_moment_counts_and_none_comes_after_it() {
+    let (mut link, mut receiver) = link();
+    receiver.send(&FromEngine::Opened { id: 9 }).await.unwrap();
+    assert_eq!(link.last_word(), Some(FromEngine::Opened { id: 9 }));
+    let late = receiver.send(&FromEngine::Opened { id: 10 }).await;
+    assert_eq!(late.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    let (mut link, receiver) = self::link();
+    assert_eq!(link.last_word(), None);
+    drop(receiver);
+}
+
+#[tokio::test]
+async fn what_follows_an_answered_session_is_heard() {
+    let (mut link, mut receiver) = link();
+    let (socket, _far) = UnixStream::pair().unwrap();
+    for id in 0..3 {
+        link.send_with(&opening(), &[socket.as_fd()]).unwrap();
+        assert_eq!(receiver.next().await.unwrap(), Some(opening()));
+        drop(receiver.descriptor().unwrap());
+        receiver.note_empty();
+        receiver.send(&FromEngine::Opened { id }).await.unwrap();
+        let answer = receive(&mut link.stream).unwrap();
+        assert_eq!(answer, FromEngine::Opened { id });
+    }
+    // More than the other end takes at once.
+    let long = FromEngine::Answer { answer: vec![7; 4 << 20] };
+    let reader = std::thread::spawn(move || receive(&mut link.stream));
+    receiver.send(&long).await.unwrap();
+    assert_eq!(reader.join().unwrap().unwrap(), long);
+}
+
+#[tokio::test]
+async fn it_is_known_without_asking_whether_somebody_waits() {
+    let (mut link, mut receiver) = link();
+    link.send(&opening()).unwrap();
+    assert_eq!(receiver.next().await.unwrap(), Some(opening()));
+    assert!(!receiver.was_hung_up());
+    receiver.note_empty();
+    link.send(&opening()).unwrap();
+    drop(link);
+    assert_eq!(receiver.next().await.unwrap(), Some(opening()));
+    assert!(receiver.was_hung_up() && receiver.is_hung_up());
 }

@@ -21,6 +21,8 @@ pub struct Bulkhead {
     places: &'static [AtomicU64],
     /// Of either side, who may wait.
     limits: [u32; 2],
+    /// The process that takes places here.
+    pid: u32,
 }
 
 /// A place of one who waits, until dropped.
@@ -58,9 +60,9 @@ fn is_dead(word: u64) -> bool {
 }
 
 impl Bulkhead {
-    /// These places, of which `limit` may be waiting for the engine, and twice as many for what is behind it.
+    /// For this process: these places, of which `limit` may be waiting for the engine, and twice as many for what is behind it.
     pub fn new(places: &'static [AtomicU64], limit: u32) -> Bulkhead {
-        Bulkhead { places, limits: [limit, limit.saturating_mul(2)] }
+        Bulkhead { places, limits: [limit, limit.saturating_mul(2)], pid: std::process::id() }
     }
 
     /// Of this process alone. Never freed.
@@ -76,7 +78,7 @@ impl Bulkhead {
     /// A place for one who waits no longer than this; `None`: they are all taken.
     pub fn take(&self, side: Side, time: Duration) -> Option<Permit> {
         let now = now() / 1000;
-        let word = word(std::process::id(), now + time.as_secs() + 1, side);
+        let word = word(self.pid, now + time.as_secs() + 1, side);
         let place = self.claim(word, now)?;
         let held = Permit { place, word };
         // Counted when the place is taken: of two who come together one at least sees the other.
@@ -90,7 +92,7 @@ impl Bulkhead {
 
     fn claim(&self, word: u64, now: u64) -> Option<&'static AtomicU64> {
         // Not all at the same one.
-        let begin = std::process::id() as usize % self.places.len().max(1);
+        let begin = self.pid as usize % self.places.len().max(1);
         self.places[begin..].iter().chain(&self.places[..begin]).find(|place| {
             let known = place.load(Ordering::SeqCst);
             is_free(known, now) && place.compare_exchange(known, word, Ordering::SeqCst, Ordering::SeqCst).is_ok()

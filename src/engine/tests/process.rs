@@ -46,7 +46,7 @@ impl Process {
         self.parent.try_clone().unwrap().into()
     }
 
-    fn child(&self) -> EngineClient {
+    pub(super) fn child(&self) -> EngineClient {
         EngineClient::new(self.entrance.try_clone().unwrap())
     }
 

@@ -50,7 +50,9 @@ impl Front for ChannelFront {
             }
             why.status()
         })?;
-        Ok(Prepared { member: subscription.member.clone(), ..Prepared::with(&subscription)? })
+        // Whether messages were missed, the engine has to find out.
+        let is_plain = subscription.since.is_none();
+        Ok(Prepared { member: subscription.member.clone(), is_plain, ..Prepared::with(&subscription)? })
     }
 
     fn prefix(&self, config: &Config) -> Option<String> {

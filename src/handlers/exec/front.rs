@@ -89,7 +89,8 @@ impl Front for ExecFront {
     }
 
     fn prepare(&self, request: &mut Request, args: &[String], _accept: Option<&mut Accept>) -> Result<Prepared, u16> {
-        Prepared::with(&settings(request, args.first().map_or("", String::as_str)))
+        let settings = settings(request, args.first().map_or("", String::as_str));
+        Ok(Prepared { is_plain: true, ..Prepared::with(&settings)? })
     }
 }
 

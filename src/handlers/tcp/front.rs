@@ -47,7 +47,7 @@ impl Front for TcpFront {
             log::request(Level::Error, request, &format!("WS0020: {why}"));
             INTERNAL_SERVER_ERROR
         })?;
-        Ok(Prepared { patience: settings.timeout + PATIENCE, ..Prepared::with(&settings)? })
+        Ok(Prepared { patience: settings.timeout + PATIENCE, is_plain: true, ..Prepared::with(&settings)? })
     }
 }
 

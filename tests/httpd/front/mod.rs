@@ -5,6 +5,7 @@ mod bad_config;
 mod contexts;
 mod htaccess;
 mod httpd_features;
+mod opening;
 mod other_modules;
 mod refusals;
 mod response_headers;
