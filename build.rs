@@ -91,6 +91,7 @@ mod httpd {
         "ap_piped_log_write_fd",
         "ap_retained_data_create",
         "ap_retained_data_get",
+        "ap_rflush",
         "ap_run_drop_privileges",
         "ap_run_http_scheme",
         "ap_run_sub_req",

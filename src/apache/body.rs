@@ -112,7 +112,7 @@ impl Request {
         unsafe { ffi::ap_rwrite(text.as_ptr().cast(), text.len() as c_int, self.as_ptr()) };
     }
 
-    /// Sends an answer. Whatever its status, httpd adds no page of its own.
+    /// Sends an answer, before whatever httpd still does of the request. Whatever its status, httpd adds no page of its own.
     pub fn answer(&mut self, status: u16, content_type: &CStr, body: &[u8]) {
         let request = self.as_ptr();
         // SAFETY: the request is valid, and this thread runs it; the content type is static or copied by the pool; the
@@ -125,6 +125,7 @@ impl Request {
             let length = CString::new(body.len().to_string()).unwrap_or_default();
             Request::from_ptr(request).headers_out().set_bytes(c"Content-Length", &length);
             ffi::ap_rwrite(body.as_ptr().cast(), body.len() as c_int, request);
+            ffi::ap_rflush(request);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who may publish, and in which ways a message comes over HTTP. What becomes of it is in `subscriptions`.
 
-use crate::harness::channel::Meta;
+use crate::harness::channel::{Meta, parts};
 use crate::harness::publish::{json, post, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, tls, wait_until};
@@ -353,6 +353,24 @@ fn connections_go_on(mpm: Mpm) {
     assert_eq!(ask(&mut client, "OPTIONS", "", b"").header("Allow"), Some("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
     assert_eq!(ask(&mut client, "DELETE", "?channel=a", b"unread").status, 200);
     assert_eq!(ask(&mut client, "POST", "?channel=b", b"three").status, 202);
+    // Those that come before the answers to the others, or later than a worker waits for them; and the last on a connection.
+    for round in 0..3 {
+        let one = |number: usize| {
+            let last = if (round, number) == (2, 24) { "close" } else { "keep-alive" };
+            let request = Handshake::page("/publish?channel=b").method("POST").header("Connection", last);
+            let body = number.to_string();
+            [request.header("Content-Length", &body.len().to_string()).bytes(&client.host()), body.into_bytes()]
+                .concat()
+        };
+        let requests: Vec<u8> = (0..25).flat_map(one).collect();
+        client.write(&requests);
+        let ids: Vec<String> =
+            (0..25).map(|_| json(&client.response(false))["b"]["id"].as_str().expect("an id").to_owned()).collect();
+        assert!(ids.is_sorted_by_key(|id| parts(id).1), "{ids:?}");
+        // Under prefork this connection has a process for itself; elsewhere a thread goes on to others.
+        assert_eq!(post(&server, "/publish?channel=b", "text/plain", b"another").status, 202);
+    }
+    client.expect_end();
 }
 
 /// What common clients say of a body without being asked, and what is no message as it is.
