@@ -34,7 +34,7 @@ docker-test: ## Both images of the Dockerfile, built from source and tried; `mak
 bench: build ## CPU time, latency and memory beside other servers: tables, JSON and a plot; 40 minutes, installs the servers
 	@scripts/need-packages bench apache2-utils php-fpm nodejs node-ws websocketd nginx-light libnginx-mod-nchan g++ libssl-dev
 	-CARGO_TARGET_DIR='$(abspath $(target))' benches/peers/uwebsockets/build
-	$(CARGO) bench --locked --bench echo --bench neighbours --bench handshake --bench fanout --bench proxy --bench site --bench application --bench engine_late
+	$(CARGO) bench --locked --bench echo --bench neighbours --bench handshake --bench fanout --bench publish --bench proxy --bench site --bench application --bench engine_late
 	$(CARGO) bench --locked --bench plot
 
 fuzz: ## Fuzzing with a nightly Rust: TIME=60 seconds each target, or TARGET=… alone; installs cargo-fuzz
