@@ -17,6 +17,7 @@ use crate::engine::metrics::{Board, EngineArea, Row, Timing};
 use crate::engine::query::Query;
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::fmt::Display;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,6 +115,11 @@ pub(crate) fn figures() -> io::Result<Figures> {
     Ok(Figures { totals, answers, workers })
 }
 
+/// There are no figures.
+fn tell(request: &Request, why: &dyn Display) {
+    log::request(Level::Error, request, &format!("WS0356: no metrics: {why}"));
+}
+
 /// Answers a request for the metrics.
 pub(crate) fn handle(request: &mut Request) -> HookResult {
     if request.handler_name() != HANDLER || request.is_subrequest() {
@@ -152,7 +158,7 @@ pub(crate) fn handle(request: &mut Request) -> HookResult {
             Ok(HookStatus::Ok)
         }
         Err(why) => {
-            log::request(Level::Error, request, &format!("WS0356: no metrics: {why}"));
+            tell(request, &why);
             Err(500)
         }
     }

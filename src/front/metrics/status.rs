@@ -1,7 +1,6 @@
 //! The figures as a section of mod_status' page.
 
 use super::figures;
-use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::server_status::Form;
 use crate::engine::metrics::families::{BROKER, Figures};
@@ -22,7 +21,7 @@ pub(crate) fn show(request: &mut Request, form: Form) {
             };
             request.write(&text);
         }
-        Err(why) => log::request(Level::Error, request, &format!("WS0356: no metrics: {why}")),
+        Err(why) => super::tell(request, &why),
     }
 }
 
