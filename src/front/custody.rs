@@ -18,6 +18,7 @@ use crate::engine::metrics::Transport;
 use crate::engine::{Response, SessionSpec};
 use crate::wire::handshake::Accept;
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -151,7 +152,7 @@ pub(super) fn hand_over(
     }
     *undo = None;
     metrics::note_opened(request);
-    log::request(Level::Debug, request, &format!("WS0008: session {id} is the engine's, by {handover:?}"));
+    note_given(request, id, handover);
     engine.check_in(link);
     let (engine, messages) = streams.into_ours(id);
     if engine.is_none() && hold.is_none() {
@@ -167,6 +168,15 @@ pub(super) fn hand_over(
     request.bypass_http();
     let hold = hold.zip(messages).map(|(hold, ours)| hold(id, ours));
     park(request, handover, Parked { engine, session, hold })
+}
+
+/// A session has left this process.
+pub(super) fn note_given(request: &Request, id: u64, handover: Handover) {
+    log::request(Level::Debug, request, &format!("WS0008: session {id} is the engine's, by {handover:?}"));
+}
+
+pub(super) fn note_client_gone(request: &Request, session: &dyn Display, why: &dyn Display) {
+    log::request(Level::Debug, request, &format!("WS0010: {session}the client is gone: {why}"));
 }
 
 /// What the client is told where the engine takes no session over.
@@ -273,8 +283,7 @@ impl HandoffFailure {
                 once::tell_of_engine(OfEngine::LostSession, request, &text);
             }
             HandoffFailure::Client(why) => {
-                let text = format!("WS0010: session {id}: the client is gone: {why}");
-                log::request(Level::Debug, request, &text);
+                note_client_gone(request, &format_args!("session {id}: "), why);
             }
         }
         matches!(self, HandoffFailure::Client(_))

@@ -1,10 +1,9 @@
 //! The shortest way of a handshake: httpd works out the 101, and one message has the engine take the session over, send it, and go on
 //! with the socket. Until the engine says that it does, nothing is said to the client, and httpd may answer otherwise.
 
-use super::custody::{Handover, Terms, answer_for, hand_over};
+use super::custody::{Handover, Terms, answer_for, hand_over, note_client_gone, note_given};
 use super::response::Head;
 use super::{child, metrics, tls_handoff};
-use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::status::{BAD_REQUEST, SERVICE_UNAVAILABLE};
 use crate::apache::{HookResult, HookStatus};
@@ -12,6 +11,7 @@ use crate::engine::SessionSpec;
 use crate::engine::handoff::ToEngine;
 use crate::tls::record::OVERHEAD;
 use crate::wire::handshake::Accept;
+use std::io;
 
 /// Has the engine open a session that leaves httpd with its socket, of a handler that adds nothing to the 101.
 pub(super) fn open(request: &mut Request, accept: Option<&Accept>, spec: SessionSpec, terms: Terms<'_>) -> HookResult {
@@ -32,8 +32,8 @@ pub(super) fn open(request: &mut Request, accept: Option<&Accept>, spec: Session
     let ((early, tls), socket) = match ready {
         Ok(ready) if !connection.is_aborted() => ready,
         gone => {
-            let why = gone.err().map_or_else(|| "its connection is aborted".into(), |why| why.to_string());
-            log::request(Level::Debug, request, &format!("WS0010: the client is gone: {why}"));
+            let why = gone.err().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
+            note_client_gone(request, &"", &why);
             request.restore_response(unanswered);
             return Err(BAD_REQUEST);
         }
@@ -51,7 +51,7 @@ pub(super) fn open(request: &mut Request, accept: Option<&Accept>, spec: Session
             *terms.undo = None;
             head.note_sent(request);
             metrics::note_opened(request);
-            log::request(Level::Debug, request, &format!("WS0008: session {id} is the engine's, by {handover:?}"));
+            note_given(request, id, handover);
             let connection = request.connection();
             connection.count_sent(sent);
             connection.leave_tls();
