@@ -73,7 +73,7 @@ impl Board {
         self.words[0].load(Ordering::Relaxed)
     }
 
-    /// What was counted some time ago: see [`super::totals::Sample`].
+    /// What was counted some time ago: see [`super::totals::Totals::sample`].
     pub(super) fn samples(&self) -> &'static [AtomicU64] {
         &self.words[1..HEAD]
     }

@@ -128,7 +128,6 @@ impl Totals {
         let word = |place: usize| self.board.samples()[place].load(Ordering::Relaxed);
         // The older one, if there is one.
         let (since, first) = match [word(SAMPLE), word(0)] {
-            [0, 0] => (self.began(), None),
             [0, _] => (self.began(), None),
             [older, _] => (older, Some(SAMPLE + 1)),
         };
