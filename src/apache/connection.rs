@@ -1,7 +1,6 @@
 //! httpd's conn_rec.
 
 use super::ffi;
-use super::pool::Pool;
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, recv, shutdown, socketpair};
 use std::borrow::Cow;
@@ -55,16 +54,6 @@ impl Connection {
     pub fn master(&self) -> Option<&Connection> {
         // SAFETY: NULL, or a connection that outlives its streams.
         (!self.record().master.is_null()).then(|| unsafe { Connection::from_ptr(self.record().master) })
-    }
-
-    pub fn pool(&self) -> &Pool {
-        // SAFETY: safety.md 2.
-        unsafe { Pool::from_ptr(self.record().pool) }
-    }
-
-    /// Another request may follow: so the answer that was sent last has said.
-    pub fn is_kept(&self) -> bool {
-        self.record().keepalive == ffi::ap_conn_keepalive_e_AP_CONN_KEEPALIVE
     }
 
     /// What tells it from others that are open in this process.

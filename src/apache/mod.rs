@@ -17,7 +17,6 @@ pub mod log;
 pub mod log_file;
 pub mod module;
 pub mod mpm;
-mod next_request;
 pub mod pool;
 pub mod process;
 pub mod proxy;

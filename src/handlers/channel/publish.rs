@@ -73,14 +73,10 @@ pub(super) fn handle(request: &mut Request) -> HookResult {
         return Err(403);
     }
     let (status, body) = match &*request.method() {
-        "POST" | "PUT" => {
-            // Who publishes one message after the other has the next already.
-            request.await_next();
-            match publish(request).transpose() {
-                Some(reply) => reply,
-                None => return Ok(HookStatus::Ok),
-            }
-        }
+        "POST" | "PUT" => match publish(request).transpose() {
+            Some(reply) => reply,
+            None => return Ok(HookStatus::Ok),
+        },
         "GET" | "HEAD" => tell(request),
         "DELETE" => delete(request),
         "OPTIONS" => {

@@ -353,7 +353,7 @@ fn connections_go_on(mpm: Mpm) {
     assert_eq!(ask(&mut client, "OPTIONS", "", b"").header("Allow"), Some("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
     assert_eq!(ask(&mut client, "DELETE", "?channel=a", b"unread").status, 200);
     assert_eq!(ask(&mut client, "POST", "?channel=b", b"three").status, 202);
-    // Those that come before the answers to the others, or later than a worker waits for them; and the last on a connection.
+    // Those that come before the answers to the others, and the last on a connection.
     for round in 0..3 {
         let one = |number: usize| {
             let last = if (round, number) == (2, 24) { "close" } else { "keep-alive" };
