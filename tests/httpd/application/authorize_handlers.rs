@@ -124,11 +124,11 @@ fn plugins_and_python() {
     assert!(told.payload.ends_with(b" 127.0.0.1"), "{told:?}");
     client.close();
 
-    // The handler has the user; header lines and the subprotocol are its own.
+    // The handler has the user; the subprotocol is its own.
     let mut client = Raw::connect(&server);
     let accepted = client.ask(&Handshake::new(&format!("/user?{}", saying(&lines[..2]))));
     accepted.assert_accepted();
-    assert_eq!((accepted.header("Set-Cookie"), accepted.header("WebSocket-User")), (None, None));
+    assert_eq!((accepted.header("Set-Cookie"), accepted.header("WebSocket-User")), (Some("a=1"), None));
     let known = client.frame();
     assert!(known.payload.starts_with(b"ann /user?"), "{known:?}");
     let mut client = Raw::connect(&server);

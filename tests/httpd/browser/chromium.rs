@@ -132,7 +132,11 @@ impl Chromium {
     /// Waits until an expression is true in the page.
     #[track_caller]
     pub(super) fn wait_until(&self, expression: &str) {
-        self.run(&format!("await until(() => {expression});"));
+        // Each look is a script of its own: a page that is left takes along what runs in it.
+        let look = format!("{PRELUDE}\nreturn Boolean({expression});");
+        wait_until(expression, PATIENCE, || {
+            matches!(self.runtime.block_on(self.client.execute(&look, Vec::new())), Ok(Value::Bool(true)))
+        });
     }
 
     /// Clicks the element with this id.
