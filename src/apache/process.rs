@@ -79,20 +79,6 @@ impl Parent {
     }
 }
 
-/// Has the allocator take memory of this size and more from the system by itself. Where a large message grows, its pages are then
-/// moved, and their bytes are not copied: half a millisecond for a megabyte. By default glibc stops doing so after the first such
-/// piece.
-pub fn keep_large_apart() {
-    const LARGE: c_int = 256 * 1024;
-    // What glibc would come to with that threshold, had it found it by itself.
-    const KEPT: c_int = 2 * LARGE;
-    // SAFETY: mallopt(3) takes numbers, and is called before the process has another thread.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
-    }
-}
-
 /// Gives the system back what the allocator has of freed memory.
 pub fn trim() {
     // SAFETY: malloc_trim(3) is thread-safe, and touches nothing that is in use.

@@ -182,7 +182,6 @@ fn run(
         return failed("leave the process group", &why);
     }
     process::reset_signals();
-    process::keep_large_apart();
     // Of its own: those of the configuration are closed here with all the rest.
     let session_logs = match session_logs::duplicates(server) {
         Ok(logs) => logs,
