@@ -15,6 +15,7 @@ use crate::engine::handoff::{self, EngineClient};
 use crate::engine::handoff_server::GRANT_TIME;
 use crate::engine::health::signals::Signals;
 use crate::engine::metrics::EngineArea;
+use crate::engine::metrics::board::now;
 use crate::engine::process::{self as engine, DRAIN_LIMIT, HANDLERS_LIMIT, Setup};
 use crate::engine::programs;
 use crate::front::signals::ENGINES;
@@ -24,7 +25,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// The layout of what is remembered, under a name of its own.
 const KEY: &CStr = c"mod_websocket engines 2";
@@ -396,8 +397,4 @@ fn forget(engine: &mut DaemonRecord) {
 fn signal(pid: i32, signal: Signal) -> bool {
     // 0 and negative numbers would mean process groups.
     Pid::from_raw(pid).filter(|_| pid > 0).is_some_and(|pid| kill_process(pid, signal).is_ok())
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

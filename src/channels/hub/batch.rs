@@ -1,7 +1,7 @@
 //! Messages that come many at a time. They are published in their order and in slices, between which others have their turn.
 
 use super::Hub;
-use super::publish::{ROOM, Taken};
+use super::publish::{Incoming, ROOM, Taken};
 use super::queue::Delivery;
 use crate::channels::api::{BatchEntry, BatchOutcome, PublishBatch};
 use crate::channels::publication::share;
@@ -61,8 +61,11 @@ impl Hub {
             let mut state = self.lock();
             let mut deliveries = vec![Vec::new(); state.shards.len()];
             for (entry, message) in slice.iter().zip(messages) {
+                let BatchEntry { channel, content_type, .. } = *entry;
                 let taken = message.and_then(|message| {
-                    Ok(state.take(now, now, None, entry.channel, &message, entry.content_type, history)?)
+                    let message = &message;
+                    let incoming = Incoming { now, time: now, offset: None, channel, message, content_type, history };
+                    Ok(state.take(incoming)?)
                 });
                 results.push(taken.map(|Taken { publication, subscribers, shards }| {
                     for shard in shards {

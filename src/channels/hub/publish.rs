@@ -57,12 +57,28 @@ impl Hub {
             return Err(CapacityError.into());
         }
         let message = Arc::new(message);
-        let publish =
-            |channel: &String| state.publish(now, now, None, channel, &message, content_type.as_deref(), history);
+        let (message, content_type) = (&message, content_type.as_deref());
+        let publish = |channel: &String| {
+            state.publish(Incoming { now, time: now, offset: None, channel, message, content_type, history })
+        };
         let published: Vec<_> = channels.iter().map(publish).collect::<Result<_, _>>()?;
         metrics::here().add(Counter::Published, published.len() as u64);
         Ok(published)
     }
+}
+
+/// A message for one channel.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub now: u64,
+    /// When it was published.
+    pub time: u64,
+    /// `None`: it gets the next.
+    pub offset: Option<u64>,
+    pub channel: &'a str,
+    pub message: &'a Arc<Broadcast>,
+    pub content_type: Option<&'a str>,
+    pub history: History,
 }
 
 /// A message that the store has taken.
@@ -74,37 +90,16 @@ pub(super) struct Taken {
 }
 
 impl State {
-    /// Publishes a message under that offset or the next.
-    #[expect(clippy::too_many_arguments, reason = "what a message is")]
-    pub(super) fn publish(
-        &mut self,
-        now: u64,
-        time: u64,
-        offset: Option<u64>,
-        channel: &str,
-        message: &Arc<Broadcast>,
-        content_type: Option<&str>,
-        history: History,
-    ) -> Result<PublishResult, CapacityError> {
-        let Taken { publication, subscribers, shards } =
-            self.take(now, time, offset, channel, message, content_type, history)?;
+    pub(super) fn publish(&mut self, incoming: Incoming<'_>) -> Result<PublishResult, CapacityError> {
+        let Taken { publication, subscribers, shards } = self.take(incoming)?;
         let id = publication.id().to_string();
         self.deliver(&shards, &Delivery::Publication(publication));
-        Ok(PublishResult { channel: channel.into(), id, subscribers })
+        Ok(PublishResult { channel: incoming.channel.into(), id, subscribers })
     }
 
     /// As [`State::publish`], but it is still to be delivered.
-    #[expect(clippy::too_many_arguments, reason = "what a message is")]
-    pub(super) fn take(
-        &mut self,
-        now: u64,
-        time: u64,
-        offset: Option<u64>,
-        channel: &str,
-        message: &Arc<Broadcast>,
-        content_type: Option<&str>,
-        history: History,
-    ) -> Result<Taken, CapacityError> {
+    pub(super) fn take(&mut self, incoming: Incoming<'_>) -> Result<Taken, CapacityError> {
+        let Incoming { now, time, offset, channel, message, content_type, history } = incoming;
         let mut made = None;
         let make = |id: &Id| {
             let publication =

@@ -1,6 +1,7 @@
 //! The store as the image of the broker's log: what every server reads there, in the same order.
 
 use super::Hub;
+use super::publish::Incoming;
 use super::query::close_frame;
 use super::queue::Delivery;
 use crate::channels::Id;
@@ -42,12 +43,13 @@ impl Hub {
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_millis() as u64);
                 let time = now - age.saturating_sub(at).min(now);
                 // Whoever published it has seen to it that it is text.
-                if let Ok(message) = share(text, payload).map(Arc::new)
-                    && state
-                        .publish(now, time, Some(number), &channel, &message, content_type.as_deref(), history)
-                        .is_err()
-                {
-                    state.store.skip(number);
+                if let Ok(message) = share(text, payload).map(Arc::new) {
+                    let (channel, message, content_type) = (&*channel, &message, content_type.as_deref());
+                    let offset = Some(number);
+                    let incoming = Incoming { now, time, offset, channel, message, content_type, history };
+                    if state.publish(incoming).is_err() {
+                        state.store.skip(number);
+                    }
                 }
             }
             LogEvent::Delete { code, reason } => {

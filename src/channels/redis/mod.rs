@@ -35,6 +35,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a reader waits for the next entry.
 const WAIT: Duration = Duration::from_secs(1);
 const COUNT: usize = 1000;
+/// The key of the log.
+const LOG: &str = "{mod_websocket}:log";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -225,7 +227,7 @@ fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
 impl RedisLink {
     async fn run<T: FromRedisValue>(&self, mut script: ScriptInvocation<'_>) -> Result<T, RedisError> {
         // The key says which slot of a cluster it is.
-        script.key("{mod_websocket}:log").invoke_async(&mut self.commands.clone()).await
+        script.key(LOG).invoke_async(&mut self.commands.clone()).await
     }
 
     pub async fn delete(&self, channel: &str, code: u16, reason: &str) -> Result<(), Error> {
@@ -357,7 +359,7 @@ impl Reader {
     pub async fn next(&mut self, after: u64) -> Result<LogPage, Error> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(COUNT).arg("BLOCK").arg(WAIT.as_millis() as u64);
-        command.arg("STREAMS").arg("{mod_websocket}:log").arg(format!("{after}-0"));
+        command.arg("STREAMS").arg(LOG).arg(format!("{after}-0"));
         // Each with its entries, and each of these by its id: names and values.
         type Streams = Vec<(Vec<u8>, Vec<(Vec<u8>, Vec<Vec<u8>>)>)>;
         let streams: Option<Streams> = command.query_async(&mut self.connection).await?;

@@ -1,9 +1,9 @@
 //! Messages come in: one to some channels at a time, or many, for which there is a pipeline of the script that publishes one.
 
-use super::{LogMessage, RedisLink, broken, undone, warn_renewed};
+use super::{LOG, LogMessage, RedisLink, broken, undone, warn_renewed};
 use crate::channels::api::BatchEntry;
 use crate::channels::{Error, History, Id, epoch};
-use redis::{RedisError, Value};
+use redis::{RedisError, ScriptInvocation, Value};
 
 /// What `publish.lua` answers: whether a new epoch has begun, and the id and the subscribers of so many messages.
 fn ids(answer: &[Value], count: usize) -> Result<(u64, Vec<(Id, u64)>), RedisError> {
@@ -38,13 +38,27 @@ impl RedisLink {
         message: &LogMessage,
     ) -> Result<Vec<(Id, u64)>, RedisError> {
         let LogMessage { text, content_type, payload, history } = message;
-        let mut script = self.scripts.publish.arg(epoch());
-        script.arg(budget).arg(history.messages).arg(history.seconds).arg(u8::from(*text));
-        script.arg(content_type.as_deref().unwrap_or_default()).arg(&payload[..]).arg(channels);
+        let mut script = self.publishing(budget, *history, *text, content_type.as_deref(), payload);
+        script.arg(channels);
         let answer: Vec<Value> = self.run(script).await?;
         let (renewed, ids) = ids(&answer, channels.len())?;
         warn_renewed(renewed);
         Ok(ids)
+    }
+
+    /// The script that publishes this message, to the channels that follow.
+    fn publishing(
+        &self,
+        budget: usize,
+        history: History,
+        text: bool,
+        content_type: Option<&str>,
+        payload: &[u8],
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.scripts.publish.arg(epoch());
+        call.arg(budget).arg(history.messages).arg(history.seconds).arg(u8::from(text));
+        call.arg(content_type.unwrap_or_default()).arg(payload);
+        call
     }
 
     /// Publishes these messages in their order: the id of each, and its subscribers. `budget` is how many bytes the log may
@@ -59,14 +73,11 @@ impl RedisLink {
         history: History,
     ) -> Result<Vec<Result<(Id, u64), Error>>, Error> {
         let mut pipeline = redis::Pipeline::with_capacity(entries.len() + 1);
-        let script = &self.scripts.publish;
         // Redis may have been restarted, and what follows it in the pipeline needs it.
-        pipeline.ignore_errors().load_script(script).ignore();
+        pipeline.ignore_errors().load_script(&self.scripts.publish).ignore();
         for BatchEntry { channel, content_type, text, payload } in entries {
-            let mut call = script.arg(epoch());
-            call.arg(budget).arg(history.messages).arg(history.seconds).arg(u8::from(*text));
-            call.arg(content_type.unwrap_or_default()).arg(*payload).arg(*channel);
-            pipeline.invoke_script(call.key("{mod_websocket}:log"));
+            let mut call = self.publishing(budget, history, *text, *content_type, payload);
+            pipeline.invoke_script(call.arg(*channel).key(LOG));
         }
         let answers: Vec<Result<Vec<Value>, RedisError>> =
             pipeline.query_async(&mut self.commands.clone()).await.map_err(undone)?;

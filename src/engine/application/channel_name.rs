@@ -10,6 +10,11 @@ pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
+/// As [`is_name`], of what was decoded: there U+FFFD stands for what is not UTF-8.
+pub fn is_decoded_name(name: &str) -> bool {
+    is_name(name) && !name.contains(char::REPLACEMENT_CHARACTER)
+}
+
 /// A pattern of names: its pieces with anything, even nothing, between them.
 ///
 /// `["room/", ""]` is written `room/*`, and `["room/1"]` is that very name.

@@ -310,6 +310,10 @@ impl Conn {
         step(&mut self.codec, &mut shared.contexts.borrow_mut(), &mut self.events, writer.queue.tail());
     }
 
+    fn poll_life(&self) -> Poll<Result<(), End>> {
+        if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending }
+    }
+
     /// Writes what waits; then, unless too much still waits, reads once. Ready when something was decoded that has no answer
     /// yet, or somebody asks the connection to close.
     fn poll_fill(&mut self, cx: &mut Context<'_>, answer: Option<Answer>) -> Poll<Result<(), End>> {
@@ -336,7 +340,7 @@ impl Conn {
             }
             if self.is_full() {
                 self.settle();
-                return if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending };
+                return self.poll_life();
             }
             if self.demand() == Demand::Pause {
                 self.settle();
@@ -379,7 +383,7 @@ impl Conn {
                     } else if self.is_late() {
                         return Poll::Ready(Err(End::Engine(close(CloseCode::Policy, "message took too long"))));
                     }
-                    return if self.is_given_up() { Poll::Ready(Err(End::Unanswered)) } else { Poll::Pending };
+                    return self.poll_life();
                 }
             }
             if !self.events.is_empty() {

@@ -101,7 +101,8 @@ impl Board {
     }
 }
 
-pub(super) fn now() -> u64 {
+/// Seconds since 1970.
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 

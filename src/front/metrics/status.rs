@@ -3,11 +3,11 @@
 use super::figures;
 use crate::apache::request::Request;
 use crate::apache::server_status::Form;
+use crate::engine::metrics::board::now;
 use crate::engine::metrics::families::{BROKER, Figures};
 use crate::engine::metrics::totals::RATED;
 use crate::engine::metrics::{Counter, Gauge};
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Adds the section to the page.
 pub(crate) fn show(request: &mut Request, form: Form) {
@@ -48,7 +48,6 @@ fn bytes(value: u64) -> String {
 fn rows(figures: &Figures) -> Vec<Row> {
     let Figures { totals, answers, workers } = figures;
     let counter = |counter| totals.counter(counter);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let engines = totals.engines().count();
     let state = match (answers, engines) {
         (true, _) => "answers",
@@ -57,7 +56,7 @@ fn rows(figures: &Figures) -> Vec<Row> {
     };
     let uptime = match figures.newest(Gauge::Started) {
         0 => 0,
-        started => now.saturating_sub(started),
+        started => now().saturating_sub(started),
     };
     let mut rows = vec![
         row("Engine", "Engine", state),

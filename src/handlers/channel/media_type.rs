@@ -7,13 +7,21 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// True when the body is text: as the query says, or its media type.
 pub(super) fn is_text(requested: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<bool, &'static str> {
-    let is_utf8 = || std::str::from_utf8(body).is_ok();
+    is_sent_as_text(requested, || is_of_text(content_type), || std::str::from_utf8(body).is_ok())
+}
+
+/// True when a message is text: as the query says; else where something says that it is `of_text`, and it can be.
+pub(super) fn is_sent_as_text(
+    requested: Option<&str>,
+    of_text: impl FnOnce() -> bool,
+    is_utf8: impl Fn() -> bool,
+) -> Result<bool, &'static str> {
     match requested {
         Some("binary") => Ok(false),
         Some("text") if is_utf8() => Ok(true),
         Some("text") => Err("the message is not UTF-8, so it cannot be text"),
         Some(_) => Err("type is text or binary"),
-        None => Ok(is_of_text(content_type) && is_utf8()),
+        None => Ok(of_text() && is_utf8()),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Messages as lines of JSON: `{"channel":NAME,"data":TEXT}`, or `"base64"` in the place of `"data"`, and perhaps `"content_type"`.
 
-use super::media_type::{is_multipart, is_of_text, told_type};
+use super::media_type::{is_multipart, is_of_text, is_sent_as_text, told_type};
 use crate::channels::History;
 use crate::channels::api::{BatchMessage, PublishBatch};
-use crate::channels::name::{MAX_NAME, is_name};
+use crate::channels::name::{MAX_NAME, is_decoded_name};
 use crate::channels::publication::is_line;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -49,8 +50,9 @@ pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<(PublishBatch, Vec<
         let number = 1 + body[..e.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         bad(number, "expected UTF-8")
     })?;
-    if rules.requested.is_some_and(|requested| !["text", "binary"].contains(&requested)) {
-        return Err(BadBatch { status: 400, line: None, why: "type is text or binary".into() });
+    // What holds for any message.
+    if let Err(why) = is_sent_as_text(rules.requested, || true, || true) {
+        return Err(BadBatch { status: 400, line: None, why: why.into() });
     }
     let mut builder =
         Builder { rules, channels: Index::default(), types: HashMap::new(), told: Vec::new(), payloads: Vec::new() };
@@ -141,11 +143,8 @@ impl<'a> Builder<'a> {
                 std::str::from_utf8(&self.payloads[before..]).is_ok()
             }
         };
-        let text = match self.rules.requested {
-            Some("text") if !is_utf8 => return Err((400, "the message is not UTF-8, so it cannot be text".into())),
-            Some(requested) => requested == "text",
-            None => of_text && is_utf8,
-        };
+        let text =
+            is_sent_as_text(self.rules.requested, || of_text, || is_utf8).map_err(|why| (400, why.to_owned()))?;
         let bytes = self.payloads.len() - before;
         if bytes > self.rules.longest {
             return Err((413, format!("the message is longer than {} bytes", self.rules.longest)));
@@ -158,8 +157,7 @@ impl<'a> Builder<'a> {
         if let Some(place) = places.get(&*name) {
             return Ok(*place);
         }
-        // As in a query, where what is not UTF-8 becomes U+FFFD.
-        if !is_name(&name) || name.contains(char::REPLACEMENT_CHARACTER) || self.rules.prefix + name.len() > MAX_NAME {
+        if !is_decoded_name(&name) || self.rules.prefix + name.len() > MAX_NAME {
             let longest = MAX_NAME.saturating_sub(self.rules.prefix);
             let shown: String = name.chars().take(50).collect();
             return Err((
@@ -248,31 +246,8 @@ impl<'de> Visitor<'de> for LineVisitor {
 }
 
 /// A string, borrowed where JSON writes it as it is.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
-}
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use crate::apache::log::{self, Level};
 use crate::apache::request::Request;
 use crate::apache::{HookResult, HookStatus};
 use crate::channels::api::{self, Info, may_be_sent};
-use crate::channels::name::is_name;
+use crate::channels::name::is_decoded_name;
 use crate::engine::handoff::HandoffError;
 use crate::front::WebSocket;
 use crate::front::child;
@@ -142,8 +142,7 @@ impl QueryParameters {
     pub(super) fn channels(&self) -> Result<Vec<String>, JsonReply> {
         let mut channels: Vec<String> = Vec::new();
         for channel in self.all("channel") {
-            // What is not UTF-8 was decoded to U+FFFD.
-            if !is_name(channel) || channel.contains(char::REPLACEMENT_CHARACTER) {
+            if !is_decoded_name(channel) {
                 return Err(bad(&format!(
                     "{channel:?} is not a channel name: expected UTF-8 without blanks, up to 1024 bytes"
                 )));

@@ -584,8 +584,7 @@ fn the_engine_asks_an_application_elsewhere() {
     let lines = vec![("Sec-WebSocket-Accept".to_owned(), "x".to_owned())];
     let crowd = Crowd { group: 1, limit: 4 };
     let opening = Opening::Engine { lines: lines.clone(), protocols: vec!["chat".into()], crowd };
-    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
-    let settings = HttpSettings { application, opening, ..settings(&script, Mode::Plain, &[], "") };
+    let settings = HttpSettings { opening, ..elsewhere(&script, Mode::Plain, 4) };
     let mut spec = spec(&settings);
     let lines_of_the_client = [("X-Forwarded-For", "198.51.100.9"), ("X-Forwarded-Proto", "gopher")];
     let lines_of_the_client = lines_of_the_client.map(|(name, value)| (name.to_owned(), value.into()));
@@ -674,9 +673,7 @@ fn what_the_application_does_not_take_is_no_reason_to_run_out_of_memory() {
 #[test]
 fn an_application_can_want_to_be_asked_once_more() {
     let (script, (engine, ..)) = (Script::start(), engine());
-    let opening = Opening::Engine { lines: vec![], protocols: vec![], crowd: Crowd { group: 1, limit: 4 } };
-    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
-    let spec = spec(&HttpSettings { application, opening, ..settings(&script, Mode::Events, &[], "") });
+    let spec = spec(&elsewhere(&script, Mode::Events, 4));
     for status in [200, 204] {
         script.answer(answer(status, "Keep-Alive-Interval: 1\r\nSet-Meta-User: 8\r\n", ""));
         script.answer(events("OPEN\r\n"));
@@ -705,9 +702,7 @@ fn an_application_can_want_to_be_asked_once_more() {
 #[test]
 fn an_application_keeps_so_many_waiting_and_no_more() {
     let (script, (engine, ..)) = (Script::start(), engine());
-    let opening = Opening::Engine { lines: vec![], protocols: vec![], crowd: Crowd { group: 1, limit: 1 } };
-    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
-    let spec = spec(&HttpSettings { application, opening, ..settings(&script, Mode::Plain, &[], "") });
+    let spec = spec(&elsewhere(&script, Mode::Plain, 1));
     let http = Http { hub: Arc::default(), farewells: Arc::default(), targets: Targets::default() };
     let second = async {
         let second = http.accept(&spec).await;
@@ -718,6 +713,13 @@ fn an_application_keeps_so_many_waiting_and_no_more() {
     };
     let (first, second) = engine.block_on(async { tokio::join!(http.accept(&spec), second) });
     assert!(matches!(second, Err(Rejection::Busy(_))) && matches!(first, Err(Rejection::Answered(_))));
+}
+
+/// An application on another server, for which so many sessions may wait.
+fn elsewhere(script: &Script, mode: Mode, limit: u32) -> HttpSettings {
+    let opening = Opening::Engine { lines: vec![], protocols: vec![], crowd: Crowd { group: 1, limit } };
+    let application = Application::Elsewhere { host: "127.0.0.1".into(), port: script.address.port(), secure: false };
+    HttpSettings { application, opening, ..settings(script, mode, &[], "") }
 }
 
 fn await_that(what: &str, holds: impl Fn() -> bool) {
