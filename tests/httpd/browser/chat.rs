@@ -2,12 +2,12 @@
 
 use super::chromium::Chromium;
 use super::demo::{keep, serve};
+use super::tab::Tab;
 use super::{site, visit};
 use crate::harness::Server;
-use crate::harness::wait::PATIENCE;
-use fantoccini::wd::WindowHandle;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::ops::Deref;
 use std::process::Command;
 
 // What the page shows, as selectors.
@@ -20,28 +20,26 @@ const NOTES: &str = "#messages > .note";
 /// Who is there.
 const MEMBERS: &str = "#members > li";
 
-/// A tab, and the visitor who has entered the chat there.
-struct Visitor<'a> {
-    browser: &'a Chromium,
-    tab: WindowHandle,
+/// The tab of a visitor who has entered the chat.
+struct Visitor<'a>(Tab<'a>);
+
+impl<'a> Deref for Visitor<'a> {
+    type Target = Tab<'a>;
+
+    fn deref(&self) -> &Tab<'a> {
+        &self.0
+    }
 }
 
 impl<'a> Visitor<'a> {
     /// Enters the room of this URL, in a new tab.
     #[track_caller]
     fn enter(browser: &'a Chromium, url: &str, name: &str) -> Self {
-        let tab = browser.open_tab(url);
+        let visitor = Self(Tab::open(browser, url));
         browser.fill("name", name);
         browser.click("enter");
-        let visitor = Self { browser, tab };
         visitor.connected();
         visitor
-    }
-
-    #[track_caller]
-    fn turn(&self) -> &Chromium {
-        self.browser.turn_to(&self.tab);
-        self.browser
     }
 
     #[track_caller]
@@ -52,29 +50,9 @@ impl<'a> Visitor<'a> {
     /// Says something as a visitor does; the server may have it or not.
     #[track_caller]
     fn say(&self, text: &str) {
-        self.turn().fill("text", text);
-        self.browser.click("send");
-    }
-
-    /// Waits until the page shows this, and no more.
-    #[track_caller]
-    fn shows(&self, what: &str, expected: &[&str]) {
-        let outcome = self.turn().run_with(
-            r#"
-            const [selector, expected, patience] = arguments;
-            const shown = () => [...document.querySelectorAll(selector)].map((element) => element.textContent);
-            const end = Date.now() + patience;
-            await until(() => JSON.stringify(shown()) === JSON.stringify(expected) || Date.now() > end);
-            return shown();
-            "#,
-            vec![json!(what), json!(expected), json!(PATIENCE.as_millis() as u64 / 2)],
-        );
-        assert_eq!(outcome, json!(expected));
-    }
-
-    #[track_caller]
-    fn run(&self, body: &str) -> Value {
-        self.turn().run(body)
+        let browser = self.turn();
+        browser.fill("text", text);
+        browser.click("send");
     }
 }
 
@@ -120,7 +98,7 @@ fn visitors_talk() {
     cem.shows(MEMBERS, &["Ann", "Bob & Söhne", "Cem you"]);
     cem.say("hello, all");
     bob.shows(MESSAGES, &[&told[..], &["Cem hello, all"]].concat());
-    keep(&bob.browser.screenshot(), "chat.png");
+    keep(&bob.turn().screenshot(), "chat.png");
     cem.turn().close_tab();
     ann.shows(MEMBERS, &["Ann you", "Bob & Söhne"]);
     let last = ["Bob & Söhne has come.", "Cem has come.", "Cem has left."];

@@ -14,6 +14,7 @@ mod opening;
 mod origin;
 mod php_chat;
 mod secure;
+mod tab;
 
 use crate::harness::{Httpd, Mpm, Server};
 use chromium::Chromium;

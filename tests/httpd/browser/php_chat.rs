@@ -1,43 +1,36 @@
 //! The chat of `examples/php/chat`, used by two people, each in a browser of their own.
 
 use super::chromium::Chromium;
+use super::tab::Tab;
 use crate::application::chat_example::serve;
 use crate::harness::php::Fpm;
-use crate::harness::wait::PATIENCE;
 use crate::harness::{Handshake, Raw};
-use fantoccini::wd::WindowHandle;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
+use std::ops::Deref;
 
-/// Somebody who is logged in, in a tab. Each host has cookies of its own: they are as two browsers.
-struct Visitor<'a> {
-    browser: &'a Chromium,
-    tab: WindowHandle,
+/// The tab of somebody who is logged in. Each host has cookies of its own: they are as two browsers.
+struct Visitor<'a>(Tab<'a>);
+
+impl<'a> Deref for Visitor<'a> {
+    type Target = Tab<'a>;
+
+    fn deref(&self) -> &Tab<'a> {
+        &self.0
+    }
 }
 
 impl<'a> Visitor<'a> {
     /// Comes without a login, and logs in.
     #[track_caller]
     fn come(browser: &'a Chromium, url: &str, name: &str) -> Self {
-        let tab = browser.open_tab(url);
-        let visitor = Self { browser, tab };
+        let visitor = Self(Tab::open(browser, url));
         visitor.is_at("/php-chat/login.php");
         browser.fill("name", name);
         browser.click("log-in");
         visitor.is_connected();
         assert_eq!(visitor.run("return document.getElementById('user').textContent;"), json!(name));
         visitor
-    }
-
-    #[track_caller]
-    fn turn(&self) -> &Chromium {
-        self.browser.turn_to(&self.tab);
-        self.browser
-    }
-
-    #[track_caller]
-    fn run(&self, body: &str) -> Value {
-        self.turn().run(body)
     }
 
     #[track_caller]
@@ -52,33 +45,25 @@ impl<'a> Visitor<'a> {
 
     #[track_caller]
     fn say(&self, text: &str) {
-        self.turn().fill("text", text);
-        self.browser.click("send");
+        let browser = self.turn();
+        browser.fill("text", text);
+        browser.click("send");
         // It is empty again when it was said.
-        self.browser.wait_until("document.getElementById('text').value === ''");
+        browser.wait_until("document.getElementById('text').value === ''");
     }
 
     /// Waits until the page shows this, and no more.
     #[track_caller]
     fn sees(&self, expected: &[&str]) {
-        let outcome = self.turn().run_with(
-            r##"
-            const [expected, patience] = arguments;
-            const shown = () => [...document.querySelectorAll("#said > li")].map((item) => item.textContent);
-            const end = Date.now() + patience;
-            await until(() => JSON.stringify(shown()) === JSON.stringify(expected) || Date.now() > end);
-            return shown();
-            "##,
-            vec![json!(expected), json!(PATIENCE.as_millis() as u64 / 2)],
-        );
-        assert_eq!(outcome, json!(expected));
+        self.shows("#said > li", expected);
     }
 
     /// The page says that nobody is logged in, and so does the server.
     #[track_caller]
     fn is_logged_out(&self, url: &str) {
-        self.turn().wait_until("document.getElementById('note')?.textContent === 'You are logged out.'");
-        self.browser.goto(url);
+        let browser = self.turn();
+        browser.wait_until("document.getElementById('note')?.textContent === 'You are logged out.'");
+        browser.goto(url);
         self.is_at("/php-chat/login.php");
     }
 }
@@ -107,7 +92,7 @@ fn users_talk_and_log_out() {
     joe.say("still there");
     let said = [said[0], said[1], "joe: still there"];
     ann.sees(&said);
-    let second = Visitor { browser: &browser, tab: browser.open_tab(&chat) };
+    let second = Visitor(Tab::open(&browser, &chat));
     second.is_connected();
     second.sees(&said);
 

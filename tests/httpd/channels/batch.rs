@@ -1,29 +1,16 @@
 //! Publishing many messages with one request. What each line may be is tried in `handlers/channel/ndjson.rs`.
 
-use crate::harness::channel::Meta;
+use super::httpd;
+use crate::harness::channel::{Meta, subscribe};
 use crate::harness::publish::{json, lines, post, post_lines, subscribers};
 use crate::harness::redis::Redis;
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, wait_until};
+use crate::harness::{Frame, Handshake, Mpm, Raw, Response, Server, every_mpm, wait_until};
 use serde_json::{Value, json};
 
 every_mpm!(many_messages_with_one_request, nothing_is_published_of_a_bad_batch);
 
 const NDJSON: &str = "application/x-ndjson";
-
-fn httpd(mpm: Mpm) -> Httpd {
-    Httpd::new(mpm)
-        .module("authz_host")
-        .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
-        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
-}
-
-fn subscribe(server: &Server, path: &str, channel: &str) -> Raw {
-    let before = subscribers(server, channel);
-    let client = Raw::open(server, path);
-    wait_until("the client is subscribed", PATIENCE, || subscribers(server, channel) > before);
-    client
-}
 
 fn line(channel: &str, data: &str) -> String {
     format!("{}\n", json!({ "channel": channel, "data": data }))
@@ -56,7 +43,8 @@ fn refused(response: &Response, status: u16, line: Option<u64>) -> String {
 
 fn many_messages_with_one_request(mpm: Mpm) {
     let server = httpd(mpm).config("<Location \"/other\">\n  WebSocketHandler channel other\n</Location>").start();
-    let (mut news, mut other) = (subscribe(&server, "/news", "news"), subscribe(&server, "/other", "other"));
+    let (mut news, mut other) =
+        (subscribe(&server, &Handshake::new("/news"), "news"), subscribe(&server, &Handshake::new("/other"), "other"));
     // One after the other, on a connection that goes on.
     let mut publisher = Raw::connect(&server);
     for round in 0..2 {
@@ -164,7 +152,7 @@ fn a_line_means_what_a_single_message_does() {
 
 fn nothing_is_published_of_a_bad_batch(mpm: Mpm) {
     let server = httpd(mpm).config("WebSocketMaxMessageSize 1000").start();
-    let mut client = subscribe(&server, "/news", "news");
+    let mut client = subscribe(&server, &Handshake::new("/news"), "news");
     let good = line("news", "lost?");
     for (bad, status, line, why) in [
         (
@@ -215,7 +203,10 @@ fn channels_are_those_of_the_place() {
         .config("<Location \"/site/publish\">\n  SetHandler websocket-publish\n  Require local\n  WebSocketChannelPrefix site\n</Location>")
         .config("<Location \"/site/news\">\n  WebSocketHandler channel news\n  WebSocketChannelPrefix site\n</Location>")
         .start();
-    let (mut news, mut below) = (subscribe(&server, "/news", "news"), subscribe(&server, "/site/news", "site/news"));
+    let (mut news, mut below) = (
+        subscribe(&server, &Handshake::new("/news"), "news"),
+        subscribe(&server, &Handshake::new("/site/news"), "site/news"),
+    );
     let names = ["news", "site/news", "../news", "*", "n*"];
     let body: String = names.iter().map(|name| line(name, "below")).collect();
     let said = lines(&post(&server, "/site/publish", NDJSON, body.as_bytes()));
@@ -241,7 +232,7 @@ fn channels_are_those_of_the_place() {
 #[test]
 fn each_line_says_what_became_of_it() {
     let server = httpd(Mpm::Event).config("WebSocketChannelsMax 1").start();
-    let mut client = subscribe(&server, "/news", "news");
+    let mut client = subscribe(&server, &Handshake::new("/news"), "news");
     let body = line("news", "one") + &line("\"other\"", "lost") + &line("news", "two");
     server.expect_log("WS0017: refused with 507: the limit of channels is reached (1 of 3 messages)");
     let said = lines(&post_lines(&server, &body));
@@ -292,7 +283,7 @@ fn two_servers_have_one_order() {
 fn a_broker_that_fails_half_way() {
     let mut redis = Redis::start();
     let server = with_broker(&redis);
-    let mut client = subscribe(&server, "/news", "news");
+    let mut client = subscribe(&server, &Handshake::new("/news"), "news");
     server.tolerate_log("WS0017: refused with 50");
     server.tolerate_log("WS0121: the broker cannot be reached");
     // It is full after some of them.

@@ -13,3 +13,13 @@ mod redis_lost;
 mod resume;
 mod subscriptions;
 mod transports;
+
+use crate::harness::{Httpd, Mpm};
+
+/// A channel, and where anybody of this machine may publish.
+fn httpd(mpm: Mpm) -> Httpd {
+    Httpd::new(mpm)
+        .module("authz_host")
+        .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
+        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
+}

@@ -17,11 +17,7 @@ const NCHAN: &str = "ws+meta.nchan";
 const V1: &str = "channels.v1";
 
 fn httpd(mpm: Mpm) -> Httpd {
-    Httpd::new(mpm)
-        .module("authz_host")
-        .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
-        .config("<Location \"/both\">\n  WebSocketHandler channel news sport\n</Location>")
-        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
+    super::httpd(mpm).config("<Location \"/both\">\n  WebSocketHandler channel news sport\n</Location>")
 }
 
 /// The texts that come, and nothing after them.

@@ -1,5 +1,7 @@
 //! Channels: who is subscribed to what, publishing, the way back, httpd's rules in front.
 
+use super::httpd;
+use crate::harness::channel::{said, subscribe};
 use crate::harness::publish::{json, post, publish, subscribers};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Frame, Handshake, Httpd, Mpm, Raw, Response, Server, every_mpm, wait_until};
@@ -12,35 +14,14 @@ use std::thread;
 
 every_mpm!(what_is_published_arrives, a_client_goes_on_where_it_was, a_killed_engine_begins_a_new_epoch);
 
-fn httpd(mpm: Mpm) -> Httpd {
-    Httpd::new(mpm)
-        .module("authz_host")
-        .config("<Location \"/news\">\n  WebSocketHandler channel news\n</Location>")
-        .config("<Location \"/publish\">\n  SetHandler websocket-publish\n  Require local\n</Location>")
-}
-
-/// A subscriber, of whom the engine knows when this returns.
-fn subscribe(server: &Server, path: &str, channel: &str) -> Raw {
-    let before = subscribers(server, channel);
-    let client = Raw::open(server, path);
-    wait_until("the client is subscribed", PATIENCE, || subscribers(server, channel) > before);
-    client
-}
-
 fn status(server: &Server, method: &str, path: &str) -> Response {
     Raw::answer(server, &Handshake::page(path).method(method).version("HTTP/1.0"))
-}
-
-fn said(client: &mut Raw) -> Value {
-    let frame = client.frame();
-    assert_eq!(frame.opcode, Frame::TEXT, "{frame:?}");
-    serde_json::from_slice(&frame.payload).expect("JSON")
 }
 
 fn what_is_published_arrives(mpm: Mpm) {
     let server = httpd(mpm).start();
     assert_eq!(publish(&server, "news", "nobody").1, 0);
-    let mut client = subscribe(&server, "/news", "news");
+    let mut client = subscribe(&server, &Handshake::new("/news"), "news");
     let (first, given) = publish(&server, "news", "caf\u{e9}");
     assert_eq!(given, 1);
     client.expect(&Frame::text("caf\u{e9}"));
@@ -379,7 +360,7 @@ fn who_does_not_keep_up_is_closed_and_comes_back() {
 #[test]
 fn curl_publishes() {
     let server = httpd(Mpm::Event).start();
-    let mut client = subscribe(&server, "/news", "news");
+    let mut client = subscribe(&server, &Handshake::new("/news"), "news");
     let mut curl = Command::new("curl")
         .args(["--silent", "--fail", "--data-binary", "@-"])
         .arg(server.http_url("/publish?channel=news"))
